@@ -1,0 +1,266 @@
+"""
+Settings: their one home, and the only reader of the environment.
+
+Each field of `Settings` is a keyword of `PoolscopeInstrumentor.instrument()` and, in capitals behind ``POOLSCOPE_``, an
+environment variable. A keyword wins over the variable, the variable over the default. A wrong value never stops the
+application: it gives one warning that names the setting, the value and what is allowed, and the default is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+_logger: Final = logging.getLogger("poolscope")
+
+PREFIX: Final = "POOLSCOPE_"
+
+# How alike two names are, from 0 to 1, when one may be a misspelling of the other.
+_NEAR: Final = 0.9
+
+
+class WrongValueError(ValueError):
+    """
+    A setting's value that is not allowed; its message says what is.
+    """
+
+
+@dataclass(frozen=True)
+class Rule:
+    """
+    What a setting allows.
+
+    Args:
+        parse: Turns text, or a value of the right type, into the value; raises `WrongValueError`.
+        allowed: What is allowed, in words.
+        description: What the setting does.
+    """
+
+    parse: Callable[[object], Any]
+    allowed: str
+    description: str
+
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    raise WrongValueError
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool):
+        raise WrongValueError
+    try:
+        number = float(str(value).strip())
+    except ValueError:
+        raise WrongValueError from None
+    if not 0 <= number < float("inf"):
+        raise WrongValueError
+    return number
+
+
+def _whole(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if isinstance(value, bool):
+            raise WrongValueError
+        try:
+            number = int(str(value).strip())
+        except ValueError:
+            raise WrongValueError from None
+        if not least <= number <= most:
+            raise WrongValueError
+        return number
+
+    return parse
+
+
+def _choice(*choices: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        text = str(value).strip().lower()
+        if text not in choices:
+            raise WrongValueError
+        return text
+
+    return parse
+
+
+def _names(value: object) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple, set, frozenset)) or not all(isinstance(part, str) for part in parts):
+        raise WrongValueError
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _setting(default: Any, parse: Callable[[object], Any], allowed: str, description: str) -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"rule": Rule(parse, allowed, description)})
+
+
+_SWITCH_WORDS: Final = "true or false"
+_SECONDS_WORDS: Final = "a number of seconds, 0 or more"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    All settings, frozen once read. Durations are in seconds.
+    """
+
+    enabled: bool = _setting(
+        default=True, parse=_switch, allowed=_SWITCH_WORDS, description="Whether poolscope does anything at all."
+    )
+    disabled_adapters: tuple[str, ...] = _setting(
+        (), _names, "names of adapters, separated by commas", "Pool libraries to leave alone, such as `asyncpg`."
+    )
+    disabled_boundaries: tuple[str, ...] = _setting(
+        (), _names, "names of boundaries, separated by commas", "Frameworks to leave alone, such as `celery`."
+    )
+    carry_units_to_threads: bool = _setting(
+        default=False,
+        parse=_switch,
+        allowed=_SWITCH_WORDS,
+        description="Whether a thread or an executor's job that a unit of work starts belongs to it.",
+    )
+    checkout_spans: str = _setting(
+        "slow",
+        _choice("slow", "always", "never"),
+        "slow, always or never",
+        "When an ask for a connection becomes a `checkout` span: when it waited longer than the threshold or failed, "
+        "always, or never.",
+    )
+    checkout_span_threshold: float = _setting(
+        0.001, _seconds, _SECONDS_WORDS, "The wait from which a check-out counts as slow and becomes a span."
+    )
+    hold_spans: bool = _setting(
+        default=True,
+        parse=_switch,
+        allowed=_SWITCH_WORDS,
+        description="Whether each lease inside a recorded span becomes a `hold` span.",
+    )
+    stack_depth: int = _setting(
+        5,
+        _whole(1, 100),
+        "a whole number from 1 to 100",
+        "How many frames of a check-out's stack are kept, from the first application frame outwards.",
+    )
+    application_paths: tuple[str, ...] = _setting(
+        (),
+        _names,
+        "folders, separated by commas",
+        "Folders inside site-packages that hold your own code, not a library's: their frames count as the application.",
+    )
+    max_pools: int = _setting(
+        200,
+        _whole(1, 100_000),
+        "a whole number from 1 to 100000",
+        "How many differently named pools get series of their own; the others share one called `overflow`.",
+    )
+    max_units: int = _setting(
+        500,
+        _whole(1, 100_000),
+        "a whole number from 1 to 100000",
+        "How many names of units of work (routes, tasks) get series of their own; the others share one, `overflow`.",
+    )
+    n_plus_one_threshold: int = _setting(
+        5,
+        _whole(1, 1_000_000),
+        "a whole number from 1 to 1000000",
+        "How often one unit of work may run one shape of statement from one line before it is an N+1.",
+    )
+    leak_threshold: float = _setting(
+        60.0, _seconds, _SECONDS_WORDS, "How long a connection may be out before it is reported as overdue."
+    )
+    long_hold_threshold: float = _setting(
+        0.5,
+        _seconds,
+        _SECONDS_WORDS,
+        "The hold from which a lease is judged: a long query, or held across work that is not the database's.",
+    )
+    exhausted_wait: float = _setting(
+        1.0,
+        _seconds,
+        _SECONDS_WORDS,
+        "The wait from which a pool is reported as exhausted, with everyone who holds; 0: only on timeouts.",
+    )
+    finding_interval: float = _setting(
+        30.0,
+        _seconds,
+        _SECONDS_WORDS,
+        "How long after a finding the same one, about the same place, is counted; then the count is reported.",
+    )
+    dump_signal: str = _setting(
+        "",
+        _choice("", "sigusr1", "sigusr2"),
+        "sigusr1, sigusr2 or nothing",
+        "The signal at which the holders of every pool are written to the log; none by default.",
+    )
+    native_aggregation: bool = _setting(
+        default=True,
+        parse=_switch,
+        allowed=_SWITCH_WORDS,
+        description="Whether histograms are handed to the SDK ready-made, at a tenth of the cost.",
+    )
+
+    @classmethod
+    def read(cls, overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+        """
+        Read the settings.
+
+        Args:
+            overrides: Values given in code; an unknown name gives a warning that lists the known ones.
+            environ: Where the variables are read; the process's environment when not given.
+
+        Returns:
+            Settings in which each value is allowed. It never raises.
+        """
+        variables = os.environ if environ is None else environ
+        given = dict(overrides or {})
+        values: dict[str, Any] = {}
+        for setting in fields(cls):
+            variable = PREFIX + setting.name.upper()
+            if setting.name in given:
+                source, value = setting.name, given.pop(setting.name)
+            elif variables.get(variable, "").strip():
+                source, value = variable, variables[variable]
+            else:
+                continue
+            rule: Rule = setting.metadata["rule"]
+            try:
+                values[setting.name] = rule.parse(value)
+            except WrongValueError:
+                _logger.warning(
+                    "%s=%r is not allowed (%s); using the default, %r", source, value, rule.allowed, setting.default
+                )
+        if given:
+            known = ", ".join(sorted(setting.name for setting in fields(cls)))
+            _logger.warning("unknown settings %s are ignored; known are: %s", ", ".join(sorted(given)), known)
+        _warn_of_misspelt(variables)
+        return cls(**values)
+
+
+def _warn_of_misspelt(variables: Iterable[str]) -> None:
+    # Only of what is near a setting: others may have variables with our prefix too, as our own tests have.
+    known = [PREFIX + setting.name.upper() for setting in fields(Settings)]
+    for variable in sorted(name for name in variables if name.startswith(PREFIX) and name not in known):
+        meant = get_close_matches(variable, known, n=1, cutoff=_NEAR)
+        if meant:
+            _logger.warning("%s is no setting and is ignored; is %s meant?", variable, meant[0])
+
+
+def rules() -> dict[str, tuple[object, Rule]]:
+    """
+    Every setting with its default and rule, in order; the documentation's table is made from it.
+    """
+    return {setting.name: (setting.default, setting.metadata["rule"]) for setting in fields(Settings)}

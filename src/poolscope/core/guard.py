@@ -1,0 +1,107 @@
+"""
+Our own bugs never reach the application: they are caught, counted, and logged once for each place.
+
+What a signal handler raises while our code runs is no bug of ours: it is the application's, such as the time limit of a
+Celery task or an RQ job, and passes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+_logger: Final = logging.getLogger("poolscope")
+_Result = TypeVar("_Result")
+
+
+class Guard:
+    """
+    Where caught errors of poolscope's own are counted.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def caught(self, site: str) -> None:
+        """
+        Count the exception that is being handled; the first of each site is logged with its traceback.
+
+        Args:
+            site: The place in poolscope, such as ``sqlalchemy.checkin``; one of a fixed set, it becomes an attribute.
+
+        Raises:
+            Exception: The one that is being handled, if a signal handler raised it.
+        """
+        if _raised_by_a_signal(sys.exc_info()[1]):
+            raise  # noqa: PLE0704 - it is called from exception handlers
+        self._counts[site] += 1
+        if self._counts[site] == 1:
+            _logger.warning(
+                "poolscope failed at %s; the application is not affected, figures of its pools may be",
+                site,
+                exc_info=True,  # noqa: LOG014 - it is called from exception handlers
+            )
+
+    def count(self, site: str) -> None:
+        """
+        Count something lost without an exception; it is logged once.
+        """
+        self._counts[site] += 1
+        if self._counts[site] == 1:
+            _logger.warning("poolscope lost something at %s; its figures are incomplete", site)
+
+    def run(self, site: str, function: Callable[[], _Result], default: _Result) -> _Result:
+        """
+        Call the function; on an exception count it and return the default. For cold paths.
+
+        Raises:
+            Exception: What a signal handler raised meanwhile.
+        """
+        try:
+            return function()
+        except Exception:  # noqa: BLE001 - whatever it is, it is ours and must not reach the application
+            self.caught(site)
+            return default
+
+    def counts(self) -> dict[str, int]:
+        """
+        How many errors were caught, by site.
+        """
+        return dict(self._counts)
+
+    def reset(self) -> None:
+        """
+        Forget all counts; a child process after a fork starts at none.
+        """
+        self._counts.clear()
+
+
+def _raised_by_a_signal(error: BaseException | None) -> bool:
+    # A handler is called with the frame that it interrupts (Python's `signal.signal`): in the traceback it follows it.
+    step = error.__traceback__ if error is not None else None
+    interrupted = None
+    while step is not None:
+        if interrupted is not None and _was_given(step.tb_frame, interrupted):
+            return True
+        interrupted, step = step.tb_frame, step.tb_next
+    return False
+
+
+def _was_given(frame: FrameType, interrupted: FrameType) -> bool:
+    code = frame.f_code
+    names = code.co_varnames[: code.co_argcount]
+    given = [frame.f_locals.get(name) for name in names]
+    if code.co_flags & inspect.CO_VARARGS:
+        given.extend(frame.f_locals.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ()))
+    return any(one is interrupted for one in given)
+
+
+#: The one guard of the process.
+guard: Final = Guard()

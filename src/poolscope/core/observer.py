@@ -1,0 +1,129 @@
+"""
+How the hot path tells the rest of poolscope what is worth a closer look.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
+
+
+class PoolObserver(Protocol):
+    """
+    Is told of leases that matter.
+
+    Called in the application's threads, possibly inside a garbage collection: an implementation only appends to a
+    deque or adds to a set. It must not block, log, allocate much, call an SDK or take a lock.
+    """
+
+    def pool_added(self, pool: Pool) -> None:
+        """
+        A pool was seen for the first time. Cold.
+        """
+
+    def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
+        """
+        An ask waited longer than the threshold, or failed (then `lease.error_type` is set).
+
+        Args:
+            lease: The ask.
+            holders: The leases that were out when it was made, if the pool was full then; else none. A lease does not
+                keep them itself: each would hold the ones before it for ever.
+        """
+
+    def nested(self, lease: Lease, held: Lease) -> None:
+        """
+        A unit of work asks for a connection while it holds one of the same pool; told once for each unit and pool.
+
+        Args:
+            lease: The ask.
+            held: The lease that it holds longest.
+        """
+
+    def returned(self, lease: Lease) -> None:
+        """
+        A lease ended abandoned, or after a long hold, or after it was reported as leaked.
+        """
+
+    def traced(self, lease: Lease) -> None:
+        """
+        A lease ended inside a recorded span; after `returned`, where that is told too.
+        """
+
+
+class NullObserver:
+    """
+    Looks at nothing.
+    """
+
+    def pool_added(self, pool: Pool) -> None:
+        """
+        Nothing.
+        """
+
+    def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
+        """
+        Nothing.
+        """
+
+    def nested(self, lease: Lease, held: Lease) -> None:
+        """
+        Nothing.
+        """
+
+    def returned(self, lease: Lease) -> None:
+        """
+        Nothing.
+        """
+
+    def traced(self, lease: Lease) -> None:
+        """
+        Nothing.
+        """
+
+
+class Observers:
+    """
+    Tells several observers, in order.
+
+    Args:
+        observers: Who is told.
+        traced: The one of them that is told of leases inside a recorded span; told of each lease, so it is no list.
+    """
+
+    def __init__(self, *observers: PoolObserver, traced: PoolObserver) -> None:
+        self.observers = observers
+        self.traced = traced.traced
+
+    def pool_added(self, pool: Pool) -> None:
+        """
+        Tell them.
+        """
+        for observer in self.observers:
+            observer.pool_added(pool)
+
+    def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
+        """
+        Tell them.
+        """
+        for observer in self.observers:
+            observer.waited(lease, holders)
+
+    def nested(self, lease: Lease, held: Lease) -> None:
+        """
+        Tell them.
+        """
+        for observer in self.observers:
+            observer.nested(lease, held)
+
+    def returned(self, lease: Lease) -> None:
+        """
+        Tell them.
+        """
+        for observer in self.observers:
+            observer.returned(lease)

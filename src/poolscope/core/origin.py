@@ -1,0 +1,324 @@
+"""
+Where in the application a connection was asked for: the raw stack, resolved only when somebody reads it.
+
+On the hot path a frame is kept as its code object and the index of the instruction it stood at (``f_lasti``); asking
+for the line number there would cost five times as much. Frames of libraries between the pool and the application are
+skipped by file name, and each file is judged once.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import CodeType, FrameType
+
+#: Frames from the innermost application frame outwards, each a code object and an instruction index.
+RawStack = tuple[tuple["CodeType", int], ...]
+
+#: The same, as the hot path keeps it: code object, index, code object, index ... One tuple in place of one for each
+#: frame costs a third less to make, and leaves the garbage collector less to look at.
+Trail = tuple[Any, ...]
+
+# Frames walked in search of the first application frame before it is given up.
+_SEARCH: Final = 80
+# The depth that is the default of the settings, for which `capture` has a way of its own.
+_USUAL_DEPTH: Final = 5
+_TYPED: Final = ("<stdin>", "<console>")
+
+# What a file is. A loop runs the jobs of others: whoever started it has not asked for them.
+LIBRARY, APPLICATION, LOOP = range(3)
+_LOOPS: Final = tuple(
+    part.replace("/", os.sep)
+    for part in (
+        "/asyncio/events.py", "/asyncio/runners.py", "/uvloop/__init__.py", "/asgiref/current_thread_executor.py"
+    )
+)  # fmt: skip
+_SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
+# What carries queries, between the pool and whoever wants something of the database.
+_CARRIERS: Final = frozenset({
+    "", "poolscope", "sqlalchemy", "psycopg", "psycopg_pool", "psycopg2", "asyncpg", "aiomysql", "pymysql", "mysql",
+    "oracledb", "dbutils", "aiosqlite", "wrapt", "contextlib",
+})  # fmt: skip
+
+#: Where the application stands that waits for what this thread runs on its behalf; empty where that is not known.
+ASKED_FROM: Final[ContextVar[Trail]] = ContextVar("poolscope_asked_from", default=())
+
+# Of templates that Jinja has compiled: which of their lines each line of the code is for.
+_TEMPLATES: Final[WeakKeyDictionary[CodeType, Sequence[tuple[int, int]]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Location:
+    """
+    A place in code.
+
+    Args:
+        function: The qualified name of the function (where the interpreter knows it, from Python 3.11).
+        file: The path of the file.
+        line: The line number, from 1; 0 when the interpreter does not know it.
+    """
+
+    function: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        """
+        In the form of a traceback, on one line.
+        """
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+class Origins:
+    """
+    Captures stacks, knowing what is a library and what the application.
+
+    Args:
+        depth: How many frames are kept.
+        application_paths: Folders whose files count as the application though they lie in a library folder.
+    """
+
+    def __init__(self, depth: int = 5, application_paths: Iterable[str] = ()) -> None:
+        self._depth = depth
+        self._application = tuple(os.path.abspath(path) + os.sep for path in application_paths)
+        self._library = _library_folders()
+        self._judged: dict[str, int] = {}
+
+    def capture(self, frame: FrameType | None) -> Trail:
+        """
+        Keep the stack from the first application frame outwards.
+
+        Args:
+            frame: The frame to search from.
+
+        Returns:
+            The stack (`stack_of` makes it one of pairs); where no application frame is near, that of whoever wanted
+            something of the database.
+        """
+        judged = self._judged
+        here = frame
+        kind = LIBRARY
+        for _ in range(_SEARCH):  # `nearest` spelt out: its call and its care for greenlets cost a fifth
+            if here is None:
+                break
+            file = here.f_code.co_filename
+            try:
+                kind = judged[file]
+            except KeyError:
+                kind = self._judge(file)
+            if kind:  # no library
+                break
+            here = here.f_back
+        if kind != APPLICATION:
+            here = self._application_frame(frame)
+            if here is None:
+                return ASKED_FROM.get() or trail(_outside(frame), self._depth)
+        if here is None or self._depth != _USUAL_DEPTH:
+            return trail(here, self._depth)
+        second = here.f_back  # `trail` spelt out, which halves the cost
+        third = second and second.f_back
+        fourth = third and third.f_back
+        fifth = fourth and fourth.f_back
+        if not (second and third and fourth and fifth):
+            return trail(here, self._depth)
+        return (
+            here.f_code, here.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+            fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,
+        )  # fmt: skip
+
+    def nearest(self, frame: FrameType | None) -> tuple[CodeType, int] | None:
+        """
+        The innermost application frame. Where none is near, as when a framework makes the response out of rows that are
+        loaded while it does, that of whoever wanted something of the database.
+
+        Args:
+            frame: The frame to search from.
+
+        Returns:
+            It, raw; None for none.
+        """
+        here = self._application_frame(frame)
+        if here is None:
+            asked = ASKED_FROM.get()
+            if asked:
+                return asked[0], asked[1]
+            here = _outside(frame)
+        return (here.f_code, here.f_lasti) if here is not None else None
+
+    def of_application(self, frame: FrameType | None) -> Trail:
+        """
+        The stack from the innermost application frame outwards; empty when none is near.
+
+        Args:
+            frame: The frame to search from.
+        """
+        return trail(self._application_frame(frame), self._depth)
+
+    def _application_frame(self, frame: FrameType | None) -> FrameType | None:
+        judged = self._judged
+        greenlet = None
+        for _ in range(_SEARCH):
+            if frame is None:
+                greenlet, frame = _beyond(greenlet)
+                if frame is None:
+                    return None
+            file = frame.f_code.co_filename
+            kind = judged.get(file)
+            if kind is None:
+                kind = self._judge(file)
+            if kind != LIBRARY:
+                return frame if kind == APPLICATION else None
+            frame = frame.f_back
+        return None
+
+    def trim(self, stack: RawStack) -> RawStack:
+        """
+        A raw stack from its innermost application frame outwards; the whole when it has none.
+        """
+        for place, (code, _) in enumerate(stack):
+            file = code.co_filename
+            judged = self._judged.get(file)
+            if (self._judge(file) if judged is None else judged) == APPLICATION:
+                return stack[place:]
+        return stack
+
+    def applications(self, stack: RawStack) -> set[CodeType]:
+        """
+        The code in a raw stack that is the application's.
+        """
+        return {code for code, _ in stack if self._judge(code.co_filename) == APPLICATION}
+
+    def _judge(self, file: str) -> int:
+        path = os.path.abspath(file)
+        library = (path.startswith(self._library) or _is_entry_point(path)) and not path.startswith(self._application)
+        # Generated code (SQLAlchemy's wrappers: "<string>" in 2.0, "<sqlalchemy generated ..." in 2.1) and frozen
+        # modules have no file; what a person typed has none either, but is the application.
+        if not library and (not file.startswith("<") or file in _TYPED):
+            kind = APPLICATION
+        else:
+            kind = LOOP if path.endswith(_LOOPS) else LIBRARY
+        self._judged[file] = kind
+        return kind
+
+
+def _outside(frame: FrameType | None) -> FrameType | None:
+    here, greenlet = frame, None
+    for _ in range(_SEARCH):
+        if here is None:
+            greenlet, here = _beyond(greenlet)
+            if here is None:
+                break
+        module = str(here.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in _CARRIERS and not module.startswith("django.db."):
+            return here
+        here = here.f_back
+    return frame
+
+
+def _is_entry_point(path: str) -> bool:
+    # What installing a package puts beside the interpreter to start it: uvicorn, gunicorn, celery.
+    return os.path.dirname(path) == _SCRIPTS and not path.endswith(".py")
+
+
+def _beyond(greenlet: Any) -> tuple[Any, FrameType | None]:  # noqa: ANN401
+    # A greenlet's frames end where it began; SQLAlchemy's asyncio runs each statement in one, and the coroutine that
+    # awaits it stands in the parent.
+    if greenlet is None:
+        module = sys.modules.get("greenlet")
+        if module is None:
+            return None, None
+        greenlet = module.getcurrent()
+    parent = greenlet.parent
+    return parent, parent.gr_frame if parent is not None else None
+
+
+def trail(frame: FrameType | None, depth: int) -> Trail:
+    """
+    Keep a frame and those that called it.
+
+    Args:
+        frame: The innermost frame.
+        depth: How many frames to keep.
+    """
+    kept: list[Any] = []
+    while frame is not None and depth:
+        kept += (frame.f_code, frame.f_lasti)
+        depth -= 1
+        frame = frame.f_back
+    return tuple(kept)
+
+
+def stack_of(kept: Trail) -> RawStack:
+    """
+    The frames of a trail, each a pair.
+    """
+    return tuple(zip(kept[::2], kept[1::2], strict=True))
+
+
+def keep(frame: FrameType | None, depth: int) -> RawStack:
+    """
+    Keep a frame and those that called it, each a pair.
+
+    Args:
+        frame: The innermost frame.
+        depth: How many frames to keep.
+    """
+    return stack_of(trail(frame, depth))
+
+
+def locate(code: CodeType, instruction: int) -> Location:
+    """
+    Resolve one raw frame. Cold: it reads the code's table of lines.
+
+    Args:
+        code: The code object.
+        instruction: The index of the instruction in it.
+    """
+    line = 0
+    for start, end, number in code.co_lines():
+        if start <= instruction < end:
+            line = number or 0
+            break
+    for template_line, code_line in reversed(_TEMPLATES.get(code, ())):
+        if code_line <= line:
+            line = template_line
+            break
+    return Location(getattr(code, "co_qualname", code.co_name), code.co_filename, line)
+
+
+def know_template(frame: FrameType) -> None:
+    """
+    If a frame is that of a template of Jinja, see to it that `locate` gives lines of the template, not of the code that
+    it was compiled to.
+
+    Args:
+        frame: The frame.
+    """
+    template = frame.f_globals.get("__jinja_template__")
+    if template is not None and frame.f_code not in _TEMPLATES:
+        _TEMPLATES[frame.f_code] = template.debug_info
+
+
+def resolve(stack: RawStack) -> tuple[Location, ...]:
+    """
+    Resolve a raw stack, innermost first.
+    """
+    return tuple(locate(code, instruction) for code, instruction in stack)
+
+
+def _library_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    folders = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib") if key in paths}
+    folders.update(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
+    folders.add(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    folders.update(path for path in sys.path if os.path.basename(path) in {"site-packages", "dist-packages"})
+    return tuple(os.path.abspath(folder) + os.sep for folder in sorted(folders))

@@ -1,0 +1,161 @@
+"""
+Who runs the code: the thread, and the asyncio task where there is one; and where either stands.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from threading import get_ident, local
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.origin import keep
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+    from poolscope.core.origin import RawStack
+
+TaskReference = weakref.ref[Any]
+Frames = dict[int, "FrameType"]
+
+# Coroutines that await one another; a chain longer than that is cut at its inner end.
+_LONGEST_CHAIN: Final = 500
+_WRAPPERS: Final = frozenset({"coroutine_wrapper", "async_generator_asend", "async_generator_athrow"})
+
+
+def running_task() -> TaskReference | None:
+    """
+    The asyncio task that runs in this thread, held weakly. asyncio is not imported for it.
+
+    Returns:
+        Its reference, the same object for the same task; None outside of a task.
+    """
+    events = sys.modules.get("asyncio.events")
+    if events is None:
+        return None
+    loop = events._get_running_loop()  # noqa: SLF001 - documented, and the only one that does not raise
+    if loop is None:
+        return None
+    task = sys.modules["asyncio.tasks"].current_task(loop)
+    return weakref.ref(task) if task is not None else None
+
+
+class Life:
+    """
+    A thread's sign of life: it exists as long as the thread does.
+
+    A thread's identifier is given to another thread as soon as it is over; a weak reference to this is not.
+    """
+
+    __slots__ = ("__weakref__", "ident", "reference")
+
+    def __init__(self) -> None:
+        self.ident = get_ident()
+        self.reference = weakref.ref(self)
+
+
+class _Lives(local):
+    life: Life
+
+
+#: Its attribute `life`, once `running_thread` has been called in a thread, is that thread's sign of life.
+LIVES: Final = _Lives()
+
+
+def running_thread() -> Life:
+    """
+    The sign of life of this thread; hold its reference, not itself.
+    """
+    try:
+        return LIVES.life
+    except AttributeError:
+        life = LIVES.life = Life()
+        return life
+
+
+class ThreadsNow:
+    """
+    The frames that all threads stand at now, by the thread's identifier; emptied afterwards. A context manager.
+
+    The frame of whoever looks is among them and refers to them: left alone, that would be a cycle, which keeps all that
+    is on its stack until the garbage collector comes.
+    """
+
+    def __enter__(self) -> Frames:
+        self._frames = sys._current_frames()  # noqa: SLF001 - documented
+        return self._frames
+
+    def __exit__(self, *_: object) -> None:
+        self._frames.clear()
+
+
+def stack_of_thread(thread: int, depth: int, frames: Frames | None = None) -> RawStack:
+    """
+    Where a thread stands now, innermost first.
+
+    Args:
+        thread: Its identifier (`threading.get_ident`).
+        depth: How many frames to keep.
+        frames: What `ThreadsNow` gave; taken anew when not given.
+
+    Returns:
+        The raw stack; empty when the thread is over.
+    """
+    if frames is not None:
+        return keep(frames.get(thread), depth)
+    with ThreadsNow() as now:
+        return keep(now.get(thread), depth)
+
+
+def stack_of_task(reference: TaskReference, depth: int) -> RawStack | None:
+    """
+    Where a suspended task stands now: the frames of the coroutines that await one another, innermost first.
+
+    Args:
+        reference: The task.
+        depth: How many frames to keep.
+
+    Returns:
+        The raw stack; empty when the task is done, None when it runs at this moment: its thread knows where.
+    """
+    task = reference()
+    if task is None or task.done():
+        return ()
+    awaitable: Any = task.get_coro()
+    if getattr(awaitable, "cr_running", False):
+        return None
+    chain: list[tuple[CodeType, int]] = []
+    for _ in range(_LONGEST_CHAIN):
+        if awaitable is None:
+            break
+        frame = _first_of(awaitable, "cr_frame", "gi_frame", "ag_frame")
+        if frame is not None:
+            chain.append((frame.f_code, frame.f_lasti))
+            chain.extend(_greenlet_of(frame))
+        awaitable = _first_of(awaitable, "cr_await", "gi_yieldfrom", "ag_await") or _wrapped(awaitable)
+    return tuple(reversed(chain))[:depth]
+
+
+def _greenlet_of(frame: FrameType) -> RawStack:
+    # SQLAlchemy runs synchronous code in a greenlet that `greenlet_spawn` (sqlalchemy/util/concurrency.py)
+    # waits for; the code stands where it last asked for something to be awaited.
+    if frame.f_code.co_name != "greenlet_spawn":
+        return ()
+    inner = getattr(frame.f_locals.get("context"), "gr_frame", None)
+    return tuple(reversed(keep(inner, _LONGEST_CHAIN)))
+
+
+def _wrapped(awaitable: Any) -> Any:  # noqa: ANN401
+    # What ``coroutine.__await__()`` and ``asynchronous_generator.asend()`` return does not say what it wraps.
+    if type(awaitable).__name__ not in _WRAPPERS:
+        return None
+    return next(
+        (thing for thing in gc.get_referents(awaitable) if hasattr(thing, "cr_frame") or hasattr(thing, "ag_frame")),
+        None,
+    )
+
+
+def _first_of(thing: Any, *names: str) -> Any:  # noqa: ANN401
+    return next((value for name in names if (value := getattr(thing, name, None)) is not None), None)
