@@ -1,0 +1,3 @@
+"""
+The only place where telemetry leaves the process.
+"""
