@@ -1,0 +1,66 @@
+"""
+Where libpq finds its server; for the pools of drivers that are built on it.
+
+What the arguments of a connect leave open, libpq takes from a service file or the environment. Its connections tell.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from poolscope.adapters.common import first_of, identity, is_torn, learn
+from poolscope.core.guard import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from poolscope.core.pool import Identity, Pool
+
+
+def parse(conninfo: object) -> dict[str, Any]:
+    """
+    The parts of a connection string; none when it is not one, or is not understood.
+    """
+    if not isinstance(conninfo, str) or not conninfo:
+        return {}
+    driver, driver2 = sys.modules.get("psycopg.conninfo"), sys.modules.get("psycopg2.extensions")
+    parser: Any = driver.conninfo_to_dict if driver is not None else getattr(driver2, "parse_dsn", None)
+    if parser is None:
+        return {}
+    return guard.run("libpq.conninfo", lambda: {} if _is_torn(conninfo) else dict(parser(conninfo)), {})
+
+
+def _is_torn(conninfo: str) -> bool:
+    return conninfo.startswith(("postgresql://", "postgres://")) and is_torn(conninfo)
+
+
+def identify(given: Sequence[Mapping[str, Any]], name: str | None = None) -> Identity:
+    """
+    A pool's identity.
+
+    Args:
+        given: Where to look for the server and the database, the first that has it goes before the others.
+        name: What the user named it.
+    """
+    address = first_of(given, "host", "hostaddr")
+    port = first_of(given, "port") if address else None
+    namespace = first_of(given, "dbname", "database")
+    return identity("postgresql", name=name, namespace=namespace, address=address, port=port)
+
+
+def told_by(connection: Any) -> dict[str, Any]:  # noqa: ANN401
+    """
+    What a connection knows of its server.
+    """
+    info = connection.info
+    return guard.run(
+        "libpq.info", lambda: {"host": info.host, "port": info.port, "dbname": info.dbname} if info.host else {}, {}
+    )
+
+
+def learn_from(tracked: Pool, connection: Any) -> None:  # noqa: ANN401
+    """
+    A connection was made: if nothing told of the pool's server yet, it does.
+    """
+    learn(tracked, "libpq.learn", lambda: identify([told_by(connection)]))

@@ -1,0 +1,413 @@
+"""
+psycopg's pools: `ConnectionPool`, `NullConnectionPool` and both async ones.
+
+The null pools inherit ``getconn`` and ``putconn``, so the hooks sit on the two base classes. Connections are made by
+the pool's workers: the time of a connect belongs to the ask that gets the new connection, as far as it lasted during
+the ask.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.adapters.base import Capability
+from poolscope.adapters.common import (
+    ASK,
+    DRIVER_KEY,
+    LEASE_FINDERS,
+    Adapter,
+    being_imported,
+    connect_begins,
+    connect_fails,
+    existing,
+    limit_changed,
+    remember_name,
+)
+from poolscope.adapters.libpq import learn_from
+from poolscope.adapters.psycopg_calls import CallHooks
+from poolscope.adapters.psycopg_pool_early import hook_early_close
+from poolscope.adapters.psycopg_pool_source import (
+    SOURCE_KEY,
+    Carrier,
+    PsycopgSource,
+    close_reason,
+    identify,
+)
+from poolscope.core.guard import guard
+from poolscope.core.lease import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from poolscope.core.lease import Lease
+    from poolscope.core.ledger import Ledger
+    from poolscope.core.pool import Identity, Pool
+    from poolscope.patching import Patcher
+
+_POOL: Final = (
+    "__init__",
+    "getconn",
+    "putconn",
+    "_connect",
+    "_check_connection",
+    "_getconn_unchecked",
+    "resize",
+    "_open",
+)
+
+
+class PsycopgPoolAdapter(Adapter):
+    """
+    Hooks psycopg's pools.
+    """
+
+    name = "psycopg_pool"
+    module = "psycopg_pool"
+    versions = ">=3.2,<4"
+    capabilities = (
+        Capability.WAIT
+        | Capability.WAIT_PHASES
+        | Capability.USE
+        | Capability.USE_PHASES
+        | Capability.LIMIT
+        | Capability.IDLE
+        | Capability.CREATE
+        | Capability.CLOSE
+        | Capability.TIMEOUT
+        | Capability.DRIFT
+        | Capability.ABANDONED
+    )
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `PoolAdapter.hook`.
+        """
+        import psycopg  # noqa: PLC0415 - the library is imported only where it is in use
+
+        pools = (module.ConnectionPool, module.AsyncConnectionPool)
+        null_pools = (module.NullConnectionPool, module.AsyncNullConnectionPool)
+        for pool in pools:
+            patcher.require(pool, _POOL)
+        for pool in null_pools:
+            patcher.require(pool, ("resize",))
+        calls = CallHooks(psycopg)
+        calls.check(patcher)
+        self._ledger = ledger
+        self.timeouts = (module.PoolTimeout,)
+        self.rejections = (module.TooManyRequests,)
+        self._null_pools = null_pools
+        for pool, is_async in zip(pools, (False, True), strict=True):
+            for name, (plain, asynchronous) in self._makers().items():
+                patcher.replace(pool, name, asynchronous if is_async else plain)
+            patcher.wrap(pool, "__init__", _made)
+            patcher.wrap(pool, "_open", self._opened)
+            if "_close_connection" in vars(pool):
+                patcher.replace(pool, "_close_connection", self._make_close)
+            else:
+                hook_early_close(patcher, psycopg.AsyncConnection if is_async else psycopg.Connection)
+        for pool in (*pools, *null_pools):
+            patcher.wrap(pool, "resize", self._resize_async if pool.__name__.startswith("Async") else self._resize)
+        calls.hook(patcher)
+        LEASE_FINDERS[self.name] = _lease_of
+        if not being_imported(module):
+            self._find((*pools, psycopg.Connection, psycopg.AsyncConnection), pools)
+
+    def release(self) -> None:
+        """
+        See `PoolAdapter.release`.
+        """
+        LEASE_FINDERS.pop(self.name, None)
+        super().release()
+
+    def identify(self, pool: Any) -> Identity:  # noqa: ANN401
+        """
+        See `Adapter.identify`.
+        """
+        return identify(pool)
+
+    def source(self, pool: Any) -> PsycopgSource:  # noqa: ANN401
+        """
+        See `Adapter.source`.
+        """
+        return PsycopgSource.of(pool)
+
+    def entered(self, pool: Any, tracked: Pool) -> None:  # noqa: ANN401
+        """
+        See `Adapter.entered`.
+        """
+        for carrier in PsycopgSource.of(pool).carriers.copy():
+            connection = carrier.reference()
+            if connection is not None and connection._pool is pool and carrier.lease is None:
+                carrier.lease = tracked.adopt(tracked.now())
+
+    def forget(self, anchor: Any) -> None:  # noqa: ANN401
+        """
+        See `Adapter.forget`.
+        """
+        source: PsycopgSource | None = anchor.__dict__.pop(SOURCE_KEY, None)
+        for carrier in source.carriers.copy() if source is not None else ():
+            connection = carrier.reference()
+            if connection is not None:
+                connection.__dict__.pop(DRIVER_KEY, None)
+        if source is not None:
+            source.carriers.clear()
+
+    # Pools: cold
+
+    def _opened(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        self.know(pool)
+        return wrapped(*args, **kwargs)
+
+    def _resize(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        try:
+            return wrapped(*args, **kwargs)
+        finally:
+            self._resized(pool)
+
+    async def _resize_async(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        try:
+            return await wrapped(*args, **kwargs)
+        finally:
+            self._resized(pool)
+
+    def _resized(self, pool: Any) -> None:  # noqa: ANN401
+        tracked = self.tracked(pool)
+        if tracked is not None:
+            guard.run("psycopg_pool.resize", lambda: limit_changed(tracked), None)
+
+    def _find(self, kinds: tuple[type, ...], pools: tuple[type, ...]) -> None:
+        found = existing(kinds)
+        for thing in found:
+            pool = getattr(thing, "_pool", None)
+            if not isinstance(thing, pools) and isinstance(pool, pools) and DRIVER_KEY not in thing.__dict__:
+                guard.run("psycopg_pool.find", lambda thing=thing, pool=pool: self._tie(pool, thing), None)  # type: ignore[misc]
+        for thing in found:
+            if isinstance(thing, pools) and not getattr(thing, "closed", True):
+                self.know(thing)
+
+    def _tie(self, pool: Any, connection: Any, began: float = 0.0, ended: float = 0.0) -> Carrier:  # noqa: ANN401
+        self._pools.add(pool)
+        return PsycopgSource.of(pool).tie(connection, began, ended)
+
+    # The hot path
+
+    def _makers(self) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
+        return {
+            "getconn": (self._make_getconn, self._make_getconn_async),
+            "putconn": (self._make_putconn, self._make_putconn_async),
+            "_check_connection": (self._make_check, self._make_check_async),
+            "_connect": (self._make_connect, self._make_connect_async),
+        }
+
+    def _make_getconn(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        ask, lend, inside = self.ask, self._lend, self._asks_inside
+
+        def getconn(self: Any, timeout: float | None = None) -> Any:  # noqa: ANN401
+            lease = ask(self, self.__dict__)
+            if lease is None:
+                return original(self, timeout)
+            outer = inside(self, lease)
+            try:
+                connection = original(self, timeout)
+            except BaseException as error:
+                adapter.failed(lease, error)
+                raise
+            finally:
+                if outer is not self:
+                    ASK.set(outer)
+            lend(self, connection, lease)
+            return connection
+
+        adapter = self
+        return getconn
+
+    def _make_getconn_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        ask, lend, inside = self.ask, self._lend, self._asks_inside
+
+        async def getconn(self: Any, timeout: float | None = None) -> Any:  # noqa: ANN401 - theirs
+            lease = ask(self, self.__dict__)
+            if lease is None:
+                return await original(self, timeout)
+            outer = inside(self, lease)
+            try:
+                connection = await original(self, timeout)
+            except BaseException as error:
+                adapter.failed(lease, error)
+                raise
+            finally:
+                if outer is not self:
+                    ASK.set(outer)
+            lend(self, connection, lease)
+            return connection
+
+        adapter = self
+        return getconn
+
+    def _asks_inside(self, pool: Any, lease: Lease) -> Any:  # noqa: ANN401
+        # Connects (null pools) and checks happen inside the ask only where there are any: else the pool itself is
+        # returned, for "nothing to put back".
+        if pool._check is None and not isinstance(pool, self._null_pools):
+            return pool
+        outer = ASK.get()
+        ASK.set(lease)
+        return outer
+
+    def _lend(self, pool: Any, connection: Any, lease: Lease) -> None:  # noqa: ANN401
+        try:
+            carrier: Carrier = connection.__dict__.get(DRIVER_KEY) or self._tie(pool, connection)
+            if carrier.ended:
+                if carrier.ended > lease.asked_at and lease.got_at is None:
+                    lease.connected(carrier.ended - max(carrier.began, lease.asked_at))
+                carrier.ended = 0.0  # who gets it next did not wait for its connect
+            lease.backend_process_id = carrier.backend
+            lease.grant()
+            earlier, carrier.lease = carrier.lease, lease
+            if earlier is not None:  # adopted while it was being given back, which was not seen
+                earlier.end()
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("psycopg_pool.grant")
+
+    def _make_putconn(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def putconn(self: Any, conn: Any) -> Any:  # noqa: ANN401
+            _give_back(self, conn)
+            return original(self, conn)
+
+        return putconn
+
+    def _make_putconn_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def putconn(self: Any, conn: Any) -> Any:  # noqa: ANN401
+            _give_back(self, conn)
+            return await original(self, conn)
+
+        return putconn
+
+    def _make_check(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def _check_connection(self: Any, conn: Any) -> Any:  # noqa: ANN401
+            lease = _validating(self, conn) if self._check is not None else None
+            if lease is None:
+                return original(self, conn)
+            try:
+                return original(self, conn)
+            except BaseException:
+                lease.invalid()
+                raise
+
+        return _check_connection
+
+    def _make_check_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def _check_connection(self: Any, conn: Any) -> Any:  # noqa: ANN401
+            lease = _validating(self, conn) if self._check is not None else None
+            if lease is None:
+                return await original(self, conn)
+            try:
+                return await original(self, conn)
+            except BaseException:
+                lease.invalid()
+                raise
+
+        return _check_connection
+
+    # Physical connections: cold
+
+    def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        adapter = self
+
+        def _connect(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            tracked = adapter.tracked(self) or adapter.know(self)
+            if tracked is None:
+                return original(self, *args, **kwargs)
+            lease, began = connect_begins(tracked)
+            try:
+                connection = original(self, *args, **kwargs)
+            except BaseException as error:
+                connect_fails(tracked, lease, began, error)
+                raise
+            adapter.connected(self, tracked, connection, lease, began)
+            return connection
+
+        return _connect
+
+    def _make_connect_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        adapter = self
+
+        async def _connect(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            tracked = adapter.tracked(self) or adapter.know(self)
+            if tracked is None:
+                return await original(self, *args, **kwargs)
+            lease, began = connect_begins(tracked)
+            try:
+                connection = await original(self, *args, **kwargs)
+            except BaseException as error:
+                connect_fails(tracked, lease, began, error)
+                raise
+            adapter.connected(self, tracked, connection, lease, began)
+            return connection
+
+        return _connect
+
+    def connected(self, pool: Any, tracked: Pool, connection: Any, lease: Lease | None, began: float) -> None:  # noqa: ANN401
+        """
+        A connection was made.
+        """
+        try:
+            ended = tracked.now()
+            tracked.created(ended - began, lease)
+            self._tie(pool, connection, began, ended)
+            learn_from(tracked, connection)
+        except Exception:  # noqa: BLE001
+            guard.caught("psycopg_pool.connect")
+
+    def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        adapter = self
+
+        def _close_connection(self: Any, conn: Any) -> Any:  # noqa: ANN401 - a coroutine of the async pool passes through
+            tracked = adapter.tracked(self)
+            carrier = conn.__dict__.get(DRIVER_KEY)
+            if tracked is not None and carrier is not None and not carrier.closed:
+                carrier.closed = True
+                tracked.closed(guard.run("psycopg_pool.close", close_reason, "closed"))
+            return original(self, conn)
+
+        return _close_connection
+
+
+def _made(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    guard.run("psycopg_pool.made", lambda: remember_name(pool), None)
+    return wrapped(*args, **kwargs)
+
+
+def _give_back(pool: Any, connection: Any) -> None:  # noqa: ANN401
+    try:
+        carrier: Carrier | None = connection.__dict__.get(DRIVER_KEY)
+        # A connection of another pool, or none, is refused by the library: it stays out.
+        if carrier is not None and connection._pool is pool:
+            lease, carrier.lease = carrier.lease, None
+            if lease is not None:
+                lease.end()
+    except AttributeError:
+        return  # not a connection at all
+    except Exception:  # noqa: BLE001 - ours
+        guard.caught("psycopg_pool.putconn")
+
+
+def _validating(pool: Any, connection: Any) -> Lease | None:  # noqa: ANN401
+    lease = ASK.get()
+    if lease is None or pool.__dict__.get(KEY) is not lease.pool or lease.got_at is not None:
+        return None
+    try:
+        carrier: Carrier | None = connection.__dict__.get(DRIVER_KEY)
+        if carrier is not None and carrier.ended > lease.asked_at and not lease.connect_time:
+            lease.connected(carrier.ended - max(carrier.began, lease.asked_at))
+        lease.got()
+    except Exception:  # noqa: BLE001 - ours
+        guard.caught("psycopg_pool.check")
+    return lease
+
+
+def _lease_of(connection: Any) -> Lease | None:  # noqa: ANN401
+    carrier = getattr(connection, "__dict__", {}).get(DRIVER_KEY)
+    return carrier.lease if isinstance(carrier, Carrier) else None
+
+
+ADAPTER: Final = PsycopgPoolAdapter()

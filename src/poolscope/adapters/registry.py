@@ -1,0 +1,56 @@
+"""
+All adapters, and the state of each.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from poolscope.registry import HookRegistry, State, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poolscope.adapters.base import PoolAdapter
+    from poolscope.core.ledger import Ledger
+
+#: The adapters: the module here that holds each, imported when it is looked at.
+ADAPTERS: Final = (
+    "sqlalchemy",
+    "psycopg_pool",
+    "asyncpg",
+    "psycopg2_pool",
+    "django",
+    "aiomysql",
+    "dbutils",
+    "mysql_connector",
+    "mysql_connector_aio",
+    "oracledb",
+)
+
+
+def load(names: Iterable[str] = ADAPTERS) -> list[PoolAdapter]:
+    """
+    The adapters of those names; a module of `poolscope.adapters` holds its adapter as ``ADAPTER``.
+    """
+    return [importlib.import_module(f"poolscope.adapters.{name}").ADAPTER for name in names]
+
+
+class Registry(HookRegistry["PoolAdapter"]):
+    """
+    Hooks each pool library when it is imported, or now if it is already.
+
+    Args:
+        ledger: Where pools are registered.
+        disabled: Names of adapters to leave alone.
+        adapters: The adapters.
+    """
+
+    def __init__(
+        self, ledger: Ledger, disabled: Iterable[str] = (), adapters: Iterable[PoolAdapter] | None = None
+    ) -> None:
+        super().__init__(ledger, load() if adapters is None else adapters, disabled, "POOLSCOPE_DISABLED_ADAPTERS")
+
+
+__all__: Final = ["ADAPTERS", "Registry", "State", "Status", "load"]

@@ -1,0 +1,191 @@
+"""
+Putting hooks into libraries, and taking them out again; the only user of wrapt.
+
+wrapt finds and sets the attributes, watches imports, and wraps what is cold. On the hot path a wrapt proxy would cost
+0.5 us a call (twelve times a plain call), so there a plain function with the original's fixed signature takes its
+place; `functools.wraps` keeps its name, signature and documentation.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import wrapt
+
+from poolscope.core.guard import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+_logger: Final = logging.getLogger("poolscope")
+
+
+class Refused(Exception):  # noqa: N818 - it is a refusal with a reason, and part of normal life
+    """
+    A library is not as a hook expects it; the message says what is missing. Nothing was patched.
+    """
+
+
+@dataclass(frozen=True)
+class Patch:
+    """
+    One attribute that was replaced.
+
+    Args:
+        owner: The class or module.
+        name: The attribute.
+        original: What its own ``__dict__`` held.
+        replacement: What it holds now.
+    """
+
+    owner: Any
+    name: str
+    original: Any
+    replacement: Any
+
+    def __str__(self) -> str:
+        """
+        The attribute's qualified name.
+        """
+        module = getattr(self.owner, "__module__", None)
+        where = getattr(self.owner, "__qualname__", getattr(self.owner, "__name__", repr(self.owner)))
+        return f"{module}.{where}.{self.name}" if module else f"{where}.{self.name}"
+
+
+_active: Final[list[Patch]] = []
+
+
+def active_patches() -> tuple[str, ...]:
+    """
+    The qualified names of all attributes that are replaced now.
+    """
+    return tuple(str(patch) for patch in _active)
+
+
+class Patcher:
+    """
+    The patches of one library, applied together and reverted together.
+    """
+
+    def __init__(self) -> None:
+        self._patches: list[Patch] = []
+
+    def require(self, owner: object, names: Iterable[str]) -> None:
+        """
+        Make sure that a class or module has what is to be hooked.
+
+        Args:
+            owner: The class or module.
+            names: Attributes that its own ``__dict__`` must hold.
+
+        Raises:
+            Refused: One is missing.
+        """
+        missing = [name for name in names if name not in vars(owner)]
+        if missing:
+            where = getattr(owner, "__qualname__", getattr(owner, "__name__", repr(owner)))
+            text = f"{where} has no {', '.join(missing)}"
+            raise Refused(text)
+
+    def replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:  # noqa: ANN401 - classes and modules
+        """
+        Put a plain function in a function's place. For hot paths.
+
+        Args:
+            owner: The class or module whose own ``__dict__`` holds it.
+            name: Its name.
+            make: Gets the plain function that was there and returns the new one; class and static methods are unwrapped
+                before and wrapped again after.
+        """
+        original = vars(owner)[name]
+        if isinstance(original, (classmethod, staticmethod)):
+            function = original.__func__
+            replacement: Any = type(original)(functools.wraps(function)(make(function)))
+        else:
+            replacement = functools.wraps(original)(make(original))
+        self._apply(Patch(owner, name, original, replacement))
+
+    def wrap(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:  # noqa: ANN401 - classes and modules
+        """
+        Wrap a function in a wrapt proxy, which is right for any kind of callable. For cold paths.
+
+        Args:
+            owner: The class or module whose own ``__dict__`` holds it.
+            name: Its name.
+            wrapper: Called with the wrapped function, the instance, and the call's arguments.
+        """
+        original = vars(owner)[name]
+        self._apply(Patch(owner, name, original, wrapt.FunctionWrapper(original, wrapper)))
+
+    def has(self, owner: Any, name: str) -> bool:  # noqa: ANN401 - classes and modules
+        """
+        Whether this patcher replaced that attribute.
+        """
+        return any(patch.owner is owner and patch.name == name for patch in self._patches)
+
+    def revert(self) -> None:
+        """
+        Put every original back, the last patch first.
+
+        Where somebody else has wrapped our replacement since, it stays: taking it out would take theirs out too. It
+        then passes calls on and does nothing of its own.
+        """
+        while self._patches:
+            patch = self._patches.pop()
+            _active.remove(patch)
+            if vars(patch.owner).get(patch.name) is patch.replacement:
+                wrapt.apply_patch(patch.owner, patch.name, patch.original)
+            else:
+                _logger.info("%s was wrapped by somebody else after poolscope; its hook stays, idle", patch)
+
+    def _apply(self, patch: Patch) -> None:
+        wrapt.apply_patch(patch.owner, patch.name, patch.replacement)
+        self._patches.append(patch)
+        _active.append(patch)
+
+
+_Action = Callable[["ModuleType"], None]
+_watched: Final[dict[str, list[_Action]]] = {}
+
+
+def when_imported(module: str, action: _Action) -> Callable[[], None]:
+    """
+    Do something once a module is imported; at once if it is already.
+
+    wrapt's import hooks cannot be taken back, so one is registered for each module and looks up what is to be done
+    by then.
+
+    Args:
+        module: The module's name.
+        action: Called with the module; its errors are caught.
+
+    Returns:
+        To be called when the action is not wanted any more.
+    """
+    known = module in _watched
+    actions = _watched.setdefault(module, [])
+    actions.append(action)
+
+    def forget() -> None:
+        if action in actions:
+            actions.remove(action)
+
+    def arrived(imported: ModuleType) -> None:
+        for todo in tuple(actions):
+            _run(todo, imported)
+
+    if not known:
+        wrapt.register_post_import_hook(arrived, module)
+    elif module in sys.modules:
+        _run(action, sys.modules[module])
+    return forget
+
+
+def _run(action: _Action, imported: ModuleType) -> None:
+    guard.run(f"import.{imported.__name__}", lambda: action(imported), None)
