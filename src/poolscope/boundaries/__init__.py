@@ -1,0 +1,3 @@
+"""
+Boundaries: one file for each framework that begins and ends units of work.
+"""
