@@ -1,0 +1,3 @@
+"""
+Evidence in, findings out: no telemetry, no libraries.
+"""

@@ -1,0 +1,186 @@
+"""
+Leases in words: what every finding says of one.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.origin import locate, resolve
+from poolscope.core.owner import stack_of_task, stack_of_thread
+from poolscope.core.pool import is_on
+from poolscope.core.statement import shape_of
+
+if TYPE_CHECKING:
+    from poolscope.core.lease import Lease
+    from poolscope.core.origin import RawStack
+    from poolscope.core.owner import Frames, TaskReference
+    from poolscope.core.unit_of_work import UnitOfWork
+
+# Frames looked at to find the application where a holder stands now.
+_SEARCH: Final = 80
+
+
+def stands_at(lease: Lease, depth: int = 5, frames: Frames | None = None, waiter: Lease | None = None) -> RawStack:
+    """
+    Where the holder of a lease stands now: the application's frames, innermost first.
+
+    Args:
+        lease: A lease that is out.
+        depth: How many frames to keep.
+        frames: Where the threads stand; looked up when not given.
+        waiter: Who has just given up waiting: his thread stands there for him.
+
+    Returns:
+        The raw stack; a library's frames where there are no others. It is empty when that says nothing: the task is
+        done, or the thread is over or has gone on to something else.
+    """
+    stack = _stack_of(lease, frames)
+    unit = lease.unit
+    if unit is not None and not unit.ended and not _is_own(lease, unit) and _has_gone_on(lease, stack, waiter):
+        stack = _stack(unit.task, unit.thread, frames)  # a dependency's thread has done its part: the request goes on
+    elif _is_left(lease, stack):
+        return ()
+    return of_application(lease, stack)[:depth]
+
+
+def of_application(lease: Lease, stack: RawStack) -> RawStack:
+    """
+    The application's frames of a stack; the whole where it has none.
+    """
+    codes = lease.pool.origins.applications(stack) if lease.pool.origins is not None else ()
+    return tuple(frame for frame in stack if frame[0] in codes) or stack
+
+
+def is_left(lease: Lease, frames: Frames | None = None) -> bool:
+    """
+    Whether nobody is there any more who would give a lease back: who checked it out is over, or has gone on to
+    something else.
+
+    Args:
+        lease: A lease that is out.
+        frames: Where the threads stand; looked up when not given.
+    """
+    return _is_left(lease, _stack_of(lease, frames))
+
+
+def is_over(ask: Lease) -> bool:
+    """
+    Whether nobody waits with an ask any more: the request, task or thread that asked is over. An exception that comes
+    from outside, as a signal's, may end an ask without a word.
+    """
+    unit = ask.unit
+    if unit is not None and unit.ended and _is_own(ask, unit):
+        return True
+    if ask.task is not None:
+        task = ask.task()
+        return task is None or bool(task.done())
+    return ask.thread_life() is None
+
+
+def _is_left(lease: Lease, stack: RawStack) -> bool:
+    unit = lease.unit
+    if unit is not None and (not unit.ended or _is_own(lease, unit)):
+        return unit.ended
+    return _has_gone_on(lease, stack)
+
+
+def _is_own(lease: Lease, unit: UnitOfWork) -> bool:
+    # Else a thread or task beside the unit of work checked out.
+    return lease.thread == unit.thread and lease.task is unit.task
+
+
+def _has_gone_on(lease: Lease, stack: RawStack, waiter: Lease | None = None) -> bool:
+    # A thread or task is there while the code that checked out is on its stack, and for nobody else.
+    return bool(lease.trail) and (not is_on(lease, stack) or _serves_others(lease, waiter))
+
+
+def _serves_others(lease: Lease, waiter: Lease | None) -> bool:
+    others = (*lease.pool.asking.copy(), *lease.pool.leases.copy(), *((waiter,) if waiter is not None else ()))
+    return lease.task is None and any(
+        other.thread == lease.thread and other.task is None and other.unit is not lease.unit
+        for other in others
+        if other.asked_at > lease.asked_at
+    )
+
+
+def _stack_of(lease: Lease, frames: Frames | None) -> RawStack:
+    if lease.task is None and lease.thread_life() is None:
+        return ()
+    return _stack(lease.task, lease.thread, frames)
+
+
+def _stack(task: TaskReference | None, thread: int, frames: Frames | None) -> RawStack:
+    stack = stack_of_task(task, _SEARCH) if task is not None else None
+    return stack if stack is not None else stack_of_thread(thread, _SEARCH, frames)
+
+
+def owner_of(lease: Lease, threads: dict[int, str] | None = None) -> str:
+    """
+    The unit of work, task or thread that holds a lease, by name.
+
+    Args:
+        lease: The lease.
+        threads: Names of threads by their identifiers; looked up when not given.
+    """
+    if lease.unit is not None:
+        return str(lease.unit)
+    if lease.task is not None:
+        task = lease.task()
+        return f"task {task.get_name()}" if task is not None else "a task that is over"
+    if lease.thread_life() is None:
+        return "a thread that is over"
+    names = thread_names() if threads is None else threads
+    return f"thread {names.get(lease.thread, lease.thread)}"
+
+
+def thread_names() -> dict[int, str]:
+    """
+    The names of the threads that run, by identifier.
+    """
+    return {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
+
+
+def place_of(stack: RawStack) -> str:
+    """
+    The innermost frame of a raw stack, as ``file:line in function``; ``unknown`` for an empty one.
+    """
+    return str(locate(*stack[0])) if stack else "unknown"
+
+
+def lines_of(stack: RawStack) -> list[str]:
+    """
+    A raw stack, innermost first, as ``file:line in function``.
+    """
+    return [str(location) for location in resolve(stack)]
+
+
+def statement_of(lease: Lease) -> str:
+    """
+    The shape of the last statement of a lease; empty when it ran none. No literal is in it.
+    """
+    return shape_of(lease.statement, lease.pool.identity.system) if lease.statement else ""
+
+
+def trace_of(lease: Lease) -> Any:  # noqa: ANN401 - core does not know spans
+    """
+    The span that a lease belongs to: the one around its check-out, else the one around its unit of work; None when
+    neither is recorded.
+    """
+    return lease.trace if lease.trace is not None or lease.unit is None else lease.unit.span
+
+
+def trace_id_of(lease: Lease) -> str:
+    """
+    The id of the trace that a lease belongs to, in hexadecimal; empty when it is in none that is recorded.
+    """
+    span = trace_of(lease)
+    return format(span.get_span_context().trace_id, "032x") if span is not None else ""
+
+
+def seconds(duration: float) -> str:
+    """
+    A duration for people: ``12.3 s``, ``45 ms``.
+    """
+    return f"{duration:.1f} s" if duration >= 1 else f"{duration * 1000:.0f} ms"

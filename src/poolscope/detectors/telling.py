@@ -1,0 +1,123 @@
+"""
+Telling: each place once in an interval; what is found there meanwhile is counted, and the count is told as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from poolscope.core.finding import Severity
+from poolscope.core.unit_of_work import UnitOfWork
+from poolscope.detectors.describe import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from poolscope.core.clock import Clock
+    from poolscope.core.finding import Finding, FindingSink
+
+# Places remembered as told of; and of how many the whole finding is kept, to be told again with the count.
+_MOST_PLACES: Final = 5_000
+_MOST_WHOLE: Final = 500
+_SHORT: Final = 300
+
+
+@dataclass(frozen=True)
+class _Told:
+    at: float
+    finding: Finding
+
+
+class Telling:
+    """
+    Hands findings to the sink. Only ever used by one thread at a time.
+
+    Args:
+        sink: Takes the findings.
+        interval: Seconds in which one place is told of once.
+        now: The clock.
+    """
+
+    def __init__(self, sink: FindingSink, interval: float, now: Clock) -> None:
+        self._sink = sink
+        self._interval = interval
+        self._now = now
+        self.forget()
+
+    def forget(self) -> None:
+        """
+        Start anew at nothing.
+        """
+        self._told: dict[Hashable, _Told] = {}
+        self._held_back: dict[Hashable, int] = {}
+
+    def tell(self, key: Hashable, make: Callable[[int], Finding], *, critical: bool = False) -> bool:
+        """
+        Tell of a finding, unless its place was told of within the interval; then it is counted.
+
+        Args:
+            key: The place.
+            make: Makes the finding, from how many of that place were held back since the last one.
+            critical: Whether it is critical; that is told at once of a place where it was not so before.
+
+        Returns:
+            Whether it was told.
+        """
+        told = self._told.get(key)
+        worse = critical and told is not None and told.finding.severity is not Severity.CRITICAL
+        if told is not None and not worse and self._now() - told.at < self._interval:
+            self.count(key)
+            return False
+        self.tell_now(key, make)
+        return True
+
+    def tell_now(self, key: Hashable, make: Callable[[int], Finding]) -> None:
+        """
+        The same, whenever its place was told of.
+        """
+        if len(self._told) >= _MOST_PLACES:
+            self.forget()
+        finding = make(self._held_back.pop(key, 0))
+        self._told[key] = _Told(self._now(), _kept(finding, whole=len(self._told) < _MOST_WHOLE))
+        self._sink.report(finding)
+
+    def count(self, key: Hashable) -> None:
+        """
+        One more of a place is held back.
+        """
+        self._held_back[key] = self._held_back.get(key, 0) + 1
+
+    def tell_what_is_due(self, *, everything: bool = False) -> None:
+        """
+        Tell how many were held back of each place whose interval is over, and forget the places without.
+
+        Args:
+            everything: Do not wait for the intervals: the process ends.
+        """
+        now = self._now()
+        for key, told in tuple(self._told.items()):
+            since = now - told.at
+            if since < self._interval and not everything:
+                continue
+            del self._told[key]
+            count = self._held_back.pop(key, 0)
+            if count:
+                self._sink.report(_again(told.finding, count, since))
+
+
+def _kept(finding: Finding, *, whole: bool) -> Finding:
+    # Neither the unit of work nor the span is kept alive for it: the names are enough.
+    unit = UnitOfWork(finding.unit.kind, finding.unit.name) if finding.unit is not None else None
+    kept = replace(finding, unit=unit, trace=None, report="")
+    return kept if whole else replace(kept, summary=finding.summary[:_SHORT], evidence={})
+
+
+def _again(finding: Finding, count: int, since: float) -> Finding:
+    # It stands for one of those that were held back, and counts the others.
+    times = "once" if count == 1 else f"{count} times"
+    return replace(
+        finding,
+        evidence={**finding.evidence, "repeated": count - 1},
+        report=f"{times} more in the last {seconds(since)}: {finding.summary}",
+    )
