@@ -1,0 +1,9 @@
+"""
+``python -m poolscope.cli``.
+"""
+
+import sys
+
+from poolscope.cli import main
+
+sys.exit(main())

@@ -1,0 +1,111 @@
+"""
+Figures as people read them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from poolscope.report import Place
+    from poolscope.report.distribution import Distribution
+
+NOTHING = "-"
+_MILLI = 1e-3
+_PERCENT = 0.01
+_MINUTE = 60.0
+_LARGE = 100.0
+_HEIGHTS = "▁▂▃▄▅▆▇█"
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_PATH_PARTS = 2
+# What Python calls the functions that have no name, within one that has.
+_NAMELESS = re.compile(r"(?:\.<locals>)?\.<(?:dictcomp|listcomp|setcomp|genexpr|lambda)>")
+_PATH = re.compile(r"(?:/[^/\s:]+)*/([^/\s:]+/[^/\s:]+\.py)\b")
+
+
+def seconds(value: float | None) -> str:
+    """
+    A duration with the unit that suits it and about three figures.
+    """
+    if value is None:
+        return NOTHING
+    value = float(f"{value:.3g}")
+    if value < _MILLI:
+        return "0" if value == 0.0 else f"{value * 1e6:.0f} µs"
+    if value < 1.0:
+        return f"{value * 1e3:.3g} ms"
+    if value < _MINUTE:
+        return f"{value:.3g} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def number(value: float) -> str:
+    """
+    A number without a unit: whole where it is whole or large, else about three figures.
+    """
+    if value == round(value) or abs(value) >= _LARGE:
+        return f"{value:.0f}"
+    return f"{value:.3g}"
+
+
+def counted(number: int, what: str) -> str:
+    """
+    A number of things; the plural is regular.
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def percent(share: float) -> str:
+    """
+    A share as a percentage; what is there at all is never shown as 0.
+    """
+    if 0.0 < share < _PERCENT:
+        return "<1 %"
+    return f"{share * 100:.0f} %"
+
+
+def bar(share: float, width: int) -> str:
+    """
+    A horizontal bar, in eighths of a character.
+    """
+    full, part = divmod(round(max(0.0, min(share, 1.0)) * width * 8), 8)
+    return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width)
+
+
+def place(where: Place) -> str:
+    """
+    The function and the line, with the last parts of the path.
+    """
+    if not where.file:
+        return where.function or NOTHING
+    path = "/".join(PurePath(where.file).parts[-_PATH_PARTS:])
+    return f"{path}:{where.line} {_NAMELESS.sub('', where.function)}".rstrip()
+
+
+def short_paths(text: str) -> str:
+    """
+    A text with every path of a Python file cut to its last two parts, and no comprehensions in names of functions.
+    """
+    return _NAMELESS.sub("", _PATH.sub(r"\1", text))
+
+
+def spark(distribution: Distribution) -> tuple[str, str, str]:
+    """
+    A histogram in one line: a column per bucket, from the first that holds something to the last.
+
+    Returns:
+        The columns, the lower end of the first and the upper end of the last bucket.
+    """
+    filled = [index for index, count in enumerate(distribution.counts) if count]
+    if not filled:
+        return "", "", ""
+    first, last = filled[0], filled[-1]
+    counts = distribution.counts[first : last + 1]
+    top = max(counts)
+    columns = "".join(_HEIGHTS[max(0, -(-count * len(_HEIGHTS) // top) - 1)] if count else " " for count in counts)
+    low = distribution.bounds[first - 1] if first else 0.0
+    high = distribution.bounds[last] if last < len(distribution.bounds) else distribution.maximum
+    return columns, seconds(low), seconds(high)

@@ -1,0 +1,155 @@
+"""
+Findings on a terminal: each cause, where it is, how it is known, what cures it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from poolscope.cli import figures
+from poolscope.core.finding import N_PLUS_ONE
+from poolscope.signals import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import Console
+
+    from poolscope.report import FindingReport
+
+_COLOURS = {"critical": "red", "warning": "yellow", "info": "blue"}
+_LINES_SHOWN = 4
+_SHORT = 60
+_LENGTH = 200
+
+# Evidence that deserves a line of its own, in this order; other texts follow, figures share one line.
+_LABELS = {
+    names.VERDICT: "verdict",
+    names.HOLDERS: "holders",
+    names.DB_QUERY_TEXT: "query",
+    names.STANDS_AT: "stands at",
+    names.CODE_STACKTRACE: "called by",
+}
+# Ids whose words do not read as a title.
+_TITLES = {N_PLUS_ONE: "N+1"}
+# What the panel is about is not said in front of each figure.
+_SUBJECT = re.compile(r"^(?:lease|pool|statement)\.")
+# What other rows say already.
+_HIDDEN = frozenset({names.UNIT_OF_WORK_KIND, "owner"})
+_LIBRARIES = ("site-packages", "dist-packages")
+# Figures that are durations, by the last word of their name; of the others those without a suffix are counts.
+_SECONDS = frozenset(
+    {"held", "query", "idle_in_transaction", "idle", "mean_hold", "typical_hold", "age", "waited", "time", "seconds"}
+)
+_HOLDER = re.compile(r"(?P<lease>[^;]+); checked out at (?P<place>[^;]+)")
+_SHARE = "_share"
+_RATE = "_rate"
+
+
+def render_findings(console: Console, findings: Sequence[FindingReport]) -> None:
+    """
+    Print each finding in a panel of its own.
+    """
+    for finding in findings:
+        console.print(_panel(finding))
+
+
+def _panel(finding: FindingReport) -> Panel:
+    colour = _COLOURS.get(finding.severity, "white")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("what", Text(figures.short_paths(_summary(finding)), "bold"))
+    if finding.place.route:
+        table.add_row("route", Text(finding.place.route))
+    if finding.place.file or finding.place.function:
+        table.add_row("line", Text(figures.place(finding.place)))
+    for label, value in _evidence(finding.evidence):
+        table.add_row(label, Text(value))
+    if finding.cure:
+        table.add_row("cure", Text(figures.short_paths(finding.cure), "green"))
+    if finding.page:
+        table.add_row("more", Text(finding.page, "dim"))
+    name = _TITLES.get(finding.id, _words(finding.id))
+    title = Text.assemble((name, f"bold {colour}"), f"  {finding.severity}")
+    times = figures.counted(finding.count, "time") + (f", {finding.resolved} came back" if finding.resolved else "")
+    return Panel(table, title=title, title_align="left", subtitle=times, subtitle_align="right", border_style=colour)
+
+
+def _summary(finding: FindingReport) -> str:
+    # The statement has a row of its own.
+    return finding.summary.removesuffix(f": {finding.evidence.get(names.DB_QUERY_TEXT)}")
+
+
+def _evidence(evidence: Mapping[str, object]) -> list[tuple[str, str]]:
+    rows, facts = [], []
+    for name in sorted(evidence, key=lambda name: list(_LABELS).index(name) if name in _LABELS else len(_LABELS)):
+        value = evidence[name]
+        label = _SUBJECT.sub("", name.removeprefix(names.EVIDENCE_PREFIX).removeprefix("poolscope."))
+        if name in _HIDDEN or label in _HIDDEN or not value:
+            continue
+        if isinstance(value, (int, float)):
+            facts.append(_figure(label, value))
+        elif isinstance(value, str) and len(value) < _SHORT and name not in _LABELS:
+            facts.append(f"{_words(label)} {_words(value)}")
+        elif text := _lines(name, value):
+            rows.append((_LABELS.get(name, _words(label)), text))
+    if facts:
+        rows.append(("figures", ", ".join(facts)))
+    return rows
+
+
+def holder_lines(holders: Sequence[str]) -> list[str]:
+    """
+    The holders of a blame report by the line that checked them out, each with the oldest of its leases.
+
+    Args:
+        holders: One text per lease, oldest first.
+    """
+    places: dict[str, tuple[int, str]] = {}
+    for holder in holders:
+        match = _HOLDER.match(holder)
+        place, lease = (match["place"], match["lease"]) if match else ("", holder)
+        count, oldest = places.get(place or holder, (0, lease))
+        places[place or holder] = (count + 1, oldest)
+    return [lease if lease == place else f"{count} from {place}: {lease}" for place, (count, lease) in places.items()]
+
+
+def _figure(label: str, value: float) -> str:
+    last = label.rpartition(".")[2]
+    if last.endswith(_SHARE):
+        return f"{figures.percent(value)} {_words(last.removesuffix(_SHARE))}"
+    if _RATE in last:
+        return f"{_words(last)} {figures.number(value)}/s"
+    if last in _SECONDS:
+        return f"{_words(label)} {figures.seconds(value)}"
+    return f"{_words(label)} {figures.number(value)}"
+
+
+def _lines(name: str, value: object) -> str:
+    if not isinstance(value, (tuple, list)):
+        text = str(value)
+        return _cut(_words(text) if name == names.VERDICT else figures.short_paths(text))
+    lines = [str(line) for line in value]
+    # The first line is where the application asked; of those that called it, the application's own.
+    lines = [line for line in lines if line == lines[0] or not any(library in line for library in _LIBRARIES)]
+    if name == names.CODE_STACKTRACE:
+        # Its first line is the place, which is shown already.
+        del lines[:1]
+    if name == names.HOLDERS:
+        lines = [line.replace("idle_in_transaction", "idle in transaction") for line in holder_lines(lines)]
+    more = [f"and {len(lines) - _LINES_SHOWN} more"] if len(lines) > _LINES_SHOWN else []
+    return "\n".join([*(_cut(figures.short_paths(line)) for line in lines[:_LINES_SHOWN]), *more])
+
+
+def _words(name: str) -> str:
+    return name.replace(".", " ").replace("_", " ")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LENGTH else f"{text[:_LENGTH]}…"

@@ -1,0 +1,170 @@
+"""
+Histograms as they come out of OTLP, added up and asked for quantiles.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """
+    The values that half, 95 and 99 of a hundred stay under; ``None`` where nothing was measured.
+    """
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+NO_QUANTILES = Quantiles(None, None, None)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """
+    A histogram with explicit bounds.
+
+    Args:
+        bounds: Upper bounds of all buckets but the last, ascending.
+        counts: Points per bucket, one more than there are bounds.
+        total: The sum of all values, in the metric's unit.
+        minimum: The lowest value, where known.
+        maximum: The highest value, where known.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float = 0.0
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @property
+    def count(self) -> int:
+        """
+        The number of points.
+        """
+        return sum(self.counts)
+
+    def __add__(self, other: Distribution) -> Distribution:
+        """
+        Both together, over the bounds that both have.
+        """
+        bounds = self.bounds if self.bounds == other.bounds else tuple(b for b in self.bounds if b in set(other.bounds))
+        mine, theirs = self._over(bounds), other._over(bounds)
+        return Distribution(
+            bounds,
+            tuple(a + b for a, b in zip(mine, theirs, strict=True)),
+            self.total + other.total,
+            min(_known(self.minimum, other.minimum), default=None),
+            max(_known(self.maximum, other.maximum), default=None),
+        )
+
+    def above(self, value: float) -> int:
+        """
+        The number of points in the buckets that lie wholly above a value.
+        """
+        first = bisect_left(self.bounds, value) + 1
+        return sum(self.counts[first:])
+
+    def quantile(self, q: float) -> float | None:
+        """
+        The value that a share of the points stays under.
+
+        Linear interpolation within the bucket, as ``histogram_quantile`` of Prometheus does it, but between the lowest
+        and the highest value where the histogram carries them.
+
+        Args:
+            q: The share, 0 to 1.
+
+        Returns:
+            The value, or ``None`` without points. Beyond the last bound of a histogram that carries no maximum it is
+            that bound.
+        """
+        if not self.count:
+            return None
+        rank = q * self.count
+        running = list(accumulate(self.counts))
+        index = next(
+            i for i, (count, below) in enumerate(zip(self.counts, running, strict=True)) if count and below >= rank
+        )
+        lower, upper = self._edges(index)
+        share = (rank - (running[index] - self.counts[index])) / self.counts[index]
+        return lower + (upper - lower) * max(share, 0.0)
+
+    def quantiles(self) -> Quantiles:
+        """
+        The three that the report shows.
+        """
+        return Quantiles(self.quantile(0.50), self.quantile(0.95), self.quantile(0.99))
+
+    def _edges(self, index: int) -> tuple[float, float]:
+        lower = self.bounds[index - 1] if index else 0.0
+        upper = self.bounds[index] if index < len(self.bounds) else math.inf
+        if self.minimum is not None:
+            lower = min(max(lower, self.minimum), upper)
+        if self.maximum is not None:
+            upper = max(min(upper, self.maximum), lower)
+        return lower, upper if math.isfinite(upper) else lower
+
+    def _over(self, bounds: tuple[float, ...]) -> list[int]:
+        if bounds == self.bounds:
+            return list(self.counts)
+        counts = [0] * (len(bounds) + 1)
+        for index, count in enumerate(self.counts):
+            upper = self.bounds[index] if index < len(self.bounds) else math.inf
+            counts[bisect_left(bounds, upper)] += count
+        return counts
+
+
+def from_exponential(
+    scale: int,
+    zero: int,
+    offset: int,
+    counts: Sequence[int],
+    *,
+    total: float,
+    minimum: float | None,
+    maximum: float | None,
+) -> Distribution:
+    """
+    An exponential histogram of values that are not negative, with its buckets spelt out.
+
+    Bucket ``i`` of scale ``s`` ends at ``2 ** ((i + 1) / 2 ** s)`` (OpenTelemetry data model, exponential buckets).
+    """
+    base = 2.0 ** (2.0**-scale)
+    edges = tuple(base ** (offset + index) for index in range(len(counts) + 1))
+    return Distribution(edges, (zero, *counts, 0), total, minimum, maximum)
+
+
+def exact_quantiles(values: Iterable[float]) -> Quantiles:
+    """
+    Quantiles of values that are all known.
+    """
+    ordered = sorted(values)
+    return Quantiles(nearest(ordered, 0.50), nearest(ordered, 0.95), nearest(ordered, 0.99))
+
+
+def nearest(ordered: Sequence[float], q: float) -> float | None:
+    """
+    The value at the rank nearest to a share.
+
+    Args:
+        ordered: The values, ascending.
+        q: The share, 0 to 1.
+    """
+    if not ordered:
+        return None
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
+
+
+def _known(*values: float | None) -> list[float]:
+    return [value for value in values if value is not None]

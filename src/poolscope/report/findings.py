@@ -1,0 +1,105 @@
+"""
+Findings, read from the events: each cause once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from poolscope.core import finding
+from poolscope.report.model import NO_PLACE, FindingReport, Place
+from poolscope.report.traces import Traces, place_of
+from poolscope.signals import names
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from poolscope.report.otlp import Event
+
+# These concern whoever uses the pool; who happened to notice says nothing about the cause.
+_OF_THE_POOL = frozenset(
+    {finding.POOL_EXHAUSTED, finding.POOL_TOO_SMALL, finding.BURST, finding.SLOW_CONNECT, finding.FLEET_BUDGET}
+)
+# How often the same was found and held back since the last report.
+_REPEATED = f"{names.EVIDENCE_PREFIX}repeated"
+_SEVERITIES = ("critical", "warning", "info")
+_SHOWN_ELSEWHERE = frozenset(
+    {
+        names.FINDING_ID,
+        names.FINDING_SEVERITY,
+        names.FINDING_SUMMARY,
+        names.FINDING_CURE,
+        names.FINDING_PAGE,
+        _REPEATED,
+        names.UNIT_OF_WORK_NAME,
+        names.CODE_FUNCTION,
+        names.CODE_FILE,
+        names.CODE_LINE,
+        *names.POOL_ATTRIBUTES,
+    }
+)
+
+
+def finding_reports(events: Sequence[Event], traces: Traces) -> tuple[FindingReport, ...]:
+    """
+    One entry per id, pool and place: the most severe first, and of these what concerns a whole pool, then the frequent.
+
+    Where no log pipeline carried the events, the ids on the spans of the units of work are what is left.
+    """
+    groups: defaultdict[tuple[str, str, str, Place], list[Event]] = defaultdict(list)
+    for event in events:
+        if names.FINDING_ID in event.attributes:
+            finding_id = str(event.attributes[names.FINDING_ID])
+            place = NO_PLACE if finding_id in _OF_THE_POOL else _place(event, traces)
+            pool = str(event.attributes.get(names.POOL_NAME, ""))
+            groups[finding_id, event.source.service, pool, place].append(event)
+    found = [_finding(key, sorted(group, key=lambda event: event.time)) for key, group in groups.items()]
+    return tuple(sorted((*found, *_from_spans(traces, {one.id for one in found})), key=_order))
+
+
+def _from_spans(traces: Traces, known: Collection[str]) -> Iterator[FindingReport]:
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for span in traces.entries:
+        found = span.attributes.get(names.FINDINGS)
+        for finding_id in found if isinstance(found, tuple) else ():
+            counts[str(finding_id), span.source.service, traces.route(span.span_id)] += 1
+    for (finding_id, service, route), count in counts.items():
+        if finding_id not in known:
+            summary = f"{finding_id.replace('_', ' ')} in {route}"
+            page = f"docs/findings/{finding_id}.md"
+            yield FindingReport(finding_id, "warning", service, "", Place(route), count, 0, summary, "", page)
+
+
+def _place(event: Event, traces: Traces) -> Place:
+    route = event.attributes.get(names.UNIT_OF_WORK_NAME)
+    return place_of(event.attributes, str(route) if route is not None else traces.route(event.span_id))
+
+
+def _finding(key: tuple[str, str, str, Place], events: Sequence[Event]) -> FindingReport:
+    finding_id, service, pool, place = key
+    reports = [event for event in events if event.name != names.LEAK_RESOLVED_EVENT.name]
+    latest = (reports or events)[-1].attributes
+    return FindingReport(
+        id=finding_id,
+        severity=str(latest.get(names.FINDING_SEVERITY, "warning")),
+        service=service,
+        pool=pool,
+        place=place,
+        count=len(reports) + sum(_repeated(event) for event in reports),
+        resolved=len(events) - len(reports),
+        summary=str(latest.get(names.FINDING_SUMMARY, "")),
+        cure=str(latest.get(names.FINDING_CURE, "")),
+        page=str(latest.get(names.FINDING_PAGE, "")),
+        evidence={name: value for name, value in latest.items() if name not in _SHOWN_ELSEWHERE},
+    )
+
+
+def _repeated(event: Event) -> int:
+    repeated = event.attributes.get(_REPEATED, 0)
+    return repeated if isinstance(repeated, int) else 0
+
+
+def _order(one: FindingReport) -> tuple[int, bool, int, str]:
+    rank = _SEVERITIES.index(one.severity) if one.severity in _SEVERITIES else len(_SEVERITIES)
+    return rank, one.place != NO_PLACE, -one.count, one.id

@@ -1,0 +1,165 @@
+"""
+Who held and who waited, read from the spans.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from poolscope.report.distribution import exact_quantiles
+from poolscope.report.model import Holder, Place, Starvation
+from poolscope.signals import names
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from poolscope.report.otlp import Span
+
+_ENTRY_KINDS = ("SERVER", "CONSUMER")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_DEPTH = 100
+NO_ROUTE = "(outside a request)"
+
+USE_PHASES = ("query", "idle_in_transaction", "idle")
+WAIT_PHASES = ("queue", "connect", "validate")
+
+
+class Traces:
+    """
+    The spans of a telemetry, by what the report asks.
+    """
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self._by_id = {span.span_id: span for span in spans}
+        self.entries = [span for span in self._by_id.values() if span.kind in _ENTRY_KINDS]
+        self._entry_names = {span.trace_id: _name_of(span) for span in self.entries}
+        self.holds = self._ours(names.HOLD_SPAN.prefix)
+        self.checkouts = self._ours(names.CHECKOUT_SPAN.prefix)
+
+    def _ours(self, prefix: str) -> list[Span]:
+        return [s for s in self._by_id.values() if s.scope == names.SCOPE and s.name.startswith(f"{prefix} ")]
+
+    def route(self, span_id: str) -> str:
+        """
+        The name of the unit of work around a span.
+        """
+        span = self._by_id.get(span_id)
+        outermost = span
+        for _ in range(_DEPTH):
+            if span is None:
+                break
+            if names.UNIT_OF_WORK_NAME in span.attributes:
+                return str(span.attributes[names.UNIT_OF_WORK_NAME])
+            if span.kind in _ENTRY_KINDS:
+                return _name_of(span)
+            outermost, span = span, self._by_id.get(span.parent_id)
+        return NO_ROUTE if outermost is None or outermost.scope == names.SCOPE else outermost.name
+
+    def route_of_link(self, trace_id: str, span_id: str) -> str:
+        """
+        The name of the unit of work that a link leads to.
+
+        A connection that is never given back has no span; its trace still knows the request that took it.
+        """
+        if span_id in self._by_id:
+            return self.route(span_id)
+        return self._entry_names.get(trace_id, NO_ROUTE)
+
+    def place(self, span: Span) -> Place:
+        """
+        Where a span's connection was asked for.
+        """
+        return place_of(span.attributes, self.route(span.span_id))
+
+
+def _name_of(entry: Span) -> str:
+    # Upstream's instrumentation of Django leaves out the slash that its routes begin with.
+    method, space, path = entry.name.partition(" ")
+    return f"{method} /{path}" if space and method in _METHODS and path[:1] not in "/<" else entry.name
+
+
+def place_of(attributes: Mapping[str, object], route: str) -> Place:
+    """
+    The place that attributes name.
+    """
+    line = attributes.get(names.CODE_LINE, 0)
+    return Place(
+        route,
+        str(attributes.get(names.CODE_FUNCTION, "")),
+        str(attributes.get(names.CODE_FILE, "")),
+        line if isinstance(line, int) else 0,
+    )
+
+
+def phase_seconds(spans: Sequence[Span], prefix: str, phase: str) -> list[float]:
+    """
+    One phase of every span.
+
+    Args:
+        spans: The waits or the holds.
+        prefix: The attribute's prefix, `names.SPAN_WAIT_PHASE_PREFIX` or `names.SPAN_USE_PHASE_PREFIX`.
+        phase: The phase.
+    """
+    return [_number(span.attributes.get(f"{prefix}{phase}", 0.0)) for span in spans]
+
+
+def holders(traces: Traces, holds: Sequence[Span], out: Collection[str], end: int) -> tuple[Holder, ...]:
+    """
+    The places that held connections, those that held most first.
+
+    Args:
+        traces: All spans.
+        holds: The pool's hold spans.
+        out: Ids of those whose connection is still out: their spans end where they were found leaked.
+        end: The end of what was observed, in nanoseconds since the epoch.
+    """
+    places: defaultdict[Place, list[_Hold]] = defaultdict(list)
+    for span in holds:
+        is_out = span.span_id in out
+        seconds = max((end - span.start) / 1e9, span.seconds) if is_out else span.seconds
+        places[traces.place(span)].append(_Hold(span, seconds, is_out))
+    everything = sum(hold.seconds for each in places.values() for hold in each)
+    found = [_holder(place, each, everything) for place, each in places.items()]
+    return tuple(sorted(found, key=lambda holder: holder.seconds, reverse=True))
+
+
+class _Hold(NamedTuple):
+    span: Span
+    seconds: float
+    is_out: bool
+
+
+def _holder(place: Place, holds: Sequence[_Hold], everything: float) -> Holder:
+    spans = [hold.span for hold in holds]
+    lengths = [hold.seconds for hold in holds]
+    seconds = sum(lengths)
+    queries = sum(_number(span.attributes.get(names.LEASE_QUERIES, 0)) for span in spans)
+    return Holder(
+        place=place,
+        count=len(spans),
+        still_out=sum(hold.is_out for hold in holds),
+        seconds=seconds,
+        share=seconds / everything if everything else 0.0,
+        quantiles=exact_quantiles(lengths),
+        longest=max(lengths),
+        queries=queries / len(spans),
+        phases={phase: sum(phase_seconds(spans, names.SPAN_USE_PHASE_PREFIX, phase)) for phase in USE_PHASES},
+    )
+
+
+def starvations(traces: Traces, checkouts: Sequence[Span]) -> tuple[Starvation, ...]:
+    """
+    Which unit of work waited while which held, from the links of the waits; the longest first.
+    """
+    waits: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for span in checkouts:
+        waiter = traces.route(span.span_id)
+        for holder in {traces.route_of_link(*link) for link in span.links}:
+            waits[waiter, holder].append(span.seconds)
+    found = [Starvation(waiter, holder, len(each), sum(each)) for (waiter, holder), each in waits.items()]
+    return tuple(sorted(found, key=lambda one: one.seconds, reverse=True))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
