@@ -1,0 +1,3 @@
+"""
+Runnable examples: the shop, and the lab that it runs in.
+"""

@@ -1,0 +1,81 @@
+"""
+Serve the shop: ``python -m examples.shop flask --port 8000``. SIGTERM and Ctrl-C end it in good order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from examples.shop.settings import Settings
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+# Above what customers keep open: at its limit (100 by default) waitress accepts nobody until an idle one leaves.
+CONNECTIONS = 1000
+
+
+def main() -> None:
+    """
+    Read the command line and serve until told to stop.
+    """
+    parser = argparse.ArgumentParser(prog="shop", description=__doc__)
+    servers = {"flask": serve_flask, "fastapi": serve_fastapi, "django": serve_django}
+    parser.add_argument("framework", choices=servers)
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _leave)
+    servers[arguments.framework](arguments.port, Settings.from_environment())
+
+
+def serve_flask(port: int, settings: Settings) -> None:
+    """
+    Serve the Flask shop with waitress, one process and many threads.
+    """
+    from examples.shop.flask_app import create_app  # noqa: PLC0415 - only the chosen framework is imported
+
+    _serve_threads(create_app(settings), port, settings)
+
+
+def serve_django(port: int, settings: Settings) -> None:
+    """
+    Serve the Django shop with waitress.
+    """
+    from examples.shop.django_shop.wsgi import application  # noqa: PLC0415
+
+    _serve_threads(application, port, settings)
+
+
+def serve_fastapi(port: int, settings: Settings) -> None:
+    """
+    Serve the FastAPI shop with uvicorn, one process and one event loop.
+    """
+    import uvicorn  # noqa: PLC0415
+
+    from examples.shop.fastapi_app import create_app  # noqa: PLC0415
+
+    uvicorn.run(create_app(settings), host="127.0.0.1", port=port, log_level="warning")
+
+
+def _serve_threads(application: WSGIApplication, port: int, settings: Settings) -> None:
+    import waitress  # noqa: PLC0415
+
+    waitress.serve(
+        application,
+        host="127.0.0.1",
+        port=port,
+        threads=settings.threads,
+        connection_limit=CONNECTIONS,
+        _quiet=True,
+    )
+
+
+def _leave(_signal: int, _frame: Any) -> None:  # noqa: ANN401 - the signature is the signal module's
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+"""
+The shop in Django, on its own ORM and its pool option.
+"""
