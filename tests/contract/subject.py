@@ -1,0 +1,208 @@
+"""
+A pool under test beside the truth: the test counts what it does, and compares what was exported.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from examples.lab.processes import wait_until
+from poolscope.adapters.base import Capability
+from poolscope.core.guard import guard
+from poolscope.signals import names
+from tests.contract.drivers.base import DEADLINE, Feature
+
+if TYPE_CHECKING:
+    from tests.contract.drivers.base import Ask, Driver, Handle
+    from tests.support.telemetry import Collected, Telemetry
+
+#: Sums of floats, added up in another order, differ by this at most.
+TOLERANCE = 1e-6
+
+
+def error_name(error: BaseException) -> str:
+    """
+    An exception's name as ``error.type`` carries it.
+    """
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+class Subject:
+    """
+    Drives a pool, and counts.
+
+    Args:
+        driver: The open pool.
+        telemetry: Where its figures arrive.
+    """
+
+    def __init__(self, driver: Driver, telemetry: Telemetry) -> None:
+        self.driver = driver
+        self.telemetry = telemetry
+        self.held: set[Handle] = set()
+        self.pending: set[Ask] = set()
+        self.granted = 0
+        self.returned = 0
+        self.failed: Counter[str] = Counter()
+        self._errors_before = sum(guard.counts().values())
+
+    def can(self, *wanted: Capability) -> bool:
+        """
+        Whether the adapter measures all of that.
+        """
+        return all(one in self.driver.capabilities for one in wanted)
+
+    # What an application does ------------------------------------------------------------
+
+    def acquire(self) -> Handle:
+        """
+        Ask and have, or fail; counted either way.
+        """
+        try:
+            handle = self.driver.acquire()
+        except BaseException as error:
+            self.failed[error_name(error)] += 1
+            raise
+        return self._granted(handle)
+
+    def begin(self) -> Ask:
+        """
+        Ask elsewhere; `finish` counts the outcome.
+        """
+        ask = self.driver.begin()
+        self.pending.add(ask)
+        return ask
+
+    def finish(self, ask: Ask) -> Handle:
+        """
+        Wait for what was begun.
+        """
+        self.pending.remove(ask)
+        try:
+            handle = ask.wait()
+        except BaseException as error:
+            self.failed[error_name(error)] += 1
+            raise
+        return self._granted(handle)
+
+    def release(self, handle: Handle) -> None:
+        """
+        Give back.
+        """
+        self.gone(handle)
+        self.driver.release(handle)
+
+    def invalidate(self, handle: Handle) -> None:
+        """
+        Declare broken: the connection is no longer held.
+        """
+        self.gone(handle)
+        self.driver.invalidate(handle)
+
+    def detach(self, handle: Handle) -> None:
+        """
+        Take out of the pool; the caller closes it for himself.
+        """
+        self.gone(handle)
+        self.driver.detach(handle)
+        self.driver.close_detached(handle)
+
+    def abandon(self, handle: Handle) -> None:
+        """
+        Drop it.
+        """
+        self.gone(handle)
+        self.driver.abandon(handle)
+        shared = Feature.SHARED in self.driver.features
+        expected = min(1, len(self.held)) if shared else len(self.held)
+        waiting = bool(self.pending)  # who waits may have it by now
+
+        def ended() -> bool:
+            return waiting or self.telemetry.collect().used(self.driver.pool) == expected
+
+        wait_until(ended, DEADLINE, "the abandoned lease to end")
+
+    def gone(self, handle: Handle) -> None:
+        """
+        Count the end of a lease.
+        """
+        self.held.remove(handle)
+        self.returned += 1
+
+    def _granted(self, handle: Handle) -> Handle:
+        self.held.add(handle)
+        self.granted += 1
+        return handle
+
+    # What must be true ------------------------------------------------------------
+
+    def check(self) -> Collected:
+        """
+        The laws that hold at every moment.
+        """
+        collected = self.telemetry.collect()
+        pool = self.driver.pool
+        if not self.granted and not self.failed:
+            return collected
+        limit = self.driver.limit
+        used = collected.used(pool)
+        assert used is not None
+        shared = Feature.SHARED in self.driver.features
+        assert used == (min(1, len(self.held)) if shared else len(self.held)), f"{used} used, {len(self.held)} held"
+        if limit is not None and self.can(Capability.LIMIT):
+            assert collected.value(names.CONNECTION_MAX, pool) == limit
+        self._check_waits(collected)
+        self._check_uses(collected)
+        assert sum(guard.counts().values()) == self._errors_before, guard.counts()
+        return collected
+
+    def check_at_rest(self) -> Collected:
+        """
+        The laws that hold when nobody holds anything and nobody asks.
+        """
+        assert not self.held
+        assert not self.pending
+        collected = self.check()
+        pool = self.driver.pool
+        if self.can(Capability.DRIFT):
+            assert collected.value(names.DRIFT, pool) in (0, None)
+        assert collected.value(names.PENDING_REQUESTS, pool) in (0, None)
+        assert collected.value(names.OLDEST_LEASE_AGE, pool) in (0, None)
+        assert sum(collected.counts(names.USE_TIME, pool).values()) == self.granted
+        return collected
+
+    def _check_waits(self, collected: Collected) -> None:
+        pool = self.driver.pool
+        if not self.can(Capability.WAIT):
+            return
+        expected = Counter(self.failed)
+        if self.granted:
+            expected[""] = self.granted
+        assert collected.counts(names.WAIT_TIME, pool) == dict(expected)
+        timeouts = self.failed[self.driver.timeout_error]
+        if self.can(Capability.TIMEOUT):
+            assert collected.value(names.TIMEOUTS, pool) == timeouts
+        if self.can(Capability.WAIT_PHASES):
+            phases = collected.total(names.WAIT_PHASE_TIME, pool)
+            assert phases == pytest.approx(collected.total(names.WAIT_TIME, pool), abs=TOLERANCE)
+
+    def _check_uses(self, collected: Collected) -> None:
+        pool = self.driver.pool
+        if not self.can(Capability.USE):
+            return
+        assert sum(collected.counts(names.USE_TIME, pool).values()) == self.returned
+        if self.can(Capability.USE_PHASES):
+            phases = collected.total(names.USE_PHASE_TIME, pool)
+            assert phases == pytest.approx(collected.total(names.USE_TIME, pool), abs=TOLERANCE)
+
+
+def use_time_of(collected: Collected, pool: str) -> Any:
+    """
+    The one point of use time.
+    """
+    (point,) = collected.points(names.USE_TIME, pool)
+    return point

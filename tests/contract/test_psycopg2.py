@@ -1,0 +1,307 @@
+"""
+What only psycopg2's pools do: connections and cursors made in C, of classes that the application may choose.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from poolscope.adapters.registry import Registry, load
+from poolscope.core.guard import guard
+from poolscope.core.ledger import Ledger
+from tests.support.watched import BOUNDS, at_rest, closures, watched
+
+psycopg2 = pytest.importorskip("psycopg2")
+
+from psycopg2 import extensions, extras, sql  # noqa: E402 - only where it is installed
+from psycopg2.pool import SimpleConnectionPool, ThreadedConnectionPool  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from examples.lab.postgres import Postgres
+    from tests.support.watched import Watched
+
+
+@pytest.fixture
+def seen() -> Iterator[Watched]:
+    """
+    Poolscope's eyes.
+    """
+    with watched("psycopg2_pool") as eyes:
+        yield eyes
+
+
+class Audited(extensions.connection):  # type: ignore[misc] - it has no types
+    """
+    An application's own kind of connection.
+    """
+
+    commits = 0
+
+    def commit(self) -> None:
+        self.commits += 1
+        super().commit()
+
+
+def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
+    """
+    Each way to send a statement counts one; idle in transaction is what lies between statements of an open transaction,
+    and nothing once it has ended, by whichever way.
+    """
+    pool = ThreadedConnectionPool(1, 2, database.dsn)
+    connection = pool.getconn()
+    (lease,) = seen.only().leases
+    with connection, connection.cursor() as cursor:
+        cursor.execute("create temporary table t (n int)")
+        assert (lease.queries, lease.phase) == (1, "idle_in_transaction")
+        cursor.executemany("insert into t values (%s)", [(1,), (2,)])
+        cursor.execute(sql.SQL("select {}").format(sql.Literal(1)))
+        assert (lease.queries, lease.statement) == (3, "select 1")
+        cursor.copy_expert("copy t from stdin", io.StringIO("3\n"))
+        cursor.callproc("version")
+        assert lease.queries == 5
+    assert lease.phase == "idle"
+    with connection.cursor("named") as cursor:
+        cursor.execute("select n from t order by n")
+        assert cursor.fetchall() == [(1,), (2,), (3,)]
+    assert (lease.queries, lease.phase) == (6, "idle_in_transaction")
+    connection.rollback()
+    assert lease.phase == "idle"
+    connection.autocommit = True
+    connection.cursor().execute("select 1")
+    assert (lease.queries, lease.phase) == (7, "idle")
+    pool.putconn(connection)
+    uses = seen.only().uses.read()
+    assert min(uses.first, uses.second, uses.third) > 0
+    at_rest(seen.only())
+    pool.closeall()
+    assert closures(seen.only()) == {"disposed": 1}
+
+
+@pytest.mark.parametrize("factory", [extras.RealDictCursor, extras.DictCursor, extras.NamedTupleCursor])
+def test_cursors_of_other_classes_are_what_they_were(seen: Watched, database: Postgres, factory: Any) -> None:
+    """
+    A cursor of the class that the application asks for is one, gives what that gives, and its statements count; the
+    same where the pool or the connection is told of the class.
+    """
+    pool = ThreadedConnectionPool(1, 2, database.dsn)
+    connection = pool.getconn()
+    (lease,) = seen.only().leases
+    bare = psycopg2.connect(database.dsn)
+    with bare.cursor(cursor_factory=factory) as expected, connection.cursor(cursor_factory=factory) as cursor:
+        assert isinstance(cursor, factory)
+        assert type(cursor).__qualname__ == factory.__qualname__
+        expected.execute("select 1 as one, 2 as two")
+        cursor.execute("select 1 as one, 2 as two")
+        assert cursor.fetchall() == expected.fetchall()
+    bare.close()
+    assert lease.queries == 1
+    connection.cursor_factory = factory
+    with connection.cursor() as cursor:
+        assert isinstance(cursor, factory)
+        cursor.execute("select 1 as one")
+    assert lease.queries == 2
+    pool.putconn(connection)
+    pool.closeall()
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+def test_connections_of_other_classes_are_what_they_were(seen: Watched, database: Postgres, by_place: bool) -> None:
+    """
+    An application's own class of connections keeps its methods and its place in front of ours.
+    """
+    if by_place:
+        pool = SimpleConnectionPool(1, 1, database.dsn, Audited)
+    else:
+        pool = SimpleConnectionPool(1, 1, database.dsn, connection_factory=Audited)
+    connection = pool.getconn()
+    (lease,) = seen.only().leases
+    assert isinstance(connection, Audited)
+    connection.cursor().execute("select 1")
+    assert (lease.queries, lease.phase) == (1, "idle_in_transaction")
+    connection.commit()
+    assert (connection.commits, lease.phase) == (1, "idle")
+    pool.putconn(connection)
+    pool.closeall()
+
+
+def test_dictionaries_by_the_connection(seen: Watched, database: Postgres) -> None:
+    """
+    psycopg2's own connections that make other cursors still make them.
+    """
+    pool = ThreadedConnectionPool(1, 1, database.dsn, connection_factory=extras.RealDictConnection)
+    connection = pool.getconn()
+    with connection.cursor() as cursor:
+        cursor.execute("select 1 as one")
+        assert dict(cursor.fetchone()) == {"one": 1}
+    (lease,) = seen.only().leases
+    assert lease.queries == 1
+    pool.putconn(connection)
+    pool.closeall()
+
+
+def test_a_connection_that_nobody_holds_is_found(seen: Watched, database: Postgres) -> None:
+    """
+    The pool keeps a dropped connection for ever: it is found by its references. One that is held by a variable, by a
+    container or by nothing but its cursor is not.
+    """
+    pool = ThreadedConnectionPool(0, 4, database.dsn)
+    held = pool.getconn()
+    container = [pool.getconn()]
+    cursor = pool.getconn().cursor()
+    ours = seen.only()
+    (source,) = ours.live_sources()
+    assert source.unheld() == []  # type: ignore[attr-defined]
+    known = ours.leases.copy()
+    pool.getconn().cursor().execute("select 1")
+    (lost,) = ours.leases - known
+    assert source.unheld() == [lost]  # type: ignore[attr-defined]
+    pool.putconn(cursor.connection)
+    del cursor
+    pool.putconn(container.pop())
+    pool.putconn(held)
+    del held
+    assert source.unheld() == [lost]  # type: ignore[attr-defined]
+    pool.closeall()
+    at_rest(ours)
+
+
+def test_what_ends_a_transaction(seen: Watched, database: Postgres) -> None:
+    """
+    A transaction is open until it is ended, by commit and rollback, by the methods of two-phase commit, by the reset of
+    the connection, or by a block of the connection.
+    """
+    pool = ThreadedConnectionPool(1, 1, database.dsn)
+    connection = pool.getconn()
+    (lease,) = seen.only().leases
+
+    def prepared() -> None:
+        connection.tpc_begin(connection.xid(1, "global", "branch"))
+
+    def block() -> None:
+        with connection:
+            pass
+
+    starts_and_ends = (
+        (connection.rollback, connection.commit),
+        (connection.rollback, connection.rollback),
+        (prepared, connection.tpc_commit),
+        (prepared, connection.tpc_rollback),
+        (connection.rollback, connection.reset),
+        (connection.rollback, block),
+    )
+    for start, end in starts_and_ends:
+        start()
+        connection.cursor().execute("select 1")
+        assert lease.phase == "idle_in_transaction", end
+        end()
+        assert lease.phase == "idle", end
+    assert lease.queries == len(starts_and_ends)
+    pool.putconn(connection)
+    pool.closeall()
+
+
+def test_functions_in_c_take_them(seen: Watched, database: Postgres) -> None:
+    """
+    What psycopg2 does in C with connections and cursors, it does with ours.
+    """
+    pool = ThreadedConnectionPool(1, 1, database.dsn)
+    connection = pool.getconn()
+    extras.register_uuid(conn_or_curs=connection)
+    extensions.register_type(extensions.UNICODE, connection)
+    extras.register_default_json(connection)
+    assert extensions.quote_ident("a b", connection) == '"a b"'
+    assert sql.SQL("select {}").format(sql.Identifier("a")).as_string(connection) == 'select "a"'
+    extras.execute_values(connection.cursor(), "select * from (values %s) t", [(1,), (2,)])
+    assert isinstance(connection, extensions.connection)
+    assert repr(connection).startswith("<connection object at")
+    with pytest.raises(psycopg2.errors.SyntaxError):
+        connection.cursor().execute("nonsense")
+    (lease,) = seen.only().leases
+    assert (lease.queries, lease.phase) == (2, "idle_in_transaction")
+    pool.putconn(connection)
+    pool.closeall()
+
+
+def test_a_pool_goes_back_to_its_own_classes(database: Postgres) -> None:
+    """
+    Uninstrumented, a pool makes connections of the class that it always made, and those that it has go on.
+    """
+    ledger = Ledger(BOUNDS)
+    registry = Registry(ledger, adapters=load(("psycopg2_pool",)))
+    registry.start()
+    pool = ThreadedConnectionPool(1, 2, database.dsn)
+    first = pool.getconn()
+    registry.stop()
+    second = pool.getconn()
+    assert type(second) is extensions.connection
+    for connection in (first, second):
+        connection.cursor().execute("select 1")
+        connection.commit()
+        pool.putconn(connection)
+    assert pool._args == (database.dsn,)
+    assert pool._kwargs == {}
+    pool.closeall()
+
+
+def test_a_return_that_began_before_poolscope_ends_with_the_next_loan(database: Postgres) -> None:
+    """
+    A connection that is being given back while poolscope starts counts as out, for its return is not seen; lent again,
+    it is one lease, and none when it is back.
+    """
+    inside, go = threading.Event(), threading.Event()
+
+    class Slow(extensions.connection):  # type: ignore[misc] - it has no types
+        def rollback(self) -> None:
+            inside.set()
+            assert go.wait(20)
+            super().rollback()
+
+    pool = ThreadedConnectionPool(1, 2, database.dsn, connection_factory=Slow)
+    connection = pool.getconn()
+    connection.cursor().execute("select 1")
+    returning = threading.Thread(target=pool.putconn, args=(connection,))
+    returning.start()
+    assert inside.wait(20)
+    with watched("psycopg2_pool") as seen:
+        (adopted,) = seen.only().leases
+        go.set()
+        returning.join(20)
+        again = pool.getconn()
+        assert again is connection
+        assert len(seen.only().leases - {adopted}) == len(seen.only().leases) == 1
+        pool.putconn(again)
+        at_rest(seen.only())
+    pool.closeall()
+
+
+def test_who_asks_while_poolscope_goes_has_his_connection(database: Postgres, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Uninstrumented in the middle of an ask, nothing of ours fails and nothing stays on the pool.
+    """
+    inside, go = threading.Event(), threading.Event()
+
+    class Slow(extensions.connection):  # type: ignore[misc] - it has no types
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            inside.set()
+            assert go.wait(20)
+            super().__init__(*args, **kwargs)
+
+    got: list[Any] = []
+    with watched("psycopg2_pool"):
+        pool = ThreadedConnectionPool(0, 1, database.dsn, connection_factory=Slow)
+        asking = threading.Thread(target=lambda: got.append(pool.getconn()))
+        asking.start()
+        assert inside.wait(20)
+    go.set()
+    asking.join(20)
+    assert guard.counts() == {}
+    assert caplog.records == []
+    assert [key for key in vars(pool) if "poolscope" in key] == []
+    pool.putconn(*got)
+    pool.closeall()

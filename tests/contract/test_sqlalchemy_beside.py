@@ -1,0 +1,164 @@
+"""
+Beside others: the upstream instrumentation, and whoever wraps SQLAlchemy after us.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy
+from sqlalchemy import pool
+from sqlalchemy.pool import base
+
+from poolscope.signals import names
+from tests.contract.drivers.sqlalchemy import VERSION, QueuePoolSqlite
+from tests.contract.subject import Subject
+from tests.support.skips import require
+from tests.support.telemetry import Collected, Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+UPSTREAM = "opentelemetry.instrumentation.sqlalchemy"
+
+
+@pytest.fixture
+def upstream() -> Iterator[Any]:
+    """
+    The upstream instrumentor, uninstrumented afterwards.
+    """
+    require(importlib.util.find_spec(UPSTREAM), f"{UPSTREAM} missing", "make env")
+    require(VERSION < (2, 1), "upstream does nothing on SQLAlchemy 2.1", "make matrix ARGS='--only 2.0'")
+    instrumentor = importlib.import_module(UPSTREAM).SQLAlchemyInstrumentor()
+    yield instrumentor
+    if instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.uninstrument()
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_beside_the_upstream_instrumentation(upstream: Any, first: str, tmp_path: Path) -> None:
+    """
+    On the same providers, in either order, each counts for itself: ours exactly, in our scope; no span of ours twice,
+    and theirs are there as without us.
+    """
+    telemetry = Telemetry(checkout_spans="always")
+    theirs = {
+        "tracer_provider": telemetry.tracer_provider,
+        "meter_provider": telemetry.meter_provider,
+        "skip_dep_check": True,
+    }
+    if first == "theirs":
+        upstream.instrument(**theirs)
+    telemetry.start()
+    if first == "ours":
+        upstream.instrument(**theirs)
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'beside.db'}", pool_logging_name="beside")
+    with telemetry.tracer.start_as_current_span("request"):
+        for _ in range(3):
+            with engine.connect() as connection:
+                connection.execute(sqlalchemy.text("select 1"))
+    collected = telemetry.collect()
+    assert collected.counts(names.WAIT_TIME, "beside") == collected.counts(names.USE_TIME, "beside") == {"": 3}
+    assert collected.used("beside") == collected.value(names.DRIFT, "beside") == 0
+    assert len(telemetry.spans(names.CHECKOUT_SPAN)) == len(telemetry.spans(names.HOLD_SPAN)) == 3
+    scopes = {span.instrumentation_scope.name for span in telemetry.spans()}
+    assert scopes == {"tests", names.SCOPE, UPSTREAM}
+    assert Collected.of(telemetry.reader.get_metrics_data(), UPSTREAM).metrics
+    engine.dispose()
+    upstream.uninstrument()
+    telemetry.shutdown()
+
+
+@pytest.mark.parametrize("first_out", ["ours", "theirs"])
+@pytest.mark.parametrize("first_in", ["ours", "theirs"])
+def test_either_may_go_first(upstream: Any, first_in: str, first_out: str, tmp_path: Path) -> None:
+    """
+    In whatever order both come and go, with a connection out, SQLAlchemy is afterwards as it was before.
+    """
+    before = _hookable()
+    telemetry = Telemetry()
+    start = {
+        "ours": telemetry.start,
+        "theirs": lambda: upstream.instrument(meter_provider=telemetry.meter_provider, skip_dep_check=True),
+    }
+    stop = {"ours": telemetry.stop, "theirs": upstream.uninstrument}
+    for who in (first_in, *({"ours", "theirs"} - {first_in})):
+        start[who]()
+    assert _hookable() != before
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'both.db'}", poolclass=pool.QueuePool)
+    out = engine.connect()
+    for who in (first_out, *({"ours", "theirs"} - {first_out})):
+        stop[who]()
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("select 1"))
+    out.close()
+    assert _hookable() == before
+    engine.dispose()
+    telemetry.shutdown()
+
+
+def _hookable() -> dict[tuple[str, str], Any]:
+    owners = (base._ConnectionRecord, base._ConnectionFairy, pool.Pool, sqlalchemy.engine.Engine, sqlalchemy)
+    return {
+        (owner.__name__, name): value
+        for owner in owners
+        for name, value in vars(owner).items()
+        if callable(value) or isinstance(value, (classmethod, staticmethod))
+    }
+
+
+def test_somebody_who_wrapped_us_stays_and_nothing_counts_twice(tmp_path: Path) -> None:
+    """
+    Where another tool wrapped our hooks, they stay in place after `uninstrument()` and do nothing; instrumented again,
+    each event is still counted once.
+    """
+    telemetry = Telemetry()
+    telemetry.start()
+    wrapped = {
+        (base._ConnectionRecord, name): vars(base._ConnectionRecord)[name]
+        for name in ("checkin", "_ConnectionRecord__connect", "_ConnectionRecord__close")
+    }
+    wrapped[(base._ConnectionFairy, "detach")] = vars(base._ConnectionFairy)["detach"]
+    calls: list[str] = []
+
+    def wrapping(name: str, original: Any) -> Any:
+        def theirs(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return original(*args, **kwargs)
+
+        return theirs
+
+    for (owner, name), original in wrapped.items():
+        setattr(owner, name, wrapping(name, original))
+    try:
+        telemetry.stop()
+        driver = QueuePoolSqlite()
+        driver.start(None, tmp_path, size=2, timeout=0.05)
+        driver.release(driver.acquire())
+        assert telemetry.collect().used(driver.pool) is None
+        telemetry.start()
+        subject = Subject(driver, telemetry)
+        subject.release(subject.acquire())
+        subject.invalidate(subject.acquire())
+        subject.detach(subject.acquire())
+        collected = subject.check_at_rest()
+        assert collected.counts(names.CREATE_TIME, driver.pool) == {"": 1}
+        reasons = {
+            point.attributes[names.CLOSE_REASON]: point.value for point in collected.points(names.CLOSURES, driver.pool)
+        }
+        assert reasons == {"invalidated": 1, "detached": 1}
+        assert set(calls) == {name for _, name in wrapped}
+        driver.stop()
+    finally:
+        telemetry.shutdown()
+        for (owner, name), original in wrapped.items():
+            setattr(owner, name, _innermost(original))
+
+
+def _innermost(hook: Any) -> Any:
+    while hasattr(hook, "__wrapped__"):
+        hook = hook.__wrapped__
+    return hook

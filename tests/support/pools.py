@@ -1,0 +1,47 @@
+"""
+A pool of the core's own, without a library behind it.
+"""
+
+from __future__ import annotations
+
+from poolscope.core.pool import Identity
+
+
+class Source:
+    """
+    A library's pool, as far as the ledger asks.
+
+    Args:
+        limit: The most connections; None without a limit.
+        in_use: How many are out by its own account; None when it keeps none.
+        idle: How many wait to be used.
+    """
+
+    def __init__(self, limit: int | None = None, in_use: int | None = 0, idle: int = 0) -> None:
+        self.retired = False
+        self.lives = True
+        self._limit = limit
+        self._in_use = in_use
+        self._idle = idle
+
+    def alive(self) -> bool:
+        return self.lives
+
+    def limit(self) -> int | None:
+        return self._limit
+
+    def idle_limits(self) -> tuple[int | None, int | None]:
+        return (None, self._limit)
+
+    def idle(self) -> int:
+        return self._idle
+
+    def in_use(self) -> int | None:
+        return self._in_use
+
+
+def identity(name: str = "db:5432/shop") -> Identity:
+    """
+    The identity of a PostgreSQL pool.
+    """
+    return Identity(name, "postgresql", "shop", "db", 5432)

@@ -1,0 +1,178 @@
+"""
+A pool, units of work and the watchdog on a clock that stands still, with an application whose lines have names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from poolscope.config import Settings
+from poolscope.core.lease import Outcome
+from poolscope.core.ledger import Ledger
+from poolscope.core.origin import Origins
+from poolscope.core.pool import Identity
+from poolscope.core.unit_of_work import CURRENT_UNIT, UnitOfWork
+from poolscope.detectors.watchdog import Watchdog
+from tests.support.clocks import FakeClock
+from tests.support.pools import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from poolscope.core.finding import Finding
+    from poolscope.core.lease import Lease
+
+BOUNDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+_places: dict[str, Callable[[Callable[[], Any]], Any]] = {}
+
+
+def line(name: str) -> Callable[[Callable[[], Any]], Any]:
+    """
+    A line of the application: a function in a file of that name, which calls what it is given.
+
+    Args:
+        name: Of the file and the function. The same name is the same line.
+    """
+    if name not in _places:
+        made: dict[str, Any] = {}
+        code = f"def {name}(hook):\n    return hook()\n"
+        exec(compile(code, f"/application/{name}.py", "exec"), made)
+        _places[name] = made[name]
+    return _places[name]
+
+
+class Sink:
+    """
+    Keeps findings.
+    """
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def report(self, finding: Finding) -> None:
+        self.findings.append(finding)
+
+
+class Scene:
+    """
+    One pool and everything that looks at it.
+
+    Args:
+        limit: The most connections of the pool.
+        system: The database.
+        settings: Poolscope's.
+    """
+
+    def __init__(self, limit: int | None = 2, system: str = "postgresql", **settings: object) -> None:
+        self.clock = FakeClock()
+        self.settings = Settings.read(settings, {})
+        self.ledger = Ledger(
+            BOUNDS,
+            count_bounds=(1.0, 10.0, 100.0),
+            origins=Origins(self.settings.stack_depth),
+            repetition_threshold=self.settings.n_plus_one_threshold,
+            now=self.clock,
+        )
+        self.sink = Sink()
+        self.spans: list[Lease] = []
+        self.watchdog = Watchdog(self.ledger, self.settings, self.sink, self.spans.append)
+        self.ledger.observer = self.watchdog
+        self.ledger.long_hold = self.settings.long_hold_threshold
+        self.ledger.units.on_end = self.watchdog.unit_ended
+        self.ledger.units.on_judge = self.watchdog.judge_unit
+        self.source = Source(limit)
+        self.pool = self.ledger.register(Identity("shop", system, "shop", "db", 5432), self.source)
+
+    # What an application does ------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def unit(self, name: str = "GET /orders", kind: str = "http") -> Iterator[UnitOfWork]:
+        """
+        A unit of work around the block.
+        """
+        unit = self.ledger.units.begin(kind, name)
+        token = CURRENT_UNIT.set(unit)
+        try:
+            yield unit
+        finally:
+            CURRENT_UNIT.reset(token)
+            self.ledger.units.end(unit)
+
+    def ask(self, at: str = "view") -> Lease:
+        """
+        Ask, and wait.
+        """
+
+        def hook() -> Lease:
+            return self.pool.ask()
+
+        return line(at)(hook)  # type: ignore[no-any-return]
+
+    def checkout(self, at: str = "view") -> Lease:
+        """
+        Ask and have.
+        """
+        lease = self.ask(at)
+        lease.grant()
+        return lease
+
+    def query(
+        self, lease: Lease, statement: str = "select 1 from t", at: str = "view", seconds: float = 0.0, **kind: Any
+    ) -> None:
+        """
+        Run a statement; a transaction is open afterwards.
+        """
+
+        def hook() -> None:
+            lease.statement_begins(statement, **kind)
+
+        line(at)(hook)
+        self.clock.advance(seconds)
+        lease.call_ends(in_transaction=True)
+
+    def request(self, name: str = "GET /orders", *, query: float = 0.0, idle: float = 0.0, at: str = "view") -> None:
+        """
+        A whole request: one connection, one query, and something else within the transaction.
+        """
+        with self.unit(name):
+            lease = self.checkout(at)
+            self.query(lease, at=at, seconds=query)
+            self.clock.advance(idle)
+            lease.end()
+
+    def timeout(self, at: str = "other", waited: float = 1.0, name: str | None = "GET /users") -> Lease:
+        """
+        Ask, wait and give up.
+        """
+        with self.unit(name) if name is not None else contextlib.nullcontext():
+            lease = self.ask(at)
+            self.clock.advance(waited)
+            lease.fail(Outcome.TIMEOUT, "TimeoutError")
+        return lease
+
+    # What poolscope does -----------------------------------------------------------------
+
+    def pass_time(self, seconds: float) -> None:
+        """
+        Let time pass, with the watchdog at work every second.
+        """
+        self.watchdog.turn()
+        while seconds > 0:
+            self.clock.advance(min(1.0, seconds))
+            seconds -= 1.0
+            self.watchdog.turn()
+
+    def found(self, identity: str | None = None) -> list[Finding]:
+        """
+        The findings so far, of that id or of all.
+        """
+        self.watchdog.turn()
+        return [finding for finding in self.sink.findings if identity is None or finding.id == identity]
+
+    def ids(self) -> list[str]:
+        """
+        The ids of all findings so far, in order.
+        """
+        return [finding.id for finding in self.found()]

@@ -1,0 +1,184 @@
+"""
+One page for each finding: it exists, its code is true, and it explains every field of the evidence.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from poolscope.config import PREFIX, rules
+from poolscope.core.finding import (
+    FINDING_IDS,
+    IDLE_IN_TRANSACTION,
+    LEAK,
+    LONG_HOLD,
+    N_PLUS_ONE,
+    NESTED_CHECKOUT,
+    POOL_EXHAUSTED,
+    Finding,
+    Severity,
+)
+from tests.support.scene import Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = ROOT / "docs" / "findings"
+BLOCK = re.compile(r"(?:<!-- (?P<file>\S+): (?P<name>\w+) -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
+ALERT = re.compile(r"- alert: (\w+)\n(?:(?!- alert).)*?finding: \"?(\w+)", re.DOTALL)
+
+
+def page(identity: str) -> str:
+    """
+    The text of a finding's page.
+    """
+    return (PAGES / f"{identity}.md").read_text(encoding="utf-8")
+
+
+def leaked(scene: Scene) -> None:
+    """
+    Out after its request, and a minute later.
+    """
+    with scene.unit():
+        scene.checkout().backend_process_id = 7
+        scene.pass_time(70)
+
+
+def exhausted(scene: Scene) -> None:
+    """
+    A timeout.
+    """
+    scene.checkout()
+    scene.timeout()
+
+
+def slow(scene: Scene) -> None:
+    """
+    A long query.
+    """
+    scene.request(query=1)
+
+
+def idle(scene: Scene) -> None:
+    """
+    A call within a transaction.
+    """
+    scene.request(idle=1)
+
+
+def repeats(scene: Scene) -> None:
+    """
+    A loop.
+    """
+    with scene.unit():
+        lease = scene.checkout()
+        for _ in range(9):
+            scene.query(lease)
+        lease.end()
+
+
+def nests(scene: Scene) -> None:
+    """
+    Two at once.
+    """
+    with scene.unit():
+        scene.checkout()
+        scene.checkout()
+
+
+CAUSES = {
+    LEAK: leaked,
+    POOL_EXHAUSTED: exhausted,
+    LONG_HOLD: slow,
+    IDLE_IN_TRANSACTION: idle,
+    N_PLUS_ONE: repeats,
+    NESTED_CHECKOUT: nests,
+}
+
+
+def test_every_finding_has_its_page_and_every_page_its_finding() -> None:
+    """
+    The id is the name; a finding leads to its page.
+    """
+    assert {path.stem for path in PAGES.glob("*.md")} == set(FINDING_IDS)
+    for identity in FINDING_IDS:
+        assert page(identity).startswith(f"# {identity}\n")
+        assert (ROOT / Finding(identity, Severity.INFO, "", "").page).exists()
+
+
+@pytest.mark.parametrize("identity", FINDING_IDS)
+def test_a_page_teaches_the_cause_and_the_repair(identity: str) -> None:
+    """
+    How it is known, what the evidence means, which alert fires; with code for the bad and the repaired.
+    """
+    headings = set(re.findall(r"^## (.+)$", page(identity), re.MULTILINE))
+    assert {"Evidence", "Alerts and settings"} <= headings
+    assert headings & {"How poolscope knows", "The verdict"}
+    blocks = [ast.dump(ast.parse(block["code"])) for block in BLOCK.finditer(page(identity))]
+    assert len(set(blocks)) == len(blocks) >= 2
+
+
+@pytest.mark.parametrize("identity", FINDING_IDS)
+def test_the_code_of_a_page_is_true(identity: str) -> None:
+    """
+    Each block compiles; one that names a file is that function, word for word.
+    """
+    for block in BLOCK.finditer(page(identity)):
+        ast.parse(block["code"])
+        if block["file"]:
+            source = (ROOT / block["file"]).read_text(encoding="utf-8")
+            functions = [
+                ast.get_source_segment(source, node)
+                for node in ast.walk(ast.parse(source))
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == block["name"]
+            ]
+            assert functions == [block["code"].rstrip("\n")], f"{block['file']}: {block['name']}"
+
+
+def test_the_arithmetic_of_the_fleet_is_right() -> None:
+    """
+    Its blocks assert what they say.
+    """
+    for block in BLOCK.finditer(page("fleet_budget")):
+        exec(compile(block["code"], "fleet_budget.md", "exec"), {})
+
+
+@pytest.mark.parametrize(("identity", "cause"), CAUSES.items())
+def test_a_page_explains_every_field_of_the_evidence(identity: str, cause: Callable[[Scene], None]) -> None:
+    """
+    Of a finding that was really made.
+    """
+    scene = Scene(1)
+    cause(scene)
+    findings = scene.found(identity)
+    assert findings
+    words = set(re.findall(r"`(\w+)`", page(identity)))
+    for finding in findings:
+        assert set(finding.evidence) <= words, set(finding.evidence) - words
+
+
+@pytest.mark.parametrize("identity", FINDING_IDS)
+def test_a_page_names_the_alerts_that_lead_to_it(identity: str) -> None:
+    """
+    All of them, and none that does not exist.
+    """
+    rules_file = (ROOT / "grafana" / "generated" / "alerts" / "prometheus.yaml").read_text(encoding="utf-8")
+    alerts = ALERT.findall(rules_file)
+    named = set(re.findall(r"`((?=\w*[a-z])[A-Z][A-Za-z]*[A-Z][A-Za-z]*)`", page(identity)))
+    assert {alert for alert, finding in alerts if finding == identity} <= named
+    assert named <= set(re.findall(r"- alert: (\w+)", rules_file))
+
+
+@pytest.mark.parametrize("identity", FINDING_IDS)
+def test_the_settings_of_a_page_exist(identity: str) -> None:
+    """
+    By the name of their variable.
+    """
+    known = {PREFIX + name.upper() for name in rules()}
+    assert set(re.findall(rf"{PREFIX}\w+", page(identity))) <= known

@@ -1,0 +1,143 @@
+"""
+Child processes of the lab: they end with us, whatever happens, and waiting has an end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from examples.lab.processes import Child, ChildFailedError, free_port, listens, wait_until
+
+FOREVER = "import signal; print('up', flush=True); signal.pause()"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {FOREVER}"
+FAMILY = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, '-c', {FOREVER!r}], stdout=subprocess.DEVNULL)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def is_running(pid: int) -> bool:
+    """
+    Whether a process has that id and is not a zombie.
+    """
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def up(child: Child) -> bool:
+    """
+    Whether the child has printed its first line.
+    """
+    return "\n" in child.log.read_text()
+
+
+@pytest.mark.parametrize("program", [FOREVER, STUBBORN])
+def test_stop_ends_the_child_polite_or_not(program: str) -> None:
+    """
+    A stopped child is gone, by the signal that it obeyed: SIGTERM, or SIGKILL when it ignored that for the grace time.
+    """
+    with Child([sys.executable, "-c", program]) as child:
+        child.wait_ready(lambda: up(child), 10)
+        code = child.stop(grace=0.2 if program is STUBBORN else 10)
+    assert code == -(signal.SIGKILL if program is STUBBORN else signal.SIGTERM)
+    assert not is_running(child.pid)
+    assert not child.log.exists()
+
+
+def test_grandchildren_end_too() -> None:
+    """
+    What the child started and did not end is ended with it.
+    """
+    with Child([sys.executable, "-c", FAMILY]) as child:
+        child.wait_ready(lambda: up(child), 10)
+        grandchild = int(child.log.read_text())
+        assert is_running(grandchild)
+    wait_until(lambda: not is_running(grandchild), 10)
+
+
+def test_the_child_ends_when_we_are_killed() -> None:
+    """
+    A parent that dies by SIGKILL, and so cannot clean up, leaves neither child nor files behind.
+    """
+    parent = (
+        "import sys; from examples.lab.processes import Child\n"
+        f"child = Child([sys.executable, '-c', {FOREVER!r}])\n"
+        "print(child.pid, child.log, flush=True); import signal; signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        pid, log = process.stdout.readline().split()
+        child = int(pid)
+        assert is_running(child)
+        assert Path(log).exists()
+        process.kill()
+        process.wait()
+        wait_until(lambda: not is_running(child), 10, "the child to end")
+        wait_until(lambda: not Path(log).exists(), 10, "its log to be removed")
+
+
+def test_a_child_that_ends_early_is_reported_with_its_log() -> None:
+    """
+    Waiting for a child that ended fails at once and shows what it printed.
+    """
+    with (
+        Child([sys.executable, "-c", "print('no such table'); raise SystemExit(3)"]) as child,
+        pytest.raises(ChildFailedError, match=r"ended with 3(.|\n)*no such table"),
+    ):
+        child.wait_ready(lambda: False, 10)
+
+
+def test_a_child_that_is_never_ready_is_reported() -> None:
+    """
+    Waiting for a child that runs but does not get ready fails at the deadline and shows what it printed.
+    """
+    with Child([sys.executable, "-c", FOREVER]) as child:
+        child.wait_ready(lambda: up(child), 10)
+        with pytest.raises(ChildFailedError, match=r"in vain(.|\n)*up"):
+            child.wait_ready(lambda: False, 0.1)
+
+
+def test_waiting_returns_the_first_true_value() -> None:
+    """
+    `wait_until` polls until something true comes, returns it, and asks no more.
+    """
+    values = iter([None, 0, "here", "later"])
+    assert wait_until(lambda: next(values), 10) == "here"
+    assert next(values) == "later"
+
+
+def test_waiting_in_vain_ends() -> None:
+    """
+    `wait_until` raises at the deadline and names what it waited for.
+    """
+    with pytest.raises(TimeoutError, match="in vain for the moon"):
+        wait_until(lambda: False, 0.05, "the moon")
+
+
+def test_a_free_port_is_free() -> None:
+    """
+    Nobody listens on a port from `free_port`.
+    """
+    assert not listens(free_port())
+
+
+def test_the_environment_of_a_child_is_what_was_given() -> None:
+    """
+    A child with an environment of its own sees that and nothing of ours.
+    """
+    program = "import os; print(os.environ.get('HERE'), os.environ.get('HOME'))"
+    with Child([sys.executable, "-c", program], env={"HERE": "yes", "PATH": os.environ["PATH"]}) as child:
+        assert child.wait(10) == 0
+        assert child.log_tail() == "yes None"

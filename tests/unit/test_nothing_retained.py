@@ -1,0 +1,180 @@
+"""
+Nothing of a unit of work outlives it, whatever was found about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind
+
+from poolscope.core.finding import LEAK, LONG_HOLD, N_PLUS_ONE, NESTED_CHECKOUT, POOL_EXHAUSTED
+from poolscope.core.lease import Outcome
+from poolscope.core.ledger import open_ledgers
+from poolscope.core.passage import begin
+from tests.support.telemetry import Telemetry
+from tests.support.units import Queries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from poolscope.core.unit_of_work import UnitOfWork
+
+REQUESTS = 60
+#: Spans that exemplars of the pool's histograms keep: one a bucket, of waits and of holds.
+EXEMPLARS = 12
+REPEATED = "select * from t where id = %s"
+
+
+@pytest.fixture
+def telemetry() -> Iterator[Telemetry]:
+    """
+    Poolscope, on, with spans for everything and no exporter that would keep them; every finding is told.
+    """
+    telemetry = Telemetry(finding_interval=0, long_hold_threshold=0.001, checkout_spans="always")
+    telemetry.tracer_provider = TracerProvider(shutdown_on_exit=False)
+    telemetry.tracer = telemetry.tracer_provider.get_tracer("tests")
+    telemetry.start()
+    yield telemetry
+    telemetry.shutdown()
+
+
+def plain(queries: Queries) -> None:
+    """
+    Nothing that would be found.
+    """
+    queries(3)
+
+
+def repeats(queries: Queries) -> None:
+    """
+    An N+1, and pages with parameters.
+    """
+    queries(8, REPEATED)
+    lease = queries.pool.ask()
+    lease.grant()
+    for number in range(8):
+        lease.statement_begins("select * from t where a = %s and id > %s order by id limit 5", parameters=("a", number))
+        lease.call_ends(in_transaction=False)
+    lease.end()
+
+
+def nests(queries: Queries) -> None:
+    """
+    A second connection inside a first.
+    """
+    first = queries.pool.ask()
+    first.grant()
+    queries(1)
+    first.end()
+
+
+def holds_long(queries: Queries) -> None:
+    """
+    Longer than the threshold.
+    """
+    lease = queries.pool.ask()
+    lease.grant()
+    deadline = threading.Event()
+    deadline.wait(0.005)
+    lease.end()
+
+
+def gives_up(queries: Queries) -> None:
+    """
+    Waits in vain.
+    """
+    queries.pool.ask().fail(Outcome.TIMEOUT, "TimeoutError")
+
+
+def is_collected(queries: Queries) -> None:
+    """
+    Drops a connection.
+    """
+    lease = queries.pool.ask()
+    lease.grant()
+    lease.end(abandoned=True)
+
+
+CAUSES = {
+    "": plain, N_PLUS_ONE: repeats, NESTED_CHECKOUT: nests, LONG_HOLD: holds_long, POOL_EXHAUSTED: gives_up,
+    LEAK: is_collected,
+}  # fmt: skip
+
+
+def in_this_thread(work: Callable[[], None]) -> None:
+    """
+    As a WSGI server does.
+    """
+    work()
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """
+    Of its own, that ends.
+    """
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+
+
+def in_a_task(work: Callable[[], None]) -> None:
+    """
+    Of an event loop that ends.
+    """
+
+    async def run() -> None:
+        work()
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("where", [in_this_thread, in_a_thread, in_a_task])
+@pytest.mark.parametrize(("finding", "cause"), CAUSES.items(), ids=[cause.__name__ for cause in CAUSES.values()])
+def test_a_unit_of_work_goes_when_it_is_over(
+    telemetry: Telemetry,
+    finding: str,
+    cause: Callable[[Queries], None],
+    where: Callable[[Callable[[], None]], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    By reference counting alone, with its shares and what it repeated, once the background thread has told what was
+    found. Of the spans around many only those stay that are a histogram's exemplars.
+    """
+    queries = Queries()
+    units: list[weakref.ref[Any]] = []
+    spans: list[weakref.ref[Any]] = []
+    told: set[str] = set()
+
+    def request() -> None:
+        passage = begin(open_ledgers[-1], "http", "GET /")
+        assert passage is not None
+        unit: UnitOfWork = passage.unit
+        with telemetry.tracer.start_as_current_span("request", kind=SpanKind.SERVER) as span:
+            cause(queries)
+        passage.end()
+        told.update(unit.findings)
+        units.append(weakref.ref(unit))
+        spans.append(weakref.ref(span))
+
+    gc.collect()
+    gc.disable()
+    try:
+        with caplog.at_level(logging.CRITICAL):
+            for _ in range(REQUESTS):
+                where(request)
+            telemetry.instrumentor.flush()
+        assert {finding} <= {"", *told}  # a busy machine may hold something for long
+        assert [one() for one in units] == [None] * REQUESTS
+        assert sum(one() is not None for one in spans) <= EXEMPLARS
+    finally:
+        gc.enable()
