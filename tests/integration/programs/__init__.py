@@ -1,0 +1,3 @@
+"""
+Programs that tests run in processes of their own.
+"""

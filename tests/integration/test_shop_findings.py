@@ -1,0 +1,287 @@
+"""
+The shop's routes: each triggers exactly the finding that it was written for, and its repaired twin none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from examples.lab import shop as lab
+from examples.lab.processes import wait_until
+from poolscope.core.finding import (
+    IDLE_IN_TRANSACTION,
+    LEAK,
+    LONG_HOLD,
+    N_PLUS_ONE,
+    NESTED_CHECKOUT,
+    POOL_EXHAUSTED,
+)
+from poolscope.core.repetition import LAZY, QUERY_SET
+from poolscope.signals import names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from examples.lab.postgres import Postgres
+    from examples.lab.shop import Shop
+
+# What is slow takes three seconds and counts as slow from two on, so that a busy machine makes nothing else slow.
+SLOW, THRESHOLD = 3.0, 2.0
+SETTINGS = {
+    "SHOP_POOL_SIZE": "4",
+    "SHOP_MAX_OVERFLOW": "2",
+    "SHOP_POOL_TIMEOUT": "1.0",
+    "SHOP_SLOW_SECONDS": str(SLOW),
+    "POOLSCOPE_LONG_HOLD_THRESHOLD": str(THRESHOLD),
+    "POOLSCOPE_FINDING_INTERVAL": "0",
+}
+LIMIT = 6
+COUNTERS = {
+    metric.name
+    for metric in (names.TIMEOUTS, names.LEAKS, names.NESTED_CHECKOUTS, names.UNATTRIBUTED, names.REPEATED_QUERIES)
+}
+SERVER = 2  # a span's kind in OTLP
+FOUND = {
+    "GET /reports/sales": LONG_HOLD,
+    "GET /feed": N_PLUS_ONE,
+    "POST /checkout/7": IDLE_IN_TRANSACTION,
+    "GET /cart/7": LEAK,
+    "GET /profile/7": NESTED_CHECKOUT,
+}
+WITHOUT = ["GET /users/7", *(request.replace(" /", " /fixed/") for request in FOUND)]
+# Who loads the posts of the feed: the relationship in Flask, SQL by hand in FastAPI, the query set in Django.
+LOADERS = {"flask": LAZY, "fastapi": None, "django": QUERY_SET}
+
+
+@pytest.fixture(scope="module")
+def filled(postgres: Postgres) -> Iterator[Postgres]:
+    """
+    A database with the shop's rows.
+    """
+    with lab.database(postgres) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def payment_url() -> Iterator[str]:
+    """
+    A payment provider that takes its time.
+    """
+    with lab.payments(SLOW) as url:
+        yield url
+
+
+class Telemetry:
+    """
+    What left a shop, from the file of its exporters.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def findings(self) -> list[dict[str, Any]]:
+        """
+        The attributes of each event that tells of a finding, its name included.
+        """
+        return [
+            {"event": record.get("eventName"), **attributes(record)}
+            for scope in self._scopes("resourceLogs", "scopeLogs")
+            for record in scope["logRecords"]
+            if names.FINDING_ID in attributes(record)
+        ]
+
+    def by_request(self) -> dict[str, list[str]]:
+        """
+        The ids of the findings by the name of the unit of work, in order; of resolved ones no more is said.
+        """
+        found = defaultdict(list)
+        for finding in self.findings():
+            if finding["event"] != names.LEAK_RESOLVED_EVENT.name:
+                found[plain(finding.get(names.UNIT_OF_WORK_NAME, ""))].append(finding[names.FINDING_ID])
+        return dict(found)
+
+    def has(self, identity: str) -> bool:
+        """
+        Whether a finding has been told of.
+        """
+        return any(finding[names.FINDING_ID] == identity for finding in self.findings())
+
+    def on_spans(self) -> dict[str, list[str]]:
+        """
+        The ids on the spans around requests, by the span's name.
+        """
+        found = {}
+        for scope in self._scopes("resourceSpans", "scopeSpans"):
+            for span in scope["spans"]:
+                of_span = attributes(span)
+                if names.FINDINGS in of_span and span["kind"] == SERVER:
+                    found[plain(span["name"])] = sorted(of_span[names.FINDINGS])
+        return found
+
+    def queries(self) -> dict[str, tuple[int, float]]:
+        """
+        Requests and their queries, by the name of the unit of work.
+        """
+        found = {}
+        for scope in self._scopes("resourceMetrics", "scopeMetrics"):
+            for metric in scope["metrics"]:
+                if metric["name"] == names.UNIT_QUERIES.name:
+                    for point in metric["histogram"]["dataPoints"]:
+                        name = plain(attributes(point)[names.UNIT_OF_WORK_NAME])
+                        found[name] = (int(point["count"]), point["sum"])
+        return found
+
+    def counted(self) -> dict[tuple[str, str], int]:
+        """
+        What does not depend on time: how many values each histogram holds, and what each integer counter of rare things
+        has counted, by its attributes.
+        """
+        found: dict[tuple[str, str], int] = {}
+        for scope in self._scopes("resourceMetrics", "scopeMetrics"):
+            if scope["scope"]["name"] != names.SCOPE:
+                continue
+            for metric in scope["metrics"]:
+                for point in metric.get("histogram", {}).get("dataPoints", ()):
+                    found[metric["name"], series(point)] = int(point["count"])
+                for point in metric["sum"]["dataPoints"] if metric["name"] in COUNTERS else ():
+                    found[metric["name"], series(point)] = int(point["asInt"])
+        return found
+
+    def _scopes(self, resources: str, scopes: str) -> Iterator[dict[str, Any]]:
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            for resource in json.loads(line).get(resources, ()):
+                yield from resource[scopes]
+
+
+def attributes(thing: dict[str, Any]) -> dict[str, Any]:
+    """
+    The attributes of a record, span or point.
+    """
+    return {one["key"]: value(one["value"]) for one in thing.get("attributes", ())}
+
+
+def series(point: dict[str, Any]) -> str:
+    """
+    A point's attributes, without the names of what is another one in each run.
+    """
+    different = {names.SERVER_ADDRESS, names.SERVER_PORT, names.DB_NAMESPACE}
+    return str(sorted((key, value) for key, value in attributes(point).items() if key not in different))
+
+
+def value(wrapped: dict[str, Any]) -> Any:
+    """
+    An attribute's value.
+    """
+    ((kind, content),) = wrapped.items()
+    if kind == "arrayValue":
+        return [value(one) for one in content.get("values", ())]
+    return int(content) if kind == "intValue" else content
+
+
+def plain(name: str) -> str:
+    """
+    A route's name without what frameworks write differently: `<int:user_id>` and `{user_id}` are both `7`.
+    """
+    for parameter in ("<int:user_id>", "{user_id}"):
+        name = name.replace(parameter, "7")
+    method, _, path = name.partition(" ")
+    return f"{method} /{path.lstrip('/')}" if path else name
+
+
+def visit(shop: Shop, *requests: str) -> None:
+    """
+    Send requests, one after the other; each is answered.
+    """
+    with httpx.Client(base_url=shop.address, timeout=30) as client:
+        for request in requests:
+            method, path = request.split(" ")
+            answer = client.request(method, path)
+            assert answer.status_code == 200, (request, answer.text)
+
+
+@pytest.mark.parametrize("framework", lab.FRAMEWORKS)
+def test_each_route_triggers_exactly_the_finding_it_was_written_for(
+    framework: str, filled: Postgres, payment_url: str, tmp_path: Path
+) -> None:
+    """
+    One event for each, on its route, and the same id on its span; the repaired twins and the healthy route have none.
+    """
+    telemetry = Telemetry(tmp_path / "shop.jsonl")
+    with lab.shop(framework, filled, payment_url, SETTINGS, tmp_path / "shop.jsonl") as shop:
+        visit(shop, *WITHOUT, *FOUND)
+        # A leak is known when its request has long been over.
+        wait_until(lambda: telemetry.has(LEAK), 30, "the leak to be told of")
+        shop.close()
+
+    assert telemetry.by_request() == {request: [finding] for request, finding in FOUND.items()}
+    told_in_time = {request: [finding] for request, finding in FOUND.items() if finding != LEAK}
+    assert telemetry.on_spans() == told_in_time
+    (repeated,) = [one for one in telemetry.findings() if one[names.FINDING_ID] == N_PLUS_ONE]
+    assert repeated.get(names.EVIDENCE_PREFIX + "loader") == LOADERS[framework]
+    assert repeated[names.STATEMENT_REPETITIONS] == 20
+    for finding in telemetry.findings():
+        assert "examples/shop" in finding[names.CODE_FILE]
+        assert finding[names.CODE_LINE] > 0
+
+
+@pytest.mark.parametrize("framework", lab.FRAMEWORKS)
+def test_who_leaks_the_pool_away_is_blamed_when_it_is_empty(
+    framework: str, filled: Postgres, payment_url: str, tmp_path: Path
+) -> None:
+    """
+    The customer who is turned away is told of with everybody who holds, and with the verdict that it is a leak.
+    """
+    telemetry = Telemetry(tmp_path / "shop.jsonl")
+    with lab.shop(framework, filled, payment_url, SETTINGS, tmp_path / "shop.jsonl") as shop:
+        visit(shop, *(f"GET /cart/{user}" for user in range(1, LIMIT + 1)))
+
+        def all_are_known() -> bool:
+            return sum(finding[names.FINDING_ID] == LEAK for finding in telemetry.findings()) == LIMIT
+
+        wait_until(all_are_known, 30, "the leaks to be told of")
+        with httpx.Client(base_url=shop.address, timeout=30) as client:
+            assert client.get("/users/7").status_code == 503
+        shop.close()
+
+    reports = [one for one in telemetry.findings() if one[names.FINDING_ID] == POOL_EXHAUSTED]
+    report = reports[-1]
+    assert report["event"] == names.EXHAUSTED_EVENT.name
+    assert plain(report[names.UNIT_OF_WORK_NAME]) == "GET /users/7"
+    assert report[names.VERDICT] == LEAK
+    assert (report[names.POOL_USED], report[names.POOL_LIMIT]) == (LIMIT, LIMIT)
+    assert len(report[names.HOLDERS]) == LIMIT
+    for holder in report[names.HOLDERS]:
+        assert "/cart/" in holder or "cart/" in holder
+        assert "in cart" in holder
+        assert "leaked (owner_finished)" in holder
+        assert "now at" not in holder
+    assert telemetry.on_spans()["GET /users/7"] == [POOL_EXHAUSTED]
+
+
+def test_sampling_makes_no_difference(filled: Postgres, payment_url: str, tmp_path: Path) -> None:
+    """
+    With every trace and with none: the same findings, the same counts of every metric, and as many queries.
+    """
+    seen = []
+    for sampler in ("always_on", "always_off"):
+        path = tmp_path / f"{sampler}.jsonl"
+        telemetry = Telemetry(path)
+        settings = {**SETTINGS, "OTEL_TRACES_SAMPLER": sampler}
+        with lab.shop("flask", filled, payment_url, settings, path) as shop:
+            visit(shop, "GET /users/7", *FOUND)
+            wait_until(lambda telemetry=telemetry: telemetry.has(LEAK), 30, "the leak")
+            shop.close()
+        seen.append((telemetry.by_request(), telemetry.queries(), telemetry.counted()))
+        assert bool(telemetry.on_spans()) == (sampler == "always_on")
+    assert seen[0] == seen[1]
+    assert seen[0][1]["GET /feed"] == (1, 21)
+    assert {name for name, _ in seen[0][2]} >= {names.WAIT_TIME.name, names.USE_TIME.name, *COUNTERS}
