@@ -1,0 +1,164 @@
+"""
+A suite with and without the hooks, and what is to be said of it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from poolscope.signals.names import HOLD_SPAN
+from tests.transparency.outcomes import PASSED, differences, tally, unexplained
+from tests.transparency.runs import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from tests.transparency.outcomes import Difference
+    from tests.transparency.runs import Runner
+    from tests.transparency.suites import Suite
+
+AT_A_TIME = 2
+REPETITIONS = 3
+NOTHING = Run({}, "", 0.0, {})
+
+
+class Verdict(NamedTuple):
+    """
+    What came of a suite.
+
+    Args:
+        suite: The suite.
+        without: The run without the hooks.
+        with_hooks: The run with them.
+        differences: Tests that the hooks change.
+        unstable: Tests that differed in the first runs, but by themselves, as their repetitions showed.
+        problems: Why the comparison is not to be trusted.
+    """
+
+    suite: Suite
+    without: Run = NOTHING
+    with_hooks: Run = NOTHING
+    differences: Sequence[Difference] = ()
+    unstable: Sequence[Difference] = ()
+    problems: Sequence[str] = ()
+
+    @property
+    def transparent(self) -> bool:
+        """
+        Whether the hooks were there and nobody noticed.
+        """
+        return not self.differences and not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        """
+        The verdict in JSON's types.
+        """
+        return {
+            "suite": self.suite.source.project,
+            "version": self.suite.source.version,
+            "sha256": self.suite.source.sha256,
+            "database": self.suite.database,
+            "without": dict(tally(self.without.outcomes)),
+            "with": dict(tally(self.with_hooks.outcomes)),
+            "seconds": {"without": round(self.without.seconds, 1), "with": round(self.with_hooks.seconds, 1)},
+            "seen": self.with_hooks.evidence,
+            "differences": [one._asdict() for one in self.differences],
+            "unstable": [one._asdict() for one in self.unstable],
+            "problems": list(self.problems),
+            "transparent": self.transparent,
+        }
+
+
+def judge_all(runner: Runner, suites: Sequence[Suite], done: Callable[[Verdict], None]) -> list[Verdict]:
+    """
+    Run suites with and without the hooks, two processes at a time.
+
+    Args:
+        runner: Runs them.
+        suites: Which.
+        done: Called with each verdict, in the order of the suites.
+
+    Returns:
+        All verdicts.
+    """
+    verdicts = []
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        both = [[pool.submit(runner.run, suite, hooks=hooks) for hooks in (False, True)] for suite in suites]
+        for suite, (without, with_hooks) in zip(suites, both, strict=True):
+            verdict = _judge(runner, suite, without, with_hooks)
+            verdicts.append(verdict)
+            done(verdict)
+    return verdicts
+
+
+def _judge(runner: Runner, suite: Suite, first: Future[Run], second: Future[Run]) -> Verdict:
+    try:
+        without, with_hooks = first.result(), second.result()
+    except Exception as error:
+        # One suite that cannot be run leaves the others to be judged.
+        return Verdict(suite, problems=[f"could not be run: {error!r}"])
+    problems = [*_problems_of(suite, "without the hooks", without), *_problems_of(suite, "with the hooks", with_hooks)]
+    problems += [f"with the hooks: {problem}" for problem in evidence_problems(suite, with_hooks.evidence)]
+    suspects = differences(without.outcomes, with_hooks.outcomes)
+    if problems or not suspects:
+        return Verdict(suite, without, with_hooks, suspects, (), problems)
+    stand = repeated(runner, suite, suspects)
+    standing = {one.test for one in stand}
+    return Verdict(suite, without, with_hooks, stand, [one for one in suspects if one.test not in standing])
+
+
+def repeated(runner: Runner, suite: Suite, suspects: Sequence[Difference]) -> list[Difference]:
+    """
+    Repeat tests without and with the hooks: once amid their suite, for what others leave behind, and three times alone.
+
+    Args:
+        runner: Runs them.
+        suite: Their suite.
+        suspects: The tests on which the first runs did not agree.
+
+    Returns:
+        The differences that stand.
+    """
+    alone = [suspect.test for suspect in suspects]
+    runs = {
+        hooks: [
+            runner.run(suite, hooks=hooks, tests=tests, first=False).outcomes for tests in ((), *[alone] * REPETITIONS)
+        ]
+        for hooks in (False, True)
+    }
+    return unexplained(suspects, runs[False], runs[True])
+
+
+def evidence_problems(suite: Suite, seen: dict[str, Any]) -> list[str]:
+    """
+    What is wrong with the hooks, from the plugin's report.
+
+    Args:
+        suite: The suite.
+        seen: The report.
+
+    Returns:
+        A sentence each; none when the hooks were active, saw leases, and made no error.
+    """
+    if not seen:
+        return ["they left no report"]
+    problems = []
+    if seen["adapters"].get(suite.adapter) != "active":
+        problems.append(f"the adapter is {seen['adapters'].get(suite.adapter, 'not there')}")
+    if not seen["leases"] or not seen["spans"].get(HOLD_SPAN.prefix):
+        problems.append(f"they saw {seen['leases']} leases and {seen['spans']} spans")
+    if seen["errors"] or seen["exported_errors"]:
+        problems.append(f"{seen['exported_errors']} errors of poolscope's own: {seen['errors']}")
+    if seen["patches_left"]:
+        problems.append(f"they left patches behind: {seen['patches_left']}")
+    return problems
+
+
+def _problems_of(suite: Suite, which: str, run: Run) -> list[str]:
+    passed = tally(run.outcomes)[PASSED]
+    problems = [f"{which}: {run.problem}"] if run.problem else []
+    if passed < suite.least:
+        problems.append(f"{which}: {passed} tests passed, at least {suite.least} have to")
+    return problems
