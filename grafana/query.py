@@ -1,0 +1,184 @@
+"""
+The few shapes of PromQL that the dashboards are made of.
+
+Names come in as `Metric` and leave as what Prometheus stores; labels come in as attributes or as the labels that the
+Collector adds. Nothing here knows a panel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from grafana import collector, prometheus
+from grafana.collector import INSTANCE, SERVICE
+from poolscope.signals import names
+
+if TYPE_CHECKING:
+    from poolscope.signals.names import Metric
+
+POOL: Final = prometheus.label(names.POOL_NAME)
+UNIT: Final = prometheus.label(names.UNIT_OF_WORK_NAME)
+SERVER: Final = prometheus.label(names.SERVER_ADDRESS)
+PORT: Final = prometheus.label(names.SERVER_PORT)
+BY_POOL: Final = (SERVICE, POOL)
+# A machine may have several servers.
+BY_SERVER: Final = (SERVER, PORT)
+SERVER_LEGEND: Final = f"{{{{{SERVER}}}}}:{{{{{PORT}}}}}"
+# What tells one pool of one process from every other one.
+ONE_POOL: Final = (SERVICE, INSTANCE, POOL)
+
+# Windows that Grafana fills in: one that always holds enough samples for a rate, and the whole range looked at.
+RECENT: Final = "$__rate_interval"
+RANGE: Final = "$__range"
+# Long enough that a rare event stays to be seen.
+LATELY: Final = "5m"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """
+    Which series a query reads: the label matchers between its braces.
+
+    Args:
+        matchers: Each as it stands in PromQL.
+    """
+
+    matchers: tuple[str, ...] = ()
+
+    def having(self, label: str, value: str, operator: str = "=") -> Scope:
+        """
+        This scope, narrowed by one more matcher.
+
+        Args:
+            label: The label's name in Prometheus.
+            value: What it is compared with; regular expressions as they are.
+            operator: ``=``, ``!=``, ``=~`` or ``!~``.
+        """
+        return Scope((*self.matchers, f'{label}{operator}"{value}"'))
+
+    def __str__(self) -> str:
+        return "{" + ", ".join(self.matchers) + "}" if self.matchers else ""
+
+
+def variables(*pairs: tuple[str, str]) -> Scope:
+    """
+    The scope that dashboard variables choose.
+
+    Args:
+        pairs: A label and the variable that holds its value, or several of them.
+    """
+    return Scope(tuple(f'{label}=~"${variable}"' for label, variable in pairs))
+
+
+FLEET: Final = variables((SERVICE, "service"), (SERVER, "server"))
+SERVICES: Final = variables((SERVICE, "service"))
+POOLS: Final = variables((SERVICE, "service"), (POOL, "pool"))
+INSTANCES: Final = variables((SERVICE, "service"), (POOL, "pool"), (INSTANCE, "instance"))
+SERVERS: Final = variables((SERVER, "server"))
+
+
+def value(metric: Metric, scope: Scope) -> str:
+    """
+    The series of a gauge or of an up-down counter as they are.
+    """
+    return f"{prometheus.family(metric)}{scope}"
+
+
+def rate(counter: str, scope: Scope, window: str = RECENT) -> str:
+    """
+    The increase per second of each series of a counter.
+
+    Args:
+        counter: A series name, see `grafana.prometheus`.
+        scope: Which of its series.
+        window: Over what time.
+    """
+    return f"rate({counter}{scope}[{window}])"
+
+
+def increase(counter: str, scope: Scope, window: str = RANGE) -> str:
+    """
+    The increase of each series of a counter over the window.
+    """
+    return f"increase({counter}{scope}[{window}])"
+
+
+def over(aggregation: str, expression: str, by: tuple[str, ...] = ()) -> str:
+    """
+    An aggregation of an expression, by labels or into one series.
+
+    Args:
+        aggregation: ``sum``, ``max``, ``count`` and so on.
+        expression: What is aggregated.
+        by: The labels that stay.
+    """
+    kept = f" by ({', '.join(by)}) " if by else ""
+    return f"{aggregation}{kept}({expression})"
+
+
+def quantile(share: float, histogram: Metric, scope: Scope, by: tuple[str, ...] = (), window: str = RECENT) -> str:
+    """
+    A quantile of a histogram, over every series of the same labels.
+
+    Args:
+        share: 0.95 for the 95th percentile.
+        histogram: Of which metric.
+        scope: Which of its series.
+        by: The labels that stay.
+        window: Over what time.
+    """
+    buckets = over("sum", rate(prometheus.bucket(histogram), scope, window), ("le", *by))
+    return f"histogram_quantile({share}, {buckets})"
+
+
+def mean(histogram: Metric, scope: Scope, by: tuple[str, ...] = (), window: str = RECENT) -> str:
+    """
+    The mean of what a histogram saw.
+    """
+    total = over("sum", rate(prometheus.total(histogram), scope, window), by)
+    return f"{total} / {over('sum', rate(prometheus.count(histogram), scope, window), by)}"
+
+
+def ratio(part: str, whole: str, on: tuple[str, ...]) -> str:
+    """
+    One expression divided by another, series of the same labels together.
+    """
+    return f"{part} / on ({', '.join(on)}) {whole}"
+
+
+def or_zero(expression: str) -> str:
+    """
+    The expression, or 0 where it has no series: for counts of what has never happened.
+    """
+    return f"{expression} or vector(0)"
+
+
+def usage(scope: Scope) -> str:
+    """
+    The share of its allowed connections that each pool of each process had in use at its recent peak.
+    """
+    # The highest of each: while the series of the version before have not expired, a process has two of them.
+    used, limit = (over("max", value(metric, scope), ONE_POOL) for metric in (names.USED_PEAK, names.CONNECTION_MAX))
+    return ratio(used, limit, ONE_POOL)
+
+
+def accepted() -> str:
+    """
+    The connections that each server has for ordinary roles.
+    """
+    limit, reserved = (
+        over("max", value(metric, SERVERS), BY_SERVER)
+        for metric in (collector.SERVER_CONNECTIONS_MAX, collector.SERVER_CONNECTIONS_RESERVED)
+    )
+    return f"({limit} - {reserved})"
+
+
+def watched(expression: str) -> str:
+    """
+    Those of the series that belong to a server that the Collector looks at: not those of a cache or of a pooler.
+
+    Args:
+        expression: Series with the server's address and port.
+    """
+    return f"({expression} and on ({', '.join(BY_SERVER)}) {value(collector.SERVER_CONNECTIONS_MAX, SERVERS)})"
