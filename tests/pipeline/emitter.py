@@ -1,0 +1,230 @@
+"""
+A process of an application as the Collector sees it: metrics, spans and events of the dictionary through the real SDK.
+
+It lets a test say "this pool now has 3 timeouts" without an application that brings it about.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import Observation
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+
+from poolscope.signals import names
+from poolscope.signals.names import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import CallbackOptions, Meter
+    from opentelemetry.trace import Span
+
+LEAK_KINDS = ("abandoned", "owner_finished", "overdue")
+USE_PHASES = ("query", "idle_in_transaction", "idle")
+QUIET = 3_600_000.0  # milliseconds: export only when told to
+
+
+class Process:
+    """
+    One process with one pool; `close` it.
+
+    Args:
+        endpoint: An OTLP/HTTP address.
+        service: `service.name`.
+        instance: `service.instance.id`.
+        version: `service.version`.
+        pool: The pool's name.
+        limit: The most connections that the pool may open.
+        server: Address and port of the pool's database server.
+        interval: Milliseconds between two exports of metrics; only `flush` exports when left out.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        service: str = "shop",
+        *,
+        instance: str = "worker-1",
+        version: str = "1.0",
+        pool: str = "orders",
+        limit: int = 10,
+        server: tuple[str, int] = ("127.0.0.1", 5432),
+        interval: float = QUIET,
+    ) -> None:
+        identity = {"service.name": service, "service.instance.id": instance, "service.version": version}
+        resource = Resource.create({**identity, "process.pid": 1})
+        self.pool = {
+            names.POOL_NAME: pool,
+            names.DB_SYSTEM: "postgresql",
+            names.DB_NAMESPACE: "shop",
+            names.SERVER_ADDRESS: server[0],
+            names.SERVER_PORT: server[1],
+        }
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=2), interval)
+        self._metrics = MeterProvider([reader], resource=resource)
+        self._traces = TracerProvider(resource=resource)
+        self._traces.add_span_processor(
+            BatchSpanProcessor(
+                OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=2),
+                max_queue_size=100_000,
+                max_export_batch_size=2_000,
+                schedule_delay_millis=200,
+            )
+        )
+        self._logs = LoggerProvider(resource=resource)
+        self._logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(f"{endpoint}/v1/logs", timeout=2)))
+        self._poolscope = self._traces.get_tracer(names.SCOPE)
+        self._framework = self._traces.get_tracer("framework")
+        self._values: dict[str, dict[tuple[tuple[str, Any], ...], float]] = {}
+        self._histograms: dict[str, Any] = {}
+        meter = self._metrics.get_meter(names.SCOPE)
+        for metric in names.METRICS:
+            self._register(meter, metric)
+        self._start(limit)
+
+    def _register(self, meter: Meter, metric: names.Metric) -> None:
+        if metric.kind is Kind.HISTOGRAM:
+            self._histograms[metric.name] = meter.create_histogram(
+                metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.boundaries
+            )
+            return
+        values = self._values.setdefault(metric.name, {})
+
+        def observe(_options: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(value, dict(key)) for key, value in list(values.items())]
+
+        create = {
+            Kind.COUNTER: meter.create_observable_counter,
+            Kind.UP_DOWN_COUNTER: meter.create_observable_up_down_counter,
+            Kind.GAUGE: meter.create_observable_gauge,
+        }[metric.kind]
+        create(metric.name, [observe], metric.unit, metric.description)
+
+    def _start(self, limit: int) -> None:
+        self.set(names.CONNECTION_MAX, limit)
+        for state in (names.STATE_IDLE, names.STATE_USED):
+            self.set(names.CONNECTION_COUNT, 0, {names.CONNECTION_STATE: state})
+        for metric in (
+            names.PENDING_REQUESTS, names.TIMEOUTS, names.SATURATION_TIME, names.USED_PEAK, names.PENDING_PEAK,
+            names.OLDEST_LEASE_AGE, names.NESTED_CHECKOUTS, names.DRIFT,
+        ):  # fmt: skip
+            self.set(metric, 0)
+        for kind in LEAK_KINDS:
+            self.set(names.LEAKS, 0, {names.LEAK_KIND: kind})
+        for phase in USE_PHASES:
+            self.set(names.USE_PHASE_TIME, 0, {names.USE_PHASE: phase})
+
+    def set(self, metric: names.Metric, value: float, more: dict[str, Any] | None = None) -> None:
+        """
+        Let a counter or gauge of the pool have a value.
+        """
+        self._values[metric.name][self._key(metric, more)] = value
+
+    def add(self, metric: names.Metric, amount: float, more: dict[str, Any] | None = None) -> None:
+        """
+        Let a counter of the pool grow.
+        """
+        values, key = self._values[metric.name], self._key(metric, more)
+        values[key] = values.get(key, 0) + amount
+
+    def record(self, metric: names.Metric, value: float, more: dict[str, Any] | None = None) -> None:
+        """
+        Give a histogram one point.
+        """
+        self._histograms[metric.name].record(value, dict(self._key(metric, more)))
+
+    def _key(self, metric: names.Metric, more: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+        attributes = {**{key: self.pool[key] for key in metric.attributes if key in self.pool}, **(more or {})}
+        assert set(attributes) <= set(metric.attributes)
+        return tuple(sorted(attributes.items()))
+
+    def request(
+        self, *, findings: Sequence[str] = (), wait: float = 0.002, error: str = "", name: str = "GET /orders"
+    ) -> str:
+        """
+        One request with one check-out, as spans.
+
+        Args:
+            findings: What was found in it.
+            wait: Seconds it waited for a connection.
+            error: The error type of the check-out, when it failed.
+            name: The unit of work.
+
+        Returns:
+            The trace id.
+        """
+        with self._framework.start_as_current_span(name, kind=SpanKind.SERVER) as unit:
+            begun = 1_000_000_000
+            start: int = unit.start_time or begun  # type: ignore[attr-defined]
+            attributes = {**self.pool, **({names.ERROR_TYPE: error} if error else {})}
+            title = names.CHECKOUT_SPAN.named(self.pool[names.POOL_NAME])
+            checkout = self._poolscope.start_span(title, attributes=attributes, start_time=start)
+            if error:
+                checkout.set_status(Status(StatusCode.ERROR))
+            checkout.end(start + int(wait * 1e9))
+            unit.set_attribute(names.UNIT_OF_WORK_QUERIES, 1)
+            unit.set_attribute(names.UNIT_OF_WORK_WAIT_TIME, wait)
+            if findings:
+                unit.set_attribute(names.FINDINGS, list(findings))
+            return f"{unit.get_span_context().trace_id:032x}"
+
+    def begin(self, name: str = "GET /orders") -> Span:
+        """
+        A request that goes on, with a check-out behind it; end the span.
+        """
+        unit = self._framework.start_span(name, kind=SpanKind.SERVER)
+        self.wait(0.002, set_span_in_context(unit))
+        return unit
+
+    def wait(self, seconds: float, context: Context | None = None) -> str:
+        """
+        A check-out that waited, in a trace or alone.
+
+        Returns:
+            The trace id.
+        """
+        begun = 1_000_000_000
+        title = names.CHECKOUT_SPAN.named(self.pool[names.POOL_NAME])
+        span = self._poolscope.start_span(title, context, attributes=self.pool, start_time=begun)
+        span.end(begun + int(seconds * 1e9))
+        return f"{span.get_span_context().trace_id:032x}"
+
+    def event(self, event: names.Event, attributes: dict[str, Any]) -> None:
+        """
+        Emit an event.
+        """
+        self._logs.get_logger(names.SCOPE).emit(
+            LogRecord(
+                event_name=event.name, severity_number=SeverityNumber.WARN, attributes=attributes, body=event.name
+            )
+        )
+
+    def flush(self) -> bool:
+        """
+        Export everything now.
+
+        Returns:
+            Whether all of it arrived.
+        """
+        return all([self._traces.force_flush(), self._metrics.force_flush(), self._logs.force_flush()])
+
+    def close(self) -> None:
+        """
+        Export what is left and end the exporters' threads.
+        """
+        self._traces.shutdown()
+        self._metrics.shutdown()
+        self._logs.shutdown()

@@ -1,0 +1,290 @@
+"""
+Causes of exhaustion side by side, through the real Collector, Prometheus and Alertmanager, to a webhook.
+
+Each cause is a service of its own, next to its repaired twin. The rules are those of operation, sixty times as fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import grafana.alerts
+from examples.lab.pipeline import CONFIG, Addresses, Alertmanager, Collector, Prometheus
+from examples.lab.postgres import postgres
+from examples.lab.processes import wait_until
+from examples.lab.webhook import Webhook, webhook
+from grafana.alerts.model import Pace
+from grafana.collector import SERVICE
+from grafana.prometheus import family
+from poolscope.core import finding
+from poolscope.signals import names
+from tests.pipeline.emitter import Process
+from tests.pipeline.sink import Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from examples.lab.postgres import Postgres
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline-alerts")]
+
+PACE = Pace(60)
+STEP = 0.2  # seconds between two things that happen in a service
+UNIT = {names.UNIT_OF_WORK_KIND: "http", names.UNIT_OF_WORK_NAME: "GET /orders"}
+
+
+def healthy(process: Process) -> None:
+    """
+    Short waits, short holds.
+    """
+    process.record(names.WAIT_TIME, 0.0004)
+    process.record(names.USE_TIME, 0.02)
+    process.add(names.USE_PHASE_TIME, 0.02, {names.USE_PHASE: "query"})
+    process.request(wait=0.0004)
+
+
+def starved(process: Process) -> None:
+    """
+    All connections in use, everybody waits.
+    """
+    process.add(names.SATURATION_TIME, STEP)
+    process.record(names.WAIT_TIME, 2)
+    process.request(wait=2)
+
+
+def exhausted(process: Process) -> None:
+    """
+    Starved until requests give up.
+    """
+    starved(process)
+    process.add(names.TIMEOUTS, 1)
+    process.request(wait=2, error="TimeoutError")
+
+
+def leaking(process: Process) -> None:
+    """
+    Exhausted because connections do not come back.
+    """
+    exhausted(process)
+    process.add(names.LEAKS, 1, {names.LEAK_KIND: "owner_finished"})
+    process.request(findings=[finding.LEAK])
+
+
+def overdue(process: Process) -> None:
+    """
+    A holder that takes too long.
+    """
+    healthy(process)
+    process.add(names.LEAKS, 1, {names.LEAK_KIND: "overdue"})
+
+
+def looping(process: Process) -> None:
+    """
+    The same query over and over.
+    """
+    healthy(process)
+    process.add(names.REPEATED_QUERIES, 20, UNIT)
+    process.request(findings=[finding.N_PLUS_ONE])
+
+
+def nesting(process: Process) -> None:
+    """
+    A second connection while holding one.
+    """
+    healthy(process)
+    process.add(names.NESTED_CHECKOUTS, 1)
+    process.request(findings=[finding.NESTED_CHECKOUT])
+
+
+def dawdling(process: Process) -> None:
+    """
+    Transactions held open over other work.
+    """
+    healthy(process)
+    process.add(names.USE_PHASE_TIME, STEP * 5, {names.USE_PHASE: "idle_in_transaction"})
+
+
+def drifting(process: Process) -> None:
+    """
+    A ledger that disagrees with the pool.
+    """
+    healthy(process)
+    process.set(names.DRIFT, 1)
+
+
+def erring(process: Process) -> None:
+    """
+    Faults of our own.
+    """
+    healthy(process)
+    process.add(names.ERRORS, 1, {names.SITE: "adapters.sqlalchemy"})
+
+
+WAITING = {"PoolWaitBurnsFast", "PoolWaitBurnsSlowly", "CheckoutSpansSlow"}
+# What each service does, and the alerts that reach the webhook about it: those and no others. Of a leaking pool nobody
+# is told that it is saturated as well: Alertmanager holds that back.
+CAUSES: dict[str, tuple[Callable[[Process], None], set[str]]] = {
+    "healthy": (healthy, set()),
+    "too-small": (starved, {"PoolSaturated", *WAITING}),
+    "exhausted": (exhausted, {"PoolSaturated", "PoolTimeouts", "CheckoutSpansFail", *WAITING}),
+    "leaking": (leaking, {"ConnectionLeak", "PoolTimeouts", "CheckoutSpansFail", "TracesWithFindings", *WAITING}),
+    "overdue": (overdue, {"LeaseOverdue"}),
+    "looping": (looping, {"NPlusOneFound", "TracesWithFindings"}),
+    "nesting": (nesting, {"NestedCheckout", "TracesWithFindings"}),
+    "dawdling": (dawdling, {"HeldIdleInTransaction"}),
+    "drifting": (drifting, {"PoolscopeDrift"}),
+    "erring": (erring, {"PoolscopeErrors"}),
+}
+GONE = "gone"
+SERVER = {"ServerNearMaxConnections", "FleetOverBudget", "ServerIdleInTransaction"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """
+    A small PostgreSQL.
+    """
+    with postgres(max_connections=20) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def told(
+    collector: Path, prometheus: Path, alertmanager: Path, server: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Webhook]:
+    """
+    What the webhook was told once every rule had its time.
+    """
+    folder = tmp_path_factory.mktemp("alerts")
+    rules = folder / "rules.yaml"
+    rules.write_text(grafana.alerts.generate(PACE)[f"{grafana.alerts.FOLDER}/prometheus.yaml"])
+    with contextlib.ExitStack() as stack:
+        hook = stack.enter_context(webhook())
+        sink = stack.enter_context(Sink(folder / "sink"))
+        env = {
+            "POOLSCOPE_PG_HOST": server.host,
+            "POOLSCOPE_PG_PORT": str(server.port),
+            "POOLSCOPE_PG_USERNAME": server.user,
+            "POOLSCOPE_PG_PASSWORD": server.password,
+            "POOLSCOPE_PG_INTERVAL": "1s",
+            "POOLSCOPE_FLUSH_INTERVAL": "1s",
+            "POOLSCOPE_SERIES_EXPIRE": "3s",
+            "POOLSCOPE_DECISION_WAIT": "1s",
+            "POOLSCOPE_TRACES_ENDPOINT": sink.address("otlp_grpc"),
+        }
+        otel = stack.enter_context(Collector(folder / "collector", CONFIG / "collector.yaml", env=env))
+        manager = stack.enter_context(Alertmanager(folder / "alertmanager", hook.url, patience="1s"))
+        jobs = {f"poolscope-{job}": otel.address(port) for job, port in JOBS.items()}
+        prom = stack.enter_context(Prometheus(folder / "prometheus", Addresses(jobs, manager.address), [rules]))
+        _crowd(stack, server)
+        _live(stack, otel, prom, (server.host, server.port))
+        yield hook
+
+
+JOBS = {"processes": "processes", "counted": "counted", "collector": "self"}
+
+
+def _crowd(stack: contextlib.ExitStack, server: Postgres) -> None:
+    """
+    Hold most of the server's connections, one in a transaction that does nothing.
+    """
+    for _ in range(15):
+        stack.enter_context(server.connect(application_name="crowd"))
+    idle = stack.enter_context(server.connect(application_name="dawdler"))
+    idle.execute("BEGIN")
+
+
+def _live(stack: contextlib.ExitStack, otel: Collector, prom: Prometheus, server: tuple[str, int]) -> None:
+    """
+    Let all services live until every rule has had the time that it waits for.
+    """
+    alive: dict[str, Process] = {}
+    stack.callback(lambda: _close(alive))
+    for name in (*CAUSES, GONE):
+        alive[name] = Process(otel.otlp, name, instance=f"{name}-1", limit=10, server=server, interval=500)
+    ended = threading.Event()
+
+    def act() -> None:
+        while not ended.wait(STEP):
+            for name, (behave, _) in CAUSES.items():
+                behave(alive[name])
+
+    actor = threading.Thread(target=act, name="services", daemon=True)
+    actor.start()
+    stack.callback(actor.join)
+    stack.callback(ended.set)
+    wait_until(lambda: prom.query(f'{family(names.CONNECTION_MAX)}{{{SERVICE}="{GONE}"}}'), 60, "the first service")
+    alive.pop(GONE).close()
+    healthy_series = f'count_over_time({family(names.CONNECTION_MAX)}{{{SERVICE}="healthy"}}[5m])'
+    # The slowest of all: 15 s of holding on 30 s windows, and alerts are sent once a second.
+    wait_until(lambda: [s for s in prom.query(healthy_series) if s.value >= 45], 90, "45 scrapes")
+
+
+def _close(alive: dict[str, Process]) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Process.close, alive.values()))
+
+
+def about(hook: Webhook, label: str, value: str) -> set[str]:
+    """
+    The names of the alerts that arrived about something.
+    """
+    fired = [alert["labels"] for alert in list(hook.alerts) if alert["status"] == "firing"]
+    return {labels["alertname"] for labels in fired if labels.get(label) == value}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_each_cause_brings_exactly_its_alerts(told: Webhook, cause: str) -> None:
+    """
+    About a service with that cause these alerts arrive, and about the healthy one none.
+    """
+    expected = CAUSES[cause][1]
+    wait_until(lambda: about(told, SERVICE, cause) >= expected, 60, f"{sorted(expected)}")
+    assert about(told, SERVICE, cause) == expected
+
+
+def test_a_service_that_fell_silent_is_reported(told: Webhook) -> None:
+    """
+    A service that stops reporting is told once its last series is gone.
+    """
+    wait_until(lambda: about(told, SERVICE, GONE), 60, "an alert about the silent service")
+    assert about(told, SERVICE, GONE) == {"PoolscopeNoData"}
+
+
+def test_the_server_s_side_is_reported(told: Webhook, server: Postgres) -> None:
+    """
+    A server that is nearly full, pools that exceed it together, and an idle transaction on it.
+    """
+    wait_until(lambda: about(told, "server_address", server.host) >= SERVER, 60, "the server's alerts")
+    assert about(told, "server_address", server.host) == SERVER
+
+
+def test_nothing_else_arrives(told: Webhook) -> None:
+    """
+    No alert is about anything else: the pipeline itself is well.
+    """
+    subjects = {*CAUSES, GONE}
+    others: list[Any] = [
+        alert["labels"]
+        for alert in told.alerts
+        if alert["labels"].get(SERVICE) not in subjects and alert["labels"]["alertname"] not in SERVER
+    ]
+    assert others == []
+
+
+def test_messages_say_where_to_look(told: Webhook) -> None:
+    """
+    What arrives has the summary, the links to the dashboard and to the finding's page, and no label made for these.
+    """
+    for alert in told.alerts:
+        assert alert["annotations"]["summary"]
+        assert alert["annotations"]["dashboard"].startswith("http://127.0.0.1:3000/d/poolscope-")
+        assert not {"grafana_url", "docs_url"} & set(alert["labels"])
+        if "finding" in alert["labels"]:
+            assert alert["annotations"]["runbook_url"] == f"docs/findings/{alert['labels']['finding']}.md"

@@ -1,0 +1,262 @@
+"""
+What breaks between a process and its dashboards, and what must still hold then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from examples.lab.pipeline import CONFIG, Addresses, Collector, Prometheus
+from examples.lab.processes import wait_until
+from grafana import collector as made
+from grafana.collector import INSTANCE
+from grafana.prometheus import family
+from poolscope.core import finding
+from poolscope.signals import names
+from tests.pipeline.sink import Sink, figure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.pipeline.emitter import Process
+
+pytestmark = pytest.mark.timeout(300)
+
+NOTICED = 1.0  # seconds; an application that waited for an exporter would wait for its timeout of 2 s
+
+
+@pytest.fixture(autouse=True)
+def quiet_exporters() -> Iterator[None]:
+    """
+    The SDK's exporters log what they cannot deliver, which is what these tests are about.
+    """
+    logger = logging.getLogger("opentelemetry")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)
+
+
+def traces_with_findings(process: Process, number: int) -> set[str]:
+    """
+    Requests of an application; none of them may take as long as an export does.
+    """
+    longest, ids = 0.0, set()
+    for _ in range(number):
+        begun = time.perf_counter()
+        ids.add(process.request(findings=[finding.N_PLUS_ONE]))
+        longest = max(longest, time.perf_counter() - begun)
+    assert longest < NOTICED
+    return ids
+
+
+def test_traces_outlive_a_crash_of_the_collector_and_an_outage_of_their_store(
+    collector: Path, tmp_path: Path, processes: Callable[..., Process]
+) -> None:
+    """
+    What the Collector queued on disk while the trace store was away arrives, though the Collector was killed meanwhile.
+    """
+    sink = Sink(tmp_path / "sink")
+    env = {"POOLSCOPE_TRACES_ENDPOINT": sink.address("otlp_grpc"), "POOLSCOPE_DECISION_WAIT": "1s"}
+    with Collector(tmp_path / "collector", CONFIG / "collector.yaml", env=env) as otel, sink:
+        process = processes(otel.otlp)
+        sink.stop()
+        sent = traces_with_findings(process, 50)
+        assert process.flush()
+        sampled = "otelcol_processor_tail_sampling_global_count_traces_sampled"
+        queued = r"otelcol_exporter_queue_size"
+        wait_until(
+            lambda: figure(otel, sampled) >= 50 and figure(otel, queued) >= 1, 60, "the queue to hold the traces"
+        )
+        otel.kill()
+        traces_with_findings(process, 10)
+        otel.start()
+        sink.start()
+        wait_until(lambda: sent <= set(sink.traces()), 60, "the traces from before the crash")
+
+
+def test_counters_go_on_after_a_restart_of_the_collector(
+    collector: Path, prometheus: Path, tmp_path: Path, processes: Callable[..., Process]
+) -> None:
+    """
+    After a restart a process's counter is where it was, so that nothing looks like an event that was none.
+    """
+    with contextlib.ExitStack() as stack:
+        otel = stack.enter_context(Collector(tmp_path / "c", CONFIG / "collector.yaml"))
+        jobs = {"poolscope-processes": otel.address("processes")}
+        prom = stack.enter_context(Prometheus(tmp_path / "p", Addresses(jobs)))
+        process = processes(otel.otlp, interval=500)
+        process.add(names.TIMEOUTS, 7)
+        counter = family(names.TIMEOUTS)
+        wait_until(lambda: [s for s in prom.query(counter) if s.value == 7], 60, "the counter")
+        otel.stop()
+        wait_until(lambda: prom.query("up == 0"), 60, "Prometheus to see that the Collector is away")
+        traces_with_findings(process, 100)
+        otel.start()
+        wait_until(lambda: prom.query("up == 1") and prom.query(counter), 60, "the counter after the restart")
+        assert [sample.value for sample in prom.query(counter)] == [7]
+        assert [sample.value for sample in prom.query(f"resets({counter}[5m])")] == [0]
+        assert [sample.value for sample in prom.query(f"increase({counter}[30s])")] == [0]
+
+
+def test_events_while_prometheus_is_away_are_seen_when_it_is_back(
+    collector: Path, prometheus: Path, tmp_path: Path, processes: Callable[..., Process]
+) -> None:
+    """
+    A counter that grew during an outage of the scraping Prometheus shows it afterwards.
+    """
+    with contextlib.ExitStack() as stack:
+        otel = stack.enter_context(Collector(tmp_path / "c", CONFIG / "collector.yaml"))
+        jobs = {"poolscope-processes": otel.address("processes")}
+        prom = stack.enter_context(Prometheus(tmp_path / "p", Addresses(jobs)))
+        process = processes(otel.otlp)
+        counter = family(names.TIMEOUTS)
+        assert process.flush()
+        wait_until(lambda: [s for s in prom.query(f"count_over_time({counter}[1m])") if s.value >= 3], 60, "the series")
+        prom.stop()
+        process.add(names.TIMEOUTS, 3)
+        assert process.flush()
+        prom.start()
+        wait_until(lambda: [s for s in prom.query(f"increase({counter}[1m])") if s.value > 2], 60, "the increase")
+
+
+def test_remote_write_brings_what_happened_while_prometheus_was_away(
+    collector: Path, prometheus: Path, tmp_path: Path, processes: Callable[..., Process]
+) -> None:
+    """
+    Samples from the time of the outage arrive with their own times, though the gateway was killed meanwhile.
+    """
+    with contextlib.ExitStack() as stack:
+        prom = stack.enter_context(Prometheus(tmp_path / "p", Addresses()))
+        env = {"POOLSCOPE_REMOTE_WRITE_URL": f"{prom.url}/api/v1/write"}
+        gateway = stack.enter_context(Collector(tmp_path / "g", CONFIG / "gateway.yaml", env=env))
+        process = processes(gateway.otlp)
+        gauge = family(names.USED_PEAK)
+        process.set(names.USED_PEAK, 1)
+        assert process.flush()
+        wait_until(lambda: [s for s in prom.query(gauge) if s.value == 1], 60, "the first sample")
+        prom.stop()
+        process.set(names.USED_PEAK, 9)
+        assert process.flush()
+        wrote = "otelcol_exporter_prometheusremotewrite_wal_writes"
+        wait_until(lambda: figure(gateway, wrote) >= 2, 60, "the log to have the samples")
+        gateway.kill()
+        prom.start()
+        gateway.start()
+        process.set(names.USED_PEAK, 2)
+        assert process.flush()
+        wait_until(lambda: [s for s in prom.query(gauge) if s.value == 2], 60, "the sample after the outage")
+        assert [sample.value for sample in prom.query(f"max_over_time({gauge}[5m])")] == [9]
+
+
+def test_a_full_queue_refuses_and_says_so_and_keeps_what_it_took(
+    collector: Path, tmp_path: Path, processes: Callable[..., Process]
+) -> None:
+    """
+    With the gateways away and the queue full the application goes on; the agent counts what it refused, and delivers
+    the rest.
+    """
+    gateway = Sink(tmp_path / "gateway")
+    env = {"POOLSCOPE_GATEWAYS": f'["{gateway.address("otlp_grpc")}"]', "POOLSCOPE_QUEUE_SIZE": "3"}
+    with Collector(tmp_path / "agent", CONFIG / "agent.yaml", env=env) as agent, gateway:
+        process = processes(agent.otlp)
+        gateway.stop()
+        lost = r"otelcol_exporter_enqueue_failed_spans"
+        sent: set[str] = set()
+        deadline = time.monotonic() + 40
+        while figure(agent, lost) == 0 and time.monotonic() < deadline:
+            sent |= traces_with_findings(process, 20)
+            process.flush()
+        refused = figure(agent, lost)
+        assert refused > 0
+        gateway.start()
+        wait_until(lambda: figure(agent, "otelcol_exporter_queue_size") == 0, 60, "the queue to empty")
+        spans_sent = 2 * len(sent)
+        refused = figure(agent, lost)
+        wait_until(lambda: sum(map(len, gateway.traces().values())) >= spans_sent - refused, 60, "all that was taken")
+        assert sum(map(len, gateway.traces().values())) == spans_sent - refused
+
+
+def test_with_one_gateway_away_nothing_is_lost_for_good(
+    collector: Path, tmp_path: Path, processes: Callable[..., Process]
+) -> None:
+    """
+    What belongs to the gateway that is away waits on the agent's disk, through a crash of the agent, and arrives.
+    """
+    gateways = [Sink(tmp_path / f"gateway-{n}") for n in (1, 2)]
+    addresses = ", ".join(f'"{gateway.address("otlp_grpc")}"' for gateway in gateways)
+    agent = Collector(tmp_path / "agent", CONFIG / "agent.yaml", env={"POOLSCOPE_GATEWAYS": f"[{addresses}]"})
+    with gateways[0], gateways[1], agent:
+        process = processes(agent.otlp)
+        gateways[1].stop()
+        sent = traces_with_findings(process, 100)
+        assert process.flush()
+        wait_until(lambda: figure(agent, "otelcol_exporter_queue_size") >= 1, 60, "the queue to hold the traces")
+        agent.kill()
+        agent.start()
+        gateways[1].start()
+        wait_until(lambda: sent <= {trace for gateway in gateways for trace in gateway.traces()}, 60, "all traces")
+        assert not set(gateways[0].traces()) & set(gateways[1].traces())
+
+
+@pytest.mark.parametrize("config", ["collector.yaml", "gateway.yaml"])
+def test_many_processes_of_one_service_are_all_counted(
+    collector: Path, tmp_path: Path, processes: Callable[..., Process], config: str
+) -> None:
+    """
+    Findings that several workers of one service report at the same time make one count, with none of them dropped.
+    """
+    with Collector(tmp_path / "c", CONFIG / config, env={"POOLSCOPE_FLUSH_INTERVAL": "1s"}) as otel:
+        workers = [processes(otel.otlp, instance=f"worker-{n}") for n in range(4)]
+
+        def work(process: Process) -> None:
+            for _ in range(20):
+                traces_with_findings(process, 10)
+                process.flush()
+
+        threads = [threading.Thread(target=work, args=[worker]) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        streams = "otelcol_deltatocumulative_streams_tracked"
+        wait_until(lambda: figure(otel, streams) == 1, 60, "the count")
+        wait_until(lambda: figure(otel, "otelcol_receiver_accepted_spans") == 2 * 4 * 20 * 10, 60, "all spans")
+        dropped = [line for line in otel.page("self").splitlines() if "deltatocumulative_datapoints{error" in line]
+        assert dropped == []
+        if config == "collector.yaml":
+            counted = re.compile(rf"^{family(made.TRACE_FINDINGS)}{{.*}} (\S+)", re.MULTILINE)
+            wait_until(lambda: sum(map(float, counted.findall(otel.page("counted")))) == 800, 60, "every finding")
+
+
+def test_a_dead_worker_leaves_the_fleet_s_sums(
+    collector: Path, prometheus: Path, tmp_path: Path, processes: Callable[..., Process]
+) -> None:
+    """
+    The limit of a worker that died no longer counts once its series expired; what the Collector counted of it stays.
+    """
+    with contextlib.ExitStack() as stack:
+        env = {"POOLSCOPE_SERIES_EXPIRE": "4s", "POOLSCOPE_FLUSH_INTERVAL": "1s"}
+        otel = stack.enter_context(Collector(tmp_path / "c", CONFIG / "collector.yaml", env=env))
+        jobs = {"poolscope-processes": otel.address("processes"), "poolscope-counted": otel.address("counted")}
+        prom = stack.enter_context(Prometheus(tmp_path / "p", Addresses(jobs)))
+        first = processes(otel.otlp, instance="worker-1", interval=500)
+        dying = processes(otel.otlp, instance="worker-2", interval=500)
+        traces_with_findings(dying, 3)
+        total = f"sum({family(names.CONNECTION_MAX)})"
+        wait_until(lambda: [s for s in prom.query(total) if s.value == 20], 60, "both workers")
+        counted = f"sum({family(made.TRACE_FINDINGS)})"
+        wait_until(lambda: [s for s in prom.query(counted) if s.value == 3], 60, "the findings")
+        dying.close()
+        wait_until(lambda: [s for s in prom.query(total) if s.value == 10], 60, "the dead worker to leave")
+        assert {s.labels[INSTANCE] for s in prom.query(family(names.CONNECTION_MAX))} == {"worker-1"}
+        assert [sample.value for sample in prom.query(counted)] == [3]
+        assert first.flush()

@@ -1,0 +1,307 @@
+"""
+The alert rules in Prometheus's own test runner, at the pace of operation.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+import grafana.alerts
+from grafana import collector as made
+from grafana.prometheus import bucket, count, family, label
+from poolscope.signals import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline-rules")]
+
+POOL = {"service_name": "shop", "db_client_connection_pool_name": "orders", "service_instance_id": "worker-1"}
+SERVER = {"server_address": "db", "server_port": "5432"}
+UNIT = {label(names.UNIT_OF_WORK_NAME): "GET /orders"}
+CHECKOUT = {"span_name": names.CHECKOUT_SPAN.named("orders"), **POOL}
+DAY = 4 * 60 * 24  # samples, one each 15 s
+LONG = 2 * DAY
+
+
+def series(name: str, *labels: Mapping[str, str], **more: str) -> str:
+    """
+    A series in the notation of promtool.
+    """
+    merged = {key: text for part in (*labels, more) for key, text in part.items()}
+    return f"{name}{{{','.join(f'{key}={text!r}'.replace(chr(39), chr(34)) for key, text in merged.items())}}}"
+
+
+def usual() -> dict[str, str]:
+    """
+    A pool at peace, for two days.
+    """
+    return {
+        series(family(names.CONNECTION_COUNT), POOL): f"0x{LONG}",
+        series(family(names.CONNECTION_MAX), POOL, SERVER): f"10x{LONG}",
+        series(family(made.SERVER_CONNECTIONS_MAX), SERVER): f"100x{LONG}",
+        series(family(made.SERVER_CONNECTIONS_RESERVED), SERVER): f"3x{LONG}",
+    }
+
+
+# The counters of rare events by the alert that watches them. The last three are counted by the Collector.
+RARE = {
+    "PoolTimeouts": series(family(names.TIMEOUTS), POOL),
+    "ConnectionLeak": series(family(names.LEAKS), POOL, {label(names.LEAK_KIND): "abandoned"}),
+    "LeaseOverdue": series(family(names.LEAKS), POOL, {label(names.LEAK_KIND): "overdue"}),
+    "NestedCheckout": series(family(names.NESTED_CHECKOUTS), POOL),
+    "PoolscopeErrors": series(family(names.ERRORS), POOL, {label(names.SITE): "adapters.sqlalchemy"}),
+    "CheckoutSpansFail": series(family(made.SPAN_CALLS), CHECKOUT, status_code="STATUS_CODE_ERROR"),
+    "TracesWithFindings": series(family(made.TRACE_FINDINGS), POOL, {label(names.FINDINGS): "[nested_checkout]"}),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    Series over time and the alerts that fire then, all of them.
+    """
+
+    law: str
+    series: Mapping[str, str]
+    at: str
+    firing: frozenset[str]
+
+
+def case(law: str, series: Mapping[str, str], at: str, *firing: str) -> Case:
+    """
+    A case in one line.
+    """
+    return Case(law, series, at, frozenset(firing))
+
+
+def rare_events() -> list[Case]:
+    """
+    What must hold for every counter of rare events.
+    """
+    return [
+        each
+        for alert, counter in RARE.items()
+        for each in (
+            case(f"{alert}: a 0 that stays is no event", {counter: "0x80"}, "15m"),
+            case(f"{alert}: old events that do not repeat", {counter: "7x600"}, "2h"),
+            case(f"{alert}: the first event of a known series", {counter: "0x60 1x20"}, "16m", alert),
+            case(f"{alert}: the first event of a new series", {counter: "_x60 1x20"}, "16m", alert),
+            case(f"{alert}: a counter that starts again at 0 is no event", {counter: "7x60 0x30"}, "20m"),
+            case(f"{alert}: an event after a start at 0", {counter: "7x60 0x2 1x20"}, "17m", alert),
+            case(f"{alert}: a gap of ten minutes is no new series", {counter: "7x60 _x40 7x40"}, "26m"),
+            case(f"{alert}: an hour later it has ended", {counter: "0x60 1x400"}, "80m"),
+        )
+    ]
+
+
+def waits(good: float, bad: float, **more: str) -> dict[str, str]:
+    """
+    Check-outs per 15 s: within the objective, and beyond it.
+    """
+    return {
+        series(bucket(names.WAIT_TIME), POOL, more, le="0.1"): f"0+{good}x{DAY}",
+        series(bucket(names.WAIT_TIME), POOL, more, le="+Inf"): f"0+{good + bad}x{DAY}",
+        series(count(names.WAIT_TIME), POOL, more): f"0+{good + bad}x{DAY}",
+    }
+
+
+def use(phase: str, per_sample: float) -> dict[str, str]:
+    """
+    Time that connections are held, of one phase.
+    """
+    return {series(family(names.USE_PHASE_TIME), POOL, {label(names.USE_PHASE): phase}): f"0+{per_sample}x{DAY}"}
+
+
+def spans(le: str) -> dict[str, str]:
+    """
+    Waiting check-outs, all of a duration that falls into one bucket.
+    """
+    bounds = ["0.5", "1", "2.5", "+Inf"]
+    return {
+        series(
+            bucket(made.SPAN_DURATION), CHECKOUT, le=bound
+        ): f"0+{9 if bounds.index(bound) >= bounds.index(le) else 0}x400"
+        for bound in bounds
+    }
+
+
+def repeated(values: str, version: str = "2.0") -> dict[str, str]:
+    """
+    Queries spent in loops.
+    """
+    return {series(family(names.REPEATED_QUERIES), POOL, UNIT, service_version=version): values}
+
+
+def connections(used: int) -> dict[str, str]:
+    """
+    What the server has in use.
+    """
+    return {series(family(made.SERVER_CONNECTIONS), SERVER, state="idle"): f"{used}x200"}
+
+
+def limits(workers: int) -> dict[str, str]:
+    """
+    Workers with a pool of ten each.
+    """
+    name = family(names.CONNECTION_MAX)
+    return {series(name, {**POOL, "service_instance_id": f"w{n}"}, SERVER): "10x200" for n in range(workers)}
+
+
+def pool_at(address: str, system: str) -> dict[str, str]:
+    """
+    A pool to another server.
+    """
+    return {series(family(names.CONNECTION_MAX), POOL, SERVER, server_address=address, db_system_name=system): "5x200"}
+
+
+SATURATION = series(family(names.SATURATION_TIME), POOL)
+OLDEST = series(family(made.SERVER_OLDEST_IDLE_IN_TRANSACTION), SERVER)
+DRIFT = series(family(names.DRIFT), POOL)
+COLLECTOR = {"instance": "collector:8888"}
+REFUSED = series("otelcol_receiver_refused_spans", COLLECTOR, receiver="otlp")
+# Two counters with the same labels, as a Collector has them for every receiver.
+REFUSED_POINTS = series("otelcol_receiver_refused_metric_points", COLLECTOR, receiver="otlp")
+NOT_QUEUED = series("otelcol_exporter_enqueue_failed_spans_total", COLLECTOR, exporter="otlp/traces")
+UP = series("up", job="poolscope-collector", instance="collector:8888")
+CASES = [
+    *rare_events(),
+    case("saturated a third of the time", {SATURATION: "0+5x80"}, "15m", "PoolSaturated"),
+    case("saturated a hundredth of the time", {SATURATION: "0+0.15x80"}, "15m"),
+    case("saturated for a minute only", {SATURATION: "0x30 0+15x4 60x60"}, "9m"),
+    case("every second check-out waits", waits(50, 50), "2h", "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
+    case("one check-out in ten waits", waits(90, 10), "8h", "PoolWaitBurnsSlowly"),
+    case("the objective is met", waits(995, 5), "8h"),
+    case("nobody checks anything out", waits(0, 0), "2h"),
+    case("a few slow check-outs an hour", {series(bucket(names.WAIT_TIME), POOL, le="0.1"): f"0x{DAY}",
+         series(count(names.WAIT_TIME), POOL): "0x20 1x239 2x239 3x239 4x239"}, "125m"),
+    case("every second check-out fails at once", {**waits(50, 0), **waits(50, 0, error_type="RejectedError")}, "2h",
+         "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
+    case("every check-out fails at once", waits(50, 0, error_type="psycopg.OperationalError"), "2h",
+         "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
+    case("callers go away before they wait", {**waits(50, 0), **waits(50, 0, error_type="asyncio.CancelledError")},
+         "2h"),
+    case("half the pool is held idle in transaction", use("idle_in_transaction", 75), "15m", "HeldIdleInTransaction"),
+    case("half the pool runs queries", use("query", 75), "15m"),
+    case(
+        "loops after a deploy", {**repeated(f"_x{DAY} 50x40"), **repeated(f"0x{DAY}", "1.0")}, "24h5m", "NPlusOneFound"
+    ),
+    case("loops as many as yesterday", repeated(f"0+1x{DAY + 100}"), "24h10m"),
+    case("a handful of repeated queries", repeated("0x40 5x40"), "15m"),
+    case("loops in a request of its own version", repeated("0+4x80"), "15m", "NPlusOneFound"),
+    case("the server is nearly full", connections(90), "15m", "ServerNearMaxConnections"),
+    case("the server is half full", connections(50), "15m"),
+    case("an old idle transaction", {OLDEST: "0+15x80"}, "15m", "ServerIdleInTransaction"),
+    case("a young idle transaction", {OLDEST: "2x80"}, "15m"),
+    case("workers times pool exceeds the server", limits(11), "20m", "FleetOverBudget"),
+    case("workers times pool fits the server", limits(8), "20m"),
+    case("pools at a server that nobody watches", pool_at("replica", "postgresql"), "15m", "ServerUnwatched"),
+    case("pools at a server that the Collector lost", {series(family(names.CONNECTION_MAX), POOL, SERVER,
+         db_system_name="postgresql"): "5x400", series(family(made.SERVER_CONNECTIONS_MAX), SERVER): "100x40"}, "30m",
+         "ServerUnwatched"),
+    case("pools at a server of another kind", pool_at("cache", "redis"), "15m"),
+    case("the ledger disagrees for long", {DRIFT: "0x20 -2x80"}, "20m", "PoolscopeDrift"),
+    case("the ledger disagrees for a moment", {DRIFT: "0x20 1x4 0x80"}, "20m"),
+    case("a service falls silent", {series(family(names.CONNECTION_COUNT), service_name="mail"): "0x40"}, "25m",
+         "PoolscopeNoData"),
+    case("a service is retired", {series(family(names.CONNECTION_COUNT), service_name="mail"): "0x40"}, "3h"),
+    case("a worker of several goes", {series(family(names.CONNECTION_COUNT), POOL, state="used"): "0x40"}, "25m"),
+    case("the Collector does not answer", {UP: "1x20 0x60"}, "15m", "CollectorDown"),
+    case("the Collector answers", {UP: "1x80"}, "15m"),
+    case("the Collector refuses spans", {REFUSED: "0+3x80"}, "15m", "CollectorLosesData"),
+    case("the Collector refuses one signal of several", {REFUSED: "0x80", REFUSED_POINTS: "0x40 7x40"}, "15m",
+         "CollectorLosesData"),
+    case("the Collector's queue was full for a moment", {NOT_QUEUED: "_x40 40x40"}, "15m", "CollectorLosesData"),
+    case("the Collector has refused nothing", {REFUSED: "0x80", REFUSED_POINTS: "0x80"}, "15m"),
+    case("the Collector refused spans once, long ago", {REFUSED: "9x400"}, "90m"),
+    case("waits of two seconds in traces", spans("2.5"), "15m", "CheckoutSpansSlow"),
+    case("waits of half a second in traces", spans("0.5"), "15m"),
+]  # fmt: skip
+
+
+def run_promtool(promtool: Path, folder: Path, tests: list[dict[str, Any]]) -> str:
+    """
+    What promtool says, when it says no.
+    """
+    rules = folder / "rules.yaml"
+    rules.write_text(grafana.alerts.generate()[f"{grafana.alerts.FOLDER}/prometheus.yaml"])
+    plan = folder / "tests.yaml"
+    plan.write_text(yaml.safe_dump({"rule_files": [rules.name], "evaluation_interval": "1m", "tests": tests}))
+    done = subprocess.run([promtool, "test", "rules", plan], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def planned(scenario: Case) -> dict[str, Any]:
+    """
+    The case in the notation of promtool.
+    """
+    firing = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in scenario.firing]
+    expression = 'group by (alertname) (ALERTS{alertstate="firing"})'
+    return {
+        "interval": "15s",
+        "input_series": [{"series": each, "values": values} for each, values in {**usual(), **scenario.series}.items()],
+        "promql_expr_test": [{"expr": expression, "eval_time": scenario.at, "exp_samples": firing}],
+    }
+
+
+@pytest.fixture(scope="module")
+def all_at_once(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """
+    What promtool says about all cases in one run, which takes half as long as a run for each.
+    """
+    return run_promtool(promtool, tmp_path_factory.mktemp("rules"), list(map(planned, CASES)))
+
+
+def test_all_cases_hold(all_at_once: str) -> None:
+    """
+    No case fails; the next test says which one does.
+    """
+    assert all_at_once == ""
+
+
+@pytest.mark.parametrize("scenario", CASES, ids=lambda scenario: scenario.law)
+def test_exactly_the_named_alerts_fire(promtool: Path, tmp_path: Path, all_at_once: str, scenario: Case) -> None:
+    """
+    Under these series these alerts fire, and no other one.
+    """
+    # It does not say which case it means; a run of its own does.
+    if all_at_once:
+        assert run_promtool(promtool, tmp_path, [planned(scenario)]) == ""
+
+
+def test_every_alert_is_seen_firing_and_silent() -> None:
+    """
+    No alert is without a case in which it fires; and of each the others are cases in which it does not.
+    """
+    fired = frozenset().union(*(each.firing for each in CASES))
+    assert fired == {alert.name for alert in grafana.alerts.alerts()}
+
+
+def test_links_carry_the_labels_in_the_form_of_addresses(promtool: Path, tmp_path: Path) -> None:
+    """
+    Summary, dashboard link and page are complete, also for a pool whose name has characters that addresses cannot hold.
+    """
+    pool = {"service_name": "shop", "db_client_connection_pool_name": "db:5432/shop #2"}
+    expected = {
+        "exp_labels": {**pool, "severity": "critical", "finding": "pool_exhausted"},
+        "exp_annotations": {
+            "summary": "1 requests got no connection from the pool db:5432/shop #2 of shop",
+            "description": "Users see errors. The event `poolscope.pool.exhausted` names every holder at that moment, "
+            "oldest first, with route, line and last statement.",
+            "dashboard": "https://grafana/d/poolscope-pool?var-service=shop&var-pool=db%3A5432%2Fshop+%232",
+            "runbook_url": "https://docs/findings/pool_exhausted.md",
+        },
+    }
+    test = {
+        "interval": "15s",
+        "external_labels": {"grafana_url": "https://grafana", "docs_url": "https://docs"},
+        "input_series": [{"series": series(family(names.TIMEOUTS), pool), "values": "_x40 1x20"}],
+        "alert_rule_test": [{"alertname": "PoolTimeouts", "eval_time": "11m", "exp_alerts": [expected]}],
+    }
+    assert run_promtool(promtool, tmp_path, [test]) == ""
