@@ -1,0 +1,179 @@
+"""
+The unit and contract tests on every Python of this machine and on the oldest and newest version of each library.
+
+Not every pair: each Python with the newest of everything; the oldest Python with the oldest of everything; and each
+library's other versions alone, beside the newest of the rest. Environments are kept (see `tools/venvs.py`).
+
+Usage:
+    python tools/matrix.py             all cells
+    python tools/matrix.py --quick     two: all oldest, all newest
+    python tools/matrix.py --list      only name the cells
+    python tools/matrix.py --only WORD the cells whose name contains the word; -k, -x and others after -- go to pytest
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.venvs import ROOT, Interpreter, environment, interpreters
+
+LAYERS = ("tests/unit", "tests/contract")
+# The tools and their tests run in .venv only.
+LEFT_OUT = ("--ignore-glob=*/test_tools_*", "--ignore-glob=*/test_support_*")
+PROJECT = "-e.[test,cli]"
+# It does nothing beside the newest SQLAlchemy, so only here is it seen whether we get along.
+PEER = "opentelemetry-instrumentation-sqlalchemy"
+OLDEST_OTEL = (
+    "opentelemetry-api==1.28.0",
+    "opentelemetry-sdk==1.28.0",
+    "opentelemetry-instrumentation==0.49b0",
+    "opentelemetry-semantic-conventions==0.49b0",
+)
+OLDEST_POOLS = (
+    "aiomysql==0.2.0",
+    "asyncpg==0.29.0",
+    "dbutils==3.0.0",
+    "django==4.2",
+    "mysql-connector-python==8.1.0",
+    "oracledb==2.0.0",
+    "psycopg[binary]==3.2.1",
+    "psycopg-pool==3.2.0",
+    "psycopg2-binary==2.9.6",
+)
+# Beside the newest, which every Python gets: the oldest supported version, and the newest of each older series.
+OLDER = {
+    "SQLAlchemy 1.4, oldest": ("sqlalchemy[asyncio]==1.4.24",),
+    "SQLAlchemy 1.4": ("sqlalchemy[asyncio]>=1.4,<2", PEER),
+    "SQLAlchemy 2.0": ("sqlalchemy[asyncio]>=2.0,<2.1", PEER),
+    "pool libraries, oldest": OLDEST_POOLS,
+    "OpenTelemetry, oldest": OLDEST_OTEL,
+    # mysql-connector has its asyncio pool from 9.4 on.
+    "wrapt, oldest": ("wrapt==1.14.0", "mysql-connector-python==9.4.0"),
+}
+ALL_OLDEST = ("sqlalchemy[asyncio]==1.4.24", *OLDEST_OTEL, f"{PEER}==0.49b0", "wrapt==1.14.0", *OLDEST_POOLS)
+SHOWN = ("sqlalchemy", "opentelemetry-sdk", "wrapt")
+VERSIONS = f"from importlib.metadata import version; print(*map(version, {SHOWN!r}))"
+FAILURE_LINES = 200
+
+
+class Cell(NamedTuple):
+    """
+    One combination.
+
+    Args:
+        name: What is special about it.
+        python: The interpreter.
+        pins: Requirements beside the project's own.
+    """
+
+    name: str
+    python: Interpreter
+    pins: tuple[str, ...] = ()
+
+
+class Outcome(NamedTuple):
+    """
+    What came of a cell.
+
+    Args:
+        versions: Those of `SHOWN`.
+        result: pytest's closing line, or why there is none.
+        passed: Whether every test did.
+        seconds: How long it took, the environment included.
+    """
+
+    versions: tuple[str, ...]
+    result: str
+    passed: bool
+    seconds: float
+
+
+def main() -> int:
+    """
+    Run the command line.
+
+    Returns:
+        1 when a cell failed, else 0.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="all oldest and all newest alone")
+    parser.add_argument("--list", action="store_true", help="only name the cells")
+    parser.add_argument("--only", default="", metavar="WORD", help="cells whose name contains this")
+    parser.add_argument("pytest", nargs="*", help="more arguments for pytest, after --")
+    options = parser.parse_args()
+    chosen = [cell for cell in cells(interpreters(), quick=options.quick) if options.only.lower() in cell.name.lower()]
+    if options.list:
+        print("\n".join(cell.name for cell in chosen))
+        return 0
+    outcomes = {cell: _run(cell, options.pytest) for cell in chosen}
+    _print_table(outcomes)
+    return 0 if outcomes and all(outcome.passed for outcome in outcomes.values()) else 1
+
+
+def cells(pythons: list[Interpreter], *, quick: bool = False) -> list[Cell]:
+    """
+    The combinations to run.
+
+    Args:
+        pythons: What the machine has, oldest first.
+        quick: Only the two ends.
+
+    Returns:
+        The cells; none without a Python.
+    """
+    if not pythons:
+        return []
+    newest = [Cell(f"Python {python.minor}, all newest", python) for python in pythons]
+    oldest = Cell(f"Python {pythons[0].minor}, all oldest", pythons[0], ALL_OLDEST)
+    if quick:
+        return [oldest, newest[-1]]
+    # One Python for the rest: the second oldest, which the newest SQLAlchemy still supports.
+    middle = pythons[min(1, len(pythons) - 1)]
+    return [oldest, *(Cell(f"Python {middle.minor}, {name}", middle, pins) for name, pins in OLDER.items()), *newest]
+
+
+def _run(cell: Cell, arguments: list[str]) -> Outcome:
+    print(f"{cell.name} ...", flush=True)
+    start = time.monotonic()
+    try:
+        python = environment(cell.python.path, [PROJECT, *cell.pins])
+    except subprocess.CalledProcessError as error:
+        return Outcome((), f"no environment: {error}", passed=False, seconds=time.monotonic() - start)
+    versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.split()
+    layers = [layer for layer in LAYERS if (ROOT / layer).is_dir()]
+    options = ["-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", *LEFT_OUT, *arguments]
+    tests = subprocess.run(
+        [python, "-m", "pytest", *layers, *options], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    lines = (tests.stdout + tests.stderr).strip().splitlines() or ["no output"]
+    if tests.returncode:
+        told = [line for line in lines if not line.startswith("SKIPPED ")]
+        print("\n".join(told[-FAILURE_LINES:]), flush=True)
+    print(f"  {lines[-1]}", flush=True)
+    return Outcome(tuple(versions), lines[-1], tests.returncode == 0, time.monotonic() - start)
+
+
+def _print_table(outcomes: dict[Cell, Outcome]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, title="The matrix", title_justify="left")
+    for column in ("cell", *SHOWN, "result", "seconds"):
+        table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
+    for cell, outcome in outcomes.items():
+        versions = outcome.versions or ("-",) * len(SHOWN)
+        style = None if outcome.passed else "bold red"
+        table.add_row(cell.name, *versions, outcome.result.strip("= "), f"{outcome.seconds:.0f}", style=style)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""
+Virtual environments by what is in them: made once by uv, kept outside the tree, found again by a hash.
+
+They lie in ``$POOLSCOPE_CACHE`` (else ``$XDG_CACHE_HOME/poolscope``, else ``~/.cache/poolscope``), folder ``matrix``.
+The matrix, the benchmarks and the transparency runs take theirs from here.
+
+Usage:
+    python tools/venvs.py 3.11 'sqlalchemy<2.1' pytest    make it where it is not there yet; print its Python
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST = (3, 10)
+
+
+class Interpreter(NamedTuple):
+    """
+    A Python of this machine.
+
+    Args:
+        version: Major, minor and patch version.
+        path: Its executable.
+    """
+
+    version: tuple[int, int, int]
+    path: Path
+
+    @property
+    def minor(self) -> str:
+        """
+        Its version as ``3.11``.
+        """
+        return f"{self.version[0]}.{self.version[1]}"
+
+
+def interpreters() -> list[Interpreter]:
+    """
+    One CPython of each minor version from 3.10 that this machine has, from PATH, pyenv and uv, oldest first.
+
+    Nothing is downloaded. Of several patch versions the newest counts; free-threaded builds are left out.
+    """
+    listed = _uv("python", "list", "--only-installed", "--output-format", "json")
+    found = [(entry["version"], entry["path"]) for entry in json.loads(listed) if _is_plain_cpython(entry)]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found += [(folder.name, str(folder / "bin" / "python")) for folder in pyenv.glob("versions/3.*")]
+    return newest_of_each(found)
+
+
+def newest_of_each(found: Iterable[tuple[str, str]]) -> list[Interpreter]:
+    """
+    Of each minor version from 3.10 the newest patch version.
+
+    Args:
+        found: Versions and paths; versions that are not three numbers are left out.
+
+    Returns:
+        The interpreters, oldest first.
+    """
+    newest: dict[tuple[int, int], Interpreter] = {}
+    for version, path in found:
+        match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
+        if not match:
+            continue
+        numbers = (int(match[1]), int(match[2]), int(match[3]))
+        known = newest.get(numbers[:2])
+        if numbers[:2] >= OLDEST and (known is None or known.version < numbers):
+            newest[numbers[:2]] = Interpreter(numbers, Path(path))
+    return [newest[minor] for minor in sorted(newest)]
+
+
+def environment(python: str | Path, requirements: Sequence[str], *, resolution: str = "highest") -> Path:
+    """
+    The Python of an environment with these packages and nothing else.
+
+    Args:
+        python: A version (``3.11``) or an executable.
+        requirements: What to install, as uv understands it (``-e.[test]`` is poolscope itself); poolscope is not there
+            unless it is named.
+        resolution: ``highest``, or ``lowest-direct`` for the oldest versions that the requirements allow.
+
+    Returns:
+        The path of its executable.
+
+    Raises:
+        subprocess.CalledProcessError: uv could not make it; its words are on stderr.
+    """
+    essence = json.dumps([str(ROOT), str(python), list(requirements), resolution, _dependencies()])
+    home = cache() / "matrix" / hashlib.sha256(essence.encode()).hexdigest()[:16]
+    executable = home / "bin" / "python"
+    if (home / "complete").exists() and executable.exists():
+        return executable
+    shutil.rmtree(home, ignore_errors=True)
+    prune()
+    _uv("venv", "--quiet", "--python", str(python), str(home))
+    _uv("pip", "install", "--quiet", "--python", str(executable), "--resolution", resolution, *requirements)
+    (home / "complete").write_text(str(ROOT))
+    return executable
+
+
+def prune() -> None:
+    """
+    Remove the environments of checkouts that are no longer there.
+    """
+    for marker in (cache() / "matrix").glob("*/complete"):
+        if not Path(marker.read_text()).exists():
+            shutil.rmtree(marker.parent, ignore_errors=True)
+
+
+def cache() -> Path:
+    """
+    Where this project keeps what is dear to make.
+    """
+    if own := os.environ.get("POOLSCOPE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poolscope"
+
+
+def _dependencies() -> str:
+    return (ROOT / "pyproject.toml").read_text().partition("\n[tool.")[0]
+
+
+def _is_plain_cpython(entry: dict[str, object]) -> bool:
+    return entry.get("implementation") == "cpython" and entry.get("variant", "default") == "default"
+
+
+def _uv(*arguments: str) -> str:
+    # Outside any environment: uv would else take the one that this runs in. pyenv's shims fail for inactive versions.
+    path = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if Path(folder).name != "shims"]
+    variables = {**os.environ, "PATH": os.pathsep.join(path), "UV_PYTHON_DOWNLOADS": "never"}
+    variables.pop("VIRTUAL_ENV", None)
+    command = [sys.executable, "-m", "uv", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=variables, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+if __name__ == "__main__":
+    print(environment(sys.argv[1], sys.argv[2:]))
