@@ -14,6 +14,7 @@ from poolscope.detectors.describe import seconds
 
 if TYPE_CHECKING:
     from poolscope.core.finding import Evidence
+    from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.repetition import Repetition
     from poolscope.core.unit_of_work import UnitOfWork
@@ -47,6 +48,21 @@ _CURES: Final = {
     "DELETE": "delete all at once: WHERE ... IN",
 }
 _CURE: Final = "run it once for all that is needed"
+
+
+def explains(lease: Lease, threshold: int) -> bool:
+    """
+    Whether a long hold is long only by what its unit of work repeats: one cause is told of once.
+
+    Args:
+        lease: A lease that lasted for the threshold of long holds or longer.
+        threshold: From how many runs on, exclusive, it is a repetition (`Units.threshold`).
+    """
+    share = lease.share
+    if share is None or lease.queries <= threshold:
+        return False
+    repeated = sum(repetition.seconds for repetition in share.repetitions.beyond_threshold(threshold))
+    return repeated > 0 and lease.held() - repeated < lease.pool.long_hold
 
 
 def found(unit: UnitOfWork, pool: Pool, repetition: Repetition, suppressed: int) -> Finding:

@@ -115,7 +115,7 @@ class Watchdog:
         elif lease.abandoned:
             leak.enter(lease, leak.ABANDONED)
             self._keep(lambda: self._leaked_now(lease))
-        elif _is_long(lease):
+        elif self._is_long(lease):
             _mark(lease, long_hold.kind_of(lease))
             self._keep(lambda: self._held_long(lease))
 
@@ -130,7 +130,7 @@ class Watchdog:
         """
         for share in tuple(unit.shares.values()):
             for lease in share.leases.copy():
-                if lease.leak is None and _is_long(lease):
+                if lease.leak is None and self._is_long(lease):
                     unit.findings.add(long_hold.kind_of(lease))
 
     def unit_ended(self, unit: UnitOfWork) -> None:
@@ -248,6 +248,14 @@ class Watchdog:
             key = (pool.identity.name, str(unit), group.shape, group.site)
             self._telling.tell(key, partial(repetition.found, unit, pool, group))
 
+    def _is_long(self, lease: Lease) -> bool:
+        return (
+            lease.excuse is None
+            and lease.held() >= lease.pool.long_hold
+            and not nested.explains(lease)
+            and not repetition.explains(lease, self._ledger.units.threshold)
+        )
+
     def _keep(self, work: Callable[[], None]) -> None:
         if len(self._kept) < _MOST_KEPT:
             self._kept.append(work)
@@ -257,10 +265,6 @@ class Watchdog:
 
 def _place(identity: str, lease: Lease) -> Hashable:
     return (identity, lease.pool.identity.name, str(lease.unit), lease.origin[:1])
-
-
-def _is_long(lease: Lease) -> bool:
-    return lease.excuse is None and lease.held() >= lease.pool.long_hold and not nested.explains(lease)
 
 
 def _mark(lease: Lease, identity: str) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from poolscope.core.finding import N_PLUS_ONE
+from poolscope.core.finding import LONG_HOLD, N_PLUS_ONE
 from poolscope.core.repetition import EAGER, EXPIRED, LAZY, PREFETCH, QUERY_SET, RELATED, Repetition
 from poolscope.core.unit_of_work import EXPECTED_REPETITION, UnitOfWork
 from poolscope.detectors.repetition import found
@@ -47,6 +47,47 @@ def test_more_than_the_threshold_is_an_n_plus_one() -> None:
         "repeated": 0,
     }
     assert finding.cure == "one query for all: a join, or WHERE ... IN"
+
+
+@pytest.mark.parametrize(
+    ("times", "slow", "ids"),
+    [
+        (60, 0.0, [N_PLUS_ONE]),
+        (60, 0.4, [N_PLUS_ONE]),
+        (60, 0.6, [LONG_HOLD, N_PLUS_ONE]),
+        (6, 0.6, [LONG_HOLD, N_PLUS_ONE]),
+        (5, 0.6, [LONG_HOLD]),
+    ],
+)
+def test_its_time_is_no_long_hold_of_its_own(times: int, slow: float, ids: list[str]) -> None:
+    """
+    One cause is told of once: the connection was held for long only because of the repetition. Held for long besides,
+    by a slow query of another shape, it is both.
+    """
+    scene = Scene()
+    with scene.unit("GET /feed") as unit:
+        lease = scene.checkout("view")
+        scene.query(lease, "select count(*) from users", "before", seconds=slow)
+        for number in range(times):
+            scene.query(lease, f"select * from posts where user_id = {number}", "loop", seconds=0.01)
+        lease.end()
+    assert scene.ledger.units.findings_of(unit) == ids
+    assert sorted(finding.id for finding in scene.found()) == ids
+
+
+def test_a_long_hold_beside_a_repetition_is_told() -> None:
+    """
+    One connection is held for one slow query, while another one of the same unit runs the repetition.
+    """
+    scene = Scene()
+    with scene.unit("GET /feed") as unit:
+        slow, quick = scene.checkout("report"), scene.checkout("view")
+        for number in range(60):
+            scene.query(quick, f"select * from posts where user_id = {number}", "loop", seconds=0.01)
+        quick.end()
+        scene.query(slow, "select count(*) from users", "before", seconds=0.1)
+        slow.end()
+    assert LONG_HOLD in scene.ledger.units.findings_of(unit)
 
 
 def test_it_is_judged_at_the_end_of_the_unit() -> None:
