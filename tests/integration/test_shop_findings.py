@@ -157,7 +157,8 @@ class Telemetry:
         return found
 
     def _scopes(self, resources: str, scopes: str) -> Iterator[dict[str, Any]]:
-        for line in self._path.read_text(encoding="utf-8").splitlines():
+        text = self._path.read_text(encoding="utf-8")
+        for line in text[: text.rfind("\n") + 1].splitlines():  # the last one may be half written
             for resource in json.loads(line).get(resources, ()):
                 yield from resource[scopes]
 
