@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event, exc, pool
 
+from poolscope.adapters.common import ASK
 from poolscope.signals import names
 from tests.contract.drivers.sqlalchemy import VERSION, AsyncQueuePoolAsyncpg, QueuePoolPsycopg, QueuePoolSqlite
 from tests.contract.subject import Subject
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from examples.lab.postgres import Postgres
+    from poolscope.core.lease import Lease
     from tests.contract.drivers.base import Handle
     from tests.contract.drivers.sqlalchemy import SqlAlchemyDriver
     from tests.support.telemetry import Telemetry
@@ -142,6 +144,31 @@ def test_recycled_connections_are_replaced(make: Callable[..., Subject], monkeyp
     assert collected.counts(names.CREATE_TIME, subject.driver.pool) == {"": 2}
     connecting = collected.total(names.WAIT_PHASE_TIME, subject.driver.pool, WAIT_PHASE="connect")
     assert connecting == pytest.approx(collected.total(names.CREATE_TIME, subject.driver.pool))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_ask_is_known_to_connect_while_it_does(make: Callable[..., Subject], *, fails: bool) -> None:
+    """
+    Whoever waits for the database rather than for the pool can be told by it.
+    """
+    subject = make()
+    asks: list[tuple[Lease, bool]] = []
+
+    def connects(*_: Any) -> None:
+        ask = ASK.get()
+        assert ask is not None
+        asks.append((ask, ask.connecting))
+        if fails:
+            raise LookupError("do_connect")
+
+    event.listen(subject.driver.engine, "do_connect", connects)  # type: ignore[attr-defined]
+    if fails:
+        with pytest.raises(LookupError):
+            subject.acquire()
+    else:
+        subject.release(subject.acquire())
+    ((ask, connecting),) = asks
+    assert (connecting, ask.connecting) == (True, False)
 
 
 @pytest.mark.parametrize("moment", ["checkout", "checkin", "connect", "reset", "first_connect"])

@@ -285,6 +285,8 @@ def connect_begins(tracked: Pool) -> tuple[Lease | None, float]:
     # A task that the library started in an ask for itself has that ask's context for ever.
     if lease is not None and (lease.pool is not tracked or lease.started_at is not None or lease.ended_at is not None):
         lease = None
+    if lease is not None:
+        lease.connecting = True
     return lease, tracked.now()
 
 

@@ -14,7 +14,17 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from poolscope.adapters.base import Capability
-from poolscope.adapters.common import ASK, NAMES, error_name, lease_below, named, remember_name
+from poolscope.adapters.common import (
+    ASK,
+    NAMES,
+    connect_begins,
+    connect_ends,
+    connect_fails,
+    error_name,
+    lease_below,
+    named,
+    remember_name,
+)
 from poolscope.adapters.patching import Refused
 from poolscope.adapters.sqlalchemy_calls import CallHooks
 from poolscope.adapters.sqlalchemy_source import (
@@ -284,23 +294,14 @@ class SqlAlchemyAdapter:
             tracked: Pool | None = self._ConnectionRecord__pool.__dict__.get(KEY)
             if tracked is None:
                 return original(self, *args, **kwargs)
-            lease = ASK.get()
-            if lease is not None and lease.pool is not tracked:
-                lease = None
-            began = tracked.now()
+            lease, began = connect_begins(tracked)
             try:
                 result = original(self, *args, **kwargs)
-            except BaseException:
-                if lease is not None:
-                    lease.connect_failed = True
-                    lease.connected(tracked.now() - began)
+            except BaseException as error:
+                connect_fails(tracked, lease, began, error)
                 raise
             try:
-                seconds = tracked.now() - began
-                if lease is not None:
-                    lease.connect_failed = False
-                    lease.connected(seconds)
-                tracked.created(seconds, lease)
+                connect_ends(tracked, lease, began)
                 self.__dict__[BACKEND_KEY] = backend_process_id(self)
                 below = lease_below(self.driver_connection)
                 if below is not None:

@@ -60,6 +60,7 @@ class Lease:
     ended_at: float | None = None
     abandoned = False
     adopted = False
+    connecting = False
     connect_failed = False
     connect_time = 0.0
     _split = False
@@ -315,6 +316,7 @@ class Lease:
         Args:
             seconds: How long it took.
         """
+        self.connecting = False
         self.connect_time += seconds
         self._split = True
 

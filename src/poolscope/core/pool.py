@@ -386,6 +386,12 @@ class Pool:
             self.sources = [source for source in self.sources if source.alive()]
         return self.sources
 
+    def idle(self) -> int:
+        """
+        How many open connections there are that nobody uses.
+        """
+        return sum(source.idle() for source in self.live_sources())
+
     def unheld(self) -> set[Lease]:
         """
         Leases whose connection nobody holds any more though its library keeps it alive, where a source can tell.

@@ -117,8 +117,8 @@ class Out:
         squares: The sum of the squares of these.
         querying: Seconds of these in which a query ran.
         in_transaction: Seconds of these that were idle in a transaction.
-        full: Whether every allowed connection is out, or was when the waiter asked. One who waits though that is not so
-            waits for a connection to be made or validated.
+        full: Whether one waits for the pool: every allowed connection is out, or was when the waiter asked, or one has
+            come back and it is not the waiter's turn yet. Else one waits for a connection to be made or validated.
     """
 
     leaked: int = 0
@@ -153,14 +153,22 @@ class Out:
             squares=sum(lease.held() ** 2 for lease in kept),
             querying=sum(each["query"] for each in phases),
             in_transaction=sum(each["idle_in_transaction"] for each in phases),
-            full=_is_full(pool, waiter),
+            full=_waits_for_pool(pool, waiter),
         )
 
 
-def _is_full(pool: Pool, waiter: Lease | None) -> bool:
+def _waits_for_pool(pool: Pool, waiter: Lease | None) -> bool:
     if pool.limit is None:
         return False
-    return len(pool.leases) >= pool.limit or (waiter is not None and waiter.used_at_ask > 0)
+    if len(pool.leases) >= pool.limit:
+        return True
+    if waiter is None:
+        return False
+    if waiter.used_at_ask > 0:
+        return True
+    # Who opens or validates a connection has no use for another one that came back meanwhile.
+    opens = waiter.connecting or waiter.connect_time > 0 or waiter.got_at is not None
+    return not opens and pool.idle() > 0
 
 
 def is_lost(lease: Lease, frames: Frames | None = None) -> bool:

@@ -59,8 +59,7 @@ def _alive(ledger: Ledger) -> Iterator[Pool]:
 def _count(ledger: Ledger) -> Iterator[Reading]:
     for pool in _alive(ledger):
         yield pool.used(), pool_attributes(pool, CONNECTION_STATE=names.STATE_USED)
-        idle = sum(source.idle() for source in pool.live_sources())
-        yield idle, pool_attributes(pool, CONNECTION_STATE=names.STATE_IDLE)
+        yield pool.idle(), pool_attributes(pool, CONNECTION_STATE=names.STATE_IDLE)
 
 
 def _limit(ledger: Ledger) -> Iterator[Reading]:

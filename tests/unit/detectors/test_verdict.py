@@ -25,6 +25,7 @@ from poolscope.core.finding import (
 from poolscope.core.lease import Outcome
 from poolscope.detectors.load import Out, Record, Sample, is_lost
 from poolscope.detectors.verdict import Figures, figures_of, judge
+from tests.support.pools import Source
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -396,6 +397,31 @@ def test_who_waits_at_a_pool_that_is_not_full_waits_for_a_connect(limit: int | N
     assert "gives no connection" in finding.summary
     assert "exhausted" not in finding.summary
     assert "database" in finding.cure
+
+
+@pytest.mark.parametrize("opens", [None, "connects", "has connected", "validates"])
+def test_who_waits_beside_idle_connections_waits_for_its_turn_unless_it_opens_one(opens: str | None) -> None:
+    """
+    Many threads at once: a connection is back in the pool, and none of those who wait has come to take it. That is no
+    slow connect; one who had begun to connect before waits for that all the same.
+    """
+    scene = Scene(15)
+    scene.pool.sources = [Source(15, idle=3)]
+    for _ in range(30):
+        scene.request(query=0.02)
+        scene.pass_time(0.5)
+    with scene.unit("GET /waits"):
+        lease = scene.ask()
+        if opens == "connects":
+            lease.connecting = True
+        elif opens == "has connected":
+            lease.connected(0.5)
+        elif opens == "validates":
+            lease.got()
+        scene.clock.advance(2)
+        lease.fail(Outcome.TIMEOUT, "TimeoutError")
+        (finding,) = scene.found(POOL_EXHAUSTED)
+    assert finding.evidence["verdict"] == (SLOW_CONNECT if opens else BURST)
 
 
 def test_a_pool_that_is_full_most_of_the_time_is_to_blame() -> None:
