@@ -26,6 +26,8 @@ TESTS = Path(__file__).parent
 # One file after the other on one worker: these start servers or load the machine.
 GROUPED_BY_FILE = ("integration",)
 GROUPED_WHOLE = ("pipeline",)
+# Not at the same time either: the one takes all of the machine, the other one looks for what is slow.
+NEVER_TOGETHER = ("test_load.py", "test_demo.py")
 
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -42,7 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if layer in GROUPED_WHOLE:
             item.add_marker(pytest.mark.xdist_group(layer))
         elif layer in GROUPED_BY_FILE:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+            name = item.path.name
+            item.add_marker(pytest.mark.xdist_group(NEVER_TOGETHER[0] if name in NEVER_TOGETHER else name))
 
 
 @pytest.fixture(scope="session")
