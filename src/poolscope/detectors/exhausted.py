@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.finding import POOL_EXHAUSTED, SLOW_CONNECT, Finding, Severity
+from poolscope.core.finding import POOL_EXHAUSTED, Finding, Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.owner import ThreadsNow
 from poolscope.detectors.describe import (
@@ -108,7 +108,8 @@ def report(snapshot: Snapshot, verdict: Verdict, repeated: int = 0) -> Finding:
     threads = thread_names()
     gave_up = "gave up" if waiter.outcome is Outcome.TIMEOUT else "still waits"
     limit = f"{snapshot.used} of {pool.limit} in use" if pool.limit is not None else f"{snapshot.used} in use, no limit"
-    state = "gives no connection" if verdict.id == SLOW_CONNECT else "is exhausted"
+    full = pool.limit is not None and snapshot.used >= pool.limit
+    state = "is exhausted" if full else "gives no connection"
     summary = (
         f"pool {pool.identity.name} {state} ({limit}, {snapshot.pending} waiting): "
         f"{owner_of(waiter, threads)} {gave_up} after {seconds(snapshot.waited)}; {verdict.summary}"
