@@ -5,14 +5,11 @@ A real Prometheus that serves a made-up story.
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from examples.lab.processes import LOOPBACK, Child, answers, free_port
 from tools.pipeline_build import find_binaries
 
 if TYPE_CHECKING:
@@ -65,35 +62,12 @@ def serving(recorder: Recorder, folder: Path) -> Iterator[str]:
     subprocess.run(command, check=True, capture_output=True)
     samples.unlink()
     (folder / "prometheus.yml").write_text("global: {scrape_interval: 15s}\n")
-    port = _free_port()
-    arguments = [
-        f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={data}",
-        f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=3650d",
+    port = free_port()
+    command = [
+        server, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={data}",
+        f"--web.listen-address={LOOPBACK}:{port}", "--storage.tsdb.retention.time=3650d",
     ]  # fmt: skip
-    with (folder / "prometheus.log").open("w") as log:
-        process = subprocess.Popen([server, *arguments], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        _wait(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + READY_WITHIN
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"Prometheus ended with {process.returncode}; see prometheus.log beside its data")
-        try:
-            with urllib.request.urlopen(f"{url}/-/ready", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise RuntimeError(f"Prometheus was not ready within {READY_WITHIN:.0f} s")
+    address = f"http://{LOOPBACK}:{port}"
+    with Child(command, log=folder / "prometheus.log") as process:
+        process.wait_ready(lambda: answers(f"{address}/-/ready"), READY_WITHIN)
+        yield address
