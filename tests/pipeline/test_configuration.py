@@ -145,7 +145,7 @@ def test_agents_pass_everything_on_as_it_is() -> None:
     """
     agent = parsed("agent.yaml")
     assert "connectors" not in agent
-    assert agent["processors"].keys() == {"memory_limiter", "batch"}
+    assert agent["processors"].keys() == {"memory_limiter"}
     assert agent["service"]["pipelines"].keys() == {"metrics", "traces", "logs"}
 
 
