@@ -12,6 +12,7 @@ import sqlalchemy
 from sqlalchemy import pool
 from sqlalchemy.pool import base
 
+from poolscope.core.lease import KEY
 from poolscope.signals import names
 from tests.contract.drivers.sqlalchemy import VERSION, QueuePoolSqlite
 from tests.contract.subject import Subject
@@ -108,6 +109,45 @@ def _hookable() -> dict[tuple[str, str], Any]:
         for name, value in vars(owner).items()
         if callable(value) or isinstance(value, (classmethod, staticmethod))
     }
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same pool", "another"])
+def test_whoever_asks_between_two_hooks_takes_nobody_s_place(tmp_path: Path, *, same: bool) -> None:
+    """
+    A whole check-out that runs between the ask and the library's next step, as of a finaliser that the garbage
+    collector found, is told apart from the one that it interrupts: both are counted, on their pools, and nothing stays.
+    """
+    telemetry = Telemetry()
+    telemetry.start()
+    urls = [f"sqlite:///{tmp_path / name}" for name in ("outer.db", "inner.db")]
+    outer, other = (sqlalchemy.create_engine(url, poolclass=pool.QueuePool) for url in urls)
+    inner = outer if same else other
+    ours = vars(base._ConnectionRecord)["checkout"]
+    interrupted: list[int] = []
+
+    def interrupting(cls: Any, *args: Any) -> Any:
+        if not interrupted:
+            interrupted.append(1)
+            inner.raw_connection().close()
+        return ours.__func__(cls, *args)
+
+    type.__setattr__(base._ConnectionRecord, "checkout", classmethod(interrupting))
+    try:
+        held = outer.raw_connection()
+        used = {engine: len(engine.pool.__dict__[KEY].leases) for engine in (outer, inner)}
+        assert used == {inner: 0, outer: 1}
+        (lease,) = outer.pool.__dict__[KEY].leases
+        assert held._connection_record.__dict__[KEY] is lease
+        held.close()
+        tracked = [outer.pool.__dict__[KEY], inner.pool.__dict__[KEY]]
+        assert [len(each.leases) + len(each.asking) for each in tracked] == [0, 0]
+        assert sum(each.uses.read().count for each in set(tracked)) == 2
+    finally:
+        type.__setattr__(base._ConnectionRecord, "checkout", ours)
+        telemetry.stop()
+        telemetry.shutdown()
+        outer.dispose()
+        other.dispose()
 
 
 def test_somebody_who_wrapped_us_stays_and_nothing_counts_twice(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event, exc, pool
 
-from poolscope.adapters.common import ASK
+from poolscope.core.lease import KEY
 from poolscope.signals import names
 from tests.contract.drivers.sqlalchemy import VERSION, AsyncQueuePoolAsyncpg, QueuePoolPsycopg, QueuePoolSqlite
 from tests.contract.subject import Subject
@@ -152,16 +152,16 @@ def test_an_ask_is_known_to_connect_while_it_does(make: Callable[..., Subject], 
     Whoever waits for the database rather than for the pool can be told by it.
     """
     subject = make()
+    engine = subject.driver.engine  # type: ignore[attr-defined]
     asks: list[tuple[Lease, bool]] = []
 
     def connects(*_: Any) -> None:
-        ask = ASK.get()
-        assert ask is not None
+        (ask,) = engine.pool.__dict__[KEY].asking
         asks.append((ask, ask.connecting))
         if fails:
             raise LookupError("do_connect")
 
-    event.listen(subject.driver.engine, "do_connect", connects)  # type: ignore[attr-defined]
+    event.listen(engine, "do_connect", connects)
     if fails:
         with pytest.raises(LookupError):
             subject.acquire()

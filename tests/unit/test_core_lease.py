@@ -4,6 +4,7 @@ The way of a lease through its pool: outcomes, phases, peaks, saturation; on a c
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -581,3 +582,56 @@ def test_an_ask_knows_where_it_was_made(clock: FakeClock) -> None:
     assert len(lease.origin) == 2
     assert lease.thread == threading.get_ident()
     assert lease.task is None
+
+
+def test_the_asker_is_the_innermost_ask_of_this_thread_and_task(clock: FakeClock, pool: Pool) -> None:
+    """
+    Whoever connects for an ask is told which: not that of another thread or task, and of two the later.
+    """
+    assert pool.asker() is None
+    theirs: list[Lease | None] = []
+
+    def elsewhere() -> None:
+        theirs.extend((pool.ask(), pool.asker()))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join(10)
+    assert theirs[0] is theirs[1]
+    assert pool.asker() is None
+    first = pool.ask()
+    clock.now += 1
+    second = pool.ask()
+    assert pool.asker() is second
+    second.got()
+    assert pool.asker() is first
+
+    async def in_a_task() -> Lease | None:
+        assert pool.asker() is None
+        ask = pool.ask()
+        return ask if pool.asker() is ask else None
+
+    assert asyncio.run(in_a_task()) is not None
+    assert pool.asker() is first
+
+
+def test_an_ask_that_fails_with_us_leaves_nobody_waiting(clock: FakeClock) -> None:
+    """
+    Whatever of ours raises in an ask, the pool does not show somebody who waits for ever.
+    """
+
+    def broken() -> None:
+        raise LookupError
+
+    pool = make(clock, ambient=broken)
+    with pytest.raises(LookupError):
+        pool.ask()
+    assert pool.asking == set()
+
+
+def test_a_capture_goes_on_where_the_interpreter_itself_called(clock: FakeClock) -> None:
+    """
+    With no frame as far out as the library was called from, the ask has no origin, and is counted all the same.
+    """
+    pool = make(clock, origins=Origins())
+    assert pool.ask(None, 10_000).origin == ()

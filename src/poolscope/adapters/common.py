@@ -111,7 +111,7 @@ class Adapter:
             return None
         try:
             tracked = marks.get(KEY) or self.enter(pool)
-            return tracked.ask() if tracked is not None else None
+            return tracked.ask(None, 3) if tracked is not None else None  # past this and the hook that called
         except Exception:  # noqa: BLE001 - ours; the check-out goes on without us
             guard.caught(f"{self.name}.ask")
             return None
@@ -274,14 +274,18 @@ def lease_below(connection: Any) -> Lease | None:  # noqa: ANN401
     return None
 
 
-def connect_begins(tracked: Pool) -> tuple[Lease | None, float]:
+def connect_begins(tracked: Pool, lease: Lease | None = None) -> tuple[Lease | None, float]:
     """
     A physical connect begins.
+
+    Args:
+        tracked: The pool that it is made for.
+        lease: The ask that the running code is part of, if any; that of `ASK` when not given.
 
     Returns:
         The ask that it is made for, if the running code is part of one of this pool that still waits; and the moment.
     """
-    lease = ASK.get()
+    lease = lease or ASK.get()
     # A task that the library started in an ask for itself has that ask's context for ever.
     if lease is not None and (lease.pool is not tracked or lease.started_at is not None or lease.ended_at is not None):
         lease = None

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from poolscope.adapters.base import Capability
 from poolscope.adapters.common import (
-    ASK,
     NAMES,
     connect_begins,
     connect_ends,
@@ -40,6 +39,7 @@ from poolscope.adapters.sqlalchemy_source import (
 )
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY, Outcome
+from poolscope.core.owner import LIVES, running_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,6 +163,8 @@ class SqlAlchemyAdapter:
         pool = record._ConnectionRecord__pool
         Records.of(pool).add(record)
         self._pools.add(pool)
+        record.__dict__.setdefault(KEY, None)
+        record.__dict__.setdefault(BACKEND_KEY, None)
 
     def _know(self, engine: Any) -> None:  # noqa: ANN401
         pool = engine.pool
@@ -199,13 +201,14 @@ class SqlAlchemyAdapter:
             tracked.shared = source.shared
             calls.hook(type(pool._dialect))
             for record in () if source.shared else Records.of(pool):
-                if KEY not in record.__dict__ and record.fairy_ref is not None:
+                if record.__dict__.get(KEY) is None and record.fairy_ref is not None:
                     record.__dict__[KEY] = tracked.adopt(tracked.now())
             self._pools.add(pool)
             pool.__dict__[KEY] = tracked
             return tracked
 
-    # The hot path
+    # The hot path. Marks are read as attributes: `__dict__` would cost five times as much, here and, once an object has
+    # one, for the library too.
 
     def _make_fairy_checkout(self, original: Callable[..., Any]) -> Callable[..., Any]:
         ledger, track = cast("Ledger", self._ledger), self._track
@@ -213,23 +216,33 @@ class SqlAlchemyAdapter:
         def _checkout(cls: Any, pool: Any, threadconns: Any = None, fairy: Any = None) -> Any:  # noqa: ANN401
             if fairy is not None or (ledger.asleep and ledger.still_asleep()):
                 return original(cls, pool, threadconns, fairy)
-            tracked = pool.__dict__.get(KEY) or track(pool)
+            try:
+                tracked = pool._poolscope
+            except AttributeError:
+                tracked = track(pool)
             if tracked is None:
                 return original(cls, pool, threadconns, fairy)
             try:
-                lease = tracked.ask()
+                try:
+                    life = LIVES.life
+                except AttributeError:  # this thread's first ask
+                    life = running_thread()
+                lease = tracked.ask(life, 3)
             except Exception:  # noqa: BLE001 - ours; the check-out goes on without us
                 guard.caught("sqlalchemy.ask")
                 return original(cls, pool, threadconns, fairy)
-            outer = ASK.get()
-            ASK.set(lease)
+            # The next thing that the library does, in this thread and without giving way to another task, is to call
+            # the record's `checkout`, which takes it away; a context variable would cost three times as much. Only the
+            # garbage collector comes between, and whatever of it asks puts back what it found.
+            outer = life.ask
+            life.ask = lease
             try:
                 result = original(cls, pool, threadconns)
             except BaseException as error:
                 self._failed(lease, error)
                 raise
             finally:
-                ASK.set(outer)
+                life.ask = outer
             try:
                 lease.grant()
             except Exception:  # noqa: BLE001
@@ -240,17 +253,23 @@ class SqlAlchemyAdapter:
 
     def _make_record_checkout(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def checkout(cls: Any, pool: Any) -> Any:  # noqa: ANN401
+            try:
+                life = LIVES.life
+                lease, life.ask = life.ask, None
+            except AttributeError:  # this thread has never asked
+                lease = None
             fairy = original(cls, pool)
-            lease = ASK.get()
-            if lease is not None and lease.got_at is None and pool.__dict__.get(KEY) is lease.pool:
+            if lease is not None:
                 try:
-                    lease.got()
-                    marks = fairy._connection_record.__dict__
-                    lease.backend_process_id = marks.get(BACKEND_KEY)
-                    if lease.pool.shared:
-                        lend_shared(fairy, lease)
-                    else:
-                        marks[KEY] = lease
+                    tracked = lease.pool
+                    if pool._poolscope is tracked:
+                        lease.got()
+                        record = fairy._connection_record
+                        lease.backend_process_id = record._poolscope_backend
+                        if tracked.shared:
+                            lend_shared(fairy, lease)
+                        else:
+                            record._poolscope = lease
                 except Exception:  # noqa: BLE001
                     guard.caught("sqlalchemy.got")
             return fairy
@@ -259,8 +278,12 @@ class SqlAlchemyAdapter:
 
     def _make_checkin(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def checkin(self: Any, _fairy_was_created: bool = True) -> Any:  # noqa: ANN401 - theirs
-            lease = self.__dict__.pop(KEY, None)
+            try:
+                lease = self._poolscope
+            except AttributeError:
+                lease = None
             if lease is not None:
+                self._poolscope = None
                 try:
                     reference = self.fairy_ref
                     lease.end(abandoned=reference is not None and reference() is None)
@@ -294,7 +317,8 @@ class SqlAlchemyAdapter:
             tracked: Pool | None = self._ConnectionRecord__pool.__dict__.get(KEY)
             if tracked is None:
                 return original(self, *args, **kwargs)
-            lease, began = connect_begins(tracked)
+            # It is in the record's hands when a pre-ping failed, and among those who wait before that.
+            lease, began = connect_begins(tracked, self.__dict__.get(KEY) or tracked.asker())
             try:
                 result = original(self, *args, **kwargs)
             except BaseException as error:

@@ -77,9 +77,12 @@ def _bare_statement(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _transaction_end(original: Callable[..., Any]) -> Callable[..., Any]:
     def do_end(self: Any, dbapi_connection: Any) -> Any:  # noqa: ANN401
-        lease = _lease_of(dbapi_connection)
+        try:  # `_lease_of` spelt out
+            lease = dbapi_connection._connection_record._poolscope or dbapi_connection.__dict__.get(KEY)
+        except AttributeError:
+            lease = None
         # With no transaction open a driver sends nothing: the reset of every bare check-in would pay for the timing.
-        if lease is None or lease.running or not lease.in_transaction:
+        if lease is None or not lease.in_transaction or lease.running:
             return original(self, dbapi_connection)
         try:
             lease.call_begins()
@@ -132,7 +135,7 @@ def _end(lease: Lease, dialect: Any, context: Any) -> None:  # noqa: ANN401
 
 def _lease_of(fairy: Any) -> Lease | None:  # noqa: ANN401
     try:
-        lease: Lease | None = fairy._connection_record.__dict__.get(KEY)
+        lease: Lease | None = fairy._connection_record._poolscope  # an attribute: see the adapter's hot path
         return lease if lease is not None else fairy.__dict__.get(KEY)
     except AttributeError:
         return None

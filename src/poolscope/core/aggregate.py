@@ -127,6 +127,7 @@ class Distribution(Generic[_Trace]):
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
+        self._lowest = self.bounds[0] if self.bounds else _INFINITY
         self._free: deque[_Cell[_Trace]] = deque()
         self._totals: Totals[_Trace] = self._empty()
         self._taps: weakref.WeakSet[Tap[_Trace]] = weakref.WeakSet()  # each lives as long as its reader
@@ -150,7 +151,7 @@ class Distribution(Generic[_Trace]):
             cell = free.pop()
         except IndexError:
             cell = _Cell(len(self.bounds) + 1)
-        index = bisect_left(self.bounds, value)
+        index = bisect_left(self.bounds, value) if value > self._lowest else 0
         cell.counts[index] += 1
         cell.total += value
         if value < cell.least:
@@ -158,8 +159,10 @@ class Distribution(Generic[_Trace]):
         if value > cell.most:
             cell.most = value
         cell.first += first
-        cell.second += second
-        cell.third += third
+        if second:
+            cell.second += second
+        if third:
+            cell.third += third
         if trace is not None:
             cell.exemplars[index] = (value, trace)
         free.append(cell)

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.origin import stack_of
-from poolscope.core.owner import LIVES, running_task, running_thread
+from poolscope.core.owner import running_task, running_thread
 from poolscope.core.statement import is_query
 from poolscope.core.unit_of_work import EXPECTED_REPETITION
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from poolscope.core.origin import RawStack, Trail
+    from poolscope.core.owner import LifeReference, TaskReference
     from poolscope.core.pool import Pool
     from poolscope.core.repetition import Repetition
     from poolscope.core.unit_of_work import Share, UnitOfWork
@@ -40,18 +41,25 @@ KEY: Final = "_poolscope"
 
 USE_PHASES: Final = ("query", "idle_in_transaction", "idle")
 
+#: Before any moment of a clock.
+NEVER: Final = -1.0
+
 
 class Lease:
     """
     One ask for a connection and, once it was granted, the lease.
 
     Class attributes are the values an ask starts with; most asks never change most of them, and that is what keeps
-    making one cheap. All moments and durations are seconds of the pool's clock.
-
-    Args:
-        pool: The pool that was asked.
-        asked_at: When.
+    making one cheap. `Pool.ask` makes it and sets what the usual way reads: until Python 3.12, reading a class
+    attribute through an instance costs twice what setting and reading one of its own does. All moments and durations
+    are seconds of the pool's clock.
     """
+
+    pool: Pool
+    asked_at: float
+    #: Dead when the thread is over; its identifier may be another's by then.
+    thread_life: LifeReference
+    task: TaskReference | None = None
 
     outcome: Outcome | None = None
     error_type: str | None = None
@@ -74,7 +82,7 @@ class Lease:
     running = False
     in_transaction = False
     queries = 0
-    _mark = 0.0
+    _mark = NEVER
     trail: Trail = ()
     trace: Any = None
     silent = False
@@ -92,18 +100,6 @@ class Lease:
     span_told = False
     over_since = 0.0
 
-    def __init__(self, pool: Pool, asked_at: float) -> None:
-        self.pool = pool
-        self.asked_at = asked_at
-        try:
-            life = LIVES.life
-        except AttributeError:  # this thread's first lease
-            life = running_thread()
-        self.thread = life.ident
-        #: Dead when the thread is over; its identifier may be another's by then.
-        self.thread_life = life.reference
-        self.task = running_task()
-
     # The way of a lease
 
     def got(self) -> float:
@@ -115,7 +111,8 @@ class Lease:
         """
         pool = self.pool
         self.got_at = now = pool.now()
-        self._connect_time_before_got = self.connect_time
+        if self._split:
+            self._connect_time_before_got = self.connect_time
         pool.asking.discard(self)
         leases = pool.leases
         leases.add(self)
@@ -140,11 +137,13 @@ class Lease:
             got = self.got()
         self.started_at = now = pool.now()
         wait = now - self.asked_at
-        if self.share is not None:
-            self.share.wait_time.add(wait)
+        share = self.share
+        if share is not None:
+            share.wait_time.add(wait)
         if self.silent:
             return
-        traced = (self.trace, now) if self.trace is not None else None
+        trace = self.trace
+        traced = (trace, now) if trace is not None else None
         if self._split:
             pool.waits.record(wait, traced, *self._wait_parts(now))
         else:
@@ -204,15 +203,19 @@ class Lease:
             share.hold_time.add(now - started)
         if abandoned:
             self.abandoned = True
-        if self.adopted or self.silent:
+        if self.silent:
             return
-        if self.running or self.in_transaction:
-            self._close_phase(now)
         hold = now - started
-        query, in_transaction = self.query_time, self.idle_in_transaction_time
-        traced = (self.trace, now) if self.trace is not None else None
-        idle = hold - query - in_transaction
-        pool.uses.record(hold, traced, query, in_transaction, idle if idle > 0.0 else 0.0)
+        trace = self.trace
+        traced = (trace, now) if trace is not None else None
+        if self._mark >= 0.0:
+            if self.running or self.in_transaction:
+                self._close_phase(now)
+            query, in_transaction = self.query_time, self.idle_in_transaction_time
+            idle = hold - query - in_transaction
+            pool.uses.record(hold, traced, query, in_transaction, idle if idle > 0.0 else 0.0)
+        else:  # nothing was sent
+            pool.uses.record(hold, traced, 0.0, 0.0, hold)
         if abandoned or hold >= pool.long_hold or self.leak is not None:
             pool.observer.returned(self)
         if traced is not None:
@@ -323,6 +326,13 @@ class Lease:
     # What is known of it
 
     @property
+    def thread(self) -> int:
+        """
+        The identifier of the thread that asked.
+        """
+        return self.thread_life.ident
+
+    @property
     def origin(self) -> RawStack:
         """
         Where the application asked, from the line nearest to the pool outwards.
@@ -343,7 +353,7 @@ class Lease:
         """
         When the last call to the server began or ended; the start of the lease when there was none.
         """
-        return self._mark or self.started_at or self.asked_at
+        return self._mark if self._mark >= 0.0 else self.started_at or self.asked_at
 
     def wait_phases(self) -> dict[str, float]:
         """
@@ -394,3 +404,30 @@ class Lease:
             self.running = False
         elif self.in_transaction:
             self.idle_in_transaction_time += now - self._mark
+
+
+class Adopted(Lease):
+    """
+    A connection that was out before poolscope came. It counts as in use; how long it was held is not known.
+
+    Args:
+        pool: The pool.
+        now: Seconds of the pool's clock.
+    """
+
+    adopted = True
+
+    def __init__(self, pool: Pool, now: float) -> None:
+        self.pool = pool
+        self.asked_at = now
+        self.thread_life = running_thread().reference
+        self.task = running_task()
+        self.got()
+        self.started_at = now
+
+    def end(self, *, abandoned: bool = False) -> None:
+        """
+        See `Lease.end`.
+        """
+        self.silent = True
+        super().end(abandoned=abandoned)

@@ -30,6 +30,7 @@ Trail = tuple[Any, ...]
 
 # Frames walked in search of the first application frame before it is given up.
 _SEARCH: Final = 80
+_STEPS: Final = (None,) * _SEARCH
 # The depth that is the default of the settings, for which `capture` has a way of its own.
 _USUAL_DEPTH: Final = 5
 _TYPED: Final = ("<stdin>", "<console>")
@@ -93,7 +94,7 @@ class Origins:
         self._library = _library_folders()
         self._judged: dict[str, int] = {}
 
-    def capture(self, frame: FrameType | None) -> Trail:
+    def capture(self, frame: FrameType | None) -> Trail:  # noqa: C901, PLR0911 - the hot path
         """
         Keep the stack from the first application frame outwards.
 
@@ -107,7 +108,7 @@ class Origins:
         judged = self._judged
         here = frame
         kind = LIBRARY
-        for _ in range(_SEARCH):  # `nearest` spelt out: its call and its care for greenlets cost a fifth
+        for _ in _STEPS:  # `nearest` spelt out: its call and its care for greenlets cost a fifth
             if here is None:
                 break
             file = here.f_code.co_filename
@@ -124,12 +125,22 @@ class Origins:
                 return ASKED_FROM.get() or trail(_outside(frame), self._depth)
         if here is None or self._depth != _USUAL_DEPTH:
             return trail(here, self._depth)
-        second = here.f_back  # `trail` spelt out, which halves the cost
-        third = second and second.f_back
-        fourth = third and third.f_back
-        fifth = fourth and fourth.f_back
-        if not (second and third and fourth and fifth):
-            return trail(here, self._depth)
+        # `trail` spelt out, which halves the cost.
+        second = here.f_back
+        if second is None:
+            return (here.f_code, here.f_lasti)
+        third = second.f_back
+        if third is None:
+            return (here.f_code, here.f_lasti, second.f_code, second.f_lasti)
+        fourth = third.f_back
+        if fourth is None:
+            return (here.f_code, here.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti)
+        fifth = fourth.f_back
+        if fifth is None:
+            return (
+                here.f_code, here.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
+                fourth.f_code, fourth.f_lasti,
+            )  # fmt: skip
         return (
             here.f_code, here.f_lasti, second.f_code, second.f_lasti, third.f_code, third.f_lasti,
             fourth.f_code, fourth.f_lasti, fifth.f_code, fifth.f_lasti,

@@ -15,6 +15,7 @@ from poolscope.core.origin import keep
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
+    from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
 
 TaskReference = weakref.ref[Any]
@@ -36,10 +37,19 @@ def running_task() -> TaskReference | None:
     if events is None:
         return None
     loop = events._get_running_loop()  # noqa: SLF001 - documented, and the only one that does not raise
-    if loop is None:
+    if loop is None:  # `Pool.ask` has asked so far already
         return None
     task = sys.modules["asyncio.tasks"].current_task(loop)
     return weakref.ref(task) if task is not None else None
+
+
+class LifeReference(weakref.ref["Life"]):
+    """
+    A weak reference to a thread's sign of life that knows the thread's identifier, also when the thread is over.
+    """
+
+    __slots__ = ("ident",)
+    ident: int
 
 
 class Life:
@@ -49,11 +59,13 @@ class Life:
     A thread's identifier is given to another thread as soon as it is over; a weak reference to this is not.
     """
 
-    __slots__ = ("__weakref__", "ident", "reference")
+    __slots__ = ("__weakref__", "ask", "reference")
 
     def __init__(self) -> None:
-        self.ident = get_ident()
-        self.reference = weakref.ref(self)
+        self.reference = LifeReference(self)
+        self.reference.ident = get_ident()
+        #: What the thread has asked for and not yet told the library; for the adapter that put it there.
+        self.ask: Lease | None = None
 
 
 class _Lives(local):

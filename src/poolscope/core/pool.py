@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poolscope.core import clock
 from poolscope.core.aggregate import Distribution, Peak, Sum, Tally
-from poolscope.core.lease import Lease, Outcome
+from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.observer import NullObserver
-from poolscope.core.owner import stack_of_thread
+from poolscope.core.owner import LIVES, running_task, running_thread, stack_of_thread
 from poolscope.core.unit_of_work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from poolscope.core.aggregate import Trace
     from poolscope.core.observer import PoolObserver
     from poolscope.core.origin import Origins, RawStack
+    from poolscope.core.owner import Life
     from poolscope.core.unit_of_work import Share
 
 #: What `ambient` returns where the application asked not to be instrumented.
@@ -37,6 +38,9 @@ UNRECORDED: Final = object()
 
 #: How a leak was known: collected without return; its request, task or thread is over; out for too long.
 LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
+
+_modules: Final = sys.modules
+_frame: Final = sys._getframe  # noqa: SLF001 - the documented way to a caller's frame
 
 # Frames of a thread looked at for the code that checked out.
 _SEARCH: Final = 80
@@ -168,14 +172,32 @@ class Pool:
 
     # The hot path
 
-    def ask(self) -> Lease:
+    def ask(self, life: Life | None = None, outwards: int = 2) -> Lease:  # noqa: C901, PLR0912 - the hot path
         """
         Somebody asks for a connection; the wait begins.
+
+        Args:
+            life: The sign of life of this thread, if the caller has it at hand.
+            outwards: How many frames lie between this one and the first that may be the application's.
 
         Returns:
             The ask, on which `got`, `grant`, `fail` and `end` are to be called.
         """
-        lease = Lease(self, self.now())
+        if life is None:
+            try:
+                life = LIVES.life
+            except AttributeError:  # this thread's first ask
+                life = running_thread()
+        lease = Lease()
+        lease.pool = self
+        lease.thread_life = life.reference
+        lease.share = lease.trace = lease.leak = None
+        lease.silent = lease._split = False  # noqa: SLF001 - made here
+        lease.starved_by = ()
+        lease.asked_at = self.now()
+        events = _modules.get("asyncio.events")
+        if events is not None and events._get_running_loop() is not None:  # noqa: SLF001 - see `running_task`
+            lease.task = running_task()
         ambient = self._ambient
         if ambient is not None:
             span = ambient()
@@ -186,6 +208,12 @@ class Pool:
                     lease.silent = True
                 else:
                     lease.trace = span
+        if self._capture is not None and not lease.silent:
+            try:
+                frame = _frame(outwards)
+            except ValueError:  # the interpreter itself called the library
+                frame = None
+            lease.trail = self._capture(frame)
         unit = CURRENT_UNIT.get()
         if unit is not None and not unit.ended:
             lease.unit = unit
@@ -197,17 +225,22 @@ class Pool:
         excuse = EXPECTED_LONG_HOLD.get()
         if excuse is not None:
             lease.excuse = excuse
-        asking = self.asking
-        asking.add(lease)
-        lease.pending_at_ask = len(asking)
-        leases = self.leases
         limit = self.limit
-        if limit is not None and len(leases) >= limit:
-            lease.starved_by = leases.copy()
+        if limit is not None and len(self.leases) >= limit:
+            lease.starved_by = self.leases.copy()
             lease.used_at_ask = len(lease.starved_by)
-        if self._capture is not None and not lease.silent:
-            lease.trail = self._capture(sys._getframe(2))  # noqa: SLF001 - the documented way to a caller's frame
+        asking = self.asking
+        asking.add(lease)  # last: whatever fails above leaves nobody who waits for ever
+        lease.pending_at_ask = len(asking)
         return lease
+
+    def asker(self) -> Lease | None:
+        """
+        The ask of this pool that the running thread and task waits in; the innermost, if it waits in several. Cold.
+        """
+        life, task = running_thread().reference, running_task()
+        mine = [lease for lease in self.asking.copy() if lease.thread_life is life and lease.task is task]
+        return max(mine, key=lambda lease: lease.asked_at, default=None)
 
     def filled(self, now: float) -> None:
         """
@@ -300,11 +333,7 @@ class Pool:
         """
         Enter a connection that was out before poolscope came. It counts as in use; how long it was held is not known.
         """
-        lease = Lease(self, now)
-        lease.adopted = True
-        lease.got()
-        lease.started_at = now
-        return lease
+        return Adopted(self, now)
 
     def created(self, seconds: float, lease: Lease | None = None) -> None:
         """

@@ -4,12 +4,16 @@ What surrounds the running code: a recorded span, or the wish not to be instrume
 
 from __future__ import annotations
 
-from typing import Any, Final
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from poolscope.core.pool import SUPPRESSED, UNRECORDED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 try:  # these constants moved between releases of the API; their values are what others look up
     from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as _SUPPRESS
@@ -22,6 +26,20 @@ except ImportError:  # pragma: no cover - a newer API
 _OLD_SUPPRESS: Final = "suppress_instrumentation"
 
 
+def _current_context() -> Callable[[], Any]:
+    # The API's `get_current` is two calls around the lookup of a context variable, which is all that is wanted; unless
+    # the application has another runtime context (`OTEL_PYTHON_CONTEXT`).
+    runtime = getattr(otel_context, "_RUNTIME_CONTEXT", None)
+    variable = getattr(runtime, "_current_context", None)
+    if type(runtime).__name__ == "ContextVarsRuntimeContext" and isinstance(variable, ContextVar):
+        get: Callable[[], Any] = variable.get
+        return get
+    return otel_context.get_current
+
+
+_current: Final = _current_context()
+
+
 def ambient() -> Any:  # noqa: ANN401 - core does not know spans
     """
     Look at the context, once for all questions: this runs at each ask.
@@ -31,7 +49,7 @@ def ambient() -> Any:  # noqa: ANN401 - core does not know spans
         the application asked not to be instrumented (`opentelemetry.instrumentation.utils.suppress_instrumentation`);
         None when there is nothing.
     """
-    context = otel_context.get_current()
+    context = _current()
     if not context:
         return None
     if context.get(_SUPPRESS) or context.get(_OLD_SUPPRESS):

@@ -155,7 +155,8 @@ def test_a_thread_that_is_over_has_leaked(scene: Scene) -> None:
     thread.start()
     thread.join(10)
     lease = held[0]
-    lease.thread = threading.get_ident()  # the number of a thread that lives is what the system may give out again
+    # The number of a thread that lives: the system may give it out again.
+    lease.thread_life.ident = threading.get_ident()
     here = scene.checkout("main")
     scene.pass_time(5)
     assert scene.found() == []
