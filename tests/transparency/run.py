@@ -30,7 +30,7 @@ from tests.transparency.outcomes import ERROR, FAILED, PASSED, SKIPPED, XFAILED,
 from tests.transparency.runs import Runner
 from tests.transparency.server import server
 from tests.transparency.suites import POSTGRESQL, SUITES
-from tests.transparency.verdicts import judge_all
+from tests.transparency.verdicts import AT_A_TIME, judge_all
 
 if TYPE_CHECKING:
     from tests.transparency.suites import Suite
@@ -67,7 +67,7 @@ def main() -> int:
 
 def _judge(suites: list[Suite]) -> list[Verdict]:
     errors = Console(stderr=True, highlight=False)
-    errors.print(f"{len(suites)} suites, each without and with the hooks, two processes at a time")
+    errors.print(f"{len(suites)} suites, each without and with the hooks, {AT_A_TIME} processes at a time")
 
     def done(verdict: Verdict) -> None:
         seconds = verdict.without.seconds + verdict.with_hooks.seconds

@@ -121,10 +121,7 @@ def _sqlalchemy(
 
 
 SUITES: tuple[Suite, ...] = (
-    *_sqlalchemy(SQLALCHEMY_2_1, NEW, ("psycopg", "asyncpg"), (750, 800), quick=True),
-    *_sqlalchemy(SQLALCHEMY_2_0, NEW, ("psycopg", "asyncpg"), (650, 700), quick=True),
-    *_sqlalchemy(SQLALCHEMY_1_4, (*OLD, "pytest==7.4.4"), ("psycopg2", "asyncpg"), (800, 950), quick=True),
-    *_sqlalchemy(SQLALCHEMY_1_4_OLDEST, (*OLD, "pytest==6.2.5"), ("psycopg2", "asyncpg"), (750, 900), quick=False),
+    # First: what it has to repeat runs beside the others.
     Suite(
         source=ASYNCPG,
         database=POSTGRESQL,
@@ -135,4 +132,8 @@ SUITES: tuple[Suite, ...] = (
         least=55,
         quick=True,
     ),
+    *_sqlalchemy(SQLALCHEMY_2_1, NEW, ("psycopg", "asyncpg"), (750, 800), quick=True),
+    *_sqlalchemy(SQLALCHEMY_2_0, NEW, ("psycopg", "asyncpg"), (650, 700), quick=True),
+    *_sqlalchemy(SQLALCHEMY_1_4, (*OLD, "pytest==7.4.4"), ("psycopg2", "asyncpg"), (800, 950), quick=True),
+    *_sqlalchemy(SQLALCHEMY_1_4_OLDEST, (*OLD, "pytest==6.2.5"), ("psycopg2", "asyncpg"), (750, 900), quick=False),
 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.transparency.runs import Runner
     from tests.transparency.suites import Suite
 
-AT_A_TIME = 2
+AT_A_TIME = 3
 REPETITIONS = 3
 NOTHING = Run({}, "", 0.0, {})
 
@@ -73,7 +73,7 @@ class Verdict(NamedTuple):
 
 def judge_all(runner: Runner, suites: Sequence[Suite], done: Callable[[Verdict], None]) -> list[Verdict]:
     """
-    Run suites with and without the hooks, two processes at a time.
+    Run suites with and without the hooks, three processes at a time: they wait more than they work.
 
     Args:
         runner: Runs them.
