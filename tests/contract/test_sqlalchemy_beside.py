@@ -12,6 +12,7 @@ import sqlalchemy
 from sqlalchemy import pool
 from sqlalchemy.pool import base
 
+from poolscope.core.guard import guard
 from poolscope.core.lease import KEY
 from poolscope.signals import names
 from tests.contract.drivers.sqlalchemy import VERSION, QueuePoolSqlite
@@ -148,6 +149,32 @@ def test_whoever_asks_between_two_hooks_takes_nobody_s_place(tmp_path: Path, *, 
         telemetry.shutdown()
         outer.dispose()
         other.dispose()
+
+
+@pytest.mark.parametrize("moment", ["do_connect", "checkout"])
+def test_leaving_in_the_middle_of_a_check_out_is_no_error(tmp_path: Path, moment: str) -> None:
+    """
+    An ask that is under way when `uninstrument()` comes goes on as if there had never been anything.
+    """
+    telemetry = Telemetry()
+    telemetry.start()
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'leaving.db'}", poolclass=pool.QueuePool)
+    left: list[int] = []
+
+    def leave(*_: Any) -> None:
+        if not left:
+            left.append(1)
+            telemetry.stop()
+
+    sqlalchemy.event.listen(engine, moment, leave)
+    before = guard.counts()
+    with engine.connect() as connection:
+        assert connection.execute(sqlalchemy.text("select 1")).scalar() == 1
+    assert left == [1]
+    assert guard.counts() == before
+    assert not [key for key in engine.pool.__dict__ if key.startswith("_poolscope")]
+    engine.dispose()
+    telemetry.shutdown()
 
 
 def test_somebody_who_wrapped_us_stays_and_nothing_counts_twice(tmp_path: Path) -> None:

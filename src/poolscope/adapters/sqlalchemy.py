@@ -261,8 +261,12 @@ class SqlAlchemyAdapter:
             fairy = original(cls, pool)
             if lease is not None:
                 try:
+                    known = pool._poolscope
+                except AttributeError:  # uninstrumented meanwhile
+                    return fairy
+                try:
                     tracked = lease.pool
-                    if pool._poolscope is tracked:
+                    if known is tracked:
                         lease.got()
                         record = fairy._connection_record
                         lease.backend_process_id = record._poolscope_backend
