@@ -51,8 +51,8 @@ class Lease:
 
     Class attributes are the values an ask starts with; most asks never change most of them, and that is what keeps
     making one cheap. `Pool.ask` makes it and sets what the usual way reads: until Python 3.12, reading a class
-    attribute through an instance costs twice what setting and reading one of its own does. All moments and durations
-    are seconds of the pool's clock.
+    attribute through an instance costs more than setting and reading one of its own. All moments and durations are
+    seconds of the pool's clock.
     """
 
     pool: Pool

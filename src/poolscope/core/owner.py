@@ -37,8 +37,19 @@ def running_task() -> TaskReference | None:
     if events is None:
         return None
     loop = events._get_running_loop()  # noqa: SLF001 - documented, and the only one that does not raise
-    if loop is None:  # `Pool.ask` has asked so far already
-        return None
+    return task_in(loop) if loop is not None else None
+
+
+def task_in(loop: Any) -> TaskReference | None:  # noqa: ANN401 - asyncio is not imported for its types either
+    """
+    The task that an event loop runs now, held weakly.
+
+    Args:
+        loop: The event loop that runs in this thread.
+
+    Returns:
+        Its reference, the same object for the same task; None when the loop runs something else.
+    """
     task = sys.modules["asyncio.tasks"].current_task(loop)
     return weakref.ref(task) if task is not None else None
 
@@ -64,7 +75,7 @@ class Life:
     def __init__(self) -> None:
         self.reference = LifeReference(self)
         self.reference.ident = get_ident()
-        #: What the thread has asked for and not yet told the library; for the adapter that put it there.
+        #: The ask that one hook of an adapter hands to the next, where nothing of this thread can come between.
         self.ask: Lease | None = None
 
 

@@ -13,7 +13,7 @@ from poolscope.core import clock
 from poolscope.core.aggregate import Distribution, Peak, Sum, Tally
 from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.observer import NullObserver
-from poolscope.core.owner import LIVES, running_task, running_thread, stack_of_thread
+from poolscope.core.owner import LIVES, running_task, running_thread, stack_of_thread, task_in
 from poolscope.core.unit_of_work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
@@ -172,13 +172,13 @@ class Pool:
 
     # The hot path
 
-    def ask(self, life: Life | None = None, outwards: int = 2) -> Lease:  # noqa: C901, PLR0912 - the hot path
+    def ask(self, life: Life | None = None, outwards: int = 2) -> Lease:  # noqa: C901, PLR0912, PLR0915 - hot
         """
         Somebody asks for a connection; the wait begins.
 
         Args:
             life: The sign of life of this thread, if the caller has it at hand.
-            outwards: How many frames lie between this one and the first that may be the application's.
+            outwards: How many frames out from this one the first stands that may be the application's.
 
         Returns:
             The ask, on which `got`, `grant`, `fail` and `end` are to be called.
@@ -196,8 +196,10 @@ class Pool:
         lease.starved_by = ()
         lease.asked_at = self.now()
         events = _modules.get("asyncio.events")
-        if events is not None and events._get_running_loop() is not None:  # noqa: SLF001 - see `running_task`
-            lease.task = running_task()
+        if events is not None:  # `running_task` spelt out: most asks are outside of a loop
+            loop = events._get_running_loop()  # noqa: SLF001
+            if loop is not None:
+                lease.task = task_in(loop)
         ambient = self._ambient
         if ambient is not None:
             span = ambient()
