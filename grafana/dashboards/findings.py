@@ -247,9 +247,9 @@ def _trust() -> Panels:
         Face(
             "On the way out of the Collector",
             good="0.",
-            bad="grows: a store is away. Nothing is lost while there is room.",
+            bad="grows: a store is away. Nothing is lost while there is room. In spans, points, log records.",
             unit="short",
-            limits=(1000, 5000),
+            limits=(100_000, 1_000_000),
             onward=TO_SERVER,
         ),
         [Ask(f"{queued} or {sending}", "{{exporter}}")],
