@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 POLL_INTERVAL = 0.02
+_GIVEN_PORTS: set[int] = set()
 T = TypeVar("T")
 
 # Reads until the pipe from us closes, which it does however we end, then ends the child's process group and tidies up.
@@ -239,12 +240,16 @@ def wait_until(predicate: Callable[[], T], within: float, what: str = "the condi
 
 def free_port() -> int:
     """
-    A TCP port of the loopback address that nobody listens on now.
+    A TCP port of the loopback address that nobody listens on now, and that no earlier call of this process returned: of
+    the program that it was for, it is the port before it starts, and while it is away.
     """
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            port: int = probe.getsockname()[1]
+        if port not in _GIVEN_PORTS:
+            _GIVEN_PORTS.add(port)
+            return port
 
 
 def listens(port: int) -> bool:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # The objective that the waits are held against: this share of check-outs within this time, over 30 days.
 OBJECTIVE: Final = 0.99
-WAIT_LIMIT: Final = 0.1  # seconds; a boundary of the histogram
 # How many times as fast as allowed the budget may burn: 2 % of it in an hour, 5 % in six. Source: The Site Reliability
 # Workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts".
 FAST_BURN: Final = 14.4
@@ -87,17 +86,17 @@ def burning(pace: Pace) -> tuple[Alert, Alert]:
 
 def _burn(pace: Pace, name: str, factor: float, *, windows: tuple[str, str], held: str, urgency: Urgency) -> Alert:
     limit = f"{factor * (1 - OBJECTIVE):.3g}"
-    long, short = (share_too_slow(names.WAIT_TIME, WAIT_LIMIT, BY_POOL, window, pace) for window in windows)
-    number = f"{too_slow(names.WAIT_TIME, WAIT_LIMIT, BY_POOL, windows[0], pace)} * {pace.seconds(windows[0]):g}"
+    long, short = (share_too_slow(names.WAIT_TIME, pace.wait_limit, BY_POOL, window, pace) for window in windows)
+    number = f"{too_slow(names.WAIT_TIME, pace.wait_limit, BY_POOL, windows[0], pace)} * {pace.seconds(windows[0]):g}"
     return Alert(
         name=name,
         expression=f"{long} > {limit}\nand\n{short} > {limit}\nand\n{number} >= {FEWEST_SLOW}",
         held=pace(held),
         urgency=urgency,
         finding=finding.POOL_EXHAUSTED,
-        summary=f"<value> of the check-outs from the {WHERE} fail or wait longer than {WAIT_LIMIT:g} s",
-        description=f"The objective is {OBJECTIVE:.0%} within {WAIT_LIMIT:g} s; at this rate its budget is gone within "
-        f"{30 / factor:.0f} days. The dashboard shows who waits and who holds.",
+        summary=f"<value> of the check-outs from the {WHERE} fail or wait longer than {pace.wait_limit:g} s",
+        description=f"The objective is {OBJECTIVE:.0%} within {pace.wait_limit:g} s; at this rate its budget is gone "
+        f"within {30 / factor:.0f} days. The dashboard shows who waits and who holds.",
         shown=Shown.SHARE,
         dashboard=links.POOL,
         variables=POOL_VARIABLES,

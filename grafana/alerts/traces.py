@@ -5,20 +5,16 @@ Alerts on traces: on metrics that the Collector makes from every span before sam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from grafana import collector, links, prometheus
 from grafana.alerts.expressions import BY_POOL, POOL_VARIABLES, SERVICE_VARIABLES, events, label, rate
-from grafana.alerts.model import Alert, Group, Shown, Urgency
+from grafana.alerts.model import Alert, Group, Pace, Shown, Urgency
 from grafana.alerts.pools import WHERE
 from grafana.collector import SERVICE
 from poolscope.core import finding
 from poolscope.signals import names
 
-if TYPE_CHECKING:
-    from grafana.alerts.model import Pace
-
-SLOW_CHECKOUT: Final = 1.0  # seconds
 CHECKOUT: Final = f'span_name=~"{names.CHECKOUT_SPAN.prefix} .*"'
 
 
@@ -57,7 +53,7 @@ def slow_checkouts(pace: Pace) -> Alert:
     buckets = rate(f"{prometheus.bucket(collector.SPAN_DURATION)}{{{CHECKOUT}}}", f"{BY_POOL}, le", "5m", pace)
     return Alert(
         name="CheckoutSpansSlow",
-        expression=f"histogram_quantile(0.95, {buckets}) > {SLOW_CHECKOUT:g}",
+        expression=f"histogram_quantile(0.95, {buckets}) > {pace.slow_checkout:g}",
         held=pace("5m"),
         urgency=Urgency.TICKET,
         finding=finding.POOL_EXHAUSTED,
@@ -116,7 +112,8 @@ TRACE_QUERIES: Final = (
     ),
     TraceQuery(
         "TraceQLLongWaits",
-        f"{{ span.{names.UNIT_OF_WORK_WAIT_TIME} > {SLOW_CHECKOUT:g} }} | count_over_time() by (resource.service.name)",
+        f"{{ span.{names.UNIT_OF_WORK_WAIT_TIME} > {Pace().slow_checkout:g} }}"
+        " | count_over_time() by (resource.service.name)",
         finding.POOL_TOO_SMALL,
         "Requests waited longer than a second for connections",
     ),

@@ -6,7 +6,7 @@ It lets a test say "this pool now has 3 timeouts" without an application that br
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter
     from opentelemetry.trace import Span
 
+E = TypeVar("E", OTLPMetricExporter, OTLPSpanExporter, OTLPLogExporter)
 LEAK_KINDS = ("abandoned", "owner_finished", "overdue")
 USE_PHASES = ("query", "idle_in_transaction", "idle")
+EXPORT_SECONDS = 5  # how long an exporter tries
 QUIET = 3_600_000.0  # milliseconds: export only when told to
 
 
@@ -73,19 +75,22 @@ class Process:
             names.SERVER_ADDRESS: server[0],
             names.SERVER_PORT: server[1],
         }
-        reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=2), interval)
+        self._undelivered = 0
+        metrics = self._watched(OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=EXPORT_SECONDS))
+        reader = PeriodicExportingMetricReader(metrics, interval)
         self._metrics = MeterProvider([reader], resource=resource)
         self._traces = TracerProvider(resource=resource)
         self._traces.add_span_processor(
             BatchSpanProcessor(
-                OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=2),
+                self._watched(OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=EXPORT_SECONDS)),
                 max_queue_size=100_000,
                 max_export_batch_size=2_000,
                 schedule_delay_millis=200,
             )
         )
         self._logs = LoggerProvider(resource=resource)
-        self._logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(f"{endpoint}/v1/logs", timeout=2)))
+        logs = self._watched(OTLPLogExporter(f"{endpoint}/v1/logs", timeout=EXPORT_SECONDS))
+        self._logs.add_log_record_processor(BatchLogRecordProcessor(logs))
         self._poolscope = self._traces.get_tracer(names.SCOPE)
         self._framework = self._traces.get_tracer("framework")
         self._values: dict[str, dict[tuple[tuple[str, Any], ...], float]] = {}
@@ -94,6 +99,20 @@ class Process:
         for metric in names.METRICS:
             self._register(meter, metric)
         self._start(limit)
+
+    def _watched(self, exporter: E) -> E:
+        """
+        An exporter whose failures are counted: the SDK's `force_flush` is true whatever became of the export.
+        """
+        export: Any = exporter.export
+
+        def watched(*arguments: Any, **more: Any) -> Any:
+            result = export(*arguments, **more)
+            self._undelivered += result.name != "SUCCESS"
+            return result
+
+        exporter.export = watched  # type: ignore[method-assign]
+        return exporter
 
     def _register(self, meter: Meter, metric: names.Metric) -> None:
         if metric.kind is Kind.HISTOGRAM:
@@ -217,9 +236,11 @@ class Process:
         Export everything now.
 
         Returns:
-            Whether all of it arrived.
+            Whether all of it arrived, and nothing failed to meanwhile.
         """
-        return all([self._traces.force_flush(), self._metrics.force_flush(), self._logs.force_flush()])
+        before = self._undelivered
+        over = all([self._traces.force_flush(), self._metrics.force_flush(), self._logs.force_flush()])
+        return over and self._undelivered == before
 
     def close(self) -> None:
         """

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from examples.lab.postgres import Postgres
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline-alerts")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline-load")]
 
 PACE = Pace(60)
 STEP = 0.2  # seconds between two things that happen in a service
@@ -107,7 +107,7 @@ def dawdling(process: Process) -> None:
     Transactions held open over other work.
     """
     healthy(process)
-    process.add(names.USE_PHASE_TIME, STEP * 5, {names.USE_PHASE: "idle_in_transaction"})
+    process.add(names.USE_PHASE_TIME, STEP * 9, {names.USE_PHASE: "idle_in_transaction"})
 
 
 def drifting(process: Process) -> None:
@@ -174,7 +174,7 @@ def told(
             "POOLSCOPE_PG_PASSWORD": server.password,
             "POOLSCOPE_PG_INTERVAL": "1s",
             "POOLSCOPE_FLUSH_INTERVAL": "1s",
-            "POOLSCOPE_SERIES_EXPIRE": "3s",
+            "POOLSCOPE_SERIES_EXPIRE": "10s",
             "POOLSCOPE_DECISION_WAIT": "1s",
             "POOLSCOPE_TRACES_ENDPOINT": sink.address("otlp_grpc"),
         }

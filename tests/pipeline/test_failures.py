@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(300)
 
 QUEUED = "otelcol_exporter_queue_size"  # in spans, points, log records
 SPANS_PER_TRACE = 2
-NOTICED = 1.0  # seconds; an application that waited for an exporter would wait for its timeout of 2 s
+NOTICED = 4.0  # seconds; an application that waited for an exporter would wait for its timeout of 5 s
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_counters_go_on_after_a_restart_of_the_collector(
         traces_with_findings(process, 100)
         otel.start()
         wait_until(lambda: prom.query("up == 1") and prom.query(counter), 60, "the counter after the restart")
-        assert [sample.value for sample in prom.query(counter)] == [7]
+        wait_until(lambda: [sample.value for sample in prom.query(counter)] == [7], 60, "its value")
         assert [sample.value for sample in prom.query(f"resets({counter}[5m])")] == [0]
         increase = f"increase({counter}[30s])"
         wait_until(lambda: prom.query(increase), 60, "two samples within its window")
@@ -144,7 +144,7 @@ def test_remote_write_brings_what_happened_while_prometheus_was_away(
         process.set(names.USED_PEAK, 1)
         assert process.flush()
         wait_until(lambda: [s for s in prom.query(gauge) if s.value == 1], 60, "the first sample")
-        wrote = "otelcol_exporter_prometheusremotewrite_wal_writes"
+        wrote = r"otelcol_exporter_prometheusremotewrite_wal_write_latency(?:_milliseconds)?_count"
         before = figure(gateway, wrote)
         prom.stop()
         process.set(names.USED_PEAK, 9)
@@ -182,7 +182,7 @@ def test_a_full_queue_refuses_and_says_so_and_keeps_what_it_took(
         # The sender tries again what was refused: what it tries with is over once a later flush has gone through.
         wait_until(lambda: figure(agent, QUEUED) == 0, 60, "the queue to empty")
         sent |= traces_with_findings(process, 20)
-        assert process.flush()
+        wait_until(process.flush, 60, "the sender's tries to be over")
         accepted = figure(agent, "otelcol_receiver_accepted_spans")
         wait_until(lambda: sum(map(len, gateway.traces().values())) >= accepted, 60, "all that was accepted")
         assert sum(map(len, gateway.traces().values())) == accepted
@@ -235,11 +235,13 @@ def test_many_processes_of_one_service_are_all_counted(
         wait_until(
             lambda: figure(otel, "otelcol_receiver_accepted_spans") == SPANS_PER_TRACE * 4 * 20 * 10, 60, "all spans"
         )
-        dropped = [line for line in otel.page("self").splitlines() if "deltatocumulative_datapoints{error" in line]
-        assert dropped == []
+        points = "otelcol_deltatocumulative_datapoints"
+        wait_until(lambda: figure(otel, points) > 0, 60, "the count's points")
         if config == "collector.yaml":
             counted = re.compile(rf"^{family(made.TRACE_FINDINGS)}{{.*}} (\S+)", re.MULTILINE)
             wait_until(lambda: sum(map(float, counted.findall(otel.page("counted")))) == 800, 60, "every finding")
+        dropped = [line for line in otel.page("self").splitlines() if f"{points}{{error" in line]
+        assert dropped == []
 
 
 def test_a_dead_worker_leaves_the_fleet_s_sums(
@@ -249,7 +251,7 @@ def test_a_dead_worker_leaves_the_fleet_s_sums(
     The limit of a worker that died no longer counts once its series expired; what the Collector counted of it stays.
     """
     with contextlib.ExitStack() as stack:
-        env = {"POOLSCOPE_SERIES_EXPIRE": "4s", "POOLSCOPE_FLUSH_INTERVAL": "1s"}
+        env = {"POOLSCOPE_SERIES_EXPIRE": "10s", "POOLSCOPE_FLUSH_INTERVAL": "1s"}
         otel = stack.enter_context(Collector(tmp_path / "c", CONFIG / "collector.yaml", env=env))
         jobs = {"poolscope-processes": otel.address("processes"), "poolscope-counted": otel.address("counted")}
         prom = stack.enter_context(Prometheus(tmp_path / "p", Addresses(jobs)))
@@ -261,7 +263,8 @@ def test_a_dead_worker_leaves_the_fleet_s_sums(
         counted = f"sum({family(made.TRACE_FINDINGS)})"
         wait_until(lambda: [s for s in prom.query(counted) if s.value == 3], 60, "the findings")
         dying.close()
-        wait_until(lambda: [s for s in prom.query(total) if s.value == 10], 60, "the dead worker to leave")
-        assert {s.labels[INSTANCE] for s in prom.query(family(names.CONNECTION_MAX))} == {"worker-1"}
-        assert [sample.value for sample in prom.query(counted)] == [3]
+        limits = family(names.CONNECTION_MAX)
+        wait_until(lambda: {s.labels[INSTANCE] for s in prom.query(limits)} == {"worker-1"}, 60, "the dead to leave")
+        wait_until(lambda: [s.value for s in prom.query(total)] == [10], 60, "the limit of the living")
+        wait_until(lambda: [s.value for s in prom.query(counted)] == [3], 60, "the findings of the dead")
         assert first.flush()

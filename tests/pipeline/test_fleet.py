@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline-fleet")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline-load")]
 
 TRACES = 20_000
 SPANS_PER_TRACE = 2
@@ -173,7 +173,8 @@ def test_series_of_processes_arrive_by_remote_write(fleet: Fleet) -> None:
     """
     What a process reports comes through agent, gateway and remote write under the names that dashboards ask for.
     """
-    found = fleet.prometheus.query(family(names.CONNECTION_MAX))
+    limits = family(names.CONNECTION_MAX)
+    found = wait_until(lambda: fleet.prometheus.query(limits), 60, "the process's series")
     assert [(s.labels["service_name"], s.labels["service_instance_id"], s.value) for s in found] == [
         ("shop", "worker-1", 10)
     ]

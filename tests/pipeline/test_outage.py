@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from examples.lab.shop import Shop
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("pipeline-outage")]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("pipeline-load")]
 
 BEFORE, OUTAGE, AFTER = 10.0, 60.0, 10.0  # seconds
 WRITTEN, SCRAPED = "written", "scraped"
@@ -100,8 +100,9 @@ def outcome(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPath
         prom.stop()
         gone = time.time()
         customers(shops, tallies, OUTAGE, halfway=lambda: crash(machine))
-        prom.start()
+        # Scrapes begin while it starts.
         back = time.time()
+        prom.start()
         customers(shops, tallies, AFTER)
         for each in shops.values():
             each.close()

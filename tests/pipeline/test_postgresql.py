@@ -63,13 +63,14 @@ def seen(
         "POOLSCOPE_PG_USERNAME": ROLE,
         "POOLSCOPE_PG_PASSWORD": PASSWORD,
         "POOLSCOPE_PG_INTERVAL": "1s",
-        "POOLSCOPE_SERIES_EXPIRE": "5s",
+        "POOLSCOPE_SERIES_EXPIRE": "10s",
     }
     with contextlib.ExitStack() as stack:
         otel = stack.enter_context(Collector(folder / "c", CONFIG / "collector.yaml", env=env))
         addresses = Addresses({"poolscope-processes": otel.address("processes")})
         prom = stack.enter_context(Prometheus(folder / "p", addresses))
-        wait_until(lambda: prom.query(family(made.SERVER_CONNECTIONS_MAX)), 60, "the server's limits")
+        for metric in (*made.SERVER_METRICS, *made.RECEIVER_METRICS):
+            wait_until(lambda metric=metric: prom.query(family(metric)), 60, metric.name)
         yield prom
 
 

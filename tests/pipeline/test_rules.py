@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline-rules")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("pipeline-rules")]
 
 POOL = {"service_name": "shop", "db_client_connection_pool_name": "orders", "service_instance_id": "worker-1"}
 SERVER = {"server_address": "db", "server_port": "5432"}
