@@ -5,13 +5,11 @@ Django: where a request begins and ends for us, under WSGI and ASGI, and with th
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 import django
 import httpx
 import pytest
-import waitress
 from django.conf import settings
 from django.core.signals import request_finished
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
@@ -26,6 +24,7 @@ from poolscope.core.passage import current
 from poolscope.signals import names
 from tests.support.telemetry import Telemetry, instrumented
 from tests.support.units import Queries, figures, queries_by_unit
+from tests.support.waitress import serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -241,17 +240,11 @@ def test_the_request_ends_after_request_finished(
     """
     Whole, streamed and as a file; on a real server, which closes them.
     """
-    server = waitress.create_server(wsgi_application(), host="127.0.0.1", port=0, threads=2)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        for address in ("shop/users/3/", "stream/4/", "file/"):
-            assert httpx.get(f"http://127.0.0.1:{server.effective_port}/{address}").status_code == 200
-        wait_until(lambda: len(units(telemetry)) == 3, 10)
-    finally:
-        server.close()
-        server.task_dispatcher.shutdown()
-        thread.join(10)
+    with serving(wsgi_application(), threads=2) as port:
+        for number, address in enumerate(("shop/users/3/", "stream/4/", "file/"), 1):
+            assert httpx.get(f"http://127.0.0.1:{port}/{address}").status_code == 200
+            # The last byte leaves before the request is over.
+            wait_until(lambda number=number: len(units(telemetry)) == number, 10)
     assert units(telemetry) == {
         "http GET /shop/users/<int:number>/": (1, 4.0),
         "http GET /stream/<int:number>/": (1, 5.0),

@@ -5,13 +5,14 @@ Flask: where a request begins and ends for us, on waitress and without a server,
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import flask
 import httpx
 import pytest
-import waitress
 from flask import Flask, stream_with_context
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.trace import SpanKind
@@ -24,6 +25,7 @@ from poolscope.core.passage import current
 from poolscope.signals import names
 from tests.support.telemetry import Telemetry, instrumented
 from tests.support.units import Queries, figures, queries_by_unit
+from tests.support.waitress import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +63,8 @@ def make_app(queries: Queries, flask_class: type[Flask] = Flask) -> Flask:
             for _ in range(number):
                 queries(1)
                 yield "row\n"
+                # A moment in which the server can see that nobody reads on.
+                time.sleep(0.01)
 
         return stream_with_context(rows())
 
@@ -104,20 +108,8 @@ def serve() -> Iterator[Callable[[Any], str]]:
     """
     Serves a WSGI application on waitress; returns its address.
     """
-    running = []
-
-    def serve_it(application: Any) -> str:
-        server = waitress.create_server(application, host="127.0.0.1", port=0, threads=4)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        return f"http://127.0.0.1:{server.effective_port}"
-
-    yield serve_it
-    for server, thread in running:
-        server.close()
-        server.task_dispatcher.shutdown()
-        thread.join(10)
+    with ExitStack() as stack:
+        yield lambda application: f"http://127.0.0.1:{stack.enter_context(serving(application, threads=4))}"
 
 
 def get(app: Any, path: str) -> Any:

@@ -5,7 +5,7 @@ Any WSGI and ASGI application, on the servers that are hooked: no framework, and
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -13,7 +13,6 @@ import gunicorn.app.base
 import httpx
 import pytest
 import uvicorn
-import waitress
 from flask import Flask
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import ThreadWorker
@@ -23,6 +22,7 @@ from examples.lab.processes import wait_until
 from poolscope.boundaries.wsgi import Middleware
 from tests.support.telemetry import Telemetry, instrumented
 from tests.support.units import Queries, queries_by_unit
+from tests.support.waitress import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,18 +72,11 @@ def asgi_app(queries: Queries) -> Any:
     return application
 
 
-@contextmanager
-def on_waitress(application: Any) -> Iterator[int]:
+def on_waitress(application: Any) -> AbstractContextManager[int]:
     """
     The port.
     """
-    server = waitress.create_server(application, host="127.0.0.1", port=0, threads=2)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield server.effective_port
-    server.close()
-    server.task_dispatcher.shutdown()
-    thread.join(10)
+    return serving(application, threads=2)
 
 
 class Quiet(WSGIRequestHandler):

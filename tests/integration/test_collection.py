@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.stateful
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_garbage_collection_never_deadlocks(kind: str) -> None:
     """
@@ -24,7 +25,7 @@ def test_garbage_collection_never_deadlocks(kind: str) -> None:
         [sys.executable, "-m", "tests.integration.programs.collecting", kind],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=270,
         check=False,
         cwd=ROOT,
     )

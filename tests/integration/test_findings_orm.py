@@ -99,7 +99,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Finding]]:
     Poolscope, on, and what it finds.
     """
     findings: list[Finding] = []
-    telemetry = Telemetry(finding_interval=0, long_hold_threshold=60)
+    telemetry = Telemetry(finding_interval=0, long_hold_threshold=60, exhausted_wait=0)
     telemetry.start()
     session = telemetry.instrumentor._session
     assert session is not None

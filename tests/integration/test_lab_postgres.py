@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import psycopg
@@ -79,14 +80,22 @@ def test_a_dsn_in_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -
         assert server.url("asyncpg") == "postgresql+asyncpg://us%40er:p%2Fw%40@db.example:6432/shop?sslmode=require"
 
 
-def test_a_server_that_cannot_start_says_why() -> None:
+def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A wrong setting ends in an error that carries the server's own words, and leaves nothing behind.
     """
-    before = set(Path(lab.tempfile.gettempdir()).glob("poolscope-postgres-*"))
+    made: list[Path] = []
+    make = lab.tempfile.mkdtemp
+
+    def watched(*arguments: Any, **more: Any) -> str:
+        made.append(Path(make(*arguments, **more)))
+        return str(made[-1])
+
+    monkeypatch.setattr(lab.tempfile, "mkdtemp", watched)
     with pytest.raises(ChildFailedError, match="no_such_setting"), lab.postgres(settings={"no_such_setting": "1"}):
         pass
-    assert set(Path(lab.tempfile.gettempdir()).glob("poolscope-postgres-*")) <= before
+    assert made
+    assert not any(map(Path.exists, made))
 
 
 def test_an_installation_that_the_server_may_not_read_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:

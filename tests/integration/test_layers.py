@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -227,7 +228,14 @@ def test_an_application_behind_pgbouncer(seen: Watched, database: Postgres) -> N
 async def _second_waits(first: Any, second: Any) -> float:
     # The second statement can only run once the first connection's transaction is over.
     loop = asyncio.get_running_loop()
-    waiting = loop.run_in_executor(None, second.execute, "select 2")
+    started = threading.Event()
+
+    def wait() -> None:
+        started.set()
+        second.execute("select 2")
+
+    waiting = loop.run_in_executor(None, wait)
+    started.wait(DEADLINE)
     began = loop.time()
     done, _ = await asyncio.wait([asyncio.ensure_future(waiting)], timeout=0.2)
     assert not done

@@ -38,7 +38,7 @@ def telemetry() -> Iterator[Telemetry]:
     Poolscope, on; every finding is told.
     """
     gc.collect()  # the engines of other tests
-    telemetry = Telemetry(finding_interval=0, long_hold_threshold=60)
+    telemetry = Telemetry(finding_interval=0, long_hold_threshold=60, exhausted_wait=0)
     telemetry.start()
     yield telemetry
     telemetry.shutdown()
