@@ -10,6 +10,7 @@ Usage:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -116,8 +117,10 @@ def prune() -> None:
     Remove the environments of checkouts that are no longer there.
     """
     for marker in (cache() / "matrix").glob("*/complete"):
-        if not Path(marker.read_text()).exists():
-            shutil.rmtree(marker.parent, ignore_errors=True)
+        # Another process may be doing the same.
+        with contextlib.suppress(FileNotFoundError):
+            if not Path(marker.read_text()).exists():
+                shutil.rmtree(marker.parent, ignore_errors=True)
 
 
 def cache() -> Path:

@@ -123,7 +123,9 @@ def _make() -> None:
     installed, asked = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < asked.stat().st_mtime:
         print("pictures: installing the page's packages (npm ci, about a minute) ...", file=sys.stderr, flush=True)
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=HERE, check=True)
+        subprocess.run(
+            ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=5"], cwd=HERE, check=True
+        )
         installed.touch()
     built = BUILD / "index.html"
     newest = max(path.stat().st_mtime for path in _sources())

@@ -131,8 +131,11 @@ class PoolMachine(RuleBasedStateMachine):
         What came back, or a slot that became free, went to those who wait.
         """
         while self.asks and not self.full():
-            ask = self.asks.pop(0)
-            self.handles.append(self.subject.finish(ask))
+            # The library need not serve first who asked first: it may have been before the ask reached its queue.
+            asks = self.asks
+            done = wait_until(lambda asks=asks: [ask for ask in asks if ask.over()], 20, "somebody to be served")
+            self.asks.remove(done[0])
+            self.handles.append(self.subject.finish(done[0]))
 
     @rule()
     @precondition(lambda machine: not machine.full())

@@ -215,11 +215,12 @@ def test_a_connect_belongs_to_the_ask_that_gets_the_new_connection(seen: Watched
     Of two asks that wait while the only connection is made, one gets it new and has waited for the connect; the other
     gets it used, and has waited in the queue.
     """
-    connecting = threading.Event()
+    begun, connecting = threading.Event(), threading.Event()
 
     class Slow(psycopg.Connection[Any]):
         @classmethod
         def connect(cls, *args: Any, **kwargs: Any) -> Any:
+            begun.set()
             assert connecting.wait(DEADLINE)
             return super().connect(*args, **kwargs)
 
@@ -231,6 +232,7 @@ def test_a_connect_belongs_to_the_ask_that_gets_the_new_connection(seen: Watched
         for ask in asks:
             ask.start()
         wait_until(lambda: len(ours.asking) == 2, DEADLINE, "both to ask")
+        assert begun.wait(DEADLINE)
         asked = ours.now()
         wait_until(lambda: ours.now() > asked + 0.2, DEADLINE, "time to pass")
         connecting.set()
@@ -314,11 +316,12 @@ def test_a_pipeline_is_time_in_the_database_and_idle_when_it_is_over(seen: Watch
         with opened(database, kwargs={"autocommit": autocommit}) as pool, pool.connection() as connection:
             (lease,) = seen.pool("p").leases
             with connection.pipeline() as pipeline:
-                connection.execute("select pg_sleep(0.05)")
+                # The server begins at once, whatever holds us up before we wait.
+                connection.execute("select pg_sleep(0.5)")
                 before = lease.query_time
                 pipeline.sync()
                 assert lease.query_time - before > 0.03
-                connection.execute("select pg_sleep(0.05)")
+                connection.execute("select pg_sleep(0.5)")
                 before = lease.query_time
             assert lease.query_time - before > 0.03
             assert (lease.queries, lease.phase) == (2, after)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 AT_A_TIME = 3
 REPETITIONS = 3
+ROUNDS = 3
 NOTHING = Run({}, "", 0.0, {})
 
 
@@ -113,6 +114,9 @@ def repeated(runner: Runner, suite: Suite, suspects: Sequence[Difference]) -> li
     """
     Repeat tests without and with the hooks: once amid their suite, for what others leave behind, and three times alone.
 
+    While a difference stands that is done again, up to three times in all, and what was seen before counts: an outcome
+    that a test has now and then by itself may come with the hooks first.
+
     Args:
         runner: Runs them.
         suite: Their suite.
@@ -121,14 +125,17 @@ def repeated(runner: Runner, suite: Suite, suspects: Sequence[Difference]) -> li
     Returns:
         The differences that stand.
     """
-    alone = [suspect.test for suspect in suspects]
-    runs = {
-        hooks: [
-            runner.run(suite, hooks=hooks, tests=tests, first=False).outcomes for tests in ((), *[alone] * REPETITIONS)
-        ]
-        for hooks in (False, True)
-    }
-    return unexplained(suspects, runs[False], runs[True])
+    stand = list(suspects)
+    runs: dict[bool, list[dict[str, str]]] = {False: [], True: []}
+    for _ in range(ROUNDS):
+        alone = [suspect.test for suspect in stand]
+        for hooks, of_them in runs.items():
+            for tests in ((), *[alone] * REPETITIONS):
+                of_them.append(runner.run(suite, hooks=hooks, tests=tests, first=False).outcomes)
+        stand = unexplained(stand, runs[False], runs[True])
+        if not stand:
+            break
+    return stand
 
 
 def evidence_problems(suite: Suite, seen: dict[str, Any]) -> list[str]:

@@ -35,5 +35,6 @@ def test_a_provider_that_fails_does_not_stop_the_application(provider: str, capl
         instrumentor.instrument(**{provider: Broken()})
         instrumentor.uninstrument()
     failed = [record for record in caplog.records if "poolscope failed at" in record.getMessage()]
-    assert len(failed) == sum(guard.counts().values()) == (provider != "logger_provider")
+    # Where a pool of another test is still alive, the same place may fail twice.
+    assert len(failed) == len(guard.counts()) == (provider != "logger_provider")
     guard.reset()

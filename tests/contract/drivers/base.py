@@ -73,6 +73,14 @@ class Ask(ABC):
     An ask that was begun in a thread or task of its own.
     """
 
+    _done: Future[Any]
+
+    def over(self) -> bool:
+        """
+        Whether `wait` has nothing more to wait for.
+        """
+        return self._done.done()
+
     @abstractmethod
     def wait(self) -> Handle:
         """
@@ -305,7 +313,7 @@ class TaskAsk(Ask):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._loop = loop
-        self._done: Future[Any] = Future()
+        self._done = Future()
         self._started = threading.Event()
         loop.call_soon_threadsafe(self._start, coroutine)
         assert self._started.wait(DEADLINE)
@@ -339,7 +347,7 @@ class ThreadAsk(Ask):
     """
 
     def __init__(self, ask: Callable[[], Handle]) -> None:
-        self._done: Future[Handle] = Future()
+        self._done = Future()
         self._thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
         self._thread.start()
 
@@ -350,7 +358,7 @@ class ThreadAsk(Ask):
             self._done.set_exception(error)
 
     def wait(self) -> Handle:
-        result = self._done.result(DEADLINE)
+        result: Handle = self._done.result(DEADLINE)
         self._thread.join(DEADLINE)
         return result
 

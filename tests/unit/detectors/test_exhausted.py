@@ -18,8 +18,10 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from examples.lab.processes import wait_until
 from poolscope.core.finding import NESTED_CHECKOUT, POOL_EXHAUSTED, Severity
 from poolscope.core.lease import Outcome
+from poolscope.core.origin import resolve
 from poolscope.detectors import exhausted
 from poolscope.detectors.describe import stands_at
 from tests.support.scene import Scene, line
@@ -80,7 +82,9 @@ def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene)
     answer = threading.Event()
     thread = threading.Thread(target=checks_out_and_calls, args=(scene, got, answer), name="payer")
     thread.start()
-    got.get(timeout=10)
+    lease = got.get(timeout=10)
+    call = line_of(checks_out_and_calls, "the call to another service")
+    wait_until(lambda: call in map(str, resolve(stands_at(lease))), 10, "the call")
     scene.clock.advance(0.1)
     here = scene.checkout("view")
     scene.timeout()
@@ -90,9 +94,9 @@ def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene)
 
     first, second = holders(finding)
     assert "by thread payer; checked out at /application/checkout.py:2 in checkout" in first
-    assert f"now at {line_of(checks_out_and_calls, 'the call to another service')}" in first
+    assert f"now at {call}" in first
     assert "by thread MainThread" in second
-    assert "      stands at:   " + line_of(checks_out_and_calls, "the call to another service") in finding.report
+    assert "      stands at:   " + call in finding.report
     assert "      checked out: /application/checkout.py:2 in checkout" in finding.report
 
     again = Scene(1)
