@@ -376,4 +376,6 @@ def test_a_moment_of_the_clock_has_a_place_on_the_calendar() -> None:
     now = clock.monotonic()
     placed = clock.to_unix_nanoseconds(now)
     assert abs(placed - time.time_ns()) < 1_000_000_000
-    assert abs(placed - clock.to_unix_nanoseconds(now - 5.0) - 5_000_000_000) < 1_000_000_000
+    # Both clocks are read for each; of many, one is not held up between the two.
+    pairs = ((clock.to_unix_nanoseconds(now), clock.to_unix_nanoseconds(now - 5.0)) for _ in range(20))
+    assert min(abs(later - earlier - 5_000_000_000) for later, earlier in pairs) < 10_000_000
