@@ -7,6 +7,7 @@ library's other versions alone, beside the newest of the rest. Environments are 
 Usage:
     python tools/matrix.py             all cells
     python tools/matrix.py --quick     two: all oldest, all newest
+    python tools/matrix.py --latest    newest is what is released by now; else by the moment in `tools/venvs.py`
     python tools/matrix.py --list      only name the cells
     python tools/matrix.py --only WORD the cells whose name contains the word; -k, -x and others after -- go to pytest
 """
@@ -26,7 +27,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.venvs import ROOT, Interpreter, environment, interpreters
+from tools.venvs import AS_OF, ROOT, Interpreter, environment, interpreters
 
 LAYERS = ("tests/unit", "tests/contract")
 # The tools and their tests run in .venv only.
@@ -108,6 +109,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="all oldest and all newest alone")
+    parser.add_argument("--latest", action="store_true", help=f"newest means released by now, not by {AS_OF}")
     parser.add_argument("--list", action="store_true", help="only name the cells")
     parser.add_argument("--only", default="", metavar="WORD", help="cells whose name contains this")
     parser.add_argument("pytest", nargs="*", help="more arguments for pytest, after --")
@@ -116,7 +118,8 @@ def main() -> int:
     if options.list:
         print("\n".join(cell.name for cell in chosen))
         return 0
-    outcomes = {cell: _run(cell, options.pytest) for cell in chosen}
+    as_of = None if options.latest else AS_OF
+    outcomes = {cell: _run(cell, options.pytest, as_of) for cell in chosen}
     _print_table(outcomes)
     return 0 if outcomes and all(outcome.passed for outcome in outcomes.values()) else 1
 
@@ -143,11 +146,11 @@ def cells(pythons: list[Interpreter], *, quick: bool = False) -> list[Cell]:
     return [oldest, *(Cell(f"Python {middle.minor}, {name}", middle, pins) for name, pins in OLDER.items()), *newest]
 
 
-def _run(cell: Cell, arguments: list[str]) -> Outcome:
+def _run(cell: Cell, arguments: list[str], as_of: str | None) -> Outcome:
     print(f"{cell.name} ...", flush=True)
     start = time.monotonic()
     try:
-        python = environment(cell.python.path, [PROJECT, *cell.pins])
+        python = environment(cell.python.path, [PROJECT, *cell.pins], as_of=as_of)
     except subprocess.CalledProcessError as error:
         return Outcome((), f"no environment: {error}", passed=False, seconds=time.monotonic() - start)
     versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.split()

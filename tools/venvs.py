@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 10)
+#: "Newest" is as of this moment: a release of somebody else's fails no change of ours. Set anew after `make matrix
+#: ARGS=--latest`.
+AS_OF = "2026-11-26T00:00:00Z"
 
 
 class Interpreter(NamedTuple):
@@ -83,7 +86,9 @@ def newest_of_each(found: Iterable[tuple[str, str]]) -> list[Interpreter]:
     return [newest[minor] for minor in sorted(newest)]
 
 
-def environment(python: str | Path, requirements: Sequence[str], *, resolution: str = "highest") -> Path:
+def environment(
+    python: str | Path, requirements: Sequence[str], *, resolution: str = "highest", as_of: str | None = AS_OF
+) -> Path:
     """
     The Python of an environment with these packages and nothing else.
 
@@ -92,6 +97,8 @@ def environment(python: str | Path, requirements: Sequence[str], *, resolution: 
         requirements: What to install, as uv understands it (``-e.[test]`` is poolscope itself); poolscope is not there
             unless it is named.
         resolution: ``highest``, or ``lowest-direct`` for the oldest versions that the requirements allow.
+        as_of: Only what was released before (RFC 3339); None for whatever there is now, which is also what an index
+            gives that does not know when.
 
     Returns:
         The path of its executable.
@@ -99,7 +106,7 @@ def environment(python: str | Path, requirements: Sequence[str], *, resolution: 
     Raises:
         subprocess.CalledProcessError: uv could not make it; its words are on stderr.
     """
-    essence = json.dumps([str(ROOT), str(python), list(requirements), resolution, _dependencies()])
+    essence = json.dumps([str(ROOT), str(python), list(requirements), resolution, as_of, _dependencies()])
     home = cache() / "matrix" / hashlib.sha256(essence.encode()).hexdigest()[:16]
     executable = home / "bin" / "python"
     if (home / "complete").exists() and executable.exists():
@@ -107,7 +114,14 @@ def environment(python: str | Path, requirements: Sequence[str], *, resolution: 
     shutil.rmtree(home, ignore_errors=True)
     prune()
     _uv("venv", "--quiet", "--python", str(python), str(home))
-    _uv("pip", "install", "--quiet", "--python", str(executable), "--resolution", resolution, *requirements)
+    install = ("pip", "install", "--quiet", "--python", str(executable), "--resolution", resolution, *requirements)
+    try:
+        _uv(*install, *(("--exclude-newer", as_of) if as_of else ()))
+    except subprocess.CalledProcessError:
+        if as_of is None:
+            raise
+        print(f"not to be had as of {as_of}; once more, from whatever there is now", file=sys.stderr, flush=True)
+        _uv(*install)
     (home / "complete").write_text(str(ROOT))
     return executable
 
