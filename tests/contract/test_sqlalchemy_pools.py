@@ -295,7 +295,8 @@ def test_a_server_that_cuts_connections_in_use(on_server: Callable[..., Subject]
     handle = subject.acquire()
     subject.driver.query(handle)
     break_backends(database)
-    with pytest.raises(Exception, match=r"(?i)terminat|closed|connection"):
+    # The last is asyncpg's, where the server's farewell is read and the end of the connection is not yet.
+    with pytest.raises(Exception, match=r"(?i)terminat|closed|connection|another operation .* in progress"):
         subject.driver.query(handle)
     subject.check()
     subject.invalidate(handle)

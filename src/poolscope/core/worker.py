@@ -56,11 +56,13 @@ class Worker:
 
     def stop(self, timeout: float = 5.0) -> None:
         """
-        Stop the thread and do a last round.
+        Stop the thread and do a last round; nothing when that was done, as when a task of the last round stops it again.
 
         Args:
             timeout: How long to wait for the round that runs, in seconds.
         """
+        if self._stop.is_set():
+            return
         self._stop.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
