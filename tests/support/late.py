@@ -3,8 +3,8 @@ What a busy machine does to threads, on purpose: it finds tests that pass becaus
 
     make test ARGS="-p tests.support.late --late wakes"
 
-A plugin of pytest, off unless named. Tests pass under each of its ways, however slow it makes them. Programs that tests
-start are left alone.
+A plugin of pytest, off unless named. What fails under it by anything but its own deadline is wrong: stalls of an event
+loop's thread add up. Programs that tests start are left alone.
 """
 
 from __future__ import annotations

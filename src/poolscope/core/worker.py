@@ -56,7 +56,7 @@ class Worker:
 
     def stop(self, timeout: float = 5.0) -> None:
         """
-        Stop the thread and do a last round; nothing when that was done, as when a task of the last round stops it again.
+        Stop the thread and do a last round; nothing if that was done: a task of it may stop it again.
 
         Args:
             timeout: How long to wait for the round that runs, in seconds.
