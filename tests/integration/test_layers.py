@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.lab import pgbouncer
+from examples.lab.processes import wait_until
 from poolscope import pool_name
 from poolscope.core.unit_of_work import CURRENT_UNIT, UnitOfWork
 from tests.support.skips import require
@@ -215,31 +216,19 @@ def test_an_application_behind_pgbouncer(seen: Watched, database: Postgres) -> N
         assert (ours.identity.address, ours.identity.port) == (bouncer.host, bouncer.port)
         first, second = pool.getconn(), pool.getconn()
         first.execute("select 1")  # its transaction keeps the one server connection
-        released = asyncio.run(_second_waits(first, second))
-        (lease,) = (lease for lease in ours.leases if lease.queries == 1 and lease.statement == "select 2")
-        assert lease.query_time >= released
+        second_waits = threading.Thread(target=second.execute, args=("select 2",))
+        second_waits.start()
+        lease = wait_until(lambda: next((one for one in ours.leases if one.running), None), DEADLINE, "the statement")
+        began = ours.now()
+        second_waits.join(0.2)
+        assert second_waits.is_alive()  # until the first connection's transaction is over
+        waited = ours.now() - began
+        first.rollback()
+        second_waits.join(DEADLINE)
+        assert (lease.queries, lease.statement) == (1, "select 2")
+        assert lease.query_time >= waited
         for connection in (first, second):
             connection.rollback()
             pool.putconn(connection)
         assert outcomes(ours) == {"": 2}
         at_rest(ours)
-
-
-async def _second_waits(first: Any, second: Any) -> float:
-    # The second statement can only run once the first connection's transaction is over.
-    loop = asyncio.get_running_loop()
-    started = threading.Event()
-
-    def wait() -> None:
-        started.set()
-        second.execute("select 2")
-
-    waiting = loop.run_in_executor(None, wait)
-    started.wait(DEADLINE)
-    began = loop.time()
-    done, _ = await asyncio.wait([asyncio.ensure_future(waiting)], timeout=0.2)
-    assert not done
-    lasted = loop.time() - began
-    first.rollback()
-    await waiting
-    return lasted * 0.9
