@@ -1,0 +1,103 @@
+"""
+Environments by what is in them, from an index of our own.
+"""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import subprocess
+import sys
+import threading
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tools.venvs import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+AS_OF = "2026-01-02T00:00:00Z"
+RELEASES = {"1.0": "2026-01-01T00:00:00Z", "2.0": "2026-01-03T00:00:00Z"}
+VERSION = "from importlib.metadata import version; print(version('tiny'))"
+
+
+def wheel(version: str) -> bytes:
+    """
+    A distribution with nothing in it.
+    """
+    made = io.BytesIO()
+    info = f"tiny-{version}.dist-info"
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: tests\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", f"{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return made.getvalue()
+
+
+@pytest.fixture(params=[True, False], ids=["knows-when", "knows-not-when"])
+def dated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+    """
+    An index of two releases, the only one there is; whether it says when they were made.
+    """
+    files = {f"tiny-{version}-py3-none-any.whl": wheel(version) for version in RELEASES}
+    entries: list[dict[str, Any]] = [{"filename": name, "url": f"/{name}", "hashes": {}} for name in files]
+    if request.param:
+        for entry, moment in zip(entries, RELEASES.values(), strict=True):
+            entry["upload-time"] = moment
+    page = json.dumps({"meta": {"api-version": "1.1"}, "name": "tiny", "versions": list(RELEASES), "files": entries})
+
+    class Index(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(self._head())
+
+        def do_HEAD(self) -> None:
+            self._head()
+
+        def _head(self) -> bytes:
+            found = files.get(self.path[1:])
+            body = found or page.encode()
+            self.send_response(200 if found or self.path == "/simple/tiny/" else 404)
+            self.send_header("Content-Type", "application/zip" if found else "application/vnd.pypi.simple.v1+json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            return body
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX", "UV_FIND_LINKS"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+        monkeypatch.setenv("POOLSCOPE_CACHE", str(tmp_path / "cache"))
+        yield request.param
+        server.shutdown()
+
+
+def test_newest_is_as_of_a_moment(dated: bool) -> None:
+    """
+    What was released later is not taken, unless whatever there is now is asked for, or the index does not know when.
+    """
+    taken = [
+        subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True).stdout.strip()
+        for python in (environment(sys.executable, ["tiny"], as_of=moment) for moment in (AS_OF, None))
+    ]
+    assert taken == ["1.0" if dated else "2.0", "2.0"]
+
+
+def test_what_is_not_to_be_had_is_an_error(dated: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    With uv's own words, and no environment that looks complete.
+    """
+    for moment in (AS_OF, None):
+        with pytest.raises(subprocess.CalledProcessError):
+            environment(sys.executable, ["tiny==3.0"], as_of=moment)
+        assert "tiny==3.0" in capfd.readouterr().err
