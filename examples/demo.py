@@ -57,13 +57,13 @@ def main() -> int:
         with _telemetry_folder(arguments.keep) as folder:
             run(console, folder / "shop.jsonl", arguments.framework, arguments.seconds)
             report = build_report([folder / "shop.jsonl"])
+        show(console, report, arguments)
     except KeyboardInterrupt:
         console.print("\nStopped; nothing is left running.")
         return 130
     except (ChildFailedError, ReportError, psycopg.Error, OSError) as error:
         Console(stderr=True).print(f"[bold red]The demo failed:[/] {escape(str(error))}", highlight=False)
         return 1
-    show(console, report, arguments)
     return 0
 
 

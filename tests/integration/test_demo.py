@@ -309,7 +309,9 @@ def test_an_interrupted_demo_leaves_nothing(secretive: Postgres, tmp_path: Path,
     Ctrl-C under load ends everything that was started, and the exit code says that it was interrupted.
     """
     mark = uuid.uuid4().hex
-    with Child(command(tmp_path), env=environment(secretive, mark), cwd=ROOT) as demo:
+    # Long enough that it does not end by itself before the word comes, however busy the machine is.
+    variables = {**environment(secretive, mark), "DEMO_SECONDS": str(DEADLINE_SECONDS)}
+    with Child(command(tmp_path), env=variables, cwd=ROOT) as demo:
         demo.wait_ready(lambda: "The shop at" in demo.log.read_text(), DEADLINE_SECONDS)
         assert len(running(mark)) > 1
         demo.signal(word)
