@@ -61,7 +61,7 @@ def dated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         def _head(self) -> bytes:
             found = files.get(self.path[1:])
             body = found or page.encode()
-            self.send_response(200 if found or self.path == "/simple/tiny/" else 404)
+            self.send_response(200 if found or self.path == "/tests/tiny/" else 404)
             self.send_header("Content-Type", "application/zip" if found else "application/vnd.pypi.simple.v1+json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -72,9 +72,10 @@ def dated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}/tests"
         for name in ("UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX", "UV_FIND_LINKS"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("UV_DEFAULT_INDEX", base)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
         monkeypatch.setenv("POOLSCOPE_CACHE", str(tmp_path / "cache"))
