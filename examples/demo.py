@@ -59,6 +59,9 @@ def main() -> int:
             report = build_report([folder / "shop.jsonl"])
         show(console, report, arguments)
     except KeyboardInterrupt:
+        # Where it struck within an exec of text, as dataclasses do while a library is imported, CPython would end by
+        # SIGINT whatever is returned here; the next exec makes it forget (run_eval_code_obj in Python/pythonrun.c).
+        exec("")  # noqa: S102 - of nothing
         console.print("\nStopped; nothing is left running.")
         return 130
     except (ChildFailedError, ReportError, psycopg.Error, OSError) as error:

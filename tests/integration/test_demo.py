@@ -303,6 +303,29 @@ def test_nothing_is_left(demo: Run, secretive: Postgres) -> None:
     assert databases(secretive) == []
 
 
+@pytest.mark.parametrize("part", ["run", "show"])
+def test_wherever_it_is_interrupted_the_exit_code_is_the_same(tmp_path: Path, part: str) -> None:
+    """
+    Also where Ctrl-C strikes while a library makes its classes from text.
+    """
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\nfrom examples import demo\n"
+        "demo.run = demo.build_report = demo.show = lambda *_: None\n"
+        f"demo.{part} = lambda *_: exec('raise KeyboardInterrupt')\n"
+        "sys.exit(demo.main())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (130, "Stopped; nothing is left running.".split()), done.stderr
+
+
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(secretive: Postgres, tmp_path: Path, word: signal.Signals) -> None:
     """
