@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from examples.lab.postgres import postgres
-from examples.lab.processes import ChildFailedError
+from examples.lab.processes import ChildFailedError, survive_interrupt
 from examples.lab.shop import FRAMEWORKS, database, payments, shop
 from examples.shop.traffic import Tally, Traffic
 from poolscope.cli import picture, print_in_any_encoding
@@ -59,9 +59,7 @@ def main() -> int:
             report = build_report([folder / "shop.jsonl"])
         show(console, report, arguments)
     except KeyboardInterrupt:
-        # Where it struck within an exec of text, as dataclasses do while a library is imported, CPython would end by
-        # SIGINT whatever is returned here; the next exec makes it forget (run_eval_code_obj in Python/pythonrun.c).
-        exec("")  # noqa: S102 - of nothing
+        survive_interrupt()
         console.print("\nStopped; nothing is left running.")
         return 130
     except (ChildFailedError, ReportError, psycopg.Error, OSError) as error:

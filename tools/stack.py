@@ -38,7 +38,7 @@ from examples.lab.pipeline import (
     alertmanager_binary,
 )
 from examples.lab.postgres import Postgres, postgres
-from examples.lab.processes import LOOPBACK, ChildFailedError, free_port
+from examples.lab.processes import LOOPBACK, ChildFailedError, free_port, survive_interrupt
 from examples.lab.shop import FRAMEWORKS, database, payments, shop
 from examples.lab.webhook import Webhook, line, webhook
 from examples.shop.traffic import Traffic
@@ -92,6 +92,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="poolscope-stack-") as folder, contextlib.ExitStack() as running:
             run(Stack(Path(folder), running, {}, []), arguments)
     except KeyboardInterrupt:
+        survive_interrupt()
         say("Stopped; nothing is left running.")
     except (ChildFailedError, MissingBinaryError, pipeline_build.BuildError, OSError) as error:
         say(f"The stack failed: {error}")

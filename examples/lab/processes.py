@@ -213,6 +213,16 @@ def identity(user: str | None) -> dict[str, Any]:
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
+def survive_interrupt() -> None:
+    """
+    Let the exit code that is returned after a caught KeyboardInterrupt be the one that is seen.
+
+    Where Ctrl-C struck within an exec of text, as dataclasses do while a library is imported, CPython would else end by
+    SIGINT whatever is returned; the next exec makes it forget (``run_eval_code_obj`` in Python/pythonrun.c).
+    """
+    exec("")  # noqa: S102 - of nothing
+
+
 def wait_until(predicate: Callable[[], T], within: float, what: str = "the condition") -> T:
     """
     Poll until something is true.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from examples.lab.pipeline import MissingBinaryError
 from examples.lab.postgres import postgres
-from examples.lab.processes import ChildFailedError, free_port
+from examples.lab.processes import ChildFailedError, free_port, survive_interrupt
 from examples.lab.shop import database, payments, shop
 from examples.shop.traffic import RATES, REPAIRED, Tally, Traffic
 from grafana.pictures import draw, serve
@@ -70,6 +70,7 @@ def main() -> int:
         stack.say(f"The pictures failed: {error}\n{error.stderr or ''}")
         return 1
     except KeyboardInterrupt:
+        survive_interrupt()
         stack.say("Stopped; nothing is left running.")
         return 130
     for fault in faults:
