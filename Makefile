@@ -51,10 +51,25 @@ HELP += 'coverage' 'branch coverage of core and detectors by the unit tests'
 coverage: env
 	@$(PY) -m pytest -q -n $(WORKERS) tests/unit --cov --cov-report=term-missing $(ARGS)
 
-HELP += 'matrix' 'unit and contract tests on every Python here and the oldest and newest libraries (ARGS=--quick: two cells)'
+HELP += 'matrix' 'unit and contract tests on every Python here and the oldest and newest libraries (ARGS=--quick: its two ends)'
 .PHONY: matrix
 matrix: env
 	@$(PY) tools/matrix.py $(ARGS)
+
+HELP += 'late' 'unit and contract tests with threads late on purpose (ARGS="--way wakes": one way)'
+.PHONY: late
+late: env
+	@$(PY) tools/late.py $(ARGS)
+
+HELP += 'flaky' 'a part of the tests N times on a busy machine, and what failed how often (ARGS="--times 20 -- tests/unit")'
+.PHONY: flaky
+flaky: env
+	@$(PY) tools/flaky.py $(ARGS)
+
+HELP += 'nightly' 'all of what CI runs in part, and when it last passed (hours)'
+.PHONY: nightly
+nightly: env
+	@$(PY) tools/nightly.py
 
 ifneq ($(wildcard examples/demo.py),)
 HELP += 'demo' 'the shop under load on a real PostgreSQL, and what poolscope saw (DEMO_SECONDS, DEMO_DSN)'

@@ -43,7 +43,7 @@ class Child:
     A process of our own in a session of its own, its output in a file, gone at the latest when we are.
 
     A context manager. A terminal's Ctrl-C reaches only us, and a guard process ends the child's whole process group if
-    we die without stopping it.
+    we die without stopping it. The child obeys SIGINT and SIGTERM also where we ignore them, as under ``nohup ... &``.
 
     Args:
         command: Program and arguments.
@@ -85,6 +85,7 @@ class Child:
                 cwd=cwd,
                 **identity(user),
                 start_new_session=True,
+                preexec_fn=reset_signals(signal.SIGINT, signal.SIGTERM, stop_signal),  # noqa: PLW1509 - it says why
             )
         self.pid = self._process.pid
         self._guard = subprocess.Popen(
@@ -196,6 +197,27 @@ class Child:
         self._guard.wait()
         if self._guard.stdin is not None:
             self._guard.stdin.close()
+
+
+def reset_signals(*numbers: signal.Signals) -> Callable[[], None] | None:
+    """
+    What makes a child obey signals that this process ignores, which a child inherits: a shell starts what it puts into
+    the background with SIGINT ignored, and such a child could not be interrupted.
+
+    Args:
+        numbers: The signals that will be sent to it.
+
+    Returns:
+        A ``preexec_fn`` for `subprocess.Popen`, which takes no lock and imports nothing; None where nothing is ignored,
+        as code between fork and exec is a risk where threads run.
+    """
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+
+    def reset() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_DFL)
+
+    return reset if ignored else None
 
 
 def identity(user: str | None) -> dict[str, Any]:

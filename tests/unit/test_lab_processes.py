@@ -55,6 +55,21 @@ def test_stop_ends_the_child_polite_or_not(program: str) -> None:
     assert not child.log.exists()
 
 
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_a_child_obeys_what_we_ignore(word: signal.Signals) -> None:
+    """
+    A run in the background of a shell (``nohup make test &``) has SIGINT ignored; its children end by it all the same.
+    """
+    before = signal.signal(word, signal.SIG_IGN)
+    try:
+        with Child([sys.executable, "-c", FOREVER]) as child:
+            child.wait_ready(lambda: up(child), 30)
+            child.signal(word)
+            assert child.wait(30) == -word
+    finally:
+        signal.signal(word, before)
+
+
 def test_grandchildren_end_too() -> None:
     """
     What the child started and did not end is ended with it.

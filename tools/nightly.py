@@ -1,0 +1,49 @@
+"""
+All of what CI runs in part: every suite of the transparency runs, every cell of the matrix, every way to be late.
+
+It takes hours. The first line says when it last passed on this machine, and on which commit.
+
+Usage:
+    python tools/nightly.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.support.late import WAYS
+from tools import steps
+
+
+def plan() -> list[steps.Step]:
+    """
+    The steps: the tests wait for timers beside what computes; the ways to be late come one after the other.
+    """
+    made = [
+        steps.Step("check", (), "make check"),
+        steps.Step("programs", (), "make pipeline-build"),
+        steps.Step("tests", ("programs",), "make test"),
+        steps.Step("matrix", ("check",), "make matrix"),
+        steps.Step("transparency", ("tests", "matrix"), "make transparency"),
+    ]
+    for way in WAYS:
+        made.append(steps.Step(f"late-{way}", (made[-1].name,), f"make late ARGS='--way {way}'"))
+    return made
+
+
+def main() -> int:
+    """
+    Run it.
+
+    Returns:
+        0 when all of it passed, which is noted; 1 when something failed, 130 after an interrupt.
+    """
+    words = [word for step in plan() for word in (step.name, " ".join(step.after), step.command)]
+    return steps.main(["--note", "nightly", *words])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
