@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CONFIG: Final = ROOT / "collector-config"
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 60.0
 PORT_VARIABLES: Final = {
     "otlp_http": "POOLSCOPE_OTLP_HTTP_PORT",
     "otlp_grpc": "POOLSCOPE_OTLP_GRPC_PORT",

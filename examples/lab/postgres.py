@@ -17,6 +17,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 USER = "lab_user"
 PASSWORD = "lab-password"  # noqa: S105 - the embedded server trusts everybody; clients that insist on one get this
 SYSTEM_USERS = ("postgres", "nobody")
-START_SECONDS = 30.0
+START_SECONDS = 60.0
+DROP_SECONDS = 60.0
 START_ATTEMPTS = 3
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 SMALL = {"shared_buffers": "32MB", "wal_level": "minimal", "max_wal_senders": "0", "timezone": "UTC"}
@@ -131,9 +133,24 @@ class Postgres:
     def drop_database(self, name: str) -> None:
         """
         Drop a database and cut whoever is still connected to it.
+
+        PostgreSQL waits five seconds for those whom it cuts, then refuses; where the machine has much else to do they
+        take longer, and it is asked again.
+
+        Raises:
+            psycopg.errors.ObjectInUse: They are there after `DROP_SECONDS`.
         """
+        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        deadline = time.monotonic() + DROP_SECONDS
         with self.connect() as connection:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            while True:
+                try:
+                    connection.execute(drop)
+                except psycopg.errors.ObjectInUse:
+                    if time.monotonic() >= deadline:
+                        raise
+                else:
+                    return
 
 
 @contextlib.contextmanager

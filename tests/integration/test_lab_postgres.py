@@ -5,17 +5,21 @@ The lab's PostgreSQL: private, as asked for, and gone afterwards.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import psycopg
 import pytest
 import sqlalchemy
 
 from examples.lab import postgres as lab
 from examples.lab.postgres import Postgres
-from examples.lab.processes import ChildFailedError, listens
+from examples.lab.processes import ChildFailedError, listens, wait_until
+from tests.support.skips import require
 
 
 def test_the_server_is_as_asked_for_and_gone_afterwards() -> None:
@@ -68,6 +72,31 @@ def test_a_dropped_database_is_gone_though_somebody_is_in_it(postgres: Postgres)
             connection.execute("SELECT 1")
     with pytest.raises(psycopg.OperationalError, match="does not exist"):
         made.connect()
+
+
+def test_a_database_is_dropped_though_the_server_gives_up_once(postgres: Postgres) -> None:
+    """
+    Whoever is in it may take longer to go than the five seconds that the server waits: here until the server has given
+    up, as on a machine that has much else to do.
+    """
+    require(postgres.child, "the server is not ours to stop a part of", "unset POOLSCOPE_TEST_DSN")
+    made = postgres.create_database("lab_slow")
+    with made.connect(application_name="slow") as somebody:
+        backend = psutil.Process(somebody.info.backend_pid)
+        log = postgres.child.log if postgres.child else Path()
+        backend.suspend()
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                dropped = pool.submit(postgres.drop_database, "lab_slow")
+                gave_up = 'database "lab_slow" is being accessed by other users'
+                wait_until(lambda: gave_up in log.read_text(errors="replace"), 60, "the server to give up")
+                backend.resume()
+                dropped.result(60)
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                backend.resume()
+    with postgres.connect() as connection:
+        assert connection.execute("SELECT 1 FROM pg_database WHERE datname = 'lab_slow'").fetchone() is None
 
 
 def test_a_dsn_in_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
