@@ -4,6 +4,7 @@ What every test shares: a real PostgreSQL, a clean process, and the reports of s
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import uuid
@@ -13,6 +14,16 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.support.programs import (
+    alertmanager,
+    collector,
+    prometheus,
+    promtool,
+    pytest_runtest_teardown,
+    scene,
+    shops,
+)
+from tests.support.progress import pytest_configure
 from tests.support.skips import pytest_runtest_makereport, pytest_terminal_summary
 
 if TYPE_CHECKING:
@@ -20,14 +31,23 @@ if TYPE_CHECKING:
 
     from examples.lab.postgres import Postgres
 
-__all__ = ["pytest_runtest_makereport", "pytest_terminal_summary"]
+# Fixtures and hooks that live beside what they need.
+__all__ = [
+    "alertmanager", "collector", "prometheus", "promtool", "pytest_configure", "pytest_runtest_makereport",
+    "pytest_runtest_teardown", "pytest_terminal_summary", "scene", "shops",
+]  # fmt: skip
 
 TESTS = Path(__file__).parent
 # One file after the other on one worker: these start servers or load the machine.
-GROUPED_BY_FILE = ("integration",)
-GROUPED_WHOLE = ("pipeline",)
+GROUPED_BY_FILE = ("integration", "pipeline")
 # Not at the same time either: the one takes all of the machine, the other one looks for what is slow.
 NEVER_TOGETHER = ("test_load.py", "test_demo.py")
+# What waits for long, the longest first: a run starts with it, and works through the rest meanwhile.
+LONGEST = (
+    "scene", "pipeline/test_outage.py", "pipeline/test_failures.py", "integration/test_shop.py",
+    "browser", "pipeline/test_rules.py", "pipeline/test_alerts_arrive.py", "test_load.py",
+    "pipeline/test_postgresql.py", "integration/test_findings_orm.py",
+)  # fmt: skip
 
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -37,15 +57,37 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "de
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Keep on one worker what shares a server.
+    Keep on one worker what shares a server, and begin with what waits for long.
     """
-    for item in items:
-        layer = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
-        if layer in GROUPED_WHOLE:
-            item.add_marker(pytest.mark.xdist_group(layer))
-        elif layer in GROUPED_BY_FILE:
-            name = item.path.name
-            item.add_marker(pytest.mark.xdist_group(NEVER_TOGETHER[0] if name in NEVER_TOGETHER else name))
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
+        if group and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group))
+    last = len(LONGEST)
+    rank = {item: LONGEST.index(group) if group in LONGEST else last for item, group in groups.items()}
+    # Where two layers look at one scene, first what is told while it goes on, then what is drawn of it.
+    items.sort(key=lambda item: (rank[item], _layer(item) != "pipeline"))
+
+
+def _group(item: pytest.Item) -> str:
+    if marker := item.get_closest_marker("xdist_group"):
+        return str(marker.args[0])
+    layer = _layer(item)
+    if layer not in GROUPED_BY_FILE:
+        return ""
+    return NEVER_TOGETHER[0] if item.path.name in NEVER_TOGETHER else f"{layer}/{item.path.name}"
+
+
+def _layer(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+
+
+def pytest_collection_finish() -> None:
+    """
+    Take what all tests share out of every later garbage collection: many of them collect it to see what is left.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,12 @@ Draws dashboards in headless Chromium, and tells what became of every panel.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
+import tempfile
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +19,13 @@ from grafana.pictures import serve
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 CHROMIUMS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE: Final = 300.0
+PATIENCE: Final = 300.0  # seconds for one order
+GRACE: Final = 20.0  # seconds that the browser has to close
 # Kinds of panel that paint on a canvas.
 PAINTED: Final = {"timeseries", "heatmap"}
 
@@ -116,34 +123,94 @@ def whole(folder: Path | None = None, suffix: str = "", variables: tuple[tuple[s
     return [Shot(uid, folder / f"{name}{suffix}.png" if folder else None, variables) for uid, name in names]
 
 
-def draw(page: str, shots: Iterable[Shot], start: float, end: float) -> list[Drawn]:
+class Browser:
     """
-    Draw each dashboard once.
-
-    Args:
-        page: The address of a `serve.PageServer`.
-        shots: What to draw.
-        start: From when on, in seconds of the epoch.
-        end: Until when.
-
-    Returns:
-        What became of each, in order.
+    A browser that draws dashboards, as many as come; a context manager. To start it takes as long as to draw one.
 
     Raises:
         MissingToolError: Node.js or Chromium is missing.
-        subprocess.CalledProcessError: The browser failed; its words are in `stderr`.
     """
-    order = {
-        "page": page,
-        "chromium": chromium(),
-        "query": f"from={start * 1000:.0f}&to={end * 1000:.0f}",
-        "shots": [_asked(shot) for shot in shots],
-    }
-    command = [node(), str(serve.HERE / "shoot.mjs"), "-"]
-    done = subprocess.run(
-        command, input=json.dumps(order), capture_output=True, text=True, check=True, timeout=PATIENCE
-    )
-    return list(_drawn(done.stdout))
+
+    def __init__(self) -> None:
+        # What it complains of goes into a file: a pipe that nobody reads would fill up.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the browser
+        self._node = subprocess.Popen(
+            [node(), str(serve.HERE / "shoot.mjs"), chromium()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def draw(self, page: str, shots: Iterable[Shot], start: float, end: float) -> list[Drawn]:
+        """
+        Draw each dashboard once.
+
+        Args:
+            page: The address of a `serve.PageServer`.
+            shots: What to draw.
+            start: From when on, in seconds of the epoch.
+            end: Until when.
+
+        Returns:
+            What became of each, in order.
+
+        Raises:
+            subprocess.CalledProcessError: The browser failed, or took too long; its words are in `stderr`.
+        """
+        asked = [_asked(shot) for shot in shots]
+        order = {"page": page, "query": f"from={start * 1000:.0f}&to={end * 1000:.0f}", "shots": asked}
+        late = threading.Timer(PATIENCE, self._node.kill)
+        late.start()
+        try:
+            return list(self._answers(json.dumps(order), len(asked)))
+        finally:
+            late.cancel()
+
+    def _answers(self, order: str, number: int) -> Iterator[Drawn]:
+        orders, answers = self._node.stdin, self._node.stdout
+        if orders is None or answers is None:  # they are pipes
+            return
+        with contextlib.suppress(BrokenPipeError):
+            orders.write(f"{order}\n")
+            orders.flush()
+        for _ in range(number):
+            if not (line := answers.readline()):
+                code = self._node.wait()
+                self._errors.seek(0)
+                raise subprocess.CalledProcessError(code, self._node.args, stderr=self._errors.read())
+            yield _drawn(line)
+
+    def close(self) -> None:
+        """
+        End it; may be called twice.
+        """
+        for pipe in (self._node.stdin, self._node.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        try:
+            self._node.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self._node.kill()
+            self._node.wait()
+        self._errors.close()
+
+
+def draw(page: str, shots: Iterable[Shot], start: float, end: float) -> list[Drawn]:
+    """
+    Draw each dashboard once, in a browser of its own; see `Browser.draw`.
+    """
+    with Browser() as browser:
+        return browser.draw(page, shots, start, end)
 
 
 def check_tools() -> None:
@@ -187,11 +254,9 @@ def _asked(shot: Shot) -> dict[str, object]:
     return {"uid": shot.uid, "file": str(shot.file) if shot.file else None, "query": query}
 
 
-def _drawn(lines: str) -> Iterator[Drawn]:
-    for line in lines.splitlines():
-        told = json.loads(line)
-        panels = tuple(map(_panel, told["panels"]))
-        yield Drawn(told["uid"], panels, tuple(told["complaints"]))
+def _drawn(line: str) -> Drawn:
+    told = json.loads(line)
+    return Drawn(told["uid"], tuple(map(_panel, told["panels"])), tuple(told["complaints"]))
 
 
 def _panel(told: dict[str, Any]) -> Panel:

@@ -1,28 +1,31 @@
-// Draws dashboards in headless Chromium: writes a PNG of each and one line of JSON with what became of its panels.
+// Draws dashboards in headless Chromium: one browser for as many orders as come in, a line of JSON each. It answers with
+// a line of JSON for each shot, which says what became of the panels, and writes a PNG where the shot names a file.
 //
-//   node shoot.mjs '{"page": "http://127.0.0.1:3030", "chromium": "/usr/bin/chromium", "query": "from=..&to=..",
-//                    "shots": [{"uid": "poolscope-fleet", "file": "fleet.png", "rows": ["Who waits?"]}]}'
-import { readFile } from 'node:fs/promises';
+//   node shoot.mjs /usr/bin/chromium
+//   {"page": "http://127.0.0.1:3030", "query": "from=..&to=..", "shots": [{"uid": "poolscope-fleet", "file": "fleet.png"}]}
+import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
 const WIDTH = 1600;
 const SCALE = 1;
 const PATIENCE = 60_000;
-const order = JSON.parse(process.argv[2] === '-' ? await readFile('/dev/stdin', 'utf8') : process.argv[2]);
 
 const browser = await chromium.launch({
-  executablePath: order.chromium,
+  executablePath: process.argv[2],
   args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--force-color-profile=srgb', '--font-render-hinting=none'],
 });
 try {
-  for (const shot of order.shots) {
-    console.log(JSON.stringify(await shoot(shot)));
+  for await (const line of createInterface({ input: process.stdin })) {
+    const order = JSON.parse(line);
+    for (const shot of order.shots) {
+      console.log(JSON.stringify(await shoot(order, shot)));
+    }
   }
 } finally {
   await browser.close();
 }
 
-async function shoot({ uid, file, query }) {
+async function shoot(order, { uid, file, query }) {
   const page = await browser.newPage({ viewport: { width: WIDTH, height: 900 }, deviceScaleFactor: SCALE });
   const complaints = [];
   page.on('pageerror', (error) => complaints.push(error.message));

@@ -6,6 +6,7 @@ It lets a test say "this pool now has 3 timeouts" without an application that br
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -76,6 +77,9 @@ class Process:
             names.SERVER_PORT: server[1],
         }
         self._undelivered = 0
+        self._requesting: set[int] = set()  # threads
+        #: Exports that ran in the thread of a request, which would wait for them.
+        self.in_requests = 0
         metrics = self._watched(OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=EXPORT_SECONDS))
         reader = PeriodicExportingMetricReader(metrics, interval)
         self._metrics = MeterProvider([reader], resource=resource)
@@ -107,6 +111,7 @@ class Process:
         export: Any = exporter.export
 
         def watched(*arguments: Any, **more: Any) -> Any:
+            self.in_requests += threading.get_ident() in self._requesting
             result = export(*arguments, **more)
             self._undelivered += result.name != "SUCCESS"
             return result
@@ -185,6 +190,13 @@ class Process:
         Returns:
             The trace id.
         """
+        self._requesting.add(threading.get_ident())
+        try:
+            return self._request(findings, wait, error, name)
+        finally:
+            self._requesting.discard(threading.get_ident())
+
+    def _request(self, findings: Sequence[str], wait: float, error: str, name: str) -> str:
         with self._framework.start_as_current_span(name, kind=SpanKind.SERVER) as unit:
             begun = 1_000_000_000
             start: int = unit.start_time or begun  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("pipeline-alertmanager")]
+pytestmark = pytest.mark.timeout(120)
 
 Labels = dict[str, str]
 POOL = {"service_name": "shop", "db_client_connection_pool_name": "orders"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline-load")]
+pytestmark = pytest.mark.timeout(300)
 
 TRACES = 20_000
 SPANS_PER_TRACE = 2

@@ -5,7 +5,9 @@ Where alerts and dashboards send a person: both in Compose, whose Grafana serves
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,13 +18,18 @@ import yaml
 
 import grafana.alerts
 from examples.lab.pipeline import ROOT
+from grafana.collector import SERVICE
 from grafana.links import DOCS, Dashboard
 from grafana.pictures import serve
 from poolscope.core.finding import FINDING_IDS
+from tests.support.shops import CAUSES
+from tests.support.skips import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.shops import Shops
 
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 # Where the image of Grafana has the files that it serves under /public/.
@@ -116,6 +123,32 @@ def test_in_make_stack_every_page_is_served(page: str) -> None:
         with urllib.request.urlopen(page + path, timeout=10) as answer:
             finding = path.rpartition("/")[2].removesuffix(".md")
             assert answer.read().decode().startswith(f"# {finding}\n")
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.xdist_group("scene")
+def test_every_alert_that_arrives_leads_to_a_dashboard_and_a_page(shops: Shops) -> None:
+    """
+    Of each alert about a shop under load the dashboard that it names is served with the shop chosen, and the page of
+    its finding begins with the finding's name.
+    """
+    require(shutil.which("npm"), "Node.js is missing", "install version 20 or newer")
+    serve.ensure_built()
+    alerts = [alert for alert in shops.told.alerts if alert["labels"].get(SERVICE) in CAUSES]
+    assert alerts
+    with urllib.request.urlopen(f"{shops.page}/settings.json", timeout=10) as answer:
+        served = {board["uid"] for board in json.load(answer)["dashboards"]}
+    for alert in alerts:
+        dashboard = urllib.parse.urlsplit(alert["annotations"]["dashboard"])
+        assert dashboard.path.removeprefix("/d/") in served
+        assert urllib.parse.parse_qs(dashboard.query)["var-service"] == [alert["labels"][SERVICE]]
+        with urllib.request.urlopen(alert["annotations"]["dashboard"], timeout=10) as answer:
+            assert answer.status == 200
+    of_findings = [alert for alert in alerts if "finding" in alert["labels"]]
+    assert of_findings
+    for alert in of_findings:
+        with urllib.request.urlopen(alert["annotations"]["runbook_url"], timeout=10) as answer:
+            assert answer.read().decode().startswith(f"# {alert['labels']['finding']}\n")
 
 
 def test_what_is_no_page_is_not_served(page: str) -> None:

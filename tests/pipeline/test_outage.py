@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from examples.lab.shop import Shop
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("pipeline-load")]
+pytestmark = pytest.mark.timeout(400)
 
 BEFORE, OUTAGE, AFTER = 10.0, 60.0, 10.0  # seconds
 WRITTEN, SCRAPED = "written", "scraped"

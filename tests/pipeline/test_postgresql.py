@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from examples.lab.postgres import Postgres
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("pipeline-postgresql")]
+pytestmark = pytest.mark.timeout(300)
 
 ROLE = "poolscope_monitor"
 PASSWORD = "not-a-secret"

@@ -4,6 +4,7 @@ The alert rules in Prometheus's own test runner, at the pace of operation.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("pipeline-rules")]
+pytestmark = pytest.mark.timeout(600)
 
 POOL = {"service_name": "shop", "db_client_connection_pool_name": "orders", "service_instance_id": "worker-1"}
 SERVER = {"server_address": "db", "server_port": "5432"}
 UNIT = {label(names.UNIT_OF_WORK_NAME): "GET /orders"}
 CHECKOUT = {"span_name": names.CHECKOUT_SPAN.named("orders"), **POOL}
-DAY = 4 * 60 * 24  # samples, one each 15 s
-LONG = 2 * DAY
+MINUTE = 4  # samples, one each 15 s
+DAY = 24 * 60 * MINUTE
 
 
 def series(name: str, *labels: Mapping[str, str], **more: str) -> str:
@@ -38,15 +39,24 @@ def series(name: str, *labels: Mapping[str, str], **more: str) -> str:
     return f"{name}{{{','.join(f'{key}={text!r}'.replace(chr(39), chr(34)) for key, text in merged.items())}}}"
 
 
-def usual() -> dict[str, str]:
+def samples(at: str) -> int:
     """
-    A pool at peace, for two days.
+    How many samples a series has by a time such as ``24h5m``.
     """
+    hours, minutes = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?", at).groups(default="0")  # type: ignore[union-attr]
+    return (60 * int(hours) + int(minutes)) * MINUTE
+
+
+def usual(at: str) -> dict[str, str]:
+    """
+    A pool at peace, until then and a little longer.
+    """
+    number = samples(at) + MINUTE
     return {
-        series(family(names.CONNECTION_COUNT), POOL): f"0x{LONG}",
-        series(family(names.CONNECTION_MAX), POOL, SERVER): f"10x{LONG}",
-        series(family(made.SERVER_CONNECTIONS_MAX), SERVER): f"100x{LONG}",
-        series(family(made.SERVER_CONNECTIONS_RESERVED), SERVER): f"3x{LONG}",
+        series(family(names.CONNECTION_COUNT), POOL): f"0x{number}",
+        series(family(names.CONNECTION_MAX), POOL, SERVER): f"10x{number}",
+        series(family(made.SERVER_CONNECTIONS_MAX), SERVER): f"100x{number}",
+        series(family(made.SERVER_CONNECTIONS_RESERVED), SERVER): f"3x{number}",
     }
 
 
@@ -243,9 +253,10 @@ def planned(scenario: Case) -> dict[str, Any]:
     """
     firing = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in scenario.firing]
     expression = 'group by (alertname) (ALERTS{alertstate="firing"})'
+    everything = {**usual(scenario.at), **scenario.series}
     return {
         "interval": "15s",
-        "input_series": [{"series": each, "values": values} for each, values in {**usual(), **scenario.series}.items()],
+        "input_series": [{"series": each, "values": values} for each, values in everything.items()],
         "promql_expr_test": [{"expr": expression, "eval_time": scenario.at, "exp_samples": firing}],
     }
 

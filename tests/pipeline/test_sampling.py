@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.pipeline.emitter import Process
 
-pytestmark = [pytest.mark.timeout(200), pytest.mark.xdist_group("pipeline-sampling")]
+pytestmark = pytest.mark.timeout(200)
 
 SOME = 20
 LONG_WAIT = 0.1
