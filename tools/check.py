@@ -1,5 +1,5 @@
 """
-Every static check, one after the other; all of them run, and one failure fails the whole.
+Every static check, one after the other; all of them run, and one failure fails the whole. A warning fails nothing.
 
 Usage:
     python tools/check.py PATH...    the paths are what mypy reads
@@ -10,21 +10,47 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.venvs import ROOT, stale_as_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: What time alone brings about, and no change has to answer for: each is given the present, with its time zone, and
+#: returns a sentence, or an empty text where all is well.
+WARNINGS: tuple[Callable[[datetime], str], ...] = (stale_as_of,)
 
 
 def main() -> int:
     """
-    Run the checks and print a line for each.
+    Run the checks and print a line for each, and one for each warning.
 
     Returns:
         0 when all passed, else 1.
     """
     failed = [title for title, command in _checks(sys.argv[1:]).items() if not _passes(title, command)]
+    for warning in warnings(datetime.now(timezone.utc)):
+        print(f"warn  {warning}", flush=True)
     print(f"\n{len(failed)} failed: {', '.join(failed)}" if failed else "\nall checks passed")
     return 1 if failed else 0
+
+
+def warnings(now: datetime) -> list[str]:
+    """
+    What somebody has to see to before long.
+
+    Args:
+        now: The present, with its time zone.
+
+    Returns:
+        A sentence each.
+    """
+    return [sentence for warn in WARNINGS if (sentence := warn(now))]
 
 
 def _checks(typed: list[str]) -> dict[str, list[str]]:

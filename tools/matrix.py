@@ -7,6 +7,9 @@ library's other versions alone, beside the newest of the rest. Environments are 
 Usage:
     python tools/matrix.py             all cells
     python tools/matrix.py --quick     two: all oldest, all newest
+    python tools/matrix.py --oldest    one: all oldest
+    python tools/matrix.py --part SEED one of the others over a quarter of the test files, both drawn by the seed; with
+                                       --oldest that one, too
     python tools/matrix.py --latest    newest is what is released by now; else by the moment in `tools/venvs.py`
     python tools/matrix.py --list      only name the cells
     python tools/matrix.py --only WORD the cells whose name contains the word; -k, -x and others after -- go to pytest
@@ -15,11 +18,16 @@ Usage:
 from __future__ import annotations
 
 import argparse
+import fnmatch
+import math
+import random
+import shlex
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -27,11 +35,16 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.venvs import AS_OF, ROOT, Interpreter, environment, interpreters
+from tools.venvs import AS_OF, MOMENT, ROOT, Interpreter, environment, interpreters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LAYERS = ("tests/unit", "tests/contract")
 # The tools and their tests run in .venv only.
-LEFT_OUT = ("--ignore-glob=*/test_tools_*", "--ignore-glob=*/test_support_*")
+LEFT_OUT = ("*/test_tools_*", "*/test_support_*")
+#: The part of the test files that `--part` draws.
+PART = 1 / 4
 PROJECT = "-e.[test,cli]"
 # It does nothing beside the newest SQLAlchemy, so only here is it seen whether we get along.
 PEER = "opentelemetry-instrumentation-sqlalchemy"
@@ -76,11 +89,13 @@ class Cell(NamedTuple):
         name: What is special about it.
         python: The interpreter.
         pins: Requirements beside the project's own.
+        files: The test files to run, from the root of the checkout; all of them when empty.
     """
 
     name: str
     python: Interpreter
     pins: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -100,28 +115,81 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command line.
 
+    Args:
+        argv: Arguments without the program's name; ``sys.argv`` when left out.
+
     Returns:
-        1 when a cell failed, else 0.
+        1 when a cell failed, or there is none; else 0.
     """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="all oldest and all newest alone")
+    options = _parse(argv)
+    # Packages are of this moment, so that it is the one to note, and not of whenever an environment was made.
+    began = datetime.now(timezone.utc).strftime(MOMENT)
+    chosen = _choose(options, interpreters())
+    if options.list:
+        print("\n".join(cell.name for cell in chosen))
+        return 0
+    as_of = began if options.latest else AS_OF
+    outcomes = {cell: _run(cell, options.pytest, as_of) for cell in chosen}
+    _print_table(outcomes)
+    if not outcomes or not all(outcome.passed for outcome in outcomes.values()):
+        return 1
+    if options.latest:
+        print(_to_note(options, began))
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument("--quick", action="store_true", help="all oldest and all newest alone")
+    ends.add_argument("--oldest", action="store_true", help="all oldest alone")
+    parser.add_argument("--part", metavar="SEED", help="another cell over a quarter of the files, drawn by this text")
     parser.add_argument("--latest", action="store_true", help=f"newest means released by now, not by {AS_OF}")
     parser.add_argument("--list", action="store_true", help="only name the cells")
     parser.add_argument("--only", default="", metavar="WORD", help="cells whose name contains this")
     parser.add_argument("pytest", nargs="*", help="more arguments for pytest, after --")
-    options = parser.parse_args()
-    chosen = [cell for cell in cells(interpreters(), quick=options.quick) if options.only.lower() in cell.name.lower()]
-    if options.list:
-        print("\n".join(cell.name for cell in chosen))
-        return 0
-    as_of = None if options.latest else AS_OF
-    outcomes = {cell: _run(cell, options.pytest, as_of) for cell in chosen}
-    _print_table(outcomes)
-    return 0 if outcomes and all(outcome.passed for outcome in outcomes.values()) else 1
+    options = parser.parse_args(argv)
+    if options.part is not None and options.only:
+        parser.error("--part draws a cell, --only names some: one or the other")
+    return options
+
+
+def _choose(options: argparse.Namespace, pythons: list[Interpreter]) -> list[Cell]:
+    if options.quick or options.oldest or options.part is not None:
+        ends = cells(pythons, quick=True)
+        chosen = ends if options.quick else ends[:1] if options.oldest else []
+    else:
+        chosen = cells(pythons)
+    chosen = [cell for cell in chosen if options.only.lower() in cell.name.lower()]
+    if options.part is None or not pythons:
+        return chosen
+    files = test_files()
+    drawn = draw(options.part, pythons, files)
+    if not options.list:
+        again = shlex.quote(f"--part {shlex.quote(options.part)}")
+        print(
+            f"drawn by the seed {options.part}: {drawn.name}, {len(drawn.files)} of {len(files)} test files;", end=" "
+        )
+        print(f"again: make matrix ARGS={again}", flush=True)
+    return [*chosen, drawn]
+
+
+def _to_note(options: argparse.Namespace, began: str) -> str:
+    given = {
+        "--quick": options.quick,
+        "--oldest": options.oldest,
+        "--part": options.part is not None,
+        "--only": options.only,
+        "arguments for pytest": options.pytest,
+    }
+    narrowed = [name for name, value in given.items() if value]
+    if narrowed:
+        return f"AS_OF in tools/venvs.py stays as it is: not everything was run ({', '.join(narrowed)})"
+    return f'every cell passed; the line for tools/venvs.py:\nAS_OF = "{began}"'
 
 
 def cells(pythons: list[Interpreter], *, quick: bool = False) -> list[Cell]:
@@ -146,7 +214,34 @@ def cells(pythons: list[Interpreter], *, quick: bool = False) -> list[Cell]:
     return [oldest, *(Cell(f"Python {middle.minor}, {name}", middle, pins) for name, pins in OLDER.items()), *newest]
 
 
-def _run(cell: Cell, arguments: list[str], as_of: str | None) -> Outcome:
+def test_files() -> list[str]:
+    """
+    The test files that a cell runs, from the root of the checkout.
+    """
+    found = (path.relative_to(ROOT).as_posix() for layer in LAYERS for path in (ROOT / layer).rglob("test_*.py"))
+    return sorted(file for file in found if not any(fnmatch.fnmatch(file, pattern) for pattern in LEFT_OUT))
+
+
+def draw(seed: str, pythons: list[Interpreter], files: Sequence[str]) -> Cell:
+    """
+    A cell that is neither of the two ends, and a quarter of the test files; the same for the same seed.
+
+    Args:
+        seed: Any text.
+        pythons: What the machine has, oldest first; at least one.
+        files: What to draw the files from.
+
+    Returns:
+        The cell, with the files that were drawn.
+    """
+    chance = random.Random(seed)
+    ends = cells(pythons, quick=True)
+    cell = chance.choice([cell for cell in cells(pythons) if cell not in ends])
+    drawn = sorted(chance.sample(files, math.ceil(len(files) * PART)))
+    return cell._replace(name=f"{cell.name}, a part", files=tuple(drawn))
+
+
+def _run(cell: Cell, arguments: list[str], as_of: str) -> Outcome:
     print(f"{cell.name} ...", flush=True)
     start = time.monotonic()
     try:
@@ -155,10 +250,10 @@ def _run(cell: Cell, arguments: list[str], as_of: str | None) -> Outcome:
         return Outcome((), f"no environment: {error}", passed=False, seconds=time.monotonic() - start)
     versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.split()
     layers = [layer for layer in LAYERS if (ROOT / layer).is_dir()]
-    options = ["-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", *LEFT_OUT, *arguments]
-    tests = subprocess.run(
-        [python, "-m", "pytest", *layers, *options], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    options = ["-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"]
+    options += [*(f"--ignore-glob={pattern}" for pattern in LEFT_OUT), *arguments]
+    command = [python, "-m", "pytest", *(cell.files or layers), *options]
+    tests = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = (tests.stdout + tests.stderr).strip().splitlines() or ["no output"]
     if tests.returncode:
         told = [line for line in lines if not line.startswith("SKIPPED ")]

@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 10)
-#: "Newest" is as of this moment: a release of somebody else's fails no change of ours. Set anew after `make matrix
-#: ARGS=--latest`.
+#: "Newest" is as of this moment: a release of somebody else's fails no change of ours. `make matrix ARGS=--latest`
+#: prints the line to set it anew, when all of it passed.
 AS_OF = "2026-11-26T00:00:00Z"
+#: How such a moment is written (RFC 3339), for strftime and strptime.
+MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+#: The age at which it has to be set anew.
+STALE = timedelta(days=60)
 
 
 class Interpreter(NamedTuple):
@@ -124,6 +129,23 @@ def environment(
         _uv(*install)
     (home / "complete").write_text(str(ROOT))
     return executable
+
+
+def stale_as_of(now: datetime) -> str:
+    """
+    A warning when `AS_OF` is older than 60 days.
+
+    Args:
+        now: The moment to count from, with its time zone.
+
+    Returns:
+        A sentence; empty while `AS_OF` is young enough.
+    """
+    age = now - datetime.strptime(f"{AS_OF}+0000", f"{MOMENT}%z")
+    if age <= STALE:
+        return ""
+    run = "run `make matrix ARGS=--latest`, and set it to the line that this prints"
+    return f"AS_OF in tools/venvs.py is {age.days} days old: {run}"
 
 
 def prune() -> None:

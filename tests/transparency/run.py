@@ -4,6 +4,7 @@ The pool libraries' own tests, with poolscope's hooks and without: the same pass
 Usage:
     python tests/transparency/run.py              every suite
     python tests/transparency/run.py --quick      SQLAlchemy's newest of each line, on SQLite, and asyncpg
+    python tests/transparency/run.py --part SEED  of these asyncpg and one SQLAlchemy, drawn by the seed
     python tests/transparency/run.py --only WORD  suites whose title contains it, such as "sqlalchemy 2.1" or postgresql
     python tests/transparency/run.py --list       only name them
     python tests/transparency/run.py --json       the result as JSON instead of a table
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,28 +31,40 @@ from poolscope.signals.names import HOLD_SPAN
 from tests.transparency.outcomes import ERROR, FAILED, PASSED, SKIPPED, XFAILED, tally
 from tests.transparency.runs import Runner
 from tests.transparency.server import server
-from tests.transparency.suites import POSTGRESQL, SUITES
+from tests.transparency.suites import POSTGRESQL, SUITES, draw
 from tests.transparency.verdicts import AT_A_TIME, judge_all
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.transparency.suites import Suite
     from tests.transparency.verdicts import Verdict
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; ``sys.argv`` when left out.
 
     Returns:
         0 when the hooks change nothing and were there to do so; else 1.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="SQLAlchemy's newest of each line on SQLite, and asyncpg")
+    parser.add_argument("--part", metavar="SEED", help="of these asyncpg and one SQLAlchemy, drawn by this text")
     parser.add_argument("--only", default="", metavar="WORD", help="suites whose title contains this")
     parser.add_argument("--list", action="store_true", help="only name the suites")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
+    if options.part is not None and (options.quick or options.only):
+        parser.error("--part draws the suites: neither --quick nor --only goes with it")
     chosen = [suite for suite in SUITES if options.only.lower() in suite.title and (suite.quick or not options.quick)]
+    if options.part is not None:
+        chosen = draw(options.part)
+        # Beside the result, which may be JSON.
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(_drawn(options.part, chosen))
     runnable = [suite for suite in chosen if suite.adapter in ADAPTERS]
     waiting = [suite for suite in chosen if suite not in runnable]
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -63,6 +77,15 @@ def main() -> int:
     else:
         _show(verdicts, waiting)
     return 0 if all(verdict.transparent for verdict in verdicts) else 1
+
+
+def _drawn(seed: str, suites: list[Suite]) -> str:
+    again = shlex.quote(f"--part {shlex.quote(seed)}")
+    named = []
+    for suite in suites:
+        long = " and ".join(test.rpartition("::")[2] for group in suite.long for test in group)
+        named.append(f"{suite.title}{f', of its long tests {long}' if long else ''}")
+    return f"drawn by the seed {seed}: {'; '.join(named)}; again: make transparency ARGS={again}"
 
 
 def _judge(suites: list[Suite]) -> list[Verdict]:
@@ -97,6 +120,7 @@ def _show(verdicts: list[Verdict], waiting: list[Suite]) -> None:
     for verdict in verdicts:
         for kind, lines in (
             ("PROBLEM", verdict.problems),
+            ("done again", verdict.again),
             ("DIFFERENT", verdict.differences),
             ("unstable by itself (shown by repetition)", verdict.unstable),
         ):

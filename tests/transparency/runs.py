@@ -35,6 +35,7 @@ RUN_SECONDS = 480.0
 CAME_TO_ITS_END = (0, 1)
 UNFIT = 9
 LOG_LINES = 30
+LOG_SECONDS = 7 * 24 * 3600.0  # how long what a run printed is kept
 
 
 class Run(NamedTuple):
@@ -46,12 +47,14 @@ class Run(NamedTuple):
         problem: Why it is not to be trusted; empty when it is.
         seconds: How long it took.
         evidence: What the hooks saw (the plugin's report); empty without them.
+        log: What it printed.
     """
 
     outcomes: dict[str, str]
     problem: str
     seconds: float
     evidence: dict[str, Any]
+    log: str = ""
 
 
 class NoPythonError(Exception):
@@ -164,7 +167,7 @@ def _run(command: Sequence[str | Path], variables: dict[str, str], work: Path, l
             problem += f"; {log} ends:\n{child.log_tail(LOG_LINES)}"
     seen = folder / "seen.json"
     evidence = json.loads(seen.read_text()) if seen.exists() else {}
-    return Run(read(folder / "report.jsonl"), problem, time.monotonic() - began, evidence)
+    return Run(read(folder / "report.jsonl"), problem, time.monotonic() - began, evidence, str(log))
 
 
 def _selectable(test: str) -> str:
@@ -175,6 +178,13 @@ def _selectable(test: str) -> str:
 def _log(suite: Suite, *, hooks: bool, first: bool) -> Path:
     folder = cache() / "transparency" / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / f"{suite.title.replace(' ', '-')}-{'with' if hooks else 'without'}{'' if first else '-again'}.log"
+    for old in folder.glob("*.log"):
+        # Another process may be doing the same.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - old.stat().st_mtime > LOG_SECONDS:
+                old.unlink()
+    # Another checkout, or another run of this one, may be at the same suite.
+    which = f"{'with' if hooks else 'without'}{'' if first else '-again'}-{os.getpid()}"
+    log = folder / f"{suite.title.replace(' ', '-')}-{which}.log"
     log.unlink(missing_ok=True)
     return log

@@ -83,7 +83,8 @@ def _download(source: Source, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         pinned = Path(temporary) / "requirements.txt"
         pinned.write_text(f"{source.project}=={source.version} --hash=sha256:{source.sha256}\n")
-        what = ["--no-deps", "--no-binary", ":all:", "--require-hashes", "--requirement", str(pinned)]
+        # Not of all: pip would also compile what the metadata is built with, for minutes.
+        what = ["--no-deps", "--no-binary", source.project, "--require-hashes", "--requirement", str(pinned)]
         command = [str(pip), "-m", "pip", "download", "--quiet", *what, "--dest", temporary]
         # Its words are shown only when it fails: it also builds the metadata, at length.
         subprocess.run(command, check=True, env={**os.environ, **PURE_PYTHON}, stdout=subprocess.DEVNULL)

@@ -7,6 +7,7 @@ versions with which they are green without poolscope.
 
 from __future__ import annotations
 
+import random
 from typing import NamedTuple
 
 SQLITE = "sqlite"
@@ -45,6 +46,9 @@ class Suite(NamedTuple):
         adapter: Which of poolscope's adapters has to be active.
         least: How many tests have to pass at least, so that an empty run is no success.
         quick: Whether it is part of the short run.
+        short: What a part of the suite runs in any case; all of `tests` when empty.
+        long: The other tests, in groups that take about as long as one another: a part runs one group. Node ids, each
+            of exactly one test, which passes.
     """
 
     source: Source
@@ -59,6 +63,8 @@ class Suite(NamedTuple):
     drivers: tuple[str, ...] = ()
     install_source: bool = False
     quick: bool = False
+    short: tuple[str, ...] = ()
+    long: tuple[tuple[str, ...], ...] = ()
 
     @property
     def title(self) -> str:
@@ -66,6 +72,22 @@ class Suite(NamedTuple):
         What it is called in the table and on the command line.
         """
         return f"{self.source.project} {self.source.version} {self.database}"
+
+    def part(self, group: int) -> Suite:
+        """
+        The suite with one group of its long tests.
+
+        Args:
+            group: Which one, from 0; of no meaning for a suite without long tests.
+
+        Returns:
+            A suite of which as many fewer tests have to pass as it leaves out.
+        """
+        if not self.long:
+            return self
+        chosen = self.long[group]
+        left_out = sum(map(len, self.long)) - len(chosen)
+        return self._replace(tests=(*self.short, *chosen), least=self.least - left_out, long=(chosen,))
 
 
 SQLALCHEMY_1_4_OLDEST = Source(
@@ -92,10 +114,33 @@ SQLALCHEMY_TESTS = (
     "test/engine/test_execute.py",
     "test/ext/asyncio",
 )
+# In 2.0.58 and 2.1.9 seven tests, which cancel a task at each of its steps, take more than half of a suite's time.
+_CANCELLATION = "test/ext/asyncio/test_cancellation.py"
+_CANCELLED = f"{_CANCELLATION}::AsyncCancellationTest::test_cancel_anywhere"
+SHORT = (
+    *SQLALCHEMY_TESTS[:-1],
+    *(f"test/ext/asyncio/test_{name}.py" for name in ("engine", "scoping", "session")),
+    f"{_CANCELLATION}::RunToCompletionTest",
+    f"{_CANCELLATION}::AsyncCancellationTest::test_dialect_supports_terminate",
+    f"{_CANCELLATION}::AsyncCancellationTest::test_gc_of_checked_out_connection",
+    f"{_CANCELLED}_recycle",  # skipped on SQLite, as is the next
+    f"{_CANCELLED}_twice",
+)
+LONG = (
+    (_CANCELLED, f"{_CANCELLED}_direct_close[False]"),
+    (f"{_CANCELLED}_connect_event_fails", f"{_CANCELLED}_warm_pool"),
+    (f"{_CANCELLED}_connection[False]", f"{_CANCELLED}_connection[True]", f"{_CANCELLED}_direct_close[True]"),
+)
 
 
 def _sqlalchemy(
-    source: Source, pins: tuple[str, ...], drivers: tuple[str, ...], least: tuple[int, int], *, quick: bool
+    source: Source,
+    pins: tuple[str, ...],
+    drivers: tuple[str, ...],
+    least: tuple[int, int],
+    *,
+    quick: bool,
+    cancelled: bool = False,
 ) -> tuple[Suite, Suite]:
     on_sqlite = Suite(
         source=source,
@@ -109,6 +154,8 @@ def _sqlalchemy(
         arguments=("-o", "python_files=test_*.py", "--db", "sqlite", "--db", "aiosqlite"),
         install_source=True,
         quick=quick,
+        short=SHORT if cancelled else (),
+        long=LONG if cancelled else (),
     )
     on_postgresql = on_sqlite._replace(
         database=POSTGRESQL,
@@ -116,6 +163,8 @@ def _sqlalchemy(
         arguments=("-o", "python_files=test_*.py", "{database}"),
         drivers=drivers,
         quick=False,
+        short=(),
+        long=(),
     )
     return on_sqlite, on_postgresql
 
@@ -132,8 +181,28 @@ SUITES: tuple[Suite, ...] = (
         least=55,
         quick=True,
     ),
-    *_sqlalchemy(SQLALCHEMY_2_1, NEW, ("psycopg", "asyncpg"), (750, 800), quick=True),
-    *_sqlalchemy(SQLALCHEMY_2_0, NEW, ("psycopg", "asyncpg"), (650, 700), quick=True),
+    *_sqlalchemy(SQLALCHEMY_2_1, NEW, ("psycopg", "asyncpg"), (750, 800), quick=True, cancelled=True),
+    *_sqlalchemy(SQLALCHEMY_2_0, NEW, ("psycopg", "asyncpg"), (650, 700), quick=True, cancelled=True),
     *_sqlalchemy(SQLALCHEMY_1_4, (*OLD, "pytest==7.4.4"), ("psycopg2", "asyncpg"), (800, 950), quick=True),
     *_sqlalchemy(SQLALCHEMY_1_4_OLDEST, (*OLD, "pytest==6.2.5"), ("psycopg2", "asyncpg"), (750, 900), quick=False),
 )
+
+
+def draw(seed: str) -> list[Suite]:
+    """
+    A part of the short run: of each library one suite, and of its long tests one group; the same for the same seed.
+
+    Args:
+        seed: Any text.
+
+    Returns:
+        The suites. A test of the short run is among them once in three draws, a long one once in nine, and asyncpg's
+        each time.
+    """
+    chance = random.Random(seed)
+    of_each: dict[str, list[Suite]] = {}
+    for suite in SUITES:
+        if suite.quick:
+            of_each.setdefault(suite.source.project, []).append(suite)
+    chosen = [chance.choice(suites) for suites in of_each.values()]
+    return [suite.part(chance.randrange(len(suite.long) or 1)) for suite in chosen]

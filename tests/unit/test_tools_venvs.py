@@ -1,5 +1,5 @@
 """
-Environments by what is in them, from an index of our own.
+Environments by what is in them, from an index of our own, and the moment that newest is of.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import zipfile
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tools.venvs import environment
+from tools import venvs
+from tools.venvs import environment, stale_as_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,3 +105,24 @@ def test_what_is_not_to_be_had_is_an_error(dated: bool, capfd: pytest.CaptureFix
         with pytest.raises(subprocess.CalledProcessError):
             environment(sys.executable, ["tiny==3.0"], as_of=moment)
         assert "tiny==3.0" in capfd.readouterr().err
+
+
+def test_a_moment_long_ago_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Newest may be 60 days old, in any time zone; after that a sentence says how old it is and what to run.
+    """
+    monkeypatch.setattr(venvs, "AS_OF", "2026-01-02T03:04:05Z")
+    last = datetime(2026, 3, 3, 3, 4, 5, tzinfo=timezone.utc)
+    assert stale_as_of(last) == stale_as_of(last.astimezone(timezone(timedelta(hours=5)))) == ""
+    run = "run `make matrix ARGS=--latest`, and set it to the line that this prints"
+    told = f"AS_OF in tools/venvs.py is {{}} days old: {run}"
+    assert stale_as_of(last + timedelta(seconds=1)) == told.format(60)
+    assert stale_as_of(last + timedelta(days=40)) == told.format(100)
+
+
+def test_the_moment_is_one() -> None:
+    """
+    The moment in the tool is of the form that the matrix prints, and not yet stale when it begins.
+    """
+    moment = datetime.strptime(f"{venvs.AS_OF}+0000", f"{venvs.MOMENT}%z")
+    assert stale_as_of(moment) == ""
