@@ -46,6 +46,14 @@ def _small_heap() -> Iterator[None]:
 
 
 @pytest.fixture
+def late(request: pytest.FixtureRequest) -> bool:
+    """
+    Whether threads are late on purpose (tests/support/late.py): every step costs stalls then, and fewer of them do.
+    """
+    return bool(request.config.getoption("late", None))
+
+
+@pytest.fixture
 def driver(request: pytest.FixtureRequest) -> Driver:
     """
     One driver, its pool not open yet.

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from examples.lab.processes import wait_until
 from poolscope.signals import names
-from tests.contract.drivers.base import Feature
+from tests.contract.drivers.base import DEADLINE, Feature
 from tests.contract.subject import Subject
 from tests.support.skips import require
 
@@ -42,12 +42,15 @@ SIZE = 3
 #: The budget: sequences for each kind of pool, and steps of a sequence; 1 to 8 s for each kind.
 SEQUENCES = 8
 STEPS = 25
+#: The same where threads are late on purpose: a step takes a second then.
+LATE_SEQUENCES = 3
+LATE_STEPS = 12
 #: Connections given back that may be given back again.
 KEPT = 2
 #: An ask that finds the pool full: short, so that it may be made in earnest.
 TIMEOUT = 0.02
 #: An ask that is to wait until it is cancelled or served.
-PATIENCE = 30.0
+PATIENCE = 2 * DEADLINE
 
 
 def can(*features: Feature) -> Any:
@@ -133,7 +136,7 @@ class PoolMachine(RuleBasedStateMachine):
         while self.asks and not self.full():
             # The library need not serve first who asked first: it may have been before the ask reached its queue.
             asks = self.asks
-            done = wait_until(lambda asks=asks: [ask for ask in asks if ask.over()], 20, "somebody to be served")
+            done = wait_until(lambda asks=asks: [ask for ask in asks if ask.over()], DEADLINE, "somebody to be served")
             self.asks.remove(done[0])
             self.handles.append(self.subject.finish(done[0]))
 
@@ -169,7 +172,7 @@ class PoolMachine(RuleBasedStateMachine):
     def wait(self) -> None:
         before = len(self.asks)
         self.asks.append(self.subject.begin())
-        wait_until(lambda: self.pending() == before + 1, 10, "the ask to be pending")
+        wait_until(lambda: self.pending() == before + 1, DEADLINE, "the ask to be pending")
 
     def pending(self) -> float | None:
         """
@@ -287,7 +290,7 @@ def _no_logs() -> Iterator[None]:
 # The SDK draws ids in a background thread, also while hypothesis draws.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @pytest.mark.timeout(300)
-def test_in_any_order(driver: Driver, telemetry: Telemetry, request: pytest.FixtureRequest) -> None:
+def test_in_any_order(driver: Driver, telemetry: Telemetry, request: pytest.FixtureRequest, *, late: bool) -> None:
     """
     After every step of a random sequence `used` is what is held, waits and uses are what was asked and given back;
     at rest nothing is in use, everything is one point and nothing drifts.
@@ -295,8 +298,8 @@ def test_in_any_order(driver: Driver, telemetry: Telemetry, request: pytest.Fixt
     where = request.getfixturevalue("database") if driver.on_postgres else None
     machine = type("Machine", (PoolMachine,), {"kind": type(driver), "where": where, "telemetry": telemetry})
     budget = settings(
-        max_examples=SEQUENCES,
-        stateful_step_count=STEPS,
+        max_examples=LATE_SEQUENCES if late else SEQUENCES,
+        stateful_step_count=LATE_STEPS if late else STEPS,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         # A shorter example helps who is there to read it; a run in CI would only wait for it.

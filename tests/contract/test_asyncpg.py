@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool import Pool
     from tests.support.watched import Watched
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 TIMEOUTS = {"TimeoutError", "asyncio.exceptions.TimeoutError"}
 CANCELLED = "asyncio.exceptions.CancelledError"
 
@@ -42,7 +42,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """
     Run a test's coroutine, with a deadline.
     """
-    return asyncio.run(asyncio.wait_for(coroutine, 3 * DEADLINE))
+    return asyncio.run(asyncio.wait_for(coroutine, 1.5 * DEADLINE))
 
 
 async def until(predicate: Any) -> None:

@@ -98,7 +98,7 @@ def test_cancelled_at_every_step(
     url = where.url(kind.scheme.partition("+")[2]) if where else f"{kind.scheme}:///{tmp_path / 'cancel.db'}"
 
     async def run() -> int:
-        limits = {"poolclass": kind.pool_class, "pool_size": 1, "max_overflow": 0, "pool_timeout": 2}
+        limits = {"poolclass": kind.pool_class, "pool_size": 1, "max_overflow": 0, "pool_timeout": DEADLINE}
         engine = create_async_engine(url, pool_logging_name=driver.pool, **limits)
         ended = False
         step = 0

@@ -94,7 +94,7 @@ def test_two_threads_replace_a_shared_connection(seen: Watched, database: Postgr
 
     def connect() -> Any:
         connection = psycopg2.connect(database.dsn)
-        together.wait(20)
+        together.wait(60)
         return connection
 
     connect.threadsafety = psycopg2.threadsafety  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ def test_two_threads_replace_a_shared_connection(seen: Watched, database: Postgr
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert ours.creates.read().count == 3
     first.close()
     second.close()
@@ -152,7 +152,7 @@ def test_why_connections_are_closed(seen: Watched, database: Postgres) -> None:
         run(connection)
     assert closures(ours) == {"overflow": 1, "recycled": 1}
     with database.connect() as admin:
-        admin.execute("select pg_terminate_backend(%s)", [connection._con._con.info.backend_pid])
+        admin.execute("select pg_terminate_backend(%s, 60000)", [connection._con._con.info.backend_pid])
     run(connection)
     assert closures(ours) == {"overflow": 1, "recycled": 1, "invalidated": 1}
     assert all_are_accounted_for(ours, pool)

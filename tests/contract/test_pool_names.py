@@ -33,7 +33,7 @@ def psycopg_one(where: Postgres) -> Callable[[], object]:
     pool = psycopg_pool.ConnectionPool(where.dsn, min_size=0, max_size=1, name="its own", open=False)
 
     def use() -> None:
-        with pool, pool.connection(timeout=20):
+        with pool, pool.connection(timeout=60):
             pass
 
     return use
@@ -212,7 +212,7 @@ def psycopg_pool_of(conninfo: Any, **options: Any) -> Callable[[], object]:
     pool = psycopg_pool.ConnectionPool(conninfo, min_size=1, max_size=1, open=True, **options)
 
     def use() -> None:
-        with pool, pool.connection(timeout=20):
+        with pool, pool.connection(timeout=60):
             pass
 
     return use

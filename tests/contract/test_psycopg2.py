@@ -259,7 +259,7 @@ def test_a_return_that_began_before_poolscope_ends_with_the_next_loan(database: 
     class Slow(extensions.connection):  # type: ignore[misc] - it has no types
         def rollback(self) -> None:
             inside.set()
-            assert go.wait(20)
+            assert go.wait(60)
             super().rollback()
 
     pool = ThreadedConnectionPool(1, 2, database.dsn, connection_factory=Slow)
@@ -267,11 +267,11 @@ def test_a_return_that_began_before_poolscope_ends_with_the_next_loan(database: 
     connection.cursor().execute("select 1")
     returning = threading.Thread(target=pool.putconn, args=(connection,))
     returning.start()
-    assert inside.wait(20)
+    assert inside.wait(60)
     with watched("psycopg2_pool") as seen:
         (adopted,) = seen.only().leases
         go.set()
-        returning.join(20)
+        returning.join(60)
         again = pool.getconn()
         assert again is connection
         assert len(seen.only().leases - {adopted}) == len(seen.only().leases) == 1
@@ -289,7 +289,7 @@ def test_who_asks_while_poolscope_goes_has_his_connection(database: Postgres, ca
     class Slow(extensions.connection):  # type: ignore[misc] - it has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             inside.set()
-            assert go.wait(20)
+            assert go.wait(60)
             super().__init__(*args, **kwargs)
 
     got: list[Any] = []
@@ -297,9 +297,9 @@ def test_who_asks_while_poolscope_goes_has_his_connection(database: Postgres, ca
         pool = ThreadedConnectionPool(0, 1, database.dsn, connection_factory=Slow)
         asking = threading.Thread(target=lambda: got.append(pool.getconn()))
         asking.start()
-        assert inside.wait(20)
+        assert inside.wait(60)
     go.set()
-    asking.join(20)
+    asking.join(60)
     assert guard.counts() == {}
     assert caplog.records == []
     assert [key for key in vars(pool) if "poolscope" in key] == []

@@ -5,6 +5,7 @@ What only psycopg's pools do: rejections, checks, resizing, slots that are lost,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import random
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from examples.lab.postgres import Postgres
+    from poolscope.core.lease import Lease
     from tests.support.watched import Watched
 
 TIMEOUT = "psycopg_pool.PoolTimeout"
 REJECTED = "psycopg_pool.TooManyRequests"
-DEADLINE = 20.0
+DEADLINE = 60.0
+#: Seconds that an answer is kept back.
+LATE = 0.05
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def test_a_server_that_is_away_is_a_timeout_of_the_pool_and_an_error_of_the_null
         at_rest(seen.pool("p"))
     with psycopg_pool.NullConnectionPool(nowhere, name="n", open=True) as pool:
         with pytest.raises(psycopg.OperationalError):
-            pool.getconn(timeout=5)
+            pool.getconn(timeout=DEADLINE)
         assert outcomes(seen.pool("n")) == {"psycopg.OperationalError": 1}
         assert seen.pool("n").timeouts.read() == 0
         assert seen.pool("n").wait_phase_times()[1] > 0
@@ -133,7 +137,8 @@ def _take_and_drop(pool: Any, ours: Any) -> Any:
     connection = pool.getconn()
     (lease,) = ours.leases
     del connection
-    gc.collect()
+    # One collection does nothing while another thread, as the pool's own, is at it.
+    wait_until(lambda: gc.collect() >= 0 and lease.abandoned, DEADLINE, "the dropped connection to be collected")
     return lease
 
 
@@ -316,17 +321,41 @@ def test_a_pipeline_is_time_in_the_database_and_idle_when_it_is_over(seen: Watch
         with opened(database, kwargs={"autocommit": autocommit}) as pool, pool.connection() as connection:
             (lease,) = seen.pool("p").leases
             with connection.pipeline() as pipeline:
-                # The server begins at once, whatever holds us up before we wait.
-                connection.execute("select pg_sleep(0.5)")
-                before = lease.query_time
-                pipeline.sync()
-                assert lease.query_time - before > 0.03
-                connection.execute("select pg_sleep(0.5)")
-                before = lease.query_time
-            assert lease.query_time - before > 0.03
+                with _answered_late(database, connection, lease) as before:
+                    pipeline.sync()
+                assert lease.query_time - before >= LATE
+                holding = contextlib.ExitStack()
+                before = holding.enter_context(_answered_late(database, connection, lease))
+            holding.close()
+            assert lease.query_time - before >= LATE
             assert (lease.queries, lease.phase) == (2, after)
             connection.rollback()
             assert lease.phase == "idle"
+
+
+@contextlib.contextmanager
+def _answered_late(where: Postgres, connection: Any, lease: Lease) -> Iterator[float]:
+    """
+    Send a statement that the server answers no sooner than `LATE` after somebody has begun to wait for the answer.
+
+    Yields:
+        The time in the database until then.
+    """
+
+    def let_go() -> None:
+        wait_until(lambda: lease.phase == "query", DEADLINE, "the wait for the answer")
+        waits = lease.pool.now()
+        wait_until(lambda: lease.pool.now() >= waits + LATE, DEADLINE, "time to pass")
+        other.execute("select pg_advisory_unlock(1)")
+
+    with where.connect() as other:
+        other.execute("select pg_advisory_lock(1)")
+        connection.execute("select pg_advisory_lock(1), pg_advisory_unlock(1)")
+        thread = threading.Thread(target=let_go)
+        before = lease.query_time
+        thread.start()
+        yield before
+        thread.join(DEADLINE)
 
 
 def test_two_phase_commit_ends_a_transaction(seen: Watched, database: Postgres) -> None:

@@ -68,7 +68,7 @@ def sqlalchemys_pool(url: str) -> dict[str, Any]:
                 killed, slow, patient = gevent.spawn(ask), gevent.spawn(ask, 0.005), gevent.spawn(ask)
                 gevent.sleep(0)
                 killed.kill()
-                gevent.joinall([slow, patient], timeout=10)
+                gevent.joinall([slow, patient], timeout=60)
         ask()
         at_rest(ours)
         result = {"truth": truth, "outcomes": outcomes(ours), "timeouts": ours.timeouts.read(), "pool": ours.used()}
@@ -105,13 +105,13 @@ def own_pool(dsn: str) -> dict[str, Any]:
         for turn in range(ROUNDS):
             held = pool.getconn()
             truth["granted"] += 1
-            gevent.spawn(ask).join(timeout=10)  # finds it exhausted
+            gevent.spawn(ask).join(timeout=60)  # finds it exhausted
             pool.putconn(held, close=True)
             connecting = gevent.spawn(ask)
             gevent.sleep(0)
             if turn % 2:
                 connecting.kill()
-            connecting.join(timeout=10)
+            connecting.join(timeout=60)
         at_rest(ours)
         result = {"truth": truth, "outcomes": outcomes(ours), "timeouts": ours.timeouts.read(), "pool": ours.used()}
         pool.closeall()

@@ -102,6 +102,7 @@ def test_arq(telemetry: Telemetry, redis: str) -> None:
 
     async def work() -> None:
         settings = RedisSettings.from_dsn(redis)
+        settings.conn_timeout = 60  # seconds; by default one, for which a busy machine may hold up the event loop
         pool = await arq.create_pool(settings)
         for number in range(1, 6):
             await pool.enqueue_job("send_later", number)
@@ -131,7 +132,7 @@ def test_dramatiq(telemetry: Telemetry, redis: str) -> None:
     worker.start()
     expected = {"task send": (3, 6.0), "task fails": (1, 4.0)}
     try:
-        wait_until(lambda: queries_by_unit(telemetry.collect()) == expected, 20)
+        wait_until(lambda: queries_by_unit(telemetry.collect()) == expected, 60)
     finally:
         worker.stop()
         broker.close()

@@ -100,7 +100,7 @@ def on_wsgiref(application: Any) -> Iterator[int]:
         thread.start()
         yield server.server_port
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
 
 
 @contextmanager
@@ -112,10 +112,10 @@ def on_uvicorn(application: Any) -> Iterator[int]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    wait_until(lambda: server.started, 20)
+    wait_until(lambda: server.started, 60)
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
-    thread.join(20)
+    thread.join(60)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_any_application(
     """
     with server(make(queries)) as port:
         for _ in range(2):
-            assert httpx.get(f"http://127.0.0.1:{port}/secret/path").text == "rowrowrow"
-        wait_until(lambda: queries_by_unit(telemetry.collect()) == {"http GET <unmatched>": (2, 10.0)}, 10)
+            assert httpx.get(f"http://127.0.0.1:{port}/secret/path", timeout=60).text == "rowrowrow"
+        wait_until(lambda: queries_by_unit(telemetry.collect()) == {"http GET <unmatched>": (2, 10.0)}, 60)
 
 
 def test_a_framework_inside_is_part_of_it(telemetry: Telemetry, queries: Queries) -> None:
@@ -151,8 +151,8 @@ def test_a_framework_inside_is_part_of_it(telemetry: Telemetry, queries: Queries
         return app(environ, start_response)
 
     with on_waitress(middleware) as port:
-        httpx.get(f"http://127.0.0.1:{port}/users/4")
-        wait_until(lambda: queries_by_unit(telemetry.collect()) == {"http GET /users/<int:number>": (1, 5.0)}, 10)
+        httpx.get(f"http://127.0.0.1:{port}/users/4", timeout=60)
+        wait_until(lambda: queries_by_unit(telemetry.collect()) == {"http GET /users/<int:number>": (1, 5.0)}, 60)
 
 
 @pytest.mark.parametrize(("kind", "wrapped"), [(SyncWorker, True), (ThreadWorker, True), (Worker, False)])

@@ -50,7 +50,7 @@ def test_a_bare_fork_with_a_connection_out(url: str, way: str) -> None:
         [sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"{PROGRAMS}.forking", url, way],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
         cwd=ROOT,
     )
@@ -89,7 +89,7 @@ def test_a_fork_with_connections_of_other_pools_out(database: Postgres) -> None:
         [sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"{PROGRAMS}.forking_pools", database.dsn],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
         cwd=ROOT,
     )
@@ -113,7 +113,7 @@ def get(url: str) -> Any:
     """
     What a worker answers, as JSON.
     """
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         return json.load(response)
 
 
@@ -141,7 +141,7 @@ def test_a_prefork_server_with_a_connection_out(url: str, tmp_path: Path) -> Non
             assert time.monotonic() < deadline, figures
             answer = get(f"{base}/figures")
             figures[answer["pid"]] = answer
-        server.stop()
+        server.stop(60)
         log = server.log.read_text() if server.log.exists() else ""
     assert set(figures) == set(done), log
     for pid, answer in figures.items():

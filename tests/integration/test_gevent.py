@@ -34,7 +34,7 @@ def told(database: Postgres) -> dict[str, Any]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=110,
         check=False,
     )
     assert result.returncode == 0, result.stderr

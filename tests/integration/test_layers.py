@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool import Pool
     from tests.support.watched import Watched
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 @pytest.fixture

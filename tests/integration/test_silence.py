@@ -35,7 +35,7 @@ def run(kind: str, **variables: str) -> Any:
         [sys.executable, "-m", "tests.integration.programs.silent", kind],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
         cwd=ROOT,
         env={**os.environ, **variables},
@@ -154,7 +154,7 @@ def test_importing_poolscope_is_cheap() -> None:
         [sys.executable, "-X", "importtime", "-c", "import poolscope"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=True,
         cwd=ROOT,
     )
@@ -169,6 +169,6 @@ def test_importing_the_instrumentor_brings_no_library() -> None:
     What `opentelemetry-instrument` imports brings no pool library and no SDK either.
     """
     code = "import sys, poolscope.instrumentor; print('\\n'.join(sys.modules))"
-    program = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    program = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=True)
     heavy = ("sqlalchemy", "psycopg", "asyncpg", "opentelemetry.sdk", "flask", "django")
     assert [name for name in program.stdout.splitlines() if name.startswith(heavy)] == []

@@ -596,7 +596,7 @@ def test_the_asker_is_the_innermost_ask_of_this_thread_and_task(clock: FakeClock
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert theirs[0] is theirs[1]
     assert pool.asker() is None
     first = pool.ask()

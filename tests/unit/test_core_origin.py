@@ -99,7 +99,7 @@ def test_the_usual_depth_keeps_what_any_depth_does(above: int) -> None:
         return done.set()
 
     _thread.start_new_thread(calls, (above,))  # whose first frame is this function's
-    assert done.wait(10)
+    assert done.wait(60)
     quick, plain = kept
     assert len(quick) == min(5, above + 2)
     assert [code for code, _ in quick] == [code for code, _ in plain]
@@ -289,11 +289,11 @@ def test_where_a_thread_stands() -> None:
 
     def stand() -> None:
         ready.set()
-        done.wait(10)
+        done.wait(60)
 
     thread = threading.Thread(target=stand)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     assert thread.ident is not None
     functions = [place.function for place in resolve(stack_of_thread(thread.ident, 10))]
     done.set()
@@ -373,9 +373,11 @@ def test_a_moment_of_the_clock_has_a_place_on_the_calendar() -> None:
     """
     The distance between two moments is the same on both clocks, and now is now.
     """
+    earliest = time.time_ns()
     now = clock.monotonic()
-    placed = clock.to_unix_nanoseconds(now)
-    assert abs(placed - time.time_ns()) < 1_000_000_000
+    # Held up between its looks at the two clocks, it places the moment too early; of many, one is not held up.
+    placed = max(clock.to_unix_nanoseconds(now) for _ in range(20))
+    assert earliest - 1_000_000_000 < placed < time.time_ns() + 1_000_000_000
     # Both clocks are read for each; of many, one is not held up between the two.
     pairs = ((clock.to_unix_nanoseconds(now), clock.to_unix_nanoseconds(now - 5.0)) for _ in range(20))
     assert min(abs(later - earlier - 5_000_000_000) for later, earlier in pairs) < 10_000_000

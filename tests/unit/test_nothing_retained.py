@@ -129,7 +129,7 @@ def in_a_thread(work: Callable[[], None]) -> None:
     """
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(10)
+    thread.join(60)
 
 
 def in_a_task(work: Callable[[], None]) -> None:

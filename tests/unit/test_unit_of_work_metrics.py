@@ -94,6 +94,7 @@ def test_waits_in_vain_count_and_so_does_what_is_still_held(start: Callable[...,
     telemetry = start()
     queries = Queries()
     now = queries.pool.now
+    began = now()
     with poolscope.unit_of_work("slow"):
         vain = queries.pool.ask()
         vain.asked_at = now() - 3.0
@@ -101,11 +102,13 @@ def test_waits_in_vain_count_and_so_does_what_is_still_held(start: Callable[...,
         kept = queries.pool.ask()
         kept.grant()
         kept.started_at = now() - 7.0
+    took = now() - began
     collected = telemetry.collect()
-    assert collected.total(names.UNIT_WAIT_TIME) == pytest.approx(3.0, abs=0.5)
-    assert collected.total(names.UNIT_HOLD_TIME) == pytest.approx(7.0, abs=0.5)
+    waited, held = collected.total(names.UNIT_WAIT_TIME), collected.total(names.UNIT_HOLD_TIME)
+    assert 3.0 <= waited <= 3.0 + took
+    assert 7.0 <= held <= 7.0 + took
     kept.end()
-    assert telemetry.collect().total(names.UNIT_HOLD_TIME) == pytest.approx(7.0, abs=0.5), "it ended once"
+    assert telemetry.collect().total(names.UNIT_HOLD_TIME) == pytest.approx(held), "it ended once"
 
 
 def test_repeated_queries_counts_those_of_loops_only(start: Callable[..., Telemetry]) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _NUMBERS = itertools.count(1)
 
-#: Seconds that a call into a library may take before the test gives it up.
-DEADLINE = 20.0
+#: Seconds that a call into a library may take before the test gives it up: only a call that hangs takes so long.
+DEADLINE = 60.0
 
 
 class Feature(Flag):

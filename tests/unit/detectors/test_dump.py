@@ -114,7 +114,7 @@ def test_what_cannot_be_is_said_and_not_done(caplog: pytest.LogCaptureFixture) -
     for work in (elsewhere.install, elsewhere.remove):
         thread = threading.Thread(target=work)
         thread.start()
-        thread.join(10)
+        thread.join(60)
     DumpSignal("sigunknown", lambda: None).install()
     assert signal.getsignal(signal.SIGUSR1) is before
     assert [message.split(" needs")[0] for message in caplog.messages] == [

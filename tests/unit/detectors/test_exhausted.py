@@ -69,7 +69,7 @@ def checks_out_and_calls(scene: Scene, got: queue.Queue[Lease], answer: threadin
     """
     lease = scene.checkout("checkout")
     got.put(lease)
-    answer.wait(10)  # the call to another service
+    answer.wait(60)  # the call to another service
     lease.end()
 
 
@@ -82,15 +82,15 @@ def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene)
     answer = threading.Event()
     thread = threading.Thread(target=checks_out_and_calls, args=(scene, got, answer), name="payer")
     thread.start()
-    lease = got.get(timeout=10)
+    lease = got.get(timeout=60)
     call = line_of(checks_out_and_calls, "the call to another service")
-    wait_until(lambda: call in map(str, resolve(stands_at(lease))), 10, "the call")
+    wait_until(lambda: call in map(str, resolve(stands_at(lease))), 60, "the call")
     scene.clock.advance(0.1)
     here = scene.checkout("view")
     scene.timeout()
     (finding,) = scene.found()
     answer.set()
-    thread.join(10)
+    thread.join(60)
 
     first, second = holders(finding)
     assert "by thread payer; checked out at /application/checkout.py:2 in checkout" in first
@@ -197,10 +197,10 @@ def test_a_task_that_blocks_its_loop_is_seen_where_it_blocks(scene: Scene) -> No
 
     thread = threading.Thread(target=lambda: asyncio.run(blocks()))
     thread.start()
-    lease = got.get(timeout=10)
+    lease = got.get(timeout=60)
     (place, *_) = exhausted.Snapshot.take(scene.ask()).holders[0].stands
     answer.set()
-    thread.join(10)
+    thread.join(60)
     assert place[0] is checks_out_and_calls.__code__
     assert stands_at(lease) == ()
 
@@ -264,8 +264,8 @@ def test_where_a_holder_is_gone_nothing_is_said_about_where_it_stands(scene: Sce
     with scene.unit():
         of_unit = scene.checkout()
     with ThreadPoolExecutor(1) as executor:
-        of_thread = executor.submit(scene.checkout).result(10)
-    of_task = asyncio.run(asyncio.wait_for(asyncio.sleep(0, scene), 5)).checkout()
+        of_thread = executor.submit(scene.checkout).result(60)
+    of_task = asyncio.run(asyncio.wait_for(asyncio.sleep(0, scene), 60)).checkout()
     assert (stands_at(of_unit), stands_at(of_thread)) == ((), ())
     assert stands_at(of_task) != ()
 
@@ -293,7 +293,7 @@ def test_a_request_whose_connection_a_thread_has_fetched_is_seen_where_it_stands
         answer = asyncio.Event()
         with ThreadPoolExecutor(1) as thread:
             tasks = [asyncio.create_task(route(scene, thread, got, answer)) for _ in range(2)]
-            _ = [await asyncio.wait_for(got.get(), 10) for _ in tasks]
+            _ = [await asyncio.wait_for(got.get(), 60) for _ in tasks]
             scene.clock.advance(30)
             await asyncio.get_running_loop().run_in_executor(thread, scene.timeout, "dependency")
             (finding,) = scene.found()
@@ -517,14 +517,14 @@ def test_of_many_that_time_out_at_once_one_reports() -> None:
     together = threading.Barrier(20)
 
     def give_up(lease: Lease) -> None:
-        together.wait(10)
+        together.wait(60)
         lease.fail(Outcome.TIMEOUT, "TimeoutError")
 
     threads = [threading.Thread(target=give_up, args=(lease,)) for lease in asks]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert scene.ids() == [POOL_EXHAUSTED]
     scene.clock.advance(60)
     scene.timeout()
@@ -573,9 +573,14 @@ def test_it_takes_no_longer_than_the_wait_is_worth() -> None:
     for _ in range(200):
         scene.checkout()
     lease = scene.ask()
-    began = time.thread_time()
-    exhausted.Snapshot.take(lease)
-    assert time.thread_time() - began < 0.1
+
+    def taken() -> float:
+        began = time.thread_time()
+        exhausted.Snapshot.take(lease)
+        return time.thread_time() - began
+
+    # Of several one has no garbage collection of the whole process within it.
+    assert min(taken() for _ in range(5)) < 0.1
 
 
 # On demand ------------------------------------------------------------------------------------------------------------
@@ -606,16 +611,16 @@ def test_a_deadlock_of_nested_checkouts_is_recognised(scene: Scene) -> None:
         with scene.unit("GET /profile"):
             scene.checkout("outer")
             scene.ask("inner")
-            together.wait(10)
+            together.wait(60)
             scene.pool.now()
 
     together = threading.Barrier(3)
     threads = [threading.Thread(target=nests) for _ in range(2)]
     for thread in threads:
         thread.start()
-    together.wait(10)
+    together.wait(60)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     scene.clock.advance(0.5)
     scene.timeout()
     (finding,) = scene.found(POOL_EXHAUSTED)

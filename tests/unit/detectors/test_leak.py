@@ -128,7 +128,7 @@ def test_a_thread_of_a_unit_may_outlive_it(scene: Scene) -> None:
             lease = scene.pool.ask()
             lease.grant()
             started.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
             return lease
 
         return line("report")(hook)  # type: ignore[no-any-return]
@@ -136,11 +136,11 @@ def test_a_thread_of_a_unit_may_outlive_it(scene: Scene) -> None:
     with ThreadPoolExecutor(1) as executor:
         with scene.unit():
             future = executor.submit(contextvars.copy_context().run, checkout_and_stay)
-            assert started.wait(10)
+            assert started.wait(60)
         scene.pass_time(20)
         assert scene.found() == []
         go_on.set()
-        lease = future.result(10)
+        lease = future.result(60)
         scene.pass_time(3)
         assert scene.ids() == [LEAK], "the thread is there, but does something else"
         assert lease.thread != threading.get_ident()
@@ -153,7 +153,7 @@ def test_a_thread_that_is_over_has_leaked(scene: Scene) -> None:
     held: list[Lease] = []
     thread = threading.Thread(target=lambda: held.append(scene.checkout("job")))
     thread.start()
-    thread.join(10)
+    thread.join(60)
     lease = held[0]
     # The number of a thread that lives: the system may give it out again.
     lease.thread_life.ident = threading.get_ident()

@@ -104,7 +104,7 @@ def test_workers_are_units_tasks_and_threads() -> None:
     scene = Scene(10)
     thread = threading.Thread(target=scene.checkout)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     scene.checkout()
     with scene.unit():
         scene.checkout()
@@ -125,7 +125,7 @@ def test_what_a_thread_has_fetched_for_a_request_is_held_by_the_request(at: str)
         scene.checkout("dependency")
         got.set()
         if at == "works":
-            done.wait(10)
+            done.wait(60)
 
     def inside(function: Callable[[], Any]) -> Callable[[], Any]:
         return functools.partial(contextvars.copy_context().run, line("dependency"), function)
@@ -134,7 +134,7 @@ def test_what_a_thread_has_fetched_for_a_request_is_held_by_the_request(at: str)
         loop = asyncio.get_running_loop()
         with scene.unit(), ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
             first = loop.run_in_executor(one, inside(dependency))
-            await loop.run_in_executor(other, got.wait, 10)
+            await loop.run_in_executor(other, got.wait, 60)
             if at == "fetches":
                 await first
             await loop.run_in_executor(
@@ -163,7 +163,7 @@ def test_another_thread_of_the_unit_may_have_its_own() -> None:
 
         thread = threading.Thread(target=in_thread)
         thread.start()
-        thread.join(10)
+        thread.join(60)
     assert scene.found(NESTED_CHECKOUT) == []
 
 

@@ -298,20 +298,20 @@ def test_leases_that_nobody_is_there_to_return_are_lost() -> None:
     """
     scene = Scene(3, leak_threshold=0)
     with ThreadPoolExecutor(1) as executor:
-        lost = executor.submit(scene.checkout, "forgets").result(10)
+        lost = executor.submit(scene.checkout, "forgets").result(60)
         go_on = threading.Event()
 
         def works() -> None:
             working.append(scene.checkout("works"))
             started.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
         working: list[Lease] = []
         started = threading.Event()
         thread = threading.Thread(target=works)
         thread.start()
-        started.wait(10)
-        excused = executor.submit(scene.checkout, "excused").result(10)
+        started.wait(60)
+        excused = executor.submit(scene.checkout, "excused").result(60)
         excused.excuse = "listens"
         adopted = scene.pool.adopt(scene.clock())
         scene.clock.advance(6)
@@ -321,7 +321,7 @@ def test_leases_that_nobody_is_there_to_return_are_lost() -> None:
         lost.running = False
         assert Out.of(scene.pool).leaked == 1
         go_on.set()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_an_overdue_lease_counts_as_lost_only_when_nobody_is_there() -> None:
