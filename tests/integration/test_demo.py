@@ -340,6 +340,6 @@ def test_an_interrupted_demo_leaves_nothing(secretive: Postgres, tmp_path: Path,
         demo.signal(word)
         assert demo.wait(DEADLINE_SECONDS) == 130
         assert "nothing is left running" in demo.log.read_text()
-        wait_until(lambda: running(mark) == [], 5, "the demo's processes to end")
+        wait_until(lambda: running(mark) == [], 60, "the demo's processes to end")
 
     assert databases(secretive) == []

@@ -48,7 +48,7 @@ def test_stop_ends_the_child_polite_or_not(program: str) -> None:
     A stopped child is gone, by the signal that it obeyed: SIGTERM, or SIGKILL when it ignored that for the grace time.
     """
     with Child([sys.executable, "-c", program]) as child:
-        child.wait_ready(lambda: up(child), 10)
+        child.wait_ready(lambda: up(child), 60)
         code = child.stop(grace=0.2 if program is STUBBORN else 10)
     assert code == -(signal.SIGKILL if program is STUBBORN else signal.SIGTERM)
     assert not is_running(child.pid)
@@ -75,10 +75,10 @@ def test_grandchildren_end_too() -> None:
     What the child started and did not end is ended with it.
     """
     with Child([sys.executable, "-c", FAMILY]) as child:
-        child.wait_ready(lambda: up(child), 10)
+        child.wait_ready(lambda: up(child), 60)
         grandchild = int(child.log.read_text())
         assert is_running(grandchild)
-    wait_until(lambda: not is_running(grandchild), 10)
+    wait_until(lambda: not is_running(grandchild), 60)
 
 
 def test_the_child_ends_when_we_are_killed() -> None:
@@ -99,8 +99,8 @@ def test_the_child_ends_when_we_are_killed() -> None:
         assert Path(log).exists()
         process.kill()
         process.wait()
-        wait_until(lambda: not is_running(child), 10, "the child to end")
-        wait_until(lambda: not Path(log).exists(), 10, "its log to be removed")
+        wait_until(lambda: not is_running(child), 60, "the child to end")
+        wait_until(lambda: not Path(log).exists(), 60, "its log to be removed")
 
 
 def test_a_child_that_ends_early_is_reported_with_its_log() -> None:
@@ -111,7 +111,7 @@ def test_a_child_that_ends_early_is_reported_with_its_log() -> None:
         Child([sys.executable, "-c", "print('no such table'); raise SystemExit(3)"]) as child,
         pytest.raises(ChildFailedError, match=r"ended with 3(.|\n)*no such table"),
     ):
-        child.wait_ready(lambda: False, 10)
+        child.wait_ready(lambda: False, 60)
 
 
 def test_a_child_that_is_never_ready_is_reported() -> None:
@@ -119,7 +119,7 @@ def test_a_child_that_is_never_ready_is_reported() -> None:
     Waiting for a child that runs but does not get ready fails at the deadline and shows what it printed.
     """
     with Child([sys.executable, "-c", FOREVER]) as child:
-        child.wait_ready(lambda: up(child), 10)
+        child.wait_ready(lambda: up(child), 60)
         with pytest.raises(ChildFailedError, match=r"in vain(.|\n)*up"):
             child.wait_ready(lambda: False, 0.1)
 
