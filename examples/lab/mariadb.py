@@ -83,22 +83,25 @@ def mariadb(*, max_connections: int = 100) -> Iterator[MariaDB]:
     base = Path(tempfile.mkdtemp(prefix="poolscope-mariadb-"))
     try:
         user = _system_user()
-        data = base / "data"
-        data.mkdir(mode=0o700)
+        data, temporary = base / "data", base / "tmp"
+        for folder in (data, temporary):
+            folder.mkdir(mode=0o700)
+            if user:
+                shutil.chown(folder, user)
         if user:
             base.chmod(0o755)
-            shutil.chown(data, user)
         setup = base / "setup.sql"
         setup.write_text(
             f"CREATE DATABASE IF NOT EXISTS {DATABASE};\n"
             f"CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\n"
             f"GRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;\n"
         )
-        _initialise(data, user)
+        _initialise(data, temporary, user)
         port = free_port()
         child = Child(
             [
-                shutil.which("mariadbd") or "mariadbd", "--no-defaults", f"--datadir={data}", f"--port={port}",
+                shutil.which("mariadbd") or "mariadbd", "--no-defaults", f"--datadir={data}",
+                f"--tmpdir={temporary}", f"--port={port}",
                 f"--bind-address={LOOPBACK}", f"--socket={data / 'server.sock'}", f"--pid-file={data / 'server.pid'}",
                 f"--max-connections={max_connections}", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0",
                 "--innodb-buffer-pool-size=16M", "--skip-log-bin", f"--init-file={setup}",
@@ -113,10 +116,11 @@ def mariadb(*, max_connections: int = 100) -> Iterator[MariaDB]:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _initialise(data: Path, user: str | None) -> None:
+def _initialise(data: Path, temporary: Path, user: str | None) -> None:
+    # In a folder that several share, one that starts removes the temporary tables of the others.
     command = [
-        "mariadb-install-db", "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal",
-        "--skip-test-db",
+        "mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--tmpdir={temporary}",
+        "--auth-root-authentication-method=normal", "--skip-test-db",
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=data, **identity(user))
     if result.returncode:

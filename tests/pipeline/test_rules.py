@@ -29,6 +29,7 @@ UNIT = {label(names.UNIT_OF_WORK_NAME): "GET /orders"}
 CHECKOUT = {"span_name": names.CHECKOUT_SPAN.named("orders"), **POOL}
 MINUTE = 4  # samples, one each 15 s
 DAY = 24 * 60 * MINUTE
+DAY_OF_MINUTES = 24 * 60  # samples, one each minute: days of four each would take most of the time
 
 
 def series(name: str, *labels: Mapping[str, str], **more: str) -> str:
@@ -49,7 +50,7 @@ def samples(at: str) -> int:
 
 def usual(at: str) -> dict[str, str]:
     """
-    A pool at peace, until then and a little longer.
+    A pool at peace, until then and longer.
     """
     number = samples(at) + MINUTE
     return {
@@ -82,13 +83,14 @@ class Case:
     series: Mapping[str, str]
     at: str
     firing: frozenset[str]
+    interval: str
 
 
-def case(law: str, series: Mapping[str, str], at: str, *firing: str) -> Case:
+def case(law: str, series: Mapping[str, str], at: str, *firing: str, interval: str = "15s") -> Case:
     """
-    A case in one line.
+    A case in one line: what it says, the series with a value each interval, and what fires at that time.
     """
-    return Case(law, series, at, frozenset(firing))
+    return Case(law, series, at, frozenset(firing), interval)
 
 
 def rare_events() -> list[Case]:
@@ -186,8 +188,8 @@ CASES = [
     case("saturated a hundredth of the time", {SATURATION: "0+0.15x80"}, "15m"),
     case("saturated for a minute only", {SATURATION: "0x30 0+15x4 60x60"}, "9m"),
     case("every second check-out waits", waits(50, 50), "2h", "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
-    case("one check-out in ten waits", waits(90, 10), "8h", "PoolWaitBurnsSlowly"),
-    case("the objective is met", waits(995, 5), "8h"),
+    case("one check-out in ten waits", waits(90, 10), "8h", "PoolWaitBurnsSlowly", interval="1m"),
+    case("the objective is met", waits(995, 5), "8h", interval="1m"),
     case("nobody checks anything out", waits(0, 0), "2h"),
     case("a few slow check-outs an hour", {series(bucket(names.WAIT_TIME), POOL, le="0.1"): f"0x{DAY}",
          series(count(names.WAIT_TIME), POOL): "0x20 1x239 2x239 3x239 4x239"}, "125m"),
@@ -199,10 +201,9 @@ CASES = [
          "2h"),
     case("half the pool is held idle in transaction", use("idle_in_transaction", 75), "15m", "HeldIdleInTransaction"),
     case("half the pool runs queries", use("query", 75), "15m"),
-    case(
-        "loops after a deploy", {**repeated(f"_x{DAY} 50x40"), **repeated(f"0x{DAY}", "1.0")}, "24h5m", "NPlusOneFound"
-    ),
-    case("loops as many as yesterday", repeated(f"0+1x{DAY + 100}"), "24h10m"),
+    case("loops after a deploy", {**repeated(f"_x{DAY_OF_MINUTES} 50x10"), **repeated(f"0x{DAY_OF_MINUTES}", "1.0")},
+         "24h5m", "NPlusOneFound", interval="1m"),
+    case("loops as many as yesterday", repeated(f"0+4x{DAY_OF_MINUTES + 25}"), "24h10m", interval="1m"),
     case("a handful of repeated queries", repeated("0x40 5x40"), "15m"),
     case("loops in a request of its own version", repeated("0+4x80"), "15m", "NPlusOneFound"),
     case("the server is nearly full", connections(90), "15m", "ServerNearMaxConnections"),
@@ -255,7 +256,7 @@ def planned(scenario: Case) -> dict[str, Any]:
     expression = 'group by (alertname) (ALERTS{alertstate="firing"})'
     everything = {**usual(scenario.at), **scenario.series}
     return {
-        "interval": "15s",
+        "interval": scenario.interval,
         "input_series": [{"series": each, "values": values} for each, values in everything.items()],
         "promql_expr_test": [{"expr": expression, "eval_time": scenario.at, "exp_samples": firing}],
     }
