@@ -78,7 +78,8 @@ class Progress:
 
     def _tell(self) -> None:
         while not self._over.wait(self._every):
-            self._reporter.write_line(self.line())
+            # On a line of its own: the reporter does not know that it stands behind dots.
+            self._reporter.write(f"\n{self.line()}\n")
 
     def line(self) -> str:
         """
