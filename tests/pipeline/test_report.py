@@ -4,11 +4,13 @@ The report reads what the real Collector's file exporter writes.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
+from examples.lab.processes import wait_until
 from poolscope.report import Report, build_report
 from poolscope.report.model import NO_PLACE
 from tests.data.otlp.collect import HERE, SIGNALS, through_the_collector
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from tests.support.shops import Shops
 
 SERVICE_NAME = re.compile(r'"service\.name","value":{"stringValue":"([^"]+)"')
+METRICS = '{"resourceMetrics"'
+TIME = re.compile(r'"timeUnixNano":"(\d+)"')
+TAIL = 4_000_000  # bytes, some hundred exports
 RESOURCE = 3000  # characters at the start of an export that have its resource
 
 
@@ -38,15 +43,17 @@ def report(shops: Shops, tmp_path_factory: pytest.TempPathFactory) -> Report:
     """
     The report on all shops under load, from the one file of their Collector.
     """
+    # Each shop reports twice a second; what it last did is in the file once it has done so after the last customer.
+    wait_until(
+        lambda: reported_since(shops.telemetry, shops.ended) == CAUSES.keys(), 60, "the last export of each shop"
+    )
     kept = tmp_path_factory.mktemp("report") / "kept.jsonl"
     # Of metrics the first and the last export of each shop, as they are cumulative; the others are a hundred megabytes.
     first: dict[str, str] = {}
     last: dict[str, str] = {}
     with shops.telemetry.open() as lines, kept.open("w") as file:
-        for line in lines:
-            if not line.endswith("\n"):  # half written
-                continue
-            if line.startswith('{"resourceMetrics"'):
+        for line in filter(whole, lines):
+            if line.startswith(METRICS):
                 (name,) = SERVICE_NAME.findall(line[:RESOURCE])
                 first.setdefault(name, line)
                 last[name] = line
@@ -54,6 +61,29 @@ def report(shops: Shops, tmp_path_factory: pytest.TempPathFactory) -> Report:
                 file.write(line)
         file.writelines([*first.values(), *last.values()])
     return build_report([kept])
+
+
+def whole(line: str) -> bool:
+    """
+    Whether a line is not half written.
+    """
+    return line.endswith("\n")
+
+
+def reported_since(telemetry: Path, moment: float) -> set[str]:
+    """
+    The services whose metrics in the end of the file are of a time after that moment, in seconds of the epoch.
+    """
+    with telemetry.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+        _, *lines = file.read().decode().splitlines(keepends=True)
+    exports = [line for line in filter(whole, lines) if line.startswith(METRICS)]
+    return {
+        name
+        for line in exports
+        for name in SERVICE_NAME.findall(line[:RESOURCE])
+        if max(map(int, TIME.findall(line))) > moment * 1e9
+    }
 
 
 @pytest.mark.timeout(400)
