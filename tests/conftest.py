@@ -27,7 +27,7 @@ from tests.support.progress import pytest_configure
 from tests.support.skips import pytest_runtest_makereport, pytest_terminal_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from examples.lab.postgres import Postgres
 
@@ -82,10 +82,27 @@ def _layer(item: pytest.Item) -> str:
     return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """
+    Begin each file of tests with little garbage to collect.
+    """
+    result = yield
+    if nextitem is not None and nextitem.path != item.path:
+        _freeze()
+    return result
+
+
 def pytest_collection_finish() -> None:
     """
-    Take what all tests share out of every later garbage collection: many of them collect it to see what is left.
+    Begin with little garbage to collect.
     """
+    _freeze()
+
+
+def _freeze() -> None:
+    # What all tests share, and what a file of tests leaves behind in libraries, is taken out of every later collection,
+    # and out of the search for pools that exist: hundreds of tests do both, and would look at a million objects each.
     gc.collect()
     gc.freeze()
 
