@@ -201,14 +201,18 @@ class Session:
             from opentelemetry.metrics import _internal  # noqa: PLC0415 - only this needs the API's inside
 
             self._api.require(_internal, ("_set_meter_provider",))
+            self._api.require(trace, ("_set_tracer_provider",))
         except (ImportError, Refused):  # another API: it is asked every second
             return
         self._api.wrap(_internal, "_set_meter_provider", self._provided)
+        self._api.wrap(trace, "_set_tracer_provider", self._provided)
 
     def _provided(self, wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         result = wrapped(*args, **kwargs)
         if self.ledger.asleep:
             guard.run("instrumentor.provided", self.ledger.ask_again, None)
+        # Spans of requests that begin before the next round of the background thread get their figures too.
+        guard.run("instrumentor.provided", self._surroundings.attach, None)
         return result
 
     def _wake(self) -> bool:

@@ -77,12 +77,13 @@ def test_with_the_sdk_disabled_the_hooks_sleep() -> None:
 def test_an_sdk_that_is_set_late_wakes_them() -> None:
     """
     A provider that comes after `instrument()` is heard of as it is set: the very next check-out is counted. What was
-    out by then is in use until it comes back. A TracerProvider that comes after that one has its spans.
+    out by then is in use until it comes back. A TracerProvider that comes after that one has its spans, and the first
+    request under it has its figures on its own.
     """
     report = run("late")
     assert report["before"]["asleep"] is True
     assert report["after"]["asleep"] is False
-    assert (report["asked"], report["holds"]) == (6, 1)
+    assert (report["asked"], report["holds"], report["queries"]) == (6, 1, 1)
     assert (report["used"], report["drift"]) == (0, 0)
     assert names.WAIT_TIME.name in report["exported"]
     assert report["after"]["errors"] == {}

@@ -16,6 +16,7 @@ import sqlalchemy
 from opentelemetry import metrics, trace
 from sqlalchemy.pool import QueuePool
 
+from poolscope import unit_of_work
 from poolscope.core.guard import guard
 from poolscope.instrumentor import PoolscopeInstrumentor
 from poolscope.signals import names
@@ -59,9 +60,10 @@ def provider() -> tuple[Any, Any]:
     return MeterProvider([reader], shutdown_on_exit=False), reader
 
 
-def holds_under_a_later_tracer_provider(engine: sqlalchemy.Engine) -> int:
+def spans_under_a_later_tracer_provider(engine: sqlalchemy.Engine) -> tuple[int, int | None]:
     """
-    Set the TracerProvider after the MeterProvider; how many hold spans one check-out inside a span has.
+    Set the TracerProvider after the MeterProvider; how many hold spans one check-out inside a request's span has, and
+    how many queries that span says.
     """
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -70,10 +72,13 @@ def holds_under_a_later_tracer_provider(engine: sqlalchemy.Engine) -> int:
     exporter, tracers = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(tracers)
-    with tracers.get_tracer("application").start_as_current_span("request"):
+    tracer = tracers.get_tracer("application")
+    with tracer.start_as_current_span("request", kind=trace.SpanKind.SERVER), unit_of_work("request"):
         work(engine)
     PoolscopeInstrumentor().flush()
-    return sum(span.name == names.HOLD_SPAN.named(POOL) for span in exporter.get_finished_spans())
+    spans = {span.name: span.attributes or {} for span in exporter.get_finished_spans()}
+    holds = sum(span.name == names.HOLD_SPAN.named(POOL) for span in exporter.get_finished_spans())
+    return holds, spans["request"].get(names.UNIT_OF_WORK_QUERIES)
 
 
 def main(kind: str) -> None:
@@ -108,7 +113,7 @@ def main(kind: str) -> None:
         held.close()
         work(engine)
         reports["asked"] = state(engine)["asks"]
-        reports["holds"] = holds_under_a_later_tracer_provider(engine)
+        reports["holds"], reports["queries"] = spans_under_a_later_tracer_provider(engine)
     if reader is not None:
         from tests.support.telemetry import Collected
 
