@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.finding import LEAK, Finding, Severity
 from poolscope.core.owner import ThreadsNow
-from poolscope.detectors.describe import (
+from poolscope.detectors.diagnosis.describe import (
     is_left,
     lines_of,
     owner_of,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.finding import IDLE_IN_TRANSACTION, LONG_HOLD, Finding, Severity
-from poolscope.detectors.describe import lines_of, owner_of, place_of, seconds, statement_of, trace_of
+from poolscope.detectors.diagnosis.describe import lines_of, owner_of, place_of, seconds, statement_of, trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

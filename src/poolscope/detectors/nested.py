@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poolscope.core.finding import NESTED_CHECKOUT, Finding, Severity
-from poolscope.detectors.describe import lines_of, owner_of, place_of, trace_of
+from poolscope.detectors.diagnosis.describe import lines_of, owner_of, place_of, trace_of
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease

@@ -10,7 +10,7 @@ from poolscope.core.finding import N_PLUS_ONE, Finding, Severity
 from poolscope.core.origin import locate
 from poolscope.core.repetition import EAGER, EXPIRED, LAZY, PREFETCH, QUERY_SET, RELATED
 from poolscope.core.statement import summary_of
-from poolscope.detectors.describe import seconds
+from poolscope.detectors.diagnosis.describe import seconds
 
 if TYPE_CHECKING:
     from poolscope.core.finding import Evidence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.finding import Severity
 from poolscope.core.unit_of_work import UnitOfWork
-from poolscope.detectors.describe import seconds
+from poolscope.detectors.diagnosis.describe import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

@@ -16,11 +16,12 @@ from poolscope.core.finding import LEAK, NESTED_CHECKOUT, POOL_EXHAUSTED
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
-from poolscope.detectors import exhausted, leak, long_hold, nested, repetition
-from poolscope.detectors.describe import is_over
-from poolscope.detectors.load import Record, Sample
+from poolscope.detectors import leak, long_hold, nested, repetition
+from poolscope.detectors.diagnosis import exhaustion_report
+from poolscope.detectors.diagnosis.cause import judge
+from poolscope.detectors.diagnosis.describe import is_over
+from poolscope.detectors.diagnosis.load import Record, Sample
 from poolscope.detectors.telling import Telling
-from poolscope.detectors.verdict import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
@@ -90,7 +91,7 @@ class Watchdog:
             return
         _mark(lease, POOL_EXHAUSTED)
         if self._may_snap(lease.pool):
-            snapshot = exhausted.Snapshot.take(lease)
+            snapshot = exhaustion_report.Snapshot.take(lease)
             self._keep(lambda: self._exhausted(snapshot))
         else:
             self._keep(lambda: self._telling.count((POOL_EXHAUSTED, lease.pool.identity.name)))
@@ -178,7 +179,7 @@ class Watchdog:
 
     def _write_dump(self) -> None:
         for pool in tuple(self._ledger.pools.values()):
-            _logger.warning("%s", exhausted.dump(pool))
+            _logger.warning("%s", exhaustion_report.dump(pool))
 
     def _look(self, pool: Pool) -> None:
         self._record_of(pool).add(Sample.of(pool))
@@ -192,7 +193,7 @@ class Watchdog:
         for lease in waiting:
             _mark(lease, POOL_EXHAUSTED)
         if waiting and self._may_snap(pool):
-            self._exhausted(exhausted.Snapshot.take(max(waiting, key=lambda lease: lease.age())))
+            self._exhausted(exhaustion_report.Snapshot.take(max(waiting, key=lambda lease: lease.age())))
 
     def _record_of(self, pool: Pool) -> Record:
         record = self._records.get(pool.identity.name)
@@ -226,11 +227,11 @@ class Watchdog:
         if lease in self._told_leaks:
             self._sink.report(leak.resolved(lease))
 
-    def _exhausted(self, snapshot: exhausted.Snapshot) -> None:
+    def _exhausted(self, snapshot: exhaustion_report.Snapshot) -> None:
         pool = snapshot.pool
         verdict = judge(pool, self._record_of(pool), snapshot.out)
         self._telling.tell_now(
-            (POOL_EXHAUSTED, pool.identity.name), lambda repeated: exhausted.report(snapshot, verdict, repeated)
+            (POOL_EXHAUSTED, pool.identity.name), lambda repeated: exhaustion_report.report(snapshot, verdict, repeated)
         )
 
     def _nested(self, lease: Lease, held: Lease, workers: int) -> None:

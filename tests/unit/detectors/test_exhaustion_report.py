@@ -22,8 +22,8 @@ from examples.lab.processes import wait_until
 from poolscope.core.finding import NESTED_CHECKOUT, POOL_EXHAUSTED, Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.origin import resolve
-from poolscope.detectors import exhausted
-from poolscope.detectors.describe import stands_at
+from poolscope.detectors.diagnosis import exhaustion_report
+from poolscope.detectors.diagnosis.describe import stands_at
 from tests.support.scene import Scene, line
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def test_a_task_that_blocks_its_loop_is_seen_where_it_blocks(scene: Scene) -> No
     thread = threading.Thread(target=lambda: asyncio.run(blocks()))
     thread.start()
     lease = got.get(timeout=60)
-    (place, *_) = exhausted.Snapshot.take(scene.ask()).holders[0].stands
+    (place, *_) = exhaustion_report.Snapshot.take(scene.ask()).holders[0].stands
     answer.set()
     thread.join(60)
     assert place[0] is checks_out_and_calls.__code__
@@ -352,7 +352,7 @@ def test_the_report_is_bounded_in_holders() -> None:
             scene.clock.advance(0.01)
     scene.timeout(waited=0.1)
     (finding,) = scene.found(POOL_EXHAUSTED)
-    assert len(holders(finding)) == exhausted.MOST_HOLDERS
+    assert len(holders(finding)) == exhaustion_report.MOST_HOLDERS
     assert "by http GET /0;" in holders(finding)[0]
     assert "by http GET /29;" in holders(finding)[-1]
     assert finding.evidence["holders_omitted"] == 10
@@ -369,10 +369,10 @@ def test_the_report_is_bounded_in_size() -> None:
             scene.query(scene.checkout(), "select " + ", ".join(f"column_{place}" for place in range(2_000)))
     scene.timeout(waited=0.1)
     (finding,) = scene.found(POOL_EXHAUSTED)
-    assert len(finding.report) <= exhausted.LONGEST_REPORT + 20
+    assert len(finding.report) <= exhaustion_report.LONGEST_REPORT + 20
     assert 0 < len(holders(finding)) < 30
     assert finding.evidence["holders_omitted"] == 30 - len(holders(finding))
-    assert sum(map(len, holders(finding))) <= exhausted.LONGEST_REPORT
+    assert sum(map(len, holders(finding))) <= exhaustion_report.LONGEST_REPORT
 
 
 def test_known_leaks_are_marked(scene: Scene) -> None:
@@ -576,7 +576,7 @@ def test_it_takes_no_longer_than_the_wait_is_worth() -> None:
 
     def taken() -> float:
         began = time.thread_time()
-        exhausted.Snapshot.take(lease)
+        exhaustion_report.Snapshot.take(lease)
         return time.thread_time() - began
 
     # Of several one has no garbage collection of the whole process within it.
@@ -592,14 +592,14 @@ def test_a_dump_has_every_holder_of_a_pool(scene: Scene) -> None:
     """
     with scene.unit("GET /orders"):
         scene.checkout("orders")
-        text = exhausted.dump(scene.pool)
+        text = exhaustion_report.dump(scene.pool)
     assert text.startswith("pool shop: 1 in use, limit 2, 0 waiting\n  held 0 ms idle by http GET /orders; checked out")
     assert "      stands at:   " in text
     many = Scene(None)
     for _ in range(50):
         many.checkout()
-    assert "limit unlimited" in exhausted.dump(many.pool)
-    assert exhausted.dump(many.pool).endswith("and 20 more")
+    assert "limit unlimited" in exhaustion_report.dump(many.pool)
+    assert exhaustion_report.dump(many.pool).endswith("and 20 more")
 
 
 def test_a_deadlock_of_nested_checkouts_is_recognised(scene: Scene) -> None:

@@ -22,15 +22,15 @@ from poolscope.core.finding import (
     POOL_TOO_SMALL,
     SLOW_CONNECT,
 )
-from poolscope.detectors.describe import seconds
-from poolscope.detectors.load import Sample
+from poolscope.detectors.diagnosis.describe import seconds
+from poolscope.detectors.diagnosis.load import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from poolscope.core.finding import Evidence
     from poolscope.core.pool import Pool
-    from poolscope.detectors.load import Out, Record
+    from poolscope.detectors.diagnosis.load import Out, Record
 
 # A burst is so many times the usual rate of asks.
 _BURST_FACTOR: Final = 3.0

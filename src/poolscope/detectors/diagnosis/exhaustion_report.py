@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from poolscope.core.finding import POOL_EXHAUSTED, Finding, Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.owner import ThreadsNow
-from poolscope.detectors.describe import (
+from poolscope.detectors.diagnosis.describe import (
     lines_of,
     of_application,
     owner_of,
@@ -23,7 +23,7 @@ from poolscope.detectors.describe import (
     trace_id_of,
     trace_of,
 )
-from poolscope.detectors.load import Out
+from poolscope.detectors.diagnosis.load import Out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
     from poolscope.core.pool import Pool
-    from poolscope.detectors.verdict import Verdict
+    from poolscope.detectors.diagnosis.cause import Verdict
 
 #: How many holders one report names; the rest is counted.
 MOST_HOLDERS: Final = 30

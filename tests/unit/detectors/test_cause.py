@@ -23,8 +23,8 @@ from poolscope.core.finding import (
     SLOW_CONNECT,
 )
 from poolscope.core.lease import Outcome
-from poolscope.detectors.load import Out, Record, Sample, is_lost
-from poolscope.detectors.verdict import Figures, figures_of, judge
+from poolscope.detectors.diagnosis.cause import Figures, figures_of, judge
+from poolscope.detectors.diagnosis.load import Out, Record, Sample, is_lost
 from tests.support.pools import Source
 from tests.support.scene import Scene
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.owner import ThreadsNow
-from poolscope.detectors.describe import is_left
+from poolscope.detectors.diagnosis.describe import is_left
 from poolscope.detectors.leak import OVERDUE, OWNER_FINISHED
 
 if TYPE_CHECKING:
