@@ -16,12 +16,15 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 from poolscope.adapters.registry import Registry
 from poolscope.boundaries.registry import Boundaries
 from poolscope.config import Settings
+from poolscope.core import clock
 from poolscope.core.guard import guard
 from poolscope.core.ledger import Ledger, open_ledgers
 from poolscope.core.observer import Observers
 from poolscope.core.origin import Origins
 from poolscope.core.worker import Worker
-from poolscope.detectors.dump import DumpSignal
+from poolscope.detectors.detector import Context
+from poolscope.detectors.dump import Dump, DumpSignal
+from poolscope.detectors.registry import detectors
 from poolscope.detectors.watchdog import Watchdog
 from poolscope.patching import Patcher, Refused
 from poolscope.signals import names
@@ -120,6 +123,8 @@ class Session:
         self._spans = Spans(self._tracer_provider, settings)
         self._events = Events(logger_provider)
         self._metrics: Metrics | None = None
+        watched = detectors(Context(settings, clock.monotonic, self._spans.leaked))
+        self._watchdog = Watchdog(watched, self._events, settings.finding_interval, clock.monotonic)
         self.ledger = Ledger(
             names.DURATION_BOUNDARIES,
             most_pools=settings.max_pools,
@@ -128,23 +133,24 @@ class Session:
             count_bounds=names.COUNT_BOUNDARIES,
             most_units=settings.max_units,
             repetition_threshold=settings.n_plus_one_threshold,
-            slow_wait=0.0 if settings.checkout_spans == "always" else settings.checkout_span_threshold,
+            slow_wait=self._spans.threshold,
+            observer=Observers(self._watchdog, self._spans, traced=self._spans),
+            long_hold=settings.long_hold_threshold,
+            on_judge=self._watchdog.judge_unit,
+            flush=self._flush,
         )
-        self._watchdog = Watchdog(self.ledger, settings, self._events, self._spans.leaked)
-        self.ledger.observer = Observers(self._watchdog, self._spans, traced=self._spans)
-        self.ledger.long_hold = settings.long_hold_threshold
-        self.ledger.units.on_judge = self._watchdog.judge_unit
         self._surroundings = Surroundings(self.ledger.units, self._tracer_provider, self._watchdog.unit_ended)
         self._api = Patcher()
-        self._dump = DumpSignal(settings.dump_signal, self._watchdog.dump)
+        self._dump = Dump()
+        self._dump_signal = DumpSignal(settings.dump_signal, self._dump.ask)
         self.registry = Registry(self.ledger, settings.disabled_adapters)
         self.boundaries = Boundaries(
             self.ledger, settings.disabled_boundaries, carry_to_threads=settings.carry_units_to_threads
         )
-        self.ledger.flush = self._flush
         self.worker = Worker(
             ("ledger.turn", self.ledger.turn),
-            ("watchdog.turn", self._watchdog.turn),
+            ("dump.turn", lambda: self._dump.turn(self.ledger.pools.values())),
+            ("watchdog.turn", lambda: self._watchdog.turn(self.ledger.pools.values())),
             ("metrics.drain", self._drain),
             ("spans.drain", self._spans.drain),
             ("surroundings.attach", self._surroundings.attach),
@@ -163,7 +169,7 @@ class Session:
         open_ledgers.append(self.ledger)
         self.registry.start()
         self.boundaries.start()
-        self._dump.install()
+        self._dump_signal.install()
         atexit.register(self._last_round)
 
     def stop(self) -> None:
@@ -175,7 +181,7 @@ class Session:
         if self.ledger in open_ledgers:
             open_ledgers.remove(self.ledger)
         self._surroundings.detach()
-        self._dump.remove()
+        self._dump_signal.remove()
         self._api.revert()
         self._watchdog.end()
         self.worker.stop()

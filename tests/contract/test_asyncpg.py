@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.lab.processes import LOOPBACK, free_port
-from poolscope.detectors.leak import LeakDetector
+from poolscope.detectors.leak import new_leaks
 from tests.support.watched import at_rest, closures, outcomes, watched
 
 asyncpg = pytest.importorskip("asyncpg")
@@ -110,7 +110,7 @@ def test_a_proxy_that_nobody_holds_is_found(seen: Watched, database: Postgres) -
         assert len(ours.leases) == 2
         (lost,) = source.unheld()
         assert lost in ours.leases
-        assert LeakDetector(0).look(ours) == [lost]
+        assert new_leaks(ours, 0) == [lost]
         assert (lost.leak, ours.leaks["abandoned"].read()) == ("abandoned", 1)
         running = asyncio.create_task(held.fetchval("select pg_sleep(0.2)"))
         await asyncio.sleep(0)

@@ -200,7 +200,7 @@ def test_the_loop_is_found_with_its_line_and_its_cure(
     assert finding.id == N_PLUS_ONE
     assert finding.evidence["repetitions"] == AUTHORS
     assert finding.evidence.get("loader") == loader
-    assert cure in finding.cure
+    assert cure in finding.fix
     lines, first = inspect.getsourcelines(work)
     (offset,) = [number for number, line in enumerate(lines) if "# here" in line]
     assert finding.origin is not None
@@ -271,7 +271,7 @@ def test_a_loop_in_a_serializer_has_its_cure(engine: Engine, found: list[Finding
     (finding,) = found
     assert str(finding.unit) == "http GET /authors"
     assert finding.evidence["loader"] == LAZY
-    assert "selectinload" in finding.cure
+    assert "selectinload" in finding.fix
     assert finding.origin is not None
     if not asynchronous:  # the client's frames lie around an asynchronous route
         assert any(package in locate(*finding.origin).file for package in ("fastapi", "pydantic"))

@@ -13,6 +13,8 @@ from poolscope.core.ledger import Ledger
 from poolscope.core.origin import Origins
 from poolscope.core.pool import Identity
 from poolscope.core.unit_of_work import CURRENT_UNIT, UnitOfWork
+from poolscope.detectors.detector import Context
+from poolscope.detectors.registry import detectors
 from poolscope.detectors.watchdog import Watchdog
 from tests.support.clocks import FakeClock
 from tests.support.pools import Source
@@ -68,20 +70,21 @@ class Scene:
     def __init__(self, limit: int | None = 2, system: str = "postgresql", **settings: object) -> None:
         self.clock = FakeClock()
         self.settings = Settings.read(settings, {})
+        self.sink = Sink()
+        self.spans: list[Lease] = []
+        made = detectors(Context(self.settings, self.clock, self.spans.append))
+        self.watchdog = Watchdog(made, self.sink, self.settings.finding_interval, self.clock)
         self.ledger = Ledger(
             BOUNDS,
             count_bounds=(1.0, 10.0, 100.0),
             origins=Origins(self.settings.stack_depth),
             repetition_threshold=self.settings.n_plus_one_threshold,
             now=self.clock,
+            observer=self.watchdog,
+            long_hold=self.settings.long_hold_threshold,
+            on_judge=self.watchdog.judge_unit,
         )
-        self.sink = Sink()
-        self.spans: list[Lease] = []
-        self.watchdog = Watchdog(self.ledger, self.settings, self.sink, self.spans.append)
-        self.ledger.observer = self.watchdog
-        self.ledger.long_hold = self.settings.long_hold_threshold
         self.ledger.units.on_end = self.watchdog.unit_ended
-        self.ledger.units.on_judge = self.watchdog.judge_unit
         self.source = Source(limit)
         self.pool = self.ledger.register(Identity("shop", system, "shop", "db", 5432), self.source)
 
@@ -158,17 +161,23 @@ class Scene:
         """
         Let time pass, with the watchdog at work every second.
         """
-        self.watchdog.turn()
+        self.turn()
         while seconds > 0:
             self.clock.advance(min(1.0, seconds))
             seconds -= 1.0
-            self.watchdog.turn()
+            self.turn()
+
+    def turn(self) -> None:
+        """
+        One turn of the background thread.
+        """
+        self.watchdog.turn(self.ledger.pools.values())
 
     def found(self, identity: str | None = None) -> list[Finding]:
         """
         The findings so far, of that id or of all.
         """
-        self.watchdog.turn()
+        self.turn()
         return [finding for finding in self.sink.findings if identity is None or finding.id == identity]
 
     def ids(self) -> list[str]:

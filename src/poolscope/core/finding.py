@@ -1,35 +1,29 @@
 """
-Findings: what is wrong, who does it, how it is known, and what cures it.
+Findings: what is wrong, who causes it, how it is known, and what fixes it.
 
-One id runs through event, span attribute, alert, dashboard link, documentation page and report.
+`KINDS` is the one catalogue. The events, the attributes of their evidence, the documentation's tables, the report, the
+terminal's units, the dashboards and the alerts' pages are derived from it: an id's event, severity, fix and units stand
+here and nowhere else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol, Union
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Union
+
+from poolscope.core.finding_kind import Field, FindingKind, Severity, Source, Unit
+from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import CodeType
 
-    from poolscope.core.pool import Pool
-    from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.core.pool import Identity
 
 
 #: What evidence may be: exactly what OpenTelemetry's attributes may be.
 Evidence = Union[str, int, float, "Sequence[str]"]
-
-
-class Severity(Enum):
-    """
-    How soon somebody should look.
-    """
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
 
 
 LEAK: Final = "connection_leak"
@@ -43,57 +37,230 @@ N_PLUS_ONE: Final = "n_plus_one"
 NESTED_CHECKOUT: Final = "nested_checkout"
 FLEET_BUDGET: Final = "fleet_budget"
 
-FINDING_IDS: Final = (
-    LEAK,
-    POOL_EXHAUSTED,
-    POOL_TOO_SMALL,
-    LONG_HOLD,
-    BURST,
-    SLOW_CONNECT,
-    IDLE_IN_TRANSACTION,
-    N_PLUS_ONE,
-    NESTED_CHECKOUT,
-    FLEET_BUDGET,
+
+def _fields(unit: Unit, *short: str, **attributes: str) -> dict[str, Field]:
+    # Evidence without an attribute of its own goes under the prefix.
+    own = {name: Field(unit, attribute) for name, attribute in attributes.items()}
+    return {name: Field(unit, names.EVIDENCE_PREFIX + name) for name in short} | own
+
+
+_REPEATED: Final = _fields(Unit.COUNT, "repeated")
+_LEAK: Final = {
+    **_fields(Unit.NONE, leak_kind=names.LEAK_KIND),
+    **_fields(Unit.SECONDS, age=names.LEASE_AGE),
+    **_fields(Unit.NONE, "owner", "phase", "trace_id", checkout_stack=names.CODE_STACKTRACE),
+    **_fields(Unit.NONE, current_location=names.STANDS_AT, statement=names.DB_QUERY_TEXT),
+    **_fields(Unit.NONE, backend_process_id=names.BACKEND_PROCESS_ID),
+    **_REPEATED,
+}
+_HOLD: Final = {
+    **_fields(Unit.SECONDS, "held", "query", "idle_in_transaction", "idle"),
+    **_fields(Unit.COUNT, queries=names.LEASE_QUERIES),
+    **_fields(Unit.NONE, statement=names.DB_QUERY_TEXT, checkout_stack=names.CODE_STACKTRACE),
+    **_REPEATED,
+}
+_EXHAUSTION: Final = {
+    **_fields(Unit.NONE, cause=names.VERDICT, holders=names.HOLDERS),
+    **_fields(Unit.COUNT, holders_omitted=names.HOLDERS_OMITTED),
+    **_fields(Unit.COUNT, used=names.POOL_USED, limit=names.POOL_LIMIT, pending=names.POOL_PENDING),
+    **_fields(Unit.SECONDS, "waited"),
+    **_fields(Unit.PER_SECOND, "arrival_rate", "arrival_rate_now", "arrival_rate_before"),
+    **_fields(Unit.SECONDS, "mean_hold", "typical_hold"),
+    **_fields(Unit.COUNT, "connections_needed", "used_before", "leaked", "deadlocked"),
+    **_fields(Unit.SHARE, "query_share", "idle_in_transaction_share", "idle_share"),
+    **_REPEATED,
+}
+
+_CATALOGUE: Final = (
+    FindingKind(
+        LEAK,
+        Source.DETECTOR,
+        names.LEAK_EVENT,
+        Severity.CRITICAL,
+        "a connection is checked out, and nobody will return it",
+        "return the connection on every path: a with block around its use, or close() in a finally block",
+        _LEAK,
+        # For one that is still held by code that runs; the other kinds of leak are certain.
+        {
+            "overdue": "if the long hold is intended, declare it with poolscope.expected_long_hold(why); if not, "
+            "return the connection on every path"
+        },
+        resolved_event=names.LEAK_RESOLVED_EVENT,
+    ),
+    FindingKind(
+        POOL_EXHAUSTED,
+        Source.DETECTOR,
+        names.EXHAUSTED_EVENT,
+        Severity.CRITICAL,
+        "callers got no connection in time",
+        "apply the fix of the cause that the report names",
+        _EXHAUSTION,
+        of_pool=True,
+    ),
+    FindingKind(
+        POOL_TOO_SMALL,
+        Source.CAUSE,
+        names.EXHAUSTED_EVENT,
+        Severity.CRITICAL,
+        "short, busy holds, and more of them than the pool has connections",
+        "raise the pool's size within the server's max_connections, or hold each connection for a shorter time",
+        _EXHAUSTION,
+        of_pool=True,
+    ),
+    FindingKind(
+        LONG_HOLD,
+        Source.DETECTOR,
+        names.LONG_HOLD_EVENT,
+        Severity.WARNING,
+        "a connection is held for long, by slow queries or by other work outside of a transaction",
+        "make the query faster (an index, fewer rows), or move it to a background task or a replica",
+        _HOLD,
+        {"idle": "check out as late and return as early as the queries allow; do other work without a connection"},
+    ),
+    FindingKind(
+        BURST,
+        Source.CAUSE,
+        names.EXHAUSTED_EVENT,
+        Severity.CRITICAL,
+        "the pool is large enough on average, and full when much arrives at once",
+        "limit how many requests run at once, or allow for the burst with max_overflow",
+        _EXHAUSTION,
+        of_pool=True,
+    ),
+    FindingKind(
+        SLOW_CONNECT,
+        Source.CAUSE,
+        names.EXHAUSTED_EVENT,
+        Severity.CRITICAL,
+        "the pool is not full; opening or validating a connection takes long",
+        "check the database and the network (is it up, at its max_connections, slow to resolve or to log in?); a "
+        "larger pool does not help",
+        _EXHAUSTION,
+        of_pool=True,
+    ),
+    FindingKind(
+        IDLE_IN_TRANSACTION,
+        Source.DETECTOR,
+        names.LONG_HOLD_EVENT,
+        Severity.WARNING,
+        "a transaction is open for long and runs no query",
+        "do other work (a call to a service, rendering) before the first query or after the commit",
+        _HOLD,
+    ),
+    FindingKind(
+        N_PLUS_ONE,
+        Source.DETECTOR,
+        names.N_PLUS_ONE_EVENT,
+        Severity.WARNING,
+        "one request runs the same query once per row",
+        "run it once for all rows: eager loading, a join, or one WHERE ... IN",
+        {
+            **_fields(Unit.NONE, "loader", statement=names.DB_QUERY_TEXT),
+            **_fields(Unit.COUNT, repetitions=names.STATEMENT_REPETITIONS),
+            **_fields(Unit.SECONDS, seconds=names.STATEMENT_TIME),
+            **_REPEATED,
+        },
+        title="N+1",
+    ),
+    FindingKind(
+        NESTED_CHECKOUT,
+        Source.DETECTOR,
+        names.NESTED_CHECKOUT_EVENT,
+        Severity.WARNING,
+        "a second connection is checked out while one of the same pool is held",
+        "use the connection or session that is already open, or return it before the next checkout",
+        {
+            **_fields(Unit.NONE, "first_checkout", "second_checkout"),
+            **_fields(Unit.COUNT, "connections", "workers", "safe_size"),
+            **_REPEATED,
+        },
+    ),
+    FindingKind(
+        FLEET_BUDGET,
+        # A process knows its own pools only; an alert adds up those of all and compares with the server.
+        Source.ALERT,
+        None,
+        Severity.WARNING,
+        "all pools together may open more connections than the server accepts",
+        "lower pool sizes or worker counts, or put a pooler in front of the server",
+        of_pool=True,
+    ),
 )
+
+#: Every kind of finding, by its id.
+KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType({kind.id: kind for kind in _CATALOGUE})
+
+FINDING_IDS: Final = tuple(KINDS)
+
+#: What each attribute of evidence is measured in.
+UNITS: Final[Mapping[str, Unit]] = MappingProxyType(
+    {part.attribute: part.unit for kind in _CATALOGUE for part in kind.evidence.values()}
+)
+
+
+class UnitLabel(NamedTuple):
+    """
+    Which unit of work a finding is about: one request, task or job.
+
+    Args:
+        kind: `http`, `task`, `rpc` or `job`.
+        name: A route template or task name.
+    """
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        """
+        Kind and name.
+        """
+        return f"{self.kind} {self.name}"
 
 
 @dataclass(frozen=True)
 class Finding:
     """
-    One cause, found.
+    One cause, found. It keeps neither a pool nor a unit of work alive.
 
     Args:
-        id: One of `FINDING_IDS`; also the name of its page in ``docs/findings``.
+        kind: What is true of all findings of its id.
         severity: How soon to look.
         summary: One sentence that names the place.
-        cure: What to change, for this case.
-        pool: The pool it is about; None when it is about several.
-        evidence: Figures and places that prove it, by a short name; values are strings, numbers or sequences of
-        strings. unit: The unit of work it is about, if it is about one.
+        fix: What to change, for this case.
+        pool: The identity of the pool it is about; None when it is about several.
+        evidence: Figures and places that prove it, by their names in `kind.evidence`.
+        unit: The unit of work it is about, if it is about one.
         origin: The raw frame of the application that it is about, if there is one.
         trace: The span it happened in, where that is recorded.
-        resolved: Whether it tells that an earlier finding is over.
+        resolved: Whether it reports that an earlier finding is over.
         report: The whole of it, in lines for people; the summary when not given.
     """
 
-    id: str
+    kind: FindingKind
     severity: Severity
     summary: str
-    cure: str
-    pool: Pool | None = None
+    fix: str
+    pool: Identity | None = None
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
-    unit: UnitOfWork | None = None
+    unit: UnitLabel | None = None
     origin: tuple[CodeType, int] | None = None
     trace: Any = None
     resolved: bool = False
     report: str = ""
 
     @property
-    def page(self) -> str:
+    def id(self) -> str:
         """
-        The documentation page, relative to the project's root.
+        The id of its kind.
         """
-        return f"docs/findings/{self.id}.md"
+        return self.kind.id
+
+    @property
+    def event(self) -> names.Event | None:
+        """
+        The event that carries it.
+        """
+        return self.kind.resolved_event if self.resolved else self.kind.event
 
 
 class FindingSink(Protocol):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from poolscope.core.observer import PoolObserver
     from poolscope.core.origin import Origins, Trail
     from poolscope.core.pool import PoolSource
+    from poolscope.core.unit_of_work import UnitOfWork
 
 _logger: Final = logging.getLogger("poolscope")
 
@@ -56,6 +57,9 @@ class Ledger:
         most_units: How many names of units of work there may be.
         repetition_threshold: How often a unit of work may run one shape of statement from one line.
         now: The clock.
+        long_hold: The hold from which the observer is told, in seconds.
+        on_judge: Adds the ids of what is known about a unit of work to its findings.
+        flush: Makes telemetry of everything known so far and sends it; for processes that end without notice.
     """
 
     def __init__(
@@ -71,6 +75,9 @@ class Ledger:
         most_units: int = 500,
         repetition_threshold: int = 5,
         now: clock.Clock = clock.monotonic,
+        long_hold: float = float("inf"),
+        on_judge: Callable[[UnitOfWork], None] | None = None,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         self.pools: dict[str, Pool] = {}
         self.observer: PoolObserver = observer or NullObserver()
@@ -78,13 +85,18 @@ class Ledger:
         self.asleep = False
         #: Asked now and then while asleep: whether somebody listens by now.
         self.somebody_listens: Callable[[], bool] = lambda: False
-        #: The hold from which the observer is told, in seconds.
-        self.long_hold = float("inf")
-        #: Makes telemetry of everything known so far and sends it; for processes that end without notice.
-        self.flush: Callable[[], None] = lambda: None
+        self.long_hold = long_hold
+        self.flush = flush
         #: The kind of histogram that new pools keep.
         self.distribution: type[Distribution[Trace]] = Distribution
-        self.units = Units(bounds, count_bounds, most_names=most_units, threshold=repetition_threshold, now=now)
+        self.units = Units(
+            bounds,
+            count_bounds,
+            most_names=most_units,
+            threshold=repetition_threshold,
+            now=now,
+            on_judge=on_judge,
+        )
         self.began_at = clock.to_unix_nanoseconds(now(), now)
         self.now = now
         self._bounds = tuple(bounds)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
 from poolscope.core.aggregate import Distribution, Sum
-from poolscope.core.finding import N_PLUS_ONE
 from poolscope.core.owner import running_task
 from poolscope.core.repetition import Repetitions
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.repetition import Repetition
 
 _logger: Final = logging.getLogger("poolscope")
 
@@ -136,6 +134,7 @@ class Units:
         most_names: How many kinds and names there may be; further ones share `OVERFLOW`.
         threshold: From how many runs of one shape by one line on, exclusive, it is a repetition.
         now: The clock.
+        on_judge: Adds the ids of what is known about a unit of work to its findings; in the application's thread.
     """
 
     def __init__(
@@ -146,6 +145,7 @@ class Units:
         most_names: int = 500,
         threshold: int = 5,
         now: clock.Clock = clock.monotonic,
+        on_judge: Callable[[UnitOfWork], None] | None = None,
     ) -> None:
         self.threshold = threshold
         self.series: dict[tuple[str, str, str], UnitSeries] = {}
@@ -153,8 +153,7 @@ class Units:
         self.on_begin: Callable[[UnitOfWork], None] = _nothing
         #: Told of each unit of work that ends, before its figures are recorded; in the application's thread.
         self.on_end: Callable[[UnitOfWork], None] = _nothing
-        #: Told when somebody wants to know what is known against a unit of work, to judge what it still holds.
-        self.on_judge: Callable[[UnitOfWork], None] = _nothing
+        self._on_judge = on_judge or _nothing
         self.distribution: type[Distribution[Any]] = Distribution
         self.now = now
         self._duration_bounds = tuple(duration_bounds)
@@ -219,20 +218,8 @@ class Units:
         """
         The ids of what is known against a unit of work so far, in alphabetical order.
         """
-        self.on_judge(unit)
-        if self.repetitions(unit):
-            unit.findings.add(N_PLUS_ONE)
+        self._on_judge(unit)
         return sorted(unit.findings)
-
-    def repetitions(self, unit: UnitOfWork) -> list[tuple[Pool, Repetition]]:
-        """
-        What a unit of work has repeated beyond the threshold so far.
-        """
-        return [
-            (pool, repetition)
-            for pool, share in tuple(unit.shares.items())
-            for repetition in share.repetitions.beyond_threshold(self.threshold)
-        ]
 
     def forget(self) -> None:
         """

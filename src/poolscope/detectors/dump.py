@@ -9,10 +9,54 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.detectors.diagnosis.describe import thread_names
+from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, described, holders_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from poolscope.core.pool import Pool
 
 _logger: Final = logging.getLogger("poolscope")
+# What people read of the application's pools, as the findings are.
+_findings: Final = logging.getLogger("poolscope.findings")
+
+
+class Dump:
+    """
+    Writes the holders of every pool to the log, in the background, after it was asked to.
+    """
+
+    def __init__(self) -> None:
+        self._is_wanted = False
+
+    def ask(self) -> None:
+        """
+        Have it done soon. Safe in a signal handler.
+        """
+        self._is_wanted = True
+
+    def turn(self, pools: Iterable[Pool]) -> None:
+        """
+        Do it, once, if it was asked for.
+
+        Args:
+            pools: Every pool of the process.
+        """
+        if self._is_wanted:
+            self._is_wanted = False
+            for pool in tuple(pools):
+                _findings.warning("%s", holders_report(pool))
+
+
+def holders_report(pool: Pool) -> str:
+    """
+    Everybody who holds a connection of a pool now, in lines for people.
+    """
+    limit = pool.limit if pool.limit is not None else "unlimited"
+    head = f"pool {pool.identity.name}: {len(pool.leases)} in use, limit {limit}, {len(pool.asking)} waiting"
+    holders = described(holders_of(pool), len(pool.leases), thread_names(), LONGEST_REPORT - len(head))
+    return "\n".join((head, *holders.report))
 
 
 class DumpSignal:

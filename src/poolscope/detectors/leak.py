@@ -1,18 +1,24 @@
 """
-Leaks: connections that are out and that nobody will return.
+Leaks: connections that are checked out and that nobody will return.
 
 Told apart by how it is known. `abandoned`: the garbage collector found it. `owner_finished`: the request, task or
-thread that checked it out is over, and nothing has used it since. `overdue`: it has been out for longer than the
-threshold. What the application excused with `poolscope.expected_long_hold` is none.
+thread that checked it out is over, and nothing has used it since. `overdue`: it has been checked out for longer than
+the threshold. What the application excused with `poolscope.expected_long_hold` is none.
 """
 
 from __future__ import annotations
 
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.finding import LEAK, Finding, Severity
+from poolscope.core.finding import KINDS, LEAK
+from poolscope.core.finding_kind import Severity
+from poolscope.core.guard import guard
 from poolscope.core.owner import ThreadsNow
+from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease
 from poolscope.detectors.diagnosis.describe import (
+    finding_about,
     is_left,
     lines_of,
     owner_of,
@@ -21,68 +27,118 @@ from poolscope.detectors.diagnosis.describe import (
     stands_at,
     statement_of,
     trace_id_of,
-    trace_of,
 )
 
 if TYPE_CHECKING:
-    from poolscope.core.finding import Evidence
+    from collections.abc import Iterator
+
+    from poolscope.core.finding import Evidence, Finding
     from poolscope.core.lease import Lease
     from poolscope.core.owner import Frames
     from poolscope.core.pool import Pool
+    from poolscope.detectors.detector import Context
 
 ABANDONED: Final = "abandoned"
 OWNER_FINISHED: Final = "owner_finished"
 OVERDUE: Final = "overdue"
 
-# How long after the end of a unit of work its connection may still come back, or be used by what it left behind.
+# How long after the end of a unit of work its connection may still come back, or be used by what it left behind, in
+# seconds.
 UNIT_GRACE: Final = 1.0
 # The same for a thread or task outside of any unit: some only fetch a connection for others and end.
 OWNER_GRACE: Final = 5.0
 
-_CURE: Final = (
-    "return it on every path: a with block around its use (engine.connect(), Session(), pool.connection(), "
-    "pool.acquire()), or close() in a finally"
-)
-_CURE_OVERDUE: Final = (
-    "if it is meant to be out for long, say so with poolscope.expected_long_hold(why); if not, return it on every path"
-)
+# What a unit of work of each kind is called.
+_WORK: Final = {"http": "request", "rpc": "call", "task": "task", "job": "job"}
 
 
-class LeakDetector:
+class LeakDetector(Detector[Released, "tuple[Lease, bool]"]):
     """
-    Looks at everything that is out, about once a second.
+    Looks at everything that is checked out, about once a second. What the garbage collector finds is observed at once,
+    and so is the return of what was reported. An observation is the lease, and whether it is a new leak.
+    """
+
+    kinds = (LEAK,)
+    observes = Released
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._threshold = context.settings.leak_threshold
+        self._on_leak = context.on_leak
+        # Those that were reported one by one, and not only counted: the return of these is reported, too.
+        self._reported: weakref.WeakSet[Lease] = weakref.WeakSet()
+
+    def observe(self, event: Released) -> None:
+        """
+        A lease ended that was known as leaked, or that the application dropped.
+        """
+        lease = event.lease
+        if lease.leak is not None:
+            self.keep((lease, False))
+        elif lease.abandoned:
+            enter(lease, ABANDONED)
+            self.keep((lease, True))
+
+    def diagnose(self, seen: tuple[Lease, bool]) -> Iterator[Occurrence]:
+        """
+        A leak, or the end of one that was reported.
+        """
+        lease, is_new = seen
+        if is_new:
+            yield self._occurrence(lease)
+        elif lease in self._reported:
+            yield Occurrence(None, lambda _: resolved(lease))
+
+    def look(self, pool: Pool) -> Iterator[Occurrence]:
+        """
+        The leaks of a pool that were not known before.
+        """
+        for lease in new_leaks(pool, self._threshold):
+            guard.run("leak.on_leak", partial(self._on_leak, lease), None)
+            yield self._occurrence(lease)
+
+    def forget(self) -> None:
+        """
+        See `Detector.forget`: what was reported is the parent's, too.
+        """
+        super().forget()
+        self._reported = weakref.WeakSet()
+
+    def _occurrence(self, lease: Lease) -> Occurrence:
+        def describe(repeated: int) -> Finding:
+            self._reported.add(lease)
+            return found(lease, repeated)
+
+        return Occurrence(place_of_lease(LEAK, lease), describe)
+
+
+def new_leaks(pool: Pool, threshold: float) -> list[Lease]:
+    """
+    The leaks of a pool that were not known before; from now on they are.
 
     Args:
+        pool: The pool.
         threshold: The age from which a lease is overdue, in seconds; 0 for never.
     """
+    unheld = pool.unheld()
+    with ThreadsNow() as frames:
+        found_now = {lease: _kind(lease, frames, threshold, lease in unheld) for lease in pool.leases.copy()}
+    leaked = [lease for lease, kind in found_now.items() if kind is not None]
+    for lease in leaked:
+        enter(lease, str(found_now[lease]))
+    return leaked
 
-    def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
 
-    def look(self, pool: Pool) -> list[Lease]:
-        """
-        The leaks of a pool that were not known before; entered, to be told of with `found`.
-        """
-        unheld = pool.unheld()
-        with ThreadsNow() as frames:
-            return [lease for lease in pool.leases.copy() if self._is_new(lease, frames, lease in unheld)]
-
-    def _is_new(self, lease: Lease, frames: Frames, is_unheld: bool) -> bool:
-        if lease.leak is not None or lease.excuse is not None or lease.started_at is None or lease.silent:
-            return False
-        kind = ABANDONED if is_unheld else self._kind(lease, frames)
-        if kind is not None:
-            enter(lease, kind)
-        return kind is not None
-
-    def _kind(self, lease: Lease, frames: Frames) -> str | None:
-        if not lease.adopted and not lease.running and _owner_is_over(lease, frames):
-            since = lease.pool.now() - max(lease.last_used, lease.over_since)
-            if since >= (UNIT_GRACE if lease.unit is not None else OWNER_GRACE):
-                return OWNER_FINISHED
-        if self._threshold and lease.age() >= self._threshold:
-            return OVERDUE
+def _kind(lease: Lease, frames: Frames, threshold: float, is_unheld: bool) -> str | None:
+    if lease.leak is not None or lease.excuse is not None or lease.started_at is None or lease.silent:
         return None
+    if is_unheld:
+        return ABANDONED
+    if not lease.adopted and not lease.running and _owner_is_over(lease, frames):
+        since = lease.pool.now() - max(lease.last_used, lease.over_since)
+        if since >= (UNIT_GRACE if lease.unit is not None else OWNER_GRACE):
+            return OWNER_FINISHED
+    return OVERDUE if threshold and lease.age() >= threshold else None
 
 
 def enter(lease: Lease, kind: str) -> None:
@@ -90,40 +146,39 @@ def enter(lease: Lease, kind: str) -> None:
     Enter a leak into the lease, its pool and its unit of work. Safe inside a garbage collection.
 
     Args:
-        lease: The lease, still out, or just found by the garbage collector.
+        lease: The lease, still checked out, or just found by the garbage collector.
         kind: How it is known.
     """
     lease.leak = kind
     lease.pool.leaks[kind].add(1)
-    if lease.unit is not None:
-        lease.unit.findings.add(LEAK)
+    mark(lease, LEAK)
 
 
-def found(lease: Lease) -> Finding:
+def found(lease: Lease, repeated: int) -> Finding:
     """
-    Tell of a leak that was entered.
+    Put a leak that was entered in words.
+
+    Args:
+        lease: The lease.
+        repeated: How many more of its place were found since the last report.
     """
     kind = str(lease.leak)
     how = {
         ABANDONED: "was dropped without being returned; the garbage collector found it",
-        OWNER_FINISHED: "is still out though who checked it out is over",
-        OVERDUE: f"has been out for {seconds(lease.held())}",
+        OWNER_FINISHED: f"was not returned, although the {_work_of(lease)} that checked it out has finished",
+        OVERDUE: f"has been checked out for {seconds(lease.held())}",
     }[kind]
-    summary = (
-        f"a connection of pool {lease.pool.identity.name}, "
-        f"checked out by {owner_of(lease)} at {place_of(lease.origin)}, {how}"
-    )
-    overdue = kind == OVERDUE
-    return Finding(
+    is_overdue = kind == OVERDUE
+    location = lines_of(stands_at(lease)) if is_overdue else []
+    return finding_about(
+        lease,
         LEAK,
-        Severity.WARNING if overdue else Severity.CRITICAL,
-        summary,
-        _CURE_OVERDUE if overdue else _CURE,
-        pool=lease.pool,
-        evidence=_evidence(lease, lines_of(stands_at(lease)) if overdue else []),
-        unit=lease.unit,
-        origin=lease.origin[0] if lease.origin else None,
-        trace=trace_of(lease),
+        f"a connection of pool {lease.pool.identity.name}, checked out by {owner_of(lease)} "
+        f"at {place_of(lease.origin)}, {how}",
+        {**_evidence(lease), "current_location": location, "repeated": repeated},
+        # It may just take long: a suspicion, where the others are certain.
+        severity=Severity.WARNING if is_overdue else None,
+        fix=KINDS[LEAK].fix_for(kind),
     )
 
 
@@ -131,40 +186,38 @@ def resolved(lease: Lease) -> Finding:
     """
     A connection that was reported as leaked came back after all.
     """
-    how = "was found by the garbage collector" if lease.abandoned else "came back"
-    summary = (
-        f"the connection of pool {lease.pool.identity.name}, "
-        f"checked out by {owner_of(lease)} at {place_of(lease.origin)} "
-        f"and reported as leaked ({lease.leak}), {how} after {seconds(lease.held())}"
-    )
-    return Finding(
+    how = "was found by the garbage collector" if lease.abandoned else "was returned"
+    return finding_about(
+        lease,
         LEAK,
-        Severity.INFO,
-        summary,
-        _CURE if lease.abandoned else _CURE_OVERDUE,
-        pool=lease.pool,
-        evidence=_evidence(lease, []),
-        unit=lease.unit,
-        origin=lease.origin[0] if lease.origin else None,
-        trace=trace_of(lease),
+        f"the connection of pool {lease.pool.identity.name}, checked out by {owner_of(lease)} "
+        f"at {place_of(lease.origin)} and reported as leaked ({lease.leak}), {how} after {seconds(lease.held())}",
+        _evidence(lease),
+        severity=Severity.INFO,
+        fix=KINDS[LEAK].fix_for("" if lease.abandoned else OVERDUE),
         resolved=True,
     )
 
 
-def _evidence(lease: Lease, stands: list[str]) -> dict[str, Evidence]:
+def _evidence(lease: Lease) -> dict[str, Evidence]:
     evidence: dict[str, Evidence] = {
         "leak_kind": str(lease.leak),
         "age": lease.held(),
         "owner": owner_of(lease),
         "phase": lease.phase,
         "checkout_stack": lines_of(lease.origin),
-        "stands_at": stands,
         "statement": statement_of(lease),
         "trace_id": trace_id_of(lease),
     }
     if lease.backend_process_id is not None:
         evidence["backend_process_id"] = lease.backend_process_id
-    return {key: value for key, value in evidence.items() if value not in ("", [])}
+    return evidence
+
+
+def _work_of(lease: Lease) -> str:
+    if lease.unit is not None:
+        return _WORK.get(lease.unit.kind, "unit of work")
+    return "task" if lease.task is not None else "thread"
 
 
 def _owner_is_over(lease: Lease, frames: Frames) -> bool:

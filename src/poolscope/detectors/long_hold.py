@@ -6,24 +6,74 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.finding import IDLE_IN_TRANSACTION, LONG_HOLD, Finding, Severity
-from poolscope.detectors.diagnosis.describe import lines_of, owner_of, place_of, seconds, statement_of, trace_of
+from poolscope.core.finding import IDLE_IN_TRANSACTION, KINDS, LONG_HOLD
+from poolscope.core.lease import Lease
+from poolscope.detectors import nested, repetition
+from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease
+from poolscope.detectors.diagnosis.describe import (
+    finding_about,
+    lines_of,
+    owner_of,
+    place_of,
+    seconds,
+    statement_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from poolscope.core.lease import Lease
+    from poolscope.core.finding import Finding
+    from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.detectors.detector import Context
 
 # From this share of the hold on the database was at work; below it something else was.
 _MAJORITY: Final = 0.5
 
-_CURES: Final = {
-    "query": "make the query faster (an index, fewer rows), or move it to a background task or a replica",
-    "idle_in_transaction": (
-        "do the other work (a call to a service, rendering, sleeping) before the first query or after the commit"
-    ),
-    "idle": "check out as late and return as early as the queries allow; do the other work without a connection",
-}
+
+class LongHoldDetector(Detector[Released, Lease]):
+    """
+    Observes leases as they end. What another finding explains is reported as that one alone.
+    """
+
+    kinds = (LONG_HOLD, IDLE_IN_TRANSACTION)
+    observes = Released
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._threshold = context.settings.long_hold_threshold
+        self._repetitions = context.settings.n_plus_one_threshold
+
+    def observe(self, event: Released) -> None:
+        """
+        A lease ended; leaks are not long holds.
+        """
+        lease = event.lease
+        if lease.leak is None and not lease.abandoned and self._is_long(lease):
+            mark(lease, kind_of(lease))
+            self.keep(lease)
+
+    def diagnose(self, seen: Lease) -> Iterator[Occurrence]:
+        """
+        One long hold.
+        """
+        yield Occurrence(place_of_lease(kind_of(seen), seen), lambda repeated: found(seen, repeated))
+
+    def mark(self, unit: UnitOfWork) -> None:
+        """
+        See `Detector.mark`: Django returns a request's connection after the span around it has ended.
+        """
+        for share in tuple(unit.shares.values()):
+            for lease in share.leases.copy():
+                if lease.leak is None and self._is_long(lease):
+                    unit.findings.add(kind_of(lease))
+
+    def _is_long(self, lease: Lease) -> bool:
+        return (
+            lease.excuse is None
+            and lease.held() >= self._threshold
+            and not nested.explains(lease, self._threshold)
+            and not repetition.explains(lease, self._repetitions, self._threshold)
+        )
 
 
 def phase_of(phases: Mapping[str, float]) -> str:
@@ -43,13 +93,13 @@ def kind_of(lease: Lease) -> str:
     return IDLE_IN_TRANSACTION if phase_of(lease.use_phases()) == "idle_in_transaction" else LONG_HOLD
 
 
-def found(lease: Lease, suppressed: int) -> Finding:
+def found(lease: Lease, repeated: int) -> Finding:
     """
-    Tell of a long hold.
+    Put a long hold in words.
 
     Args:
         lease: The lease, ended.
-        suppressed: How often the same was found since it was last told of.
+        repeated: How many more of its place were found since the last report.
     """
     phases = lease.use_phases()
     phase, total = phase_of(phases), sum(phases.values())
@@ -58,25 +108,19 @@ def found(lease: Lease, suppressed: int) -> Finding:
         "idle_in_transaction": f"{seconds(phases['idle_in_transaction'])} of it idle in a transaction",
         "idle": f"{seconds(phases['idle'])} of it without a query or a transaction",
     }[phase]
-    summary = (
+    kind = kind_of(lease)
+    return finding_about(
+        lease,
+        kind,
         f"{owner_of(lease)} held a connection of pool {lease.pool.identity.name} for {seconds(total)}, {spent}; "
-        f"checked out at {place_of(lease.origin)}"
-    )
-    return Finding(
-        kind_of(lease),
-        Severity.WARNING,
-        summary,
-        _CURES[phase],
-        pool=lease.pool,
-        evidence={
+        f"checked out at {place_of(lease.origin)}",
+        {
             "held": total,
             **phases,
             "queries": lease.queries,
             "statement": statement_of(lease),
             "checkout_stack": lines_of(lease.origin),
-            "repeated": suppressed,
+            "repeated": repeated,
         },
-        unit=lease.unit,
-        origin=lease.origin[0] if lease.origin else None,
-        trace=trace_of(lease),
+        fix=KINDS[kind].fix_for(phase),
     )

@@ -1,5 +1,5 @@
 """
-Nested check-outs: a unit of work asks for a second connection while it holds one of the same pool.
+Nested checkouts: a unit of work checks out a second connection while it holds one of the same pool.
 
 When every connection is held by somebody who waits for a second one, nobody ever returns any. The size at which that
 cannot happen is HikariCP's: threads x (connections per thread - 1) + 1 (its wiki, "About Pool Sizing").
@@ -9,18 +9,66 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poolscope.core.finding import NESTED_CHECKOUT, Finding, Severity
-from poolscope.detectors.diagnosis.describe import lines_of, owner_of, place_of, trace_of
+from poolscope.core.finding import NESTED_CHECKOUT
+from poolscope.core.finding_kind import Severity
+from poolscope.detectors.detector import Detector, Nested, Occurrence, mark, place_of_lease
+from poolscope.detectors.diagnosis.describe import finding_about, lines_of, owner_of, place_of
 
 if TYPE_CHECKING:
-    from poolscope.core.lease import Lease
+    from collections.abc import Iterator
 
-_CURE = "use the connection or session that is open already, or return it before the next check-out"
+    from poolscope.core.finding import Finding
+    from poolscope.core.lease import Lease
+    from poolscope.detectors.detector import Context
+
+
+class NestedCheckoutDetector(Detector[Nested, "tuple[Nested, int]"]):
+    """
+    Observes second checkouts. An observation is the event, and the most workers that used the pool at once by then.
+    """
+
+    kinds = (NESTED_CHECKOUT,)
+    observes = Nested
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        # The busiest moment by pool; the formula counts with that, whenever the finding is reported.
+        self._workers: dict[str, int] = {}
+
+    def observe(self, event: Nested) -> None:
+        """
+        A second checkout begins.
+        """
+        lease = event.lease
+        mark(lease, NESTED_CHECKOUT)
+        concerned = lease.pool.leases.copy() | lease.pool.asking.copy()
+        workers = len({id(one.unit) if one.unit else id(one.task) if one.task else one.thread for one in concerned})
+        name = lease.pool.identity.name
+        self._workers[name] = workers = max(workers, self._workers.get(name, 0))
+        self.keep((event, workers))
+
+    def diagnose(self, seen: tuple[Nested, int]) -> Iterator[Occurrence]:
+        """
+        One nested checkout; critical where the pool is too small to rule out a deadlock.
+        """
+        (lease, held), workers = seen
+        yield Occurrence(
+            place_of_lease(NESTED_CHECKOUT, lease),
+            lambda repeated: found(lease, held, workers, repeated),
+            critical=may_deadlock(lease, workers),
+        )
+
+    def forget(self) -> None:
+        """
+        See `Detector.forget`: the parent's workers are not the child's.
+        """
+        super().forget()
+        self._workers = {}
 
 
 def safe_size(workers: int, connections: int) -> int:
     """
-    The smallest pool in which nested check-outs cannot deadlock.
+    The smallest pool in which nested checkouts cannot deadlock.
 
     Args:
         workers: How many threads or tasks use the pool at once.
@@ -29,25 +77,26 @@ def safe_size(workers: int, connections: int) -> int:
     return workers * (connections - 1) + 1
 
 
-def explains(lease: Lease) -> bool:
+def explains(lease: Lease, threshold: float) -> bool:
     """
-    Whether a long hold is only the wait for another connection of the same pool: one cause is told of once.
+    Whether a long hold is only the wait for another connection of the same pool: one cause is reported once.
 
     Args:
         lease: A lease that lasted for the threshold of long holds or longer.
+        threshold: That threshold, in seconds.
     """
     share = lease.share
     if share is None or not share.nested:
         return False
-    return lease.held() - share.wait_time.read() < lease.pool.long_hold
+    return lease.held() - share.wait_time.read() < threshold
 
 
 def size_for(lease: Lease, workers: int) -> int:
     """
-    The smallest pool in which nested check-outs as deep as this one cannot deadlock.
+    The smallest pool in which nested checkouts as deep as this one cannot deadlock.
 
     Args:
-        lease: The second ask.
+        lease: The second checkout.
         workers: How many threads or tasks use the pool at once.
     """
     return safe_size(max(workers, 1), _depth(lease))
@@ -60,41 +109,34 @@ def may_deadlock(lease: Lease, workers: int) -> bool:
     return lease.pool.limit is not None and lease.pool.limit < size_for(lease, workers)
 
 
-def found(lease: Lease, held: Lease, workers: int, suppressed: int) -> Finding:
+def found(lease: Lease, held: Lease, workers: int, repeated: int) -> Finding:
     """
-    Tell of a nested check-out.
+    Put a nested checkout in words.
 
     Args:
-        lease: The second ask.
+        lease: The second checkout.
         held: The lease that its unit of work held already.
-        workers: The most units of work that were seen holding or asking at once.
-        suppressed: How often the same was found since it was last told of.
+        workers: The most units of work that were seen holding or waiting at once.
+        repeated: How many more of its place were found since the last report.
     """
-    pool = lease.pool
-    depth, size = _depth(lease), size_for(lease, workers)
-    limit = f"; it has {pool.limit}" if pool.limit is not None else ""
-    summary = (
-        f"{owner_of(lease)} asks pool {pool.identity.name} for another connection at {place_of(lease.origin)} "
-        f"while it holds the one from {place_of(held.origin)}; "
-        f"with {workers} at once the pool needs {size} not to deadlock{limit}"
-    )
-    return Finding(
+    pool, size = lease.pool, size_for(lease, workers)
+    concurrent = "one request at a time needs" if workers <= 1 else f"{workers} concurrent requests need"
+    limit = f"; its limit is {pool.limit}" if pool.limit is not None else ""
+    return finding_about(
+        lease,
         NESTED_CHECKOUT,
-        Severity.CRITICAL if may_deadlock(lease, workers) else Severity.WARNING,
-        summary,
-        _CURE,
-        pool=pool,
-        evidence={
+        f"{owner_of(lease)} checks out another connection of pool {pool.identity.name} at {place_of(lease.origin)} "
+        f"while it holds the one from {place_of(held.origin)}; "
+        f"{concurrent} a pool of at least {size} to rule out deadlock{limit}",
+        {
             "first_checkout": lines_of(held.origin),
             "second_checkout": lines_of(lease.origin),
-            "connections": depth,
+            "connections": _depth(lease),
             "workers": workers,
             "safe_size": size,
-            "repeated": suppressed,
+            "repeated": repeated,
         },
-        unit=lease.unit,
-        origin=lease.origin[0] if lease.origin else None,
-        trace=trace_of(lease),
+        severity=Severity.CRITICAL if may_deadlock(lease, workers) else None,
     )
 
 

@@ -4,20 +4,24 @@ N+1: the same shape of statement from the same line, over and over within one un
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from poolscope.core.finding import N_PLUS_ONE, Finding, Severity
+from poolscope.core.finding import KINDS, N_PLUS_ONE, Finding, UnitLabel
 from poolscope.core.origin import locate
 from poolscope.core.repetition import EAGER, EXPIRED, LAZY, PREFETCH, QUERY_SET, RELATED
 from poolscope.core.statement import summary_of
+from poolscope.detectors.detector import Detector, Occurrence, WorkEnded
 from poolscope.detectors.diagnosis.describe import seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from poolscope.core.finding import Evidence
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.repetition import Repetition
     from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.detectors.detector import Context
 
 # By who ran the statement on the application's behalf.
 _LOADERS: Final = {
@@ -41,66 +45,119 @@ _WRITTEN_BY_DJANGO: Final = {
     "DELETE": "delete all at once: one .filter(...).delete()",
 }
 # By the first word of SQL by hand.
-_CURES: Final = {
+_FIXES: Final = {
     "SELECT": "one query for all: a join, or WHERE ... IN",
     "INSERT": "send all rows at once: executemany, a bulk insert, COPY",
     "UPDATE": "send all rows at once: executemany, or one UPDATE with a join or CASE",
     "DELETE": "delete all at once: WHERE ... IN",
 }
-_CURE: Final = "run it once for all that is needed"
 
 
-def explains(lease: Lease, threshold: int) -> bool:
+class Repeated(NamedTuple):
     """
-    Whether a long hold is long only by what its unit of work repeats: one cause is told of once.
-
-    Args:
-        lease: A lease that lasted for the threshold of long holds or longer.
-        threshold: From how many runs on, exclusive, it is a repetition (`Units.threshold`).
-    """
-    share = lease.share
-    if share is None or lease.queries <= threshold:
-        return False
-    repeated = sum(repetition.seconds for repetition in share.repetitions.beyond_threshold(threshold))
-    return repeated > 0 and lease.held() - repeated < lease.pool.long_hold
-
-
-def found(unit: UnitOfWork, pool: Pool, repetition: Repetition, suppressed: int) -> Finding:
-    """
-    Tell of a repetition.
+    One group of repeated statements of a unit of work.
 
     Args:
         unit: The unit of work, at its end.
         pool: The pool whose connections were used.
         repetition: What was repeated.
-        suppressed: How many units of work repeated the same since it was last told of.
     """
+
+    unit: UnitOfWork
+    pool: Pool
+    repetition: Repetition
+
+
+class NPlusOneDetector(Detector[WorkEnded, Repeated]):
+    """
+    Observes the ends of units of work: what ran too often by then is known.
+    """
+
+    kinds = (N_PLUS_ONE,)
+    observes = WorkEnded
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._threshold = context.settings.n_plus_one_threshold
+
+    def observe(self, event: WorkEnded) -> None:
+        """
+        A unit of work ends.
+        """
+        for seen in self._repeated(event.unit):
+            event.unit.findings.add(N_PLUS_ONE)
+            self.keep(seen)
+
+    def diagnose(self, seen: Repeated) -> Iterator[Occurrence]:
+        """
+        One group of repeated statements.
+        """
+        place = (seen.pool.identity.name, str(seen.unit), seen.repetition.shape, seen.repetition.site)
+        yield Occurrence(place, lambda repeated: found(seen, repeated))
+
+    def mark(self, unit: UnitOfWork) -> None:
+        """
+        See `Detector.mark`: what has run too often already is certain.
+        """
+        if any(True for _ in self._repeated(unit)):
+            unit.findings.add(N_PLUS_ONE)
+
+    def _repeated(self, unit: UnitOfWork) -> Iterator[Repeated]:
+        for pool, share in tuple(unit.shares.items()):
+            for repetition in share.repetitions.beyond_threshold(self._threshold):
+                yield Repeated(unit, pool, repetition)
+
+
+def explains(lease: Lease, repetitions: int, threshold: float) -> bool:
+    """
+    Whether a long hold is long only by what its unit of work repeats: one cause is reported once.
+
+    Args:
+        lease: A lease that lasted for the threshold of long holds or longer.
+        repetitions: From how many runs on, exclusive, it is a repetition.
+        threshold: The threshold of long holds, in seconds.
+    """
+    share = lease.share
+    if share is None or lease.queries <= repetitions:
+        return False
+    repeated = sum(repetition.seconds for repetition in share.repetitions.beyond_threshold(repetitions))
+    return repeated > 0 and lease.held() - repeated < threshold
+
+
+def found(seen: Repeated, repeated: int) -> Finding:
+    """
+    Put repeated statements in words.
+
+    Args:
+        seen: What was repeated.
+        repeated: In how many more units of work it was found since the last report.
+    """
+    unit, pool, repetition = seen
     where = str(locate(*repetition.site)) if repetition.site is not None else "unknown"
-    spent = seconds(repetition.seconds)
     loader = f", as a {repetition.loader}" if repetition.loader else ""
-    summary = f"{unit} ran one statement {repetition.count} times from {where} ({spent}){loader}: {repetition.shape}"
     evidence: dict[str, Evidence] = {
         "statement": repetition.shape,
         "repetitions": repetition.count,
         "seconds": repetition.seconds,
         "loader": repetition.loader,
-        "repeated": suppressed,
+        "repeated": repeated,
     }
     return Finding(
-        N_PLUS_ONE,
-        Severity.WARNING,
-        summary,
-        _cure(repetition),
-        pool=pool,
-        evidence={key: value for key, value in evidence.items() if value != ""},
-        unit=unit,
+        KINDS[N_PLUS_ONE],
+        KINDS[N_PLUS_ONE].severity,
+        f"{unit} ran one statement {repetition.count} times from {where} "
+        f"({seconds(repetition.seconds)}){loader}: {repetition.shape}",
+        _fix(repetition),
+        pool=pool.identity,
+        evidence={name: value for name, value in evidence.items() if value != ""},
+        unit=UnitLabel(unit.kind, unit.name),
         origin=repetition.site,
         trace=unit.span,
     )
 
 
-def _cure(repetition: Repetition) -> str:
+def _fix(repetition: Repetition) -> str:
     verb = summary_of(repetition.shape)
     if repetition.loader in {RELATED, QUERY_SET} and verb in _WRITTEN_BY_DJANGO:
         return _WRITTEN_BY_DJANGO[verb]
-    return _LOADERS.get(repetition.loader) or _CURES.get(verb, _CURE)
+    return _LOADERS.get(repetition.loader) or _FIXES.get(verb) or KINDS[N_PLUS_ONE].fix

@@ -1,5 +1,6 @@
 """
-Telling: each place once in an interval; what is found there meanwhile is counted, and the count is told as well.
+How often: each place is reported once in an interval; what is found there meanwhile is counted, and the count is
+reported as well.
 """
 
 from __future__ import annotations
@@ -7,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.finding import Severity
-from poolscope.core.unit_of_work import UnitOfWork
+from poolscope.core.finding_kind import Severity
 from poolscope.detectors.diagnosis.describe import seconds
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from poolscope.core.clock import Clock
     from poolscope.core.finding import Finding, FindingSink
 
-# Places remembered as told of; and of how many the whole finding is kept, to be told again with the count.
+# Places remembered as reported; and of how many the whole finding is kept, to be reported again with the count.
 _MOST_PLACES: Final = 5_000
 _MOST_WHOLE: Final = 500
 _SHORT: Final = 300
@@ -35,7 +35,7 @@ class Telling:
 
     Args:
         sink: Takes the findings.
-        interval: Seconds in which one place is told of once.
+        interval: Seconds in which one place is reported once.
         now: The clock.
     """
 
@@ -54,15 +54,15 @@ class Telling:
 
     def tell(self, key: Hashable, make: Callable[[int], Finding], *, critical: bool = False) -> bool:
         """
-        Tell of a finding, unless its place was told of within the interval; then it is counted.
+        Report a finding, unless its place was reported within the interval; then it is counted.
 
         Args:
             key: The place.
             make: Makes the finding, from how many of that place were held back since the last one.
-            critical: Whether it is critical; that is told at once of a place where it was not so before.
+            critical: Whether it is critical; that is reported at once for a place where it was not so before.
 
         Returns:
-            Whether it was told.
+            Whether it was reported.
         """
         told = self._told.get(key)
         worse = critical and told is not None and told.finding.severity is not Severity.CRITICAL
@@ -74,7 +74,7 @@ class Telling:
 
     def tell_now(self, key: Hashable, make: Callable[[int], Finding]) -> None:
         """
-        The same, whenever its place was told of.
+        The same, whenever its place was reported.
         """
         if len(self._told) >= _MOST_PLACES:
             self.forget()
@@ -90,7 +90,7 @@ class Telling:
 
     def tell_what_is_due(self, *, everything: bool = False) -> None:
         """
-        Tell how many were held back of each place whose interval is over, and forget the places without.
+        Report how many were held back of each place whose interval is over, and forget the places without.
 
         Args:
             everything: Do not wait for the intervals: the process ends.
@@ -107,17 +107,16 @@ class Telling:
 
 
 def _kept(finding: Finding, *, whole: bool) -> Finding:
-    # Neither the unit of work nor the span is kept alive for it: the names are enough.
-    unit = UnitOfWork(finding.unit.kind, finding.unit.name) if finding.unit is not None else None
-    kept = replace(finding, unit=unit, trace=None, report="")
+    # The span is not kept alive for it.
+    kept = replace(finding, trace=None, report="")
     return kept if whole else replace(kept, summary=finding.summary[:_SHORT], evidence={})
 
 
 def _again(finding: Finding, count: int, since: float) -> Finding:
     # It stands for one of those that were held back, and counts the others.
-    times = "once" if count == 1 else f"{count} times"
+    occurrences = "1 more occurrence" if count == 1 else f"{count} more occurrences"
     return replace(
         finding,
         evidence={**finding.evidence, "repeated": count - 1},
-        report=f"{times} more in the last {seconds(since)}: {finding.summary}",
+        report=f"{occurrences} in the last {seconds(since)}: {finding.summary}",
     )

@@ -14,10 +14,11 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 
 from poolscope import __version__
-from poolscope.core import finding as findings
+from poolscope.core.finding_kind import Severity
+from poolscope.core.guard import guard
 from poolscope.core.origin import locate
 from poolscope.signals import names
-from poolscope.signals.readings import pool_attributes
+from poolscope.signals.readings import identity_attributes
 
 if TYPE_CHECKING:
     from poolscope.core.finding import Finding
@@ -25,42 +26,14 @@ if TYPE_CHECKING:
 #: What people read; the exporters get records of their own.
 _logger: Final = logging.getLogger("poolscope.findings")
 
-_EVENTS: Final = {
-    findings.LEAK: names.LEAK_EVENT,
-    findings.POOL_EXHAUSTED: names.EXHAUSTED_EVENT,
-    findings.N_PLUS_ONE: names.N_PLUS_ONE_EVENT,
-    findings.NESTED_CHECKOUT: names.NESTED_CHECKOUT_EVENT,
-    findings.LONG_HOLD: names.LONG_HOLD_EVENT,
-    findings.IDLE_IN_TRANSACTION: names.LONG_HOLD_EVENT,
-}
-
-# Evidence that has an attribute of its own; the rest goes under the prefix.
-_EVIDENCE: Final = {
-    "statement": names.DB_QUERY_TEXT,
-    "checkout_stack": names.CODE_STACKTRACE,
-    "stands_at": names.STANDS_AT,
-    "holders": names.HOLDERS,
-    "holders_omitted": names.HOLDERS_OMITTED,
-    "verdict": names.VERDICT,
-    "limit": names.POOL_LIMIT,
-    "used": names.POOL_USED,
-    "pending": names.POOL_PENDING,
-    "leak_kind": names.LEAK_KIND,
-    "age": names.LEASE_AGE,
-    "queries": names.LEASE_QUERIES,
-    "backend_process_id": names.BACKEND_PROCESS_ID,
-    "repetitions": names.STATEMENT_REPETITIONS,
-    "seconds": names.STATEMENT_TIME,
-}
-
 _LEVELS: Final = {
     # A leak that came back: without a word from Python's logging, the warning about it would stand.
-    findings.Severity.INFO: (logging.WARNING, SeverityNumber.INFO, "INFO"),
-    findings.Severity.WARNING: (logging.WARNING, SeverityNumber.WARN, "WARN"),
-    findings.Severity.CRITICAL: (logging.WARNING, SeverityNumber.WARN, "WARN"),
+    Severity.INFO: (logging.WARNING, SeverityNumber.INFO, "INFO"),
+    Severity.WARNING: (logging.WARNING, SeverityNumber.WARN, "WARN"),
+    Severity.CRITICAL: (logging.ERROR, SeverityNumber.ERROR, "ERROR"),
 }
 
-# Attribute values are cut here: a blame report stays below what collectors take.
+# Attribute values are cut here: an exhaustion report stays below what collectors take.
 _LONGEST: Final = 4_000
 
 
@@ -87,11 +60,15 @@ class Events:
         """
         See `FindingSink.report`. Called from the background thread.
         """
-        level, number, text = _LEVELS[finding.severity]
-        _logger.log(level, "[%s] %s", finding.id, finding.report or f"{finding.summary}; cure: {finding.cure}")
-        if self._emitter is None:
+        # Neither somebody's logging handler nor an exporter keeps the finding from the other.
+        guard.run("events.log", lambda: _log(finding), None)
+        guard.run("events.emit", lambda: self._emit(finding), None)
+
+    def _emit(self, finding: Finding) -> None:
+        event = finding.event
+        if self._emitter is None or event is None:
             return
-        event = names.LEAK_RESOLVED_EVENT if finding.resolved else _EVENTS[finding.id]
+        _, number, text = _LEVELS[finding.severity]
         now = time.time_ns()
         around = trace.set_span_in_context(finding.trace) if finding.trace is not None else Context()
         self._emitter.emit(
@@ -108,6 +85,11 @@ class Events:
         )
 
 
+def _log(finding: Finding) -> None:
+    level, _, _ = _LEVELS[finding.severity]
+    _logger.log(level, "[%s] %s", finding.id, finding.report or f"{finding.summary}; fix: {finding.fix}")
+
+
 def attributes_of(finding: Finding) -> dict[str, Any]:
     """
     A finding as attributes of its event.
@@ -115,12 +97,12 @@ def attributes_of(finding: Finding) -> dict[str, Any]:
     Returns:
         Attributes; texts in them are cut at 4,000 characters.
     """
-    attributes: dict[str, Any] = dict(pool_attributes(finding.pool)) if finding.pool is not None else {}
+    attributes: dict[str, Any] = dict(identity_attributes(finding.pool)) if finding.pool is not None else {}
     attributes[names.FINDING_ID] = finding.id
     attributes[names.FINDING_SEVERITY] = finding.severity.value
     attributes[names.FINDING_SUMMARY] = _cut(finding.summary)
-    attributes[names.FINDING_CURE] = _cut(finding.cure)
-    attributes[names.FINDING_PAGE] = finding.page
+    attributes[names.FINDING_CURE] = _cut(finding.fix)
+    attributes[names.FINDING_PAGE] = finding.kind.page
     if finding.unit is not None:
         attributes[names.UNIT_OF_WORK_KIND] = finding.unit.kind
         attributes[names.UNIT_OF_WORK_NAME] = finding.unit.name
@@ -129,10 +111,9 @@ def attributes_of(finding: Finding) -> dict[str, Any]:
         attributes[names.CODE_FUNCTION] = place.function
         attributes[names.CODE_FILE] = place.file
         attributes[names.CODE_LINE] = place.line
-    for key, value in finding.evidence.items():
-        if value in ("", [], ()):
-            continue
-        attributes[_EVIDENCE.get(key, names.EVIDENCE_PREFIX + key)] = _cut(value)
+    for name, value in finding.evidence.items():
+        if value not in ("", [], ()):
+            attributes[finding.kind.evidence[name].attribute] = _cut(value)
     return attributes
 
 

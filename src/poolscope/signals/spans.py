@@ -57,6 +57,8 @@ class Spans:
         self._holds: deque[Lease] = deque()
         self._places: dict[tuple[int, int, int], tuple[Identity, CodeType | None, str, dict[str, Any]]] = {}
         self._checkouts = settings.checkout_spans != "never"
+        #: The wait from which a checkout becomes a span, in seconds; those that fail always do.
+        self.threshold = 0.0 if settings.checkout_spans == "always" else settings.checkout_span_threshold
         self._hold_spans = settings.hold_spans
         self.open()
 

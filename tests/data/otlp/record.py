@@ -28,6 +28,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
 from poolscope.core import finding
+from poolscope.core.finding_kind import Severity
 from poolscope.signals import names
 from tests.data.otlp.truth import HOLDS, ROUTES, TIMEOUTS, USED, WAITS
 
@@ -132,7 +133,7 @@ def logs(path: Path) -> None:
     ):
         attributes: dict[str, Any] = {
             names.FINDING_ID: finding.LEAK,
-            names.FINDING_SEVERITY: finding.Severity.CRITICAL.value,
+            names.FINDING_SEVERITY: Severity.CRITICAL.value,
             names.FINDING_SUMMARY: "GET /cart/{id} is over and still has a connection",
             names.FINDING_CURE: "close the session",
             names.FINDING_PAGE: "docs/findings/connection_leak.md",

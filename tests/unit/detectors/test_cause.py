@@ -23,7 +23,7 @@ from poolscope.core.finding import (
     SLOW_CONNECT,
 )
 from poolscope.core.lease import Outcome
-from poolscope.detectors.diagnosis.cause import Figures, figures_of, judge
+from poolscope.detectors.diagnosis.cause import Figures, cause_of, figures_of
 from poolscope.detectors.diagnosis.load import Out, Record, Sample, is_lost
 from tests.support.pools import Source
 from tests.support.scene import Scene
@@ -152,11 +152,11 @@ def test_a_leak() -> None:
     The load is constant and would fit; what is out grows until nothing is left. The same load without the leak holds.
     """
     finding = verdict(10, BUSY, every(3, 40, query=0.01, returns=False))
-    assert finding.evidence["verdict"] == LEAK
+    assert finding.evidence["cause"] == LEAK
     assert finding.evidence["leaked"] >= 3
     assert finding.evidence["arrival_rate"] == pytest.approx(20, rel=0.1)
     assert finding.evidence["connections_needed"] < 7
-    assert "are held by nobody who would return them" in finding.summary
+    assert "were not returned" in finding.summary
     assert verdict(10, BUSY, every(3, 40, query=0.01)) is None
 
 
@@ -166,7 +166,7 @@ def test_a_leak_that_tips_the_pool_over() -> None:
     """
     load = every(0.05, 40, query=0.3), [Arrival(20, query=0.3) for _ in range(31)]
     finding = verdict(10, *load, every(9, 20, query=0.01, returns=False))
-    assert finding.evidence["verdict"] == LEAK
+    assert finding.evidence["cause"] == LEAK
     assert finding.evidence["leaked"] < 3
     assert verdict(10, *load) is None
 
@@ -176,7 +176,7 @@ def test_a_pool_that_is_too_small() -> None:
     Short, busy holds, and more of them than fit. Half the load fits.
     """
     finding = verdict(3, BUSY)
-    assert finding.evidence["verdict"] == POOL_TOO_SMALL
+    assert finding.evidence["cause"] == POOL_TOO_SMALL
     assert finding.evidence["connections_needed"] == pytest.approx(4, rel=0.3)
     assert finding.evidence["limit"] == 3
     assert finding.evidence["query_share"] == pytest.approx(1, abs=0.05)
@@ -189,10 +189,10 @@ def test_queries_that_take_too_long() -> None:
     Few asks, each held for seconds by a running query. The same number of quick queries fits.
     """
     finding = verdict(4, every(0.5, 40, query=4.0))
-    assert finding.evidence["verdict"] == LONG_HOLD
+    assert finding.evidence["cause"] == LONG_HOLD
     assert finding.evidence["mean_hold"] > 1
     assert "of the time running queries" in finding.summary
-    assert "faster" in finding.cure
+    assert "faster" in finding.fix
     assert verdict(4, every(0.5, 40, query=0.4)) is None
 
 
@@ -201,7 +201,7 @@ def test_other_work_within_a_transaction() -> None:
     A call to a service before the commit. With the call outside the pool suffices.
     """
     finding = verdict(4, every(0.1, 40, query=0.01, in_transaction=0.6))
-    assert finding.evidence["verdict"] == IDLE_IN_TRANSACTION
+    assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
     assert finding.evidence["idle_in_transaction_share"] > 0.9
     assert "idle in a transaction" in finding.summary
     assert verdict(4, every(0.1, 40, query=0.01)) is None
@@ -212,10 +212,10 @@ def test_other_work_without_a_transaction() -> None:
     Checked out long before the first query: held too long, and with another cure.
     """
     finding = verdict(4, every(0.1, 40, idle=0.6, query=0.01))
-    assert finding.evidence["verdict"] == LONG_HOLD
+    assert finding.evidence["cause"] == LONG_HOLD
     assert finding.evidence["idle_share"] > 0.9
     assert "without a query or a transaction" in finding.summary
-    assert "check out as late" in finding.cure
+    assert "check out as late" in finding.fix
 
 
 def test_a_few_long_holds_among_many_short_ones() -> None:
@@ -223,7 +223,7 @@ def test_a_few_long_holds_among_many_short_ones() -> None:
     The mean is short; a connection that one looks at is in a long hold all the same.
     """
     finding = verdict(5, every(0.02, 40, query=0.002), every(0.5, 40, query=0.01, in_transaction=3.0))
-    assert finding.evidence["verdict"] == IDLE_IN_TRANSACTION
+    assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
     assert finding.evidence["mean_hold"] < 0.3
     assert finding.evidence["typical_hold"] > 1
 
@@ -233,7 +233,7 @@ def test_the_applications_own_way_between_statements_is_no_other_work() -> None:
     Most of a short hold may be idle in a transaction: the interpreter works. More connections are the cure.
     """
     finding = verdict(3, every(0.01, 40, query=0.015, in_transaction=0.02))
-    assert finding.evidence["verdict"] == POOL_TOO_SMALL
+    assert finding.evidence["cause"] == POOL_TOO_SMALL
     assert finding.evidence["idle_in_transaction_share"] > 0.5
 
 
@@ -242,9 +242,9 @@ def test_a_burst() -> None:
     Five times the usual load for two seconds, which the pool has no room for; before that it had.
     """
     finding = verdict(8, every(0.1, 40, query=0.4), every(0.02, 22, start=20, query=0.4))
-    assert finding.evidence["verdict"] == BURST
+    assert finding.evidence["cause"] == BURST
     assert finding.evidence["arrival_rate_now"] > 3 * finding.evidence["arrival_rate_before"]
-    assert "asks a second against" in finding.summary
+    assert "checkouts per second, after" in finding.summary
     assert verdict(8, every(0.1, 40, query=0.4)) is None
 
 
@@ -253,7 +253,7 @@ def test_a_load_that_comes_in_bunches() -> None:
     On average it fits by far, at one moment it does not: no more connections are needed, but a limit on the bunch.
     """
     finding = verdict(4, [Arrival(moment, query=0.5) for moment in (10.0, 20.0, 30.0) for _ in range(40)])
-    assert finding.evidence["verdict"] == BURST
+    assert finding.evidence["cause"] == BURST
     assert finding.evidence["connections_needed"] < 3
 
 
@@ -268,7 +268,7 @@ def test_a_deadlock_of_nested_checkouts() -> None:
             scene.ask()
     scene.timeout(waited=2)
     (finding,) = scene.found(POOL_EXHAUSTED)
-    assert finding.evidence["verdict"] == NESTED_CHECKOUT
+    assert finding.evidence["cause"] == NESTED_CHECKOUT
 
 
 # What it is decided from ----------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_a_verdict_is_of_the_moment_of_the_timeout() -> None:
         for lease in leases:
             lease.end()
     (finding,) = scene.found(POOL_EXHAUSTED)
-    assert finding.evidence["verdict"] == IDLE_IN_TRANSACTION
+    assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
     assert finding.evidence["typical_hold"] > 10
 
 
@@ -336,7 +336,7 @@ def test_an_overdue_lease_counts_as_lost_only_when_nobody_is_there() -> None:
         scene.timeout(waited=1)
     finding = scene.found(POOL_EXHAUSTED)[0]
     assert finding.evidence["leaked"] == 0
-    assert finding.evidence["verdict"] == IDLE_IN_TRANSACTION
+    assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
 
 
 def test_rates_are_those_of_the_last_minute() -> None:
@@ -373,8 +373,8 @@ def test_the_shares_of_a_verdict_add_up() -> None:
     assert figures.query_share + figures.in_transaction_share + figures.idle_share == pytest.approx(1)
     assert (figures.query_share, figures.mean_hold) == (pytest.approx(0.75), pytest.approx(0.4))
     assert figures.needed == pytest.approx(figures.rate * 0.4)
-    judged = judge(scene.pool, record, Out.of(scene.pool))
-    assert judged.evidence["query_share"] == pytest.approx(0.75)
+    cause = cause_of(scene.pool, record, Out.of(scene.pool), 0.5)
+    assert cause.evidence["query_share"] == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(("limit", "used"), [(10, 0), (10, 9), (None, 3)])
@@ -393,10 +393,10 @@ def test_who_waits_at_a_pool_that_is_not_full_waits_for_a_connect(limit: int | N
         scene.ask()
         scene.pass_time(2)
         (finding,) = scene.found(POOL_EXHAUSTED)
-    assert finding.evidence["verdict"] == SLOW_CONNECT
+    assert finding.evidence["cause"] == SLOW_CONNECT
     assert "gives no connection" in finding.summary
     assert "exhausted" not in finding.summary
-    assert "database" in finding.cure
+    assert "database" in finding.fix
 
 
 @pytest.mark.parametrize("opens", [None, "connects", "has connected", "validates"])
@@ -421,7 +421,7 @@ def test_who_waits_beside_idle_connections_waits_for_its_turn_unless_it_opens_on
         scene.clock.advance(2)
         lease.fail(Outcome.TIMEOUT, "TimeoutError")
         (finding,) = scene.found(POOL_EXHAUSTED)
-    assert finding.evidence["verdict"] == (SLOW_CONNECT if opens else BURST)
+    assert finding.evidence["cause"] == (SLOW_CONNECT if opens else BURST)
     assert "gives no connection" in finding.summary
 
 
@@ -438,7 +438,7 @@ def test_a_pool_that_is_full_most_of_the_time_is_to_blame() -> None:
         lease.end()
         asked.fail(Outcome.TIMEOUT, "TimeoutError")
     (finding,) = scene.found(POOL_EXHAUSTED)
-    assert finding.evidence["verdict"] == LONG_HOLD
+    assert finding.evidence["cause"] == LONG_HOLD
 
     scene = Scene(1)
     busy = scene.checkout()
@@ -446,7 +446,7 @@ def test_a_pool_that_is_full_most_of_the_time_is_to_blame() -> None:
     busy.end()
     scene.timeout(waited=0.2)
     (finding,) = scene.found(POOL_EXHAUSTED)
-    assert finding.evidence["verdict"] == LONG_HOLD
+    assert finding.evidence["cause"] == LONG_HOLD
 
 
 def test_a_pool_of_which_nothing_is_known_is_judged_all_the_same() -> None:
@@ -457,4 +457,4 @@ def test_a_pool_of_which_nothing_is_known_is_judged_all_the_same() -> None:
     figures = figures_of(scene.pool, Record(scene.pool), Out())
     assert (figures.mean_hold, figures.rate, figures.used) == (0, 0, 0)
     assert isinstance(figures, Figures)
-    assert judge(scene.pool, Record(scene.pool), Out()).id == POOL_TOO_SMALL
+    assert cause_of(scene.pool, Record(scene.pool), Out(), 0.5).id == POOL_TOO_SMALL

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from poolscope.detectors.dump import DumpSignal
+from poolscope.detectors.dump import Dump, DumpSignal
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -39,14 +39,15 @@ def test_the_signal_writes_every_holder_to_the_log(caplog: pytest.LogCaptureFixt
     scene.ledger.register(scene.pool.identity, scene.source)
     with scene.unit("GET /orders"):
         scene.checkout("orders")
-        dump = DumpSignal("sigusr1", scene.watchdog.dump)
-        dump.install()
+        dump = Dump()
+        on_signal = DumpSignal("sigusr1", dump.ask)
+        on_signal.install()
         with caplog.at_level(logging.WARNING, "poolscope.findings"):
             os.kill(os.getpid(), signal.SIGUSR1)
             assert caplog.messages == []
-            scene.watchdog.turn()
-            scene.watchdog.turn()
-        dump.remove()
+            dump.turn(scene.ledger.pools.values())
+            dump.turn(scene.ledger.pools.values())
+        on_signal.remove()
     first, second = caplog.messages
     assert first.startswith("pool shop: 1 in use, limit 2, 0 waiting\n  held 0 ms idle by http GET /orders")
     assert second == "pool shop#2: 0 in use, limit 2, 0 waiting"

@@ -88,13 +88,13 @@ def test_a_unit_that_is_over_and_still_holds_has_leaked(scene: Scene) -> None:
     (finding,) = scene.found(LEAK)
     assert leaks(scene) == {"owner_finished": 1}
     assert lease.ended_at is None
-    assert finding.unit is unit
+    assert str(finding.unit) == str(unit)
     assert finding.evidence["leak_kind"] == "owner_finished"
     assert finding.evidence["owner"] == "http GET /orders"
     assert finding.evidence["phase"] == "idle_in_transaction"
     assert finding.evidence["statement"] == "select * from carts where token = ?"
     assert finding.evidence["checkout_stack"][0] == "/application/forgets.py:2 in forgets"  # type: ignore[index]
-    assert "stands_at" not in finding.evidence
+    assert "current_location" not in finding.evidence
     assert "secret" not in str(finding)
     scene.pass_time(300)
     assert scene.ids() == [LEAK], "the same leak is told of once"
@@ -225,9 +225,9 @@ def test_what_is_out_for_longer_than_the_threshold_is_overdue(scene: Scene) -> N
         (finding,) = scene.found()
         assert LEAK in scene.ledger.units.findings_of(unit)
     assert (finding.severity, finding.evidence["leak_kind"]) == (Severity.WARNING, "overdue")
-    assert "has been out for 60.0 s" in finding.summary
-    assert "expected_long_hold" in finding.cure
-    stands = finding.evidence["stands_at"]
+    assert "has been checked out for 60.0 s" in finding.summary
+    assert "expected_long_hold" in finding.fix
+    stands = finding.evidence["current_location"]
     assert "test_what_is_out_for_longer_than_the_threshold_is_overdue" in " ".join(stands)  # type: ignore[arg-type]
 
 
@@ -295,7 +295,7 @@ def test_a_leak_that_comes_back_is_resolved(scene: Scene) -> None:
     assert scene.ids() == [LEAK, LEAK]
     resolved = scene.found()[1]
     assert (resolved.resolved, resolved.severity) == (True, Severity.INFO)
-    assert "reported as leaked (overdue), came back after 70.0 s" in resolved.summary
+    assert "reported as leaked (overdue), was returned after 70.0 s" in resolved.summary
     assert leaks(scene) == {"overdue": 1}
 
 

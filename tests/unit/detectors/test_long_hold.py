@@ -51,7 +51,7 @@ def test_a_long_query_is_a_long_hold() -> None:
         "checked out at /application/report.py:2 in report"
     )
     assert finding.evidence["statement"] == "select sum(total) from orders where day > ?"
-    assert "faster" in finding.cure
+    assert "faster" in finding.fix
     assert (finding.evidence["held"], finding.evidence["queries"]) == (pytest.approx(0.6), 1)
 
 
@@ -69,7 +69,7 @@ def test_other_work_within_a_transaction_is_idleness_in_it() -> None:
     (finding,) = scene.found()
     assert finding.id == IDLE_IN_TRANSACTION
     assert "held a connection of pool shop for 1.0 s, 1.0 s of it idle in a transaction" in finding.summary
-    assert "before the first query or after the commit" in finding.cure
+    assert "before the first query or after the commit" in finding.fix
 
 
 def test_other_work_outside_of_a_transaction_is_a_long_hold() -> None:
@@ -85,7 +85,7 @@ def test_other_work_outside_of_a_transaction_is_a_long_hold() -> None:
     (finding,) = scene.found()
     assert finding.id == LONG_HOLD
     assert "1.0 s of it without a query or a transaction" in finding.summary
-    assert "check out as late" in finding.cure
+    assert "check out as late" in finding.fix
 
 
 def test_the_threshold_is_a_setting() -> None:

@@ -48,7 +48,7 @@ def test_the_second_connection_is_found_and_both_lines_are_told() -> None:
         scene.checkout("inner").end()
         assert scene.ledger.units.findings_of(fixed) == []
     (finding,) = scene.found()
-    assert (finding.id, finding.severity, finding.unit) == (NESTED_CHECKOUT, Severity.WARNING, bad)
+    assert (finding.id, finding.severity, str(finding.unit)) == (NESTED_CHECKOUT, Severity.WARNING, str(bad))
     assert finding.evidence["first_checkout"][0] == "/application/outer.py:2 in outer"  # type: ignore[index]
     assert finding.evidence["second_checkout"][0] == "/application/inner.py:2 in inner"  # type: ignore[index]
     assert {name: finding.evidence[name] for name in ("connections", "workers", "safe_size")} == {
@@ -74,7 +74,7 @@ def test_a_pool_that_can_deadlock_is_critical() -> None:
         (finding,) = scene.found(NESTED_CHECKOUT)
         assert finding.evidence["workers"] == 6
         assert (finding.evidence["safe_size"], finding.severity) == (7, severity)
-        assert ("it has" in finding.summary) == (limit is not None)
+        assert ("its limit is" in finding.summary) == (limit is not None)
 
 
 def test_the_most_at_once_are_remembered() -> None:

@@ -9,7 +9,7 @@ import pytest
 from poolscope.core.finding import LONG_HOLD, N_PLUS_ONE
 from poolscope.core.repetition import EAGER, EXPIRED, LAZY, PREFETCH, QUERY_SET, RELATED, Repetition
 from poolscope.core.unit_of_work import EXPECTED_REPETITION, UnitOfWork
-from poolscope.detectors.repetition import found
+from poolscope.detectors.repetition import Repeated, found
 from tests.support.scene import Scene, line
 
 
@@ -32,7 +32,7 @@ def test_more_than_the_threshold_is_an_n_plus_one() -> None:
     scene = Scene()
     fixed, bad = repeat(scene, 5, "GET /fixed"), repeat(scene, 6)
     (finding,) = scene.found()
-    assert (finding.id, finding.unit) == (N_PLUS_ONE, bad)
+    assert (finding.id, str(finding.unit)) == (N_PLUS_ONE, str(bad))
     assert (fixed.findings, bad.findings) == (set(), {N_PLUS_ONE})
     assert finding.summary == (
         "http GET /feed ran one statement 6 times from /application/loop.py:2 in loop (50 ms): "
@@ -46,7 +46,7 @@ def test_more_than_the_threshold_is_an_n_plus_one() -> None:
         "seconds": pytest.approx(0.05),
         "repeated": 0,
     }
-    assert finding.cure == "one query for all: a join, or WHERE ... IN"
+    assert finding.fix == "one query for all: a join, or WHERE ... IN"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_batch_is_one_query_and_no_repetition() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "loader", "cure"),
+    ("shape", "loader", "fix"),
     [
         ("select ?", "", "WHERE ... IN"),
         ("insert into t values (?)", "", "executemany"),
@@ -217,15 +217,15 @@ def test_a_batch_is_one_query_and_no_repetition() -> None:
         ("delete from t where a = ?", RELATED, ".delete()"),
     ],
 )
-def test_the_cure_fits(shape: str, loader: str, cure: str) -> None:
+def test_the_fix_fits(shape: str, loader: str, fix: str) -> None:
     """
     Eager loading where an ORM loaded lazily, of the ORM that it was; by the kind of statement for SQL by hand.
     """
     scene = Scene()
     repetition = Repetition(shape, None)
     repetition.loader = loader
-    finding = found(scene.ledger.units.begin("http", "GET /"), scene.pool, repetition, 0)
-    assert cure in finding.cure
+    finding = found(Repeated(scene.ledger.units.begin("http", "GET /"), scene.pool, repetition), 0)
+    assert fix in finding.fix
     assert finding.evidence.get("loader", "") == loader
     assert "from unknown" in finding.summary
     assert (f"as a {loader}" in finding.summary) == bool(loader)

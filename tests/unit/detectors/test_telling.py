@@ -81,10 +81,10 @@ def test_what_is_held_back_is_told_when_the_interval_is_over(identity: str, caus
     scene.pass_time(INTERVAL)
     first, second = scene.found(identity)
     assert occurrences([first, second]) == TIMES
-    assert (second.summary, second.cure, second.origin, str(second.unit)) == (
-        first.summary, first.cure, first.origin, str(first.unit),
+    assert (second.summary, second.fix, second.origin, str(second.unit)) == (
+        first.summary, first.fix, first.origin, str(first.unit),
     )  # fmt: skip
-    assert second.report.startswith("6 times more in the last 30.")
+    assert second.report.startswith("6 more occurrences in the last 30.")
     assert first.summary in second.report
     scene.pass_time(3 * INTERVAL)
     assert len(scene.found(identity)) == 2
@@ -132,7 +132,7 @@ def test_uninstrumenting_tells_what_is_held_back(caplog: pytest.LogCaptureFixtur
         assert len(caplog.records) == 1
         telemetry.shutdown()
     _, rest = caplog.messages
-    assert rest.startswith(f"[{LEAK}] 2 times more in the last ")
+    assert rest.startswith(f"[{LEAK}] 2 more occurrences in the last ")
 
 
 def test_what_is_kept_to_be_told_again_keeps_nothing_alive() -> None:

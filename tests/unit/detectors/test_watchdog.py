@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from poolscope.core.finding import LEAK, LONG_HOLD, POOL_EXHAUSTED
 from poolscope.core.guard import guard
-from poolscope.detectors import telling, watchdog
+from poolscope.detectors import detector, telling
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def test_evidence_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
     """
     While the background thread does not come, no more is kept than there is room for; what is lost is counted and said.
     """
-    monkeypatch.setattr(watchdog, "_MOST_KEPT", 3)
+    monkeypatch.setattr(detector, "_MOST_KEPT", 3)
     before = guard.counts().get("watchdog.dropped", 0)
     scene = Scene(finding_interval=0)
     for number in range(5):
@@ -65,7 +65,7 @@ def test_an_error_of_its_own_is_counted_and_the_rest_goes_on(caplog: pytest.LogC
     scene.request("GET /b", query=1.0)
     with caplog.at_level(logging.WARNING, "poolscope"):
         assert len(scene.found()) == 1
-    assert guard.counts()["watchdog.evidence"] == 1
+    assert guard.counts()["watchdog.report"] == 1
     guard.reset()
 
 
@@ -92,7 +92,7 @@ def test_it_looks_at_the_pools_once_a_second() -> None:
         scene.checkout()
     for _ in range(18):
         scene.clock.advance(0.1)
-        scene.watchdog.turn()
+        scene.turn()
     assert scene.sink.findings == []
     scene.clock.advance(0.3)
     assert scene.ids() == [LEAK]

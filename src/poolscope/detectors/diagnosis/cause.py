@@ -1,5 +1,5 @@
 """
-The verdict: is it a leak, is the pool too small, are connections held for too long, or was it a burst?
+The cause of exhaustion: is it a leak, is the pool too small, are connections held for too long, or was it a burst?
 
 Little's law (L = arrival rate x mean hold) gives the connections that the load needs. A leak grows at constant load,
 and no pool is large enough for it; one whose holders each want a second connection stands still; one that is held too
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from poolscope.core.finding import (
     BURST,
     IDLE_IN_TRANSACTION,
+    KINDS,
     LEAK,
     LONG_HOLD,
     NESTED_CHECKOUT,
@@ -48,27 +49,27 @@ _FITS: Final = 0.7
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Cause:
     """
     Why a pool is exhausted.
 
     Args:
         id: A finding's id.
         summary: It in words, with its figures.
-        cure: What to change.
+        fix: What to change.
         evidence: The figures it was decided from.
     """
 
     id: str
     summary: str
-    cure: str
+    fix: str
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Figures:
     """
-    What a verdict is decided from. Shares are of the time that connections were held.
+    What the cause is decided from. Shares are of the time that connections were held.
 
     Args:
         limit: The most connections that the pool may have out; as many as are out, where it has no limit.
@@ -154,18 +155,19 @@ class Figures:
         }
 
 
-def judge(pool: Pool, record: Record, out: Out) -> Verdict:
+def cause_of(pool: Pool, record: Record, out: Out, long_hold: float) -> Cause:
     """
     Decide why a pool is exhausted, from what the process saw.
 
     Args:
         pool: The pool.
         record: Its last minute.
-        out: What was out when somebody waited in vain.
+        out: What was checked out when somebody timed out, or waited for too long.
+        long_hold: The threshold of long holds, in seconds.
     """
     figures = figures_of(pool, record, out)
-    identity, summary, cure = _decide(figures, pool.long_hold) if figures.full else _slow_connect()
-    return Verdict(identity, summary, cure, figures.evidence())
+    kind, summary, case = _decide(figures, long_hold) if figures.full else _slow_connect()
+    return Cause(kind, summary, KINDS[kind].fix_for(case), figures.evidence())
 
 
 def figures_of(pool: Pool, record: Record, out: Out) -> Figures:
@@ -209,6 +211,7 @@ def _saturated(earlier: Sample, later: Sample) -> float:
 
 
 def _decide(figures: Figures, long_hold: float) -> tuple[str, str, str]:
+    # A finding's id, the cause in words, and the case of which it is where one id has several fixes.
     if figures.used and figures.deadlocked >= _MAJORITY * figures.used:
         return _deadlock(figures)
     if figures.leaked and (figures.leaked >= _LEAKED_SHARE * figures.limit or figures.tipped_by_leaks):
@@ -217,77 +220,51 @@ def _decide(figures: Figures, long_hold: float) -> tuple[str, str, str]:
     if other >= _MAJORITY and other * figures.typical_hold >= _OTHER_WORK:
         return _held_idle(figures)
     if figures.query_share >= _MAJORITY and figures.typical_hold >= long_hold:
-        return _held_querying(figures)
+        share = f"{figures.query_share:.0%} of the time running queries"
+        return LONG_HOLD, f"held too long: {_hold(figures)}, {share}", ""
     if figures.bursting or figures.needed < _FITS * figures.capacity:
         return _burst(figures)
     return _too_small(figures)
 
 
 def _slow_connect() -> tuple[str, str, str]:
-    return (
-        SLOW_CONNECT,
-        "slow to connect: the pool may open more connections, and the wait is for one to be opened or validated",
-        (
-            "look at the database and the way there (is it up, at its max_connections, behind a slow name or "
-            "handshake?); a larger pool would only try more often"
-        ),
-    )
+    summary = "slow to connect: the pool may open more connections, and the wait is for one to be opened or validated"
+    return SLOW_CONNECT, summary, ""
 
 
 def _deadlock(figures: Figures) -> tuple[str, str, str]:
-    return (
-        NESTED_CHECKOUT,
-        f"a deadlock: {figures.deadlocked} of {figures.used} connections are held by those who wait for another one",
-        "use the connection or session that is open already, or return it before the next check-out",
-    )
+    share = f"{figures.deadlocked} of {figures.used} connections"
+    return NESTED_CHECKOUT, f"a deadlock: {share} are held by requests that wait for another one", ""
 
 
 def _leak(figures: Figures) -> tuple[str, str, str]:
-    return (
-        LEAK,
-        f"a leak: {figures.leaked} of {figures.limit} connections are held by nobody who would return them",
-        "return what was checked out on every path: a with block around the session or connection",
-    )
+    share = f"{figures.leaked} of {figures.limit} connections"
+    return LEAK, f"a leak: {share} were not returned, although the code that checked them out has finished", ""
 
 
 def _held_idle(figures: Figures) -> tuple[str, str, str]:
     if figures.in_transaction_share >= figures.idle_share:
-        return (
-            IDLE_IN_TRANSACTION,
-            f"held too long: {_hold(figures)}, {figures.in_transaction_share:.0%} of the time idle in a transaction",
-            "do other work (calls to services, rendering) before the first query or after the commit",
-        )
-    return (
-        LONG_HOLD,
-        f"held too long: {_hold(figures)}, {figures.idle_share:.0%} of the time without a query or a transaction",
-        "check out as late and return as early as the queries allow; do other work without a connection",
-    )
-
-
-def _held_querying(figures: Figures) -> tuple[str, str, str]:
-    return (
-        LONG_HOLD,
-        f"held too long: {_hold(figures)}, {figures.query_share:.0%} of the time running queries",
-        "make the queries faster (an index, fewer rows), or move them to a background task or a replica",
-    )
+        share = f"{figures.in_transaction_share:.0%} of the time idle in a transaction"
+        return IDLE_IN_TRANSACTION, f"held too long: {_hold(figures)}, {share}", ""
+    share = f"{figures.idle_share:.0%} of the time without a query or a transaction"
+    return LONG_HOLD, f"held too long: {_hold(figures)}, {share}", "idle"
 
 
 def _burst(figures: Figures) -> tuple[str, str, str]:
     summary = (
-        f"a burst: {figures.rate_now:.1f} asks a second against {figures.rate_before:.1f} before; "
-        f"on average {figures.needed:.1f} connections of {figures.capacity} are needed"
+        f"a burst: {figures.rate_now:.1f} checkouts per second, after {figures.rate_before:.1f} before; "
+        f"the mean load needs {figures.needed:.1f} of {figures.capacity} connections"
     )
-    return BURST, summary, "limit how many requests run at once, or allow for the burst with max_overflow"
+    return BURST, summary, ""
 
 
 def _too_small(figures: Figures) -> tuple[str, str, str]:
     summary = (
-        f"too small: {figures.rate:.1f} asks a second, each held for {seconds(figures.mean_hold)}, "
+        f"too small: {figures.rate:.1f} checkouts per second, each held for {seconds(figures.mean_hold)}, "
         f"need {figures.needed:.1f} connections of {figures.capacity}"
     )
-    cure = "raise the pool's size within the server's max_connections, or hold each connection for a shorter time"
-    return POOL_TOO_SMALL, summary, cure
+    return POOL_TOO_SMALL, summary, ""
 
 
 def _hold(figures: Figures) -> str:
-    return f"{seconds(figures.mean_hold)} on average, {seconds(figures.typical_hold)} typically"
+    return f"mean {seconds(figures.mean_hold)}, time-weighted mean {seconds(figures.typical_hold)}"

@@ -7,12 +7,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.finding import KINDS, Finding, UnitLabel
 from poolscope.core.origin import locate, resolve
 from poolscope.core.owner import stack_of_task, stack_of_thread
 from poolscope.core.pool import is_on
 from poolscope.core.statement import shape_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from poolscope.core.finding import Evidence
+    from poolscope.core.finding_kind import Severity
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
     from poolscope.core.owner import Frames, TaskReference
@@ -161,6 +166,46 @@ def statement_of(lease: Lease) -> str:
     The shape of the last statement of a lease; empty when it ran none. No literal is in it.
     """
     return shape_of(lease.statement, lease.pool.identity.system) if lease.statement else ""
+
+
+def finding_about(
+    lease: Lease,
+    kind: str,
+    summary: str,
+    evidence: Mapping[str, Evidence],
+    *,
+    severity: Severity | None = None,
+    fix: str = "",
+    resolved: bool = False,
+    report: str = "",
+) -> Finding:
+    """
+    A finding about a lease, its pool, its unit of work and the line that checked it out.
+
+    Args:
+        lease: The lease, or the checkout that failed.
+        kind: The finding's id.
+        summary: One sentence that names the place.
+        evidence: What proves it; empty texts and lists are left out.
+        severity: How soon to look; as usual for its kind when not given.
+        fix: What to change; as usual for its kind when not given.
+        resolved: Whether an earlier finding is over.
+        report: The whole of it, in lines for people.
+    """
+    known = KINDS[kind]
+    return Finding(
+        known,
+        severity or known.severity,
+        summary,
+        fix or known.fix,
+        pool=lease.pool.identity,
+        evidence={name: value for name, value in evidence.items() if value not in ("", [])},
+        unit=UnitLabel(lease.unit.kind, lease.unit.name) if lease.unit is not None else None,
+        origin=lease.origin[0] if lease.origin else None,
+        trace=trace_of(lease),
+        resolved=resolved,
+        report=report,
+    )
 
 
 def trace_of(lease: Lease) -> Any:  # noqa: ANN401 - core does not know spans

@@ -1,0 +1,35 @@
+"""
+Every detector there is; one line each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.detectors.leak import LeakDetector
+from poolscope.detectors.long_hold import LongHoldDetector
+from poolscope.detectors.nested import NestedCheckoutDetector
+from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
+from poolscope.detectors.repetition import NPlusOneDetector
+
+if TYPE_CHECKING:
+    from poolscope.detectors.detector import Context, Detector
+
+#: In the order in which they diagnose: a leak is known before the exhaustion that it leads to.
+DETECTORS: Final[tuple[type[Detector[Any, Any]], ...]] = (
+    LeakDetector,
+    LongHoldDetector,
+    NestedCheckoutDetector,
+    NPlusOneDetector,
+    PoolExhaustedDetector,
+)
+
+
+def detectors(context: Context) -> tuple[Detector[Any, Any], ...]:
+    """
+    One of each.
+
+    Args:
+        context: What they are made from.
+    """
+    return tuple(detector(context) for detector in DETECTORS)
