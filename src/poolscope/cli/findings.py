@@ -1,5 +1,5 @@
 """
-Findings on a terminal: each cause, where it is, how it is known, what cures it.
+Findings on a terminal: each cause, where it is, how it is known, what fixes it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from poolscope.cli import figures
-from poolscope.core.finding import N_PLUS_ONE
+from poolscope.core.finding import KINDS, UNITS
+from poolscope.core.finding_kind import Unit
 from poolscope.signals import names
 
 if TYPE_CHECKING:
@@ -29,26 +30,19 @@ _LENGTH = 200
 
 # Evidence that deserves a line of its own, in this order; other texts follow, figures share one line.
 _LABELS = {
-    names.VERDICT: "verdict",
+    names.VERDICT: "cause",
     names.HOLDERS: "holders",
     names.DB_QUERY_TEXT: "query",
-    names.STANDS_AT: "stands at",
+    names.STANDS_AT: "currently executing",
     names.CODE_STACKTRACE: "called by",
 }
-# Ids whose words do not read as a title.
-_TITLES = {N_PLUS_ONE: "N+1"}
 # What the panel is about is not said in front of each figure.
 _SUBJECT = re.compile(r"^(?:lease|pool|statement)\.")
 # What other rows say already.
 _HIDDEN = frozenset({names.UNIT_OF_WORK_KIND, "owner"})
 _LIBRARIES = ("site-packages", "dist-packages")
-# Figures that are durations, by the last word of their name; of the others those without a suffix are counts.
-_SECONDS = frozenset(
-    {"held", "query", "idle_in_transaction", "idle", "mean_hold", "typical_hold", "age", "waited", "time", "seconds"}
-)
 _HOLDER = re.compile(r"(?P<lease>[^;]+); checked out at (?P<place>[^;]+)")
 _SHARE = "_share"
-_RATE = "_rate"
 
 
 def render_findings(console: Console, findings: Sequence[FindingReport]) -> None:
@@ -72,10 +66,10 @@ def _panel(finding: FindingReport) -> Panel:
     for label, value in _evidence(finding.evidence):
         table.add_row(label, Text(value))
     if finding.cure:
-        table.add_row("cure", Text(figures.short_paths(finding.cure), "green"))
+        table.add_row("fix", Text(figures.short_paths(finding.cure), "green"))
     if finding.page:
         table.add_row("more", Text(finding.page, "dim"))
-    name = _TITLES.get(finding.id, _words(finding.id))
+    name = KINDS[finding.id].heading if finding.id in KINDS else _words(finding.id)
     title = Text.assemble((name, f"bold {colour}"), f"  {finding.severity}")
     times = figures.counted(finding.count, "time") + (f", {finding.resolved} came back" if finding.resolved else "")
     return Panel(table, title=title, title_align="left", subtitle=times, subtitle_align="right", border_style=colour)
@@ -94,7 +88,7 @@ def _evidence(evidence: Mapping[str, object]) -> list[tuple[str, str]]:
         if name in _HIDDEN or label in _HIDDEN or not value:
             continue
         if isinstance(value, (int, float)):
-            facts.append(_figure(label, value))
+            facts.append(_figure(label, value, UNITS.get(name, Unit.NONE)))
         elif isinstance(value, str) and len(value) < _SHORT and name not in _LABELS:
             facts.append(f"{_words(label)} {_words(value)}")
         elif text := _lines(name, value):
@@ -106,7 +100,7 @@ def _evidence(evidence: Mapping[str, object]) -> list[tuple[str, str]]:
 
 def holder_lines(holders: Sequence[str]) -> list[str]:
     """
-    The holders of a blame report by the line that checked them out, each with the oldest of its leases.
+    The holders of an exhaustion report by the line that checked them out, each with the oldest of its leases.
 
     Args:
         holders: One text per lease, oldest first.
@@ -120,13 +114,12 @@ def holder_lines(holders: Sequence[str]) -> list[str]:
     return [lease if lease == place else f"{count} from {place}: {lease}" for place, (count, lease) in places.items()]
 
 
-def _figure(label: str, value: float) -> str:
-    last = label.rpartition(".")[2]
-    if last.endswith(_SHARE):
-        return f"{figures.percent(value)} {_words(last.removesuffix(_SHARE))}"
-    if _RATE in last:
-        return f"{_words(last)} {figures.number(value)}/s"
-    if last in _SECONDS:
+def _figure(label: str, value: float, unit: Unit) -> str:
+    if unit is Unit.SHARE:
+        return f"{figures.percent(value)} {_words(label.removesuffix(_SHARE))}"
+    if unit is Unit.PER_SECOND:
+        return f"{_words(label)} {figures.number(value)}/s"
+    if unit is Unit.SECONDS:
         return f"{_words(label)} {figures.seconds(value)}"
     return f"{_words(label)} {figures.number(value)}"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from poolscope.core import finding
+from poolscope.core.finding import KINDS
 from poolscope.report.model import NO_PLACE, FindingReport, Place
 from poolscope.report.traces import Traces, place_of
 from poolscope.signals import names
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from poolscope.report.otlp import Event
 
 # These concern whoever uses the pool; who happened to notice says nothing about the cause.
-_OF_THE_POOL = frozenset(
-    {finding.POOL_EXHAUSTED, finding.POOL_TOO_SMALL, finding.BURST, finding.SLOW_CONNECT, finding.FLEET_BUDGET}
-)
+_OF_THE_POOL = frozenset(kind.id for kind in KINDS.values() if kind.of_pool)
+_RESOLVED = frozenset(kind.resolved_event.name for kind in KINDS.values() if kind.resolved_event is not None)
 # How often the same was found and held back since the last report.
 _REPEATED = f"{names.EVIDENCE_PREFIX}repeated"
 _SEVERITIES = ("critical", "warning", "info")
@@ -65,10 +64,14 @@ def _from_spans(traces: Traces, known: Collection[str]) -> Iterator[FindingRepor
         for finding_id in found if isinstance(found, tuple) else ():
             counts[str(finding_id), span.source.service, traces.route(span.span_id)] += 1
     for (finding_id, service, route), count in counts.items():
-        if finding_id not in known:
-            summary = f"{finding_id.replace('_', ' ')} in {route}"
-            page = f"docs/findings/{finding_id}.md"
-            yield FindingReport(finding_id, "warning", service, "", Place(route), count, 0, summary, "", page)
+        # Another version may have found what this one does not know.
+        kind = KINDS.get(finding_id)
+        if kind is not None and finding_id not in known:
+            summary = f"{route}: {kind.meaning}"
+            place = Place(route)
+            yield FindingReport(
+                finding_id, kind.severity.value, service, "", place, count, 0, summary, kind.fix, kind.page
+            )
 
 
 def _place(event: Event, traces: Traces) -> Place:
@@ -78,7 +81,7 @@ def _place(event: Event, traces: Traces) -> Place:
 
 def _finding(key: tuple[str, str, str, Place], events: Sequence[Event]) -> FindingReport:
     finding_id, service, pool, place = key
-    reports = [event for event in events if event.name != names.LEAK_RESOLVED_EVENT.name]
+    reports = [event for event in events if event.name not in _RESOLVED]
     latest = (reports or events)[-1].attributes
     return FindingReport(
         id=finding_id,
