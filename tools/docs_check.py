@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from poolscope.core.finding import UNITS
 from poolscope.signals import names
 
 if TYPE_CHECKING:
@@ -145,10 +146,10 @@ def _is_module(name: str) -> bool:
 
 def known_names() -> set[str]:
     """
-    Every name of telemetry: the dictionary's strings and the attributes and metrics of the conventions.
+    Every name of telemetry: the dictionary's strings, the findings' evidence, and what the conventions have.
     """
     found = {value for value in vars(names).values() if isinstance(value, str)}
-    found |= {metric.name for metric in names.METRICS} | {event.name for event in names.EVENTS}
+    found |= {metric.name for metric in names.METRICS} | {event.name for event in names.EVENTS} | set(UNITS)
     for attributes in [metric.attributes for metric in names.METRICS] + [span.attributes for span in names.SPANS]:
         found.update(attributes)
     conventions = importlib.import_module("opentelemetry.semconv._incubating")

@@ -42,18 +42,6 @@ FIRING: Final = (
 )
 ALERTS: Final = "ALERTS"
 LEGEND: Final = f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}"
-MEANING: Final = {
-    finding.LEAK: ("a connection that its user will not give back", "return it in a `with` block"),
-    finding.POOL_EXHAUSTED: ("callers got no connection in time", "see who held them, in the event"),
-    finding.POOL_TOO_SMALL: ("no leak, no long hold: more work than connections", "raise the limit within the budget"),
-    finding.LONG_HOLD: ("held for long, mostly by queries", "an index, fewer rows; a background task, a replica"),
-    finding.BURST: ("full for moments only, when much arrives at once", "smooth it, or let callers wait a little"),
-    finding.SLOW_CONNECT: ("not the pool: a connection takes long to open", "look at the database and the way there"),
-    finding.IDLE_IN_TRANSACTION: ("a transaction stands open and does nothing", "no calls between BEGIN and COMMIT"),
-    finding.N_PLUS_ONE: ("the same query once per row", "load eagerly, or with one `IN`"),
-    finding.NESTED_CHECKOUT: ("a second connection asked for while one is held", "pass the first one on"),
-    finding.FLEET_BUDGET: ("all pools together exceed `max_connections`", "lower limits, or pool in between"),
-}
 TO_POOL = (links.to(links.POOL, "The pools", "service", "pool"), links.POOL_OF_SERIES)
 TO_REQUESTS = (links.to(links.REQUESTS, "The routes", "service", "pool"),)
 TO_SERVER = (links.to(links.POSTGRESQL, "The server's side", "service"),)
@@ -72,7 +60,7 @@ def dashboard() -> dict[str, object]:
         {
             "What was found?": _found(),
             "Since when, and where?": _where(),
-            "What does it mean, and what cures it?": [prose("The findings", _meanings(), height=11)],
+            "What does it mean, and what cures it?": [prose("The findings", _meanings(), height=15)],
             "Can poolscope be trusted?": _trust(),
         },
     )
@@ -203,10 +191,8 @@ def _per_minute(found: str) -> str:
 
 
 def _meanings() -> str:
-    lines = ["| finding | what it is | cure |", "| --- | --- | --- |"]
-    for found, (meaning, cure) in MEANING.items():
-        lines.append(f"| [{found}]({links.page(found).url}) | {meaning} | {cure} |")
-    return "\n".join(lines)
+    rows = (f"| [{one.id}]({links.page(one.id).url}) | {one.meaning} | {one.fix} |" for one in finding.KINDS.values())
+    return "\n".join(("| finding | what is wrong | fix |", "| --- | --- | --- |", *rows))
 
 
 def _trust() -> Panels:
