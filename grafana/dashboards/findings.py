@@ -191,8 +191,8 @@ def _per_minute(found: str) -> str:
 
 
 def _meanings() -> str:
-    rows = (f"| [{one.id}]({links.page(one.id).url}) | {one.meaning} | {one.fix} |" for one in finding.KINDS.values())
-    return "\n".join(("| finding | what is wrong | fix |", "| --- | --- | --- |", *rows))
+    lines = (f"| [{one.id}]({links.page(one.id).url}) | {one.meaning} | {one.fix} |" for one in finding.KINDS.values())
+    return "\n".join(("| finding | what is wrong | fix |", "| --- | --- | --- |", *lines))
 
 
 def _trust() -> Panels:

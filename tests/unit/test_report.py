@@ -12,7 +12,7 @@ import pytest
 from poolscope.core import finding
 from poolscope.detectors.leak import ABANDONED, OVERDUE, OWNER_FINISHED
 from poolscope.report import Place, PoolReport, ReportError, build_report
-from poolscope.report.distribution import NO_QUANTILES, Quantiles
+from poolscope.report.distribution import NO_QUANTILES, Distribution, Quantiles
 from poolscope.report.pools import over_all_waits
 from tests.data.otlp.truth import HOLDS, ROUTES, TRUTH, WAITS
 
@@ -20,6 +20,13 @@ DATA = Path(__file__).parent.parent / "data" / "otlp"
 TRACES = DATA / "traces.jsonl"
 LOGS = DATA / "logs.jsonl"
 METRICS = ("cumulative", "delta", "exponential")
+
+
+def waits(*, short: int = 0, medium: int = 0, long: int = 0) -> Distribution:
+    """
+    A histogram of waits below 1 ms, between 1 ms and 100 ms, and above.
+    """
+    return Distribution((0.0005, 0.001, 0.1, 100.0), (short, 0, medium, long, 0))
 
 
 def only_pool(*paths: Path) -> PoolReport:
@@ -133,10 +140,49 @@ def test_a_tenth_of_all_waits_has_spans_whatever_share_of_them_was_sampled() -> 
     """
     spans = [float(seconds) for seconds in range(1, 101)]
 
-    assert over_all_waits(spans, 0.1) == Quantiles(0.0, 50.0, 90.0)
-    assert over_all_waits(spans[::-1], 1.0) == Quantiles(50.0, 95.0, 99.0)
-    assert over_all_waits([], 0.0) == Quantiles(0.0, 0.0, 0.0)
-    assert over_all_waits([], 0.1) == NO_QUANTILES
+    assert over_all_waits(spans, waits(short=900, long=100), 0.001) == Quantiles(0.0, 50.0, 90.0)
+    assert over_all_waits(spans[::-1], waits(long=100), 0.001) == Quantiles(50.0, 95.0, 99.0)
+    assert over_all_waits([], waits(short=100), 0.001) == Quantiles(0.0, 0.0, 0.0)
+    assert over_all_waits([], waits(short=500, long=500), 0.001) == Quantiles(0.0, None, None)
+    assert over_all_waits([], None, None) == NO_QUANTILES
+
+
+def test_a_threshold_of_spans_that_is_not_the_default_moves_no_quantile() -> None:
+    """
+    With spans from 0.1 s on, waits between 1 ms and there have none: they count, and what is below the threshold is not
+    known. The same waits with spans from 1 ms on give the same quantiles where both know one.
+    """
+    medium, slow = [0.02] * 40, [number / 10 for number in range(1, 11)]
+    every = waits(short=50, medium=40, long=10)
+
+    from_a_tenth = over_all_waits(slow, every, 0.1)
+
+    assert from_a_tenth == Quantiles(0.0, 0.5, 0.9)
+    assert over_all_waits(medium + slow, every, 0.001) == from_a_tenth
+    assert over_all_waits(slow, waits(medium=90, long=10), 0.1) == Quantiles(None, 0.5, 0.9)
+    assert over_all_waits([0.0] * 10, every, 0.1) == Quantiles(0.0, None, None), "others may have connected for 90 ms"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "p95"),
+    [(0.1, 0.7), (0.001, 0.7), (None, None)],
+)
+def test_the_spans_say_from_which_wait_on_there_are_spans(
+    tmp_path: Path, threshold: float | None, p95: float | None
+) -> None:
+    """
+    The report takes the threshold from them; where they do not say it, what the phases took is not known.
+    """
+    file = tmp_path / "traces.jsonl"
+    said = '{"key":"poolscope.checkout.span_threshold","value":{"doubleValue":0.001}}'
+    text = TRACES.read_text()
+    assert said in text
+    saying = said.replace("0.001", str(threshold)) if threshold is not None else '{"key":"other","value":{}}'
+    file.write_text(text.replace(said, saying))
+
+    queue = only_pool(DATA / "cumulative.jsonl", file).waits.phases[0]
+
+    assert (queue.quantiles.p50, queue.quantiles.p95) == (0.0, p95)
 
 
 def test_without_hold_spans_the_units_of_work_are_the_holders() -> None:

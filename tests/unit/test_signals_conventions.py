@@ -141,6 +141,22 @@ def test_spans_carry_what_the_dictionary_says(telemetry: Telemetry, tmp_path: An
             assert set(span.attributes or {}) <= set(kind.attributes), span.name
 
 
+@pytest.mark.parametrize(
+    ("settings", "threshold"),
+    [({"checkout_span_threshold": 0.1}, 0.1), ({}, 0.001), ({"checkout_spans": "always"}, 0.0)],
+)
+def test_a_checkout_span_says_from_which_wait_on_there_are_some(
+    settings: dict[str, Any], threshold: float, tmp_path: Any
+) -> None:
+    """
+    The setting in force, in seconds; 0 where every checkout has a span.
+    """
+    for telemetry in instrumented(**settings):
+        everything(telemetry, tmp_path)
+        spans = telemetry.spans(names.CHECKOUT_SPAN)
+        assert {span.attributes[names.CHECKOUT_SPAN_THRESHOLD] for span in spans} == {threshold}
+
+
 def test_each_attribute_is_conventional_or_ours() -> None:
     """
     Every key in the dictionary is a constant of the conventions' package or carries our prefix; so is every metric's

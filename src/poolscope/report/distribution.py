@@ -75,6 +75,13 @@ class Distribution:
         first = bisect_left(self.bounds, value) + 1
         return sum(self.counts[first:])
 
+    def bound_from(self, value: float) -> float | None:
+        """
+        The lowest bound that is not below a value; None where there is none.
+        """
+        index = bisect_left(self.bounds, value)
+        return self.bounds[index] if index < len(self.bounds) else None
+
     def quantile(self, q: float) -> float | None:
         """
         The value that a share of the points stays under.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from poolscope.report.otlp import Source, Span
     from poolscope.report.reader import Telemetry
 
-# A wait shorter than this has no span of its own (the threshold's default).
-_WAIT_THRESHOLD_SECONDS = 0.001
+# A time below this counts as none.
+_NOTHING_SECONDS = 0.001
 
 
 def pool_reports(telemetry: Telemetry, traces: Traces) -> tuple[PoolReport, ...]:
@@ -108,12 +108,22 @@ class _Pool:
         series = self._series(names.WAIT_TIME)
         every = distributed(series)
         failed = distributed(one for one in series if names.ERROR_TYPE in one.attributes)
-        slow = every.above(_WAIT_THRESHOLD_SECONDS) / every.count if every and every.count else 0.0
+        threshold = self._span_threshold()
+        shortest = every.bound_from(threshold) if every is not None and threshold is not None else None
+        # A wait that failed has a span however short it was.
+        slow = [span for span in self._checkouts if shortest is not None and span.seconds >= shortest]
         measured = {
-            phase: over_all_waits(phase_seconds(self._checkouts, names.SPAN_WAIT_PHASE_PREFIX, phase), slow)
+            phase: over_all_waits(phase_seconds(slow, names.SPAN_WAIT_PHASE_PREFIX, phase), every, shortest)
             for phase in WAIT_PHASES
         }
         return _timing(every, _count(failed), self._phases(names.WAIT_PHASE_TIME, names.WAIT_PHASE, measured))
+
+    def _span_threshold(self) -> float | None:
+        """
+        The wait from which this process made spans, in seconds, as its spans say; None where there is no span.
+        """
+        said = [span.attributes.get(names.CHECKOUT_SPAN_THRESHOLD) for span in self._checkouts]
+        return max((float(value) for value in said if isinstance(value, (int, float))), default=None)
 
     def _still_out(self) -> set[str]:
         """
@@ -165,21 +175,33 @@ class _Pool:
         )
 
 
-def over_all_waits(values: Sequence[float], slow: float) -> Quantiles:
+def over_all_waits(values: Sequence[float], waits: Distribution | None, shortest: float | None) -> Quantiles:
     """
-    Quantiles over all waits from the spans of the slow ones; the rest took less than a span's threshold: 0.
+    Quantiles of one phase over all waits, from the spans of the slow ones; None where they do not say it.
+
+    Of the waits without a span the histogram is known: a phase is a part of its wait, so no quantile of the phase is
+    above that of the waits, and a value of ``shortest`` or more is none of theirs.
 
     Args:
-        values: What spans say.
-        slow: The share of all waits that is long enough for a span, from the histogram. It does not depend on how many
-            traces were sampled.
+        values: The seconds of the phase in each wait of ``shortest`` or more, of the sampled traces.
+        waits: All waits, by their histogram. It does not depend on how many traces were sampled.
+        shortest: A bound of the histogram, in seconds; each sampled wait above it has a span. None where there is none.
     """
+    if waits is None or not waits.count:
+        return NO_QUANTILES
     ordered = sorted(values)
-    if not ordered:
-        return Quantiles(0.0, 0.0, 0.0) if slow == 0.0 else NO_QUANTILES
+    fast = 1.0 - waits.above(shortest) / waits.count if shortest is not None else 1.0
+    # What waits without a span may have of the phase; about a millisecond is the same as nothing.
+    unseen = shortest if shortest is not None and shortest >= 2 * _NOTHING_SECONDS else 0.0
 
     def at(q: float) -> float | None:
-        return nearest(ordered, (q - (1.0 - slow)) / slow) if q > 1.0 - slow else 0.0
+        longest = waits.quantile(q)
+        if longest is not None and longest <= _NOTHING_SECONDS:
+            return 0.0
+        if shortest is None or not ordered:
+            return None
+        value = nearest(ordered, (q - fast) / (1.0 - fast)) if q > fast else 0.0
+        return value if value is not None and value >= unseen else None
 
     return Quantiles(at(0.50), at(0.95), at(0.99))
 

@@ -69,6 +69,7 @@ POOL_USED: Final = "poolscope.pool.used"
 POOL_PENDING: Final = "poolscope.pool.pending"
 LEASE_QUERIES: Final = "poolscope.lease.queries"
 LEASE_AGE: Final = "poolscope.lease.age"
+CHECKOUT_SPAN_THRESHOLD: Final = "poolscope.checkout.span_threshold"
 BACKEND_PROCESS_ID: Final = "poolscope.backend.process_id"
 HOLDERS: Final = "poolscope.holders"
 HOLDERS_OMITTED: Final = "poolscope.holders.omitted"
@@ -341,7 +342,7 @@ CHECKOUT_SPAN: Final = Span(
     "checkout",
     "One ask for a connection that waited longer than the threshold, or failed; linked to who held the connections.",
     (
-        *POOL_ATTRIBUTES, POOL_LIMIT, POOL_USED, POOL_PENDING, ERROR_TYPE,
+        *POOL_ATTRIBUTES, POOL_LIMIT, POOL_USED, POOL_PENDING, ERROR_TYPE, CHECKOUT_SPAN_THRESHOLD,
         "poolscope.wait.queue", "poolscope.wait.connect", "poolscope.wait.validate",
         CODE_FUNCTION, CODE_FILE, CODE_LINE,
     ),

@@ -168,6 +168,8 @@ class Spans:
             attributes[names.POOL_LIMIT] = pool.limit
         attributes[names.POOL_USED] = lease.used_at_ask
         attributes[names.POOL_PENDING] = lease.pending_at_ask
+        # Whoever reads the spans needs it to tell what the waits without one have in common.
+        attributes[names.CHECKOUT_SPAN_THRESHOLD] = self.threshold
         for phase, seconds in lease.wait_phases().items():
             attributes[names.SPAN_WAIT_PHASE_PREFIX + phase] = seconds
         if lease.error_type is not None:

@@ -108,7 +108,7 @@ def traces(path: Path) -> None:
     checkout = ours.start_span(
         names.CHECKOUT_SPAN.named("shop"),
         set_span_in_context(waiter),
-        attributes={**POOL, **waited},
+        attributes={**POOL, **waited, names.CHECKOUT_SPAN_THRESHOLD: 0.001},
         links=[Link(holder.get_span_context())],
         start_time=2 * second,
     )
