@@ -27,11 +27,11 @@ from examples.lab.postgres import postgres
 from examples.lab.processes import ChildFailedError, survive_interrupt
 from examples.lab.shop import FRAMEWORKS, database, payments, shop
 from examples.shop.traffic import Tally, Traffic
+from poolscope import semconv
 from poolscope.cli import picture, print_in_any_encoding
 from poolscope.cli.figures import place
 from poolscope.cli.pools import render_report
 from poolscope.report import Report, ReportError, build_report
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,7 @@ def _result(report: Report) -> str:
         return f"[bold green]The pool {name} held out:[/] at most {pool.peak} of {pool.limit} connections in use."
     figures = f"{pool.peak} of {pool.limit} in use, {pool.timeouts} requests turned away."
     lines = [f"[bold red]The pool {name} ran out of connections:[/] {figures}"]
-    verdict = next((one.evidence[names.VERDICT] for one in report.findings if names.VERDICT in one.evidence), None)
+    verdict = next((one.evidence[semconv.VERDICT] for one in report.findings if semconv.VERDICT in one.evidence), None)
     for cause in report.findings:
         if cause.id == verdict:
             where = escape(f"{cause.place.route}, {place(cause.place)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from grafana import panels, prometheus, query
 from grafana.collector import INSTANCE, SERVER_CONNECTIONS_MAX, SERVICE
 from grafana.sdk import Builder, d, dashboard, plain
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ Panels: TypeAlias = "Iterable[Builder[dashboard.Panel]]"
 TAG: Final = "poolscope"
 REFRESH: Final = "10s"
 
-_COUNT: Final = prometheus.family(names.CONNECTION_COUNT)
+_COUNT: Final = prometheus.family(semconv.CONNECTION_COUNT)
 _VARIABLES: Final = {
     "service": ("Service", f"label_values({_COUNT}, {SERVICE})", "The applications, by their service.name."),
     "pool": (

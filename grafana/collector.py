@@ -1,7 +1,7 @@
 """
 The metrics that the Collector makes, from SQL and from spans, in the form of the dictionary.
 
-No process of an application emits them, so they are not in ``poolscope.signals.names``; dashboards and alerts take them
+No process of an application emits them, so they are not in ``poolscope.semconv``; dashboards and alerts take them
 from here and their Prometheus names from ``grafana.prometheus``. A test compares them with
 ``collector-config/collector.yaml`` and with what the running Collector serves.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolscope.signals.names import (
+from poolscope.semconv import (
     CODE_FILE,
     CODE_FUNCTION,
     CODE_LINE,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from poolscope.signals.names import Kind, Metric
+from poolscope.semconv import Kind, Metric
 
 # The units of the dictionary and of the other sources that the dashboards read.
 _UNITS: Final = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from grafana import collector, prometheus
 from grafana.collector import INSTANCE, SERVICE
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
-    from poolscope.signals.names import Metric
+    from poolscope.semconv import Metric
 
-POOL: Final = prometheus.label(names.POOL_NAME)
-UNIT: Final = prometheus.label(names.UNIT_OF_WORK_NAME)
-SERVER: Final = prometheus.label(names.SERVER_ADDRESS)
-PORT: Final = prometheus.label(names.SERVER_PORT)
+POOL: Final = prometheus.label(semconv.POOL_NAME)
+UNIT: Final = prometheus.label(semconv.UNIT_OF_WORK_NAME)
+SERVER: Final = prometheus.label(semconv.SERVER_ADDRESS)
+PORT: Final = prometheus.label(semconv.SERVER_PORT)
 BY_POOL: Final = (SERVICE, POOL)
 # A machine may have several servers.
 BY_SERVER: Final = (SERVER, PORT)
@@ -159,7 +159,9 @@ def usage(scope: Scope) -> str:
     The share of its allowed connections that each pool of each process had in use at its recent peak.
     """
     # The highest of each: while the series of the version before have not expired, a process has two of them.
-    used, limit = (over("max", value(metric, scope), ONE_POOL) for metric in (names.USED_PEAK, names.CONNECTION_MAX))
+    used, limit = (
+        over("max", value(metric, scope), ONE_POOL) for metric in (semconv.USED_PEAK, semconv.CONNECTION_MAX)
+    )
     return ratio(used, limit, ONE_POOL)
 
 

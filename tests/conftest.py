@@ -148,5 +148,5 @@ def _originals_are_back() -> Iterator[None]:
 
 
 def _patches() -> tuple[str, ...]:
-    patching = sys.modules.get("poolscope.patching")
+    patching = sys.modules.get("poolscope.hooks.patching")
     return () if patching is None else tuple(patching.active_patches())

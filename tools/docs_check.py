@@ -2,7 +2,7 @@
 Finds links in the documentation that lead nowhere, and names of telemetry that do not exist.
 
 Checked in every Markdown file that git knows: each relative link and its anchor, and each name in backticks that begins
-like one of our metrics, spans, events or attributes, against `poolscope.signals.names` and the semantic conventions.
+like one of our metrics, spans, events or attributes, against `poolscope.semconv` and the semantic conventions.
 
 Usage:
     python tools/docs_check.py
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from poolscope import semconv
 from poolscope.core.finding import UNITS
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,9 +148,9 @@ def known_names() -> set[str]:
     """
     Every name of telemetry: the dictionary's strings, the findings' evidence, and what the conventions have.
     """
-    found = {value for value in vars(names).values() if isinstance(value, str)}
-    found |= {metric.name for metric in names.METRICS} | {event.name for event in names.EVENTS} | set(UNITS)
-    for attributes in [metric.attributes for metric in names.METRICS] + [span.attributes for span in names.SPANS]:
+    found = {value for value in vars(semconv).values() if isinstance(value, str)}
+    found |= {metric.name for metric in semconv.METRICS} | {event.name for event in semconv.EVENTS} | set(UNITS)
+    for attributes in [metric.attributes for metric in semconv.METRICS] + [span.attributes for span in semconv.SPANS]:
         found.update(attributes)
     conventions = importlib.import_module("opentelemetry.semconv._incubating")
     for module in pkgutil.walk_packages(conventions.__path__, f"{conventions.__name__}."):

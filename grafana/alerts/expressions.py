@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from grafana import prometheus
 from grafana.collector import INSTANCE, SERVICE
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from grafana.alerts.model import Pace
 
-POOL: Final = prometheus.label(names.POOL_NAME)
-UNIT: Final = prometheus.label(names.UNIT_OF_WORK_NAME)
-ADDRESS: Final = prometheus.label(names.SERVER_ADDRESS)
-PORT: Final = prometheus.label(names.SERVER_PORT)
+POOL: Final = prometheus.label(semconv.POOL_NAME)
+UNIT: Final = prometheus.label(semconv.UNIT_OF_WORK_NAME)
+ADDRESS: Final = prometheus.label(semconv.SERVER_ADDRESS)
+PORT: Final = prometheus.label(semconv.SERVER_PORT)
 BY_POOL: Final = f"{SERVICE}, {POOL}"
 BY_SERVER: Final = f"{ADDRESS}, {PORT}"
 
@@ -62,7 +62,7 @@ def rate(series: str, by: str, window: str, pace: Pace) -> str:
     return f"sum by ({by}) (rate({series}[{pace(window)}]))"
 
 
-def too_slow(histogram: names.Metric, limit: float, by: str, window: str, pace: Pace) -> str:
+def too_slow(histogram: semconv.Metric, limit: float, by: str, window: str, pace: Pace) -> str:
     """
     How many points of a histogram per second lie above a limit, or are of an attempt that failed.
 
@@ -85,13 +85,13 @@ def too_slow(histogram: names.Metric, limit: float, by: str, window: str, pace: 
         raise ValueError(f"{histogram.name} has no boundary {limit}")
     # Prometheus 3 writes scraped whole boundaries as 1.0; remote write leaves them as they come.
     bound = f'le=~"{limit:g}([.]0)?"' if limit == int(limit) else f'le="{limit:g}"'
-    well = f'{bound}, {label(names.ERROR_TYPE)}=~"|.*Cancel.*"'
+    well = f'{bound}, {label(semconv.ERROR_TYPE)}=~"|.*Cancel.*"'
     good = rate(f"{prometheus.bucket(histogram)}{{{well}}}", by, window, pace)
     every = rate(prometheus.count(histogram), by, window, pace)
     return f"({every} - ({good} or {every} * 0))"
 
 
-def share_too_slow(histogram: names.Metric, limit: float, by: str, window: str, pace: Pace) -> str:
+def share_too_slow(histogram: semconv.Metric, limit: float, by: str, window: str, pace: Pace) -> str:
     """
     The share of a histogram's points that are `too_slow`, between 0 and 1.
     """

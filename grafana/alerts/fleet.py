@@ -19,8 +19,8 @@ from grafana.alerts.expressions import (
 from grafana.alerts.model import Alert, Group, Shown, Urgency
 from grafana.collector import INSTANCE, SERVICE
 from grafana.prometheus import family
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from grafana.alerts.model import Pace
@@ -98,7 +98,7 @@ def fleet_budget(pace: Pace) -> Alert:
     """
     Pools that may together open more connections than the server accepts.
     """
-    limits = f"sum by ({BY_SERVER}) ({family(names.CONNECTION_MAX)})"
+    limits = f"sum by ({BY_SERVER}) ({family(semconv.CONNECTION_MAX)})"
     return Alert(
         name="FleetOverBudget",
         expression=f"{limits} > {usable()}",
@@ -119,7 +119,7 @@ def unwatched(pace: Pace) -> Alert:
     PostgreSQL servers that pools name and no Collector looks at, though one looks at some server or did so today.
     """
     limit = family(collector.SERVER_CONNECTIONS_MAX)
-    pools = f'{family(names.CONNECTION_MAX)}{{{label(names.DB_SYSTEM)}="postgresql"}}'
+    pools = f'{family(semconv.CONNECTION_MAX)}{{{label(semconv.DB_SYSTEM)}="postgresql"}}'
     return Alert(
         name="ServerUnwatched",
         expression=f"(sum by ({BY_SERVER}) ({pools})\nunless on ({BY_SERVER})\n{limit})\n"
@@ -142,7 +142,7 @@ def drift(pace: Pace) -> Alert:
     """
     return Alert(
         name="PoolscopeDrift",
-        expression=f"max by ({BY_POOL}, {INSTANCE}) (abs({family(names.DRIFT)})) > 0",
+        expression=f"max by ({BY_POOL}, {INSTANCE}) (abs({family(semconv.DRIFT)})) > 0",
         held=pace("10m"),
         urgency=Urgency.NOTE,
         finding="",
@@ -159,10 +159,10 @@ def errors(pace: Pace) -> Alert:
     """
     Faults of poolscope's own, caught before they reached the application.
     """
-    site = label(names.SITE)
+    site = label(semconv.SITE)
     return Alert(
         name="PoolscopeErrors",
-        expression=f"{events(family(names.ERRORS), f'{SERVICE}, {site}', '15m', pace)} > 0",
+        expression=f"{events(family(semconv.ERRORS), f'{SERVICE}, {site}', '15m', pace)} > 0",
         held=pace("0s"),
         urgency=Urgency.NOTE,
         finding="",
@@ -179,7 +179,7 @@ def no_data(pace: Pace) -> Alert:
     """
     A service that reported pools within the last hour and reports none now.
     """
-    series = family(names.CONNECTION_COUNT)
+    series = family(semconv.CONNECTION_COUNT)
     before = f"group by ({SERVICE}) (count_over_time({series}[{pace('1h')}] offset {pace('5m')}))"
     return Alert(
         name="PoolscopeNoData",

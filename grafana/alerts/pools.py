@@ -22,8 +22,8 @@ from grafana.alerts.expressions import (
 from grafana.alerts.model import Alert, Group, Shown, Urgency
 from grafana.collector import INSTANCE, SERVICE, VERSION
 from grafana.prometheus import family
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from grafana.alerts.model import Pace
@@ -58,7 +58,7 @@ def saturated(pace: Pace) -> Alert:
     """
     Every connection in use for a share of the time, in the worst instance.
     """
-    per_instance = rate(family(names.SATURATION_TIME), f"{BY_POOL}, {INSTANCE}", "5m", pace)
+    per_instance = rate(family(semconv.SATURATION_TIME), f"{BY_POOL}, {INSTANCE}", "5m", pace)
     return Alert(
         name="PoolSaturated",
         expression=f"max by ({BY_POOL}) ({per_instance}) > {SATURATED_SHARE}",
@@ -86,8 +86,8 @@ def burning(pace: Pace) -> tuple[Alert, Alert]:
 
 def _burn(pace: Pace, name: str, factor: float, *, windows: tuple[str, str], held: str, urgency: Urgency) -> Alert:
     limit = f"{factor * (1 - OBJECTIVE):.3g}"
-    long, short = (share_too_slow(names.WAIT_TIME, pace.wait_limit, BY_POOL, window, pace) for window in windows)
-    number = f"{too_slow(names.WAIT_TIME, pace.wait_limit, BY_POOL, windows[0], pace)} * {pace.seconds(windows[0]):g}"
+    long, short = (share_too_slow(semconv.WAIT_TIME, pace.wait_limit, BY_POOL, window, pace) for window in windows)
+    number = f"{too_slow(semconv.WAIT_TIME, pace.wait_limit, BY_POOL, windows[0], pace)} * {pace.seconds(windows[0]):g}"
     return Alert(
         name=name,
         expression=f"{long} > {limit}\nand\n{short} > {limit}\nand\n{number} >= {FEWEST_SLOW}",
@@ -109,7 +109,7 @@ def timeouts(pace: Pace) -> Alert:
     """
     return Alert(
         name="PoolTimeouts",
-        expression=f"{events(family(names.TIMEOUTS), BY_POOL, '5m', pace)} > 0",
+        expression=f"{events(family(semconv.TIMEOUTS), BY_POOL, '5m', pace)} > 0",
         held=pace("0s"),
         urgency=Urgency.PAGE,
         finding=finding.POOL_EXHAUSTED,
@@ -126,8 +126,8 @@ def leak(pace: Pace) -> Alert:
     """
     Connections that nobody will return: collected as garbage, or their request is over.
     """
-    kind = label(names.LEAK_KIND)
-    series = f'{family(names.LEAKS)}{{{kind}!="overdue"}}'
+    kind = label(semconv.LEAK_KIND)
+    series = f'{family(semconv.LEAKS)}{{{kind}!="overdue"}}'
     return Alert(
         name="ConnectionLeak",
         expression=f"{events(series, f'{BY_POOL}, {kind}', '15m', pace)} > 0",
@@ -147,7 +147,7 @@ def overdue(pace: Pace) -> Alert:
     """
     Connections held past the threshold by somebody who still runs.
     """
-    series = f'{family(names.LEAKS)}{{{label(names.LEAK_KIND)}="overdue"}}'
+    series = f'{family(semconv.LEAKS)}{{{label(semconv.LEAK_KIND)}="overdue"}}'
     return Alert(
         name="LeaseOverdue",
         expression=f"{events(series, BY_POOL, '15m', pace)} > 0",
@@ -168,7 +168,7 @@ def n_plus_one(pace: Pace) -> Alert:
     N+1 loops in a request that had none at this time yesterday: what a deploy brought.
     """
     version = label(VERSION)
-    series = family(names.REPEATED_QUERIES)
+    series = family(semconv.REPEATED_QUERIES)
     now = events(series, f"{SERVICE}, {version}, {UNIT}", "15m", pace)
     before = f"sum by ({SERVICE}, {UNIT}) (increase({series}[{pace('6h')}] offset {pace('1d')}))"
     return Alert(
@@ -193,7 +193,7 @@ def nested(pace: Pace) -> Alert:
     """
     return Alert(
         name="NestedCheckout",
-        expression=f"{events(family(names.NESTED_CHECKOUTS), BY_POOL, '15m', pace)} > 0",
+        expression=f"{events(family(semconv.NESTED_CHECKOUTS), BY_POOL, '15m', pace)} > 0",
         held=pace("0s"),
         urgency=Urgency.TICKET,
         finding=finding.NESTED_CHECKOUT,
@@ -211,9 +211,9 @@ def idle_in_transaction(pace: Pace) -> Alert:
     A share of the pool that is held by transactions in which no query runs.
     """
     held = rate(
-        f'{family(names.USE_PHASE_TIME)}{{{label(names.USE_PHASE)}="idle_in_transaction"}}', BY_POOL, "5m", pace
+        f'{family(semconv.USE_PHASE_TIME)}{{{label(semconv.USE_PHASE)}="idle_in_transaction"}}', BY_POOL, "5m", pace
     )
-    limit = f"sum by ({SERVICE}, {POOL}) ({family(names.CONNECTION_MAX)})"
+    limit = f"sum by ({SERVICE}, {POOL}) ({family(semconv.CONNECTION_MAX)})"
     return Alert(
         name="HeldIdleInTransaction",
         expression=f"{held} / {limit} > {IDLE_IN_TRANSACTION_SHARE}",

@@ -12,10 +12,10 @@ from grafana.alerts.expressions import BY_POOL, POOL_VARIABLES, SERVICE_VARIABLE
 from grafana.alerts.model import Alert, Group, Pace, Shown, Urgency
 from grafana.alerts.pools import WHERE
 from grafana.collector import SERVICE
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 
-CHECKOUT: Final = f'span_name=~"{names.CHECKOUT_SPAN.prefix} .*"'
+CHECKOUT: Final = f'span_name=~"{semconv.CHECKOUT_SPAN.prefix} .*"'
 
 
 def groups(pace: Pace) -> tuple[Group, ...]:
@@ -29,7 +29,7 @@ def failed_checkouts(pace: Pace) -> Alert:
     """
     Check-outs whose span ended in an error.
     """
-    error = label(names.ERROR_TYPE)
+    error = label(semconv.ERROR_TYPE)
     series = f'{prometheus.family(collector.SPAN_CALLS)}{{{CHECKOUT}, status_code="STATUS_CODE_ERROR"}}'
     return Alert(
         name="CheckoutSpansFail",
@@ -105,14 +105,14 @@ class TraceQuery:
 TRACE_QUERIES: Final = (
     TraceQuery(
         "TraceQLFailedCheckouts",
-        f'{{ name =~ "{names.CHECKOUT_SPAN.prefix} .*" && status = error }}'
+        f'{{ name =~ "{semconv.CHECKOUT_SPAN.prefix} .*" && status = error }}'
         " | count_over_time() by (resource.service.name)",
         finding.POOL_EXHAUSTED,
         "Check-outs failed, as the trace store has them",
     ),
     TraceQuery(
         "TraceQLLongWaits",
-        f"{{ span.{names.UNIT_OF_WORK_WAIT_TIME} > {Pace().slow_checkout:g} }}"
+        f"{{ span.{semconv.UNIT_OF_WORK_WAIT_TIME} > {Pace().slow_checkout:g} }}"
         " | count_over_time() by (resource.service.name)",
         finding.POOL_TOO_SMALL,
         "Requests waited longer than a second for connections",

@@ -26,14 +26,14 @@ from grafana.query import (
     value,
 )
 from grafana.tables import Column, rows
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from grafana.board import Panels
-    from poolscope.signals.names import Metric
+    from poolscope.semconv import Metric
 
-FINDING_LABEL: Final = prometheus.label(names.FINDINGS)
+FINDING_LABEL: Final = prometheus.label(semconv.FINDINGS)
 # Of Prometheus's alerts ours: on pools of the chosen services, and on what belongs to no service.
 FIRING: Final = (
     Scope(('alertstate="firing"',))
@@ -45,7 +45,7 @@ LEGEND: Final = f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}"
 TO_POOL = (links.to(links.POOL, "The pools", "service", "pool"), links.POOL_OF_SERIES)
 TO_REQUESTS = (links.to(links.REQUESTS, "The routes", "service", "pool"),)
 TO_SERVER = (links.to(links.POSTGRESQL, "The server's side", "service"),)
-TO_TRACES = (links.traces("Traces with findings", f"{{ span.{names.FINDINGS} != nil }}"), *TO_REQUESTS)
+TO_TRACES = (links.traces("Traces with findings", f"{{ span.{semconv.FINDINGS} != nil }}"), *TO_REQUESTS)
 
 
 def dashboard() -> dict[str, object]:
@@ -68,10 +68,10 @@ def dashboard() -> dict[str, object]:
 
 def _found() -> Panels:
     counts: list[tuple[str, str, Metric, str]] = [
-        ("Leaks", finding.LEAK, names.LEAKS, "any."),
-        ("Timeouts", finding.POOL_EXHAUSTED, names.TIMEOUTS, "any: requests failed."),
-        ("Nested", finding.NESTED_CHECKOUT, names.NESTED_CHECKOUTS, "any: a deadlock in waiting."),
-        ("N+1 queries", finding.N_PLUS_ONE, names.REPEATED_QUERIES, "any; hundreds cost seconds."),
+        ("Leaks", finding.LEAK, semconv.LEAKS, "any."),
+        ("Timeouts", finding.POOL_EXHAUSTED, semconv.TIMEOUTS, "any: requests failed."),
+        ("Nested", finding.NESTED_CHECKOUT, semconv.NESTED_CHECKOUTS, "any: a deadlock in waiting."),
+        ("N+1 queries", finding.N_PLUS_ONE, semconv.REPEATED_QUERIES, "any; hundreds cost seconds."),
     ]
     for title, found, metric, bad in counts:
         yield one(
@@ -161,11 +161,11 @@ def _where() -> Panels:
             decimals=0,
             onward=TO_POOL,
         ),
-        [Ask(over("sum", increase(prometheus.family(names.LEAKS), POOLS, LATELY), BY_POOL), LEGEND)],
+        [Ask(over("sum", increase(prometheus.family(semconv.LEAKS), POOLS, LATELY), BY_POOL), LEGEND)],
     )
     yield course(
         Face("Timeouts per minute, by pool", good="0.", bad="any.", unit="short", limits=(0.1, 10), onward=TO_POOL),
-        [Ask(f"60 * {over('sum', rate(prometheus.family(names.TIMEOUTS), POOLS), BY_POOL)}", LEGEND)],
+        [Ask(f"60 * {over('sum', rate(prometheus.family(semconv.TIMEOUTS), POOLS), BY_POOL)}", LEGEND)],
     )
     yield bars(
         Face(
@@ -177,7 +177,7 @@ def _where() -> Panels:
             onward=TO_REQUESTS,
             decimals=0,
         ),
-        f"sort_desc(topk(5, {over('sum', increase(prometheus.family(names.REPEATED_QUERIES), POOLS), route)}))",
+        f"sort_desc(topk(5, {over('sum', increase(prometheus.family(semconv.REPEATED_QUERIES), POOLS), route)}))",
         f"{{{{{SERVICE}}}}} · {{{{{UNIT}}}}}",
     )
 
@@ -196,8 +196,8 @@ def _meanings() -> str:
 
 
 def _trust() -> Panels:
-    drift = over("max", f"abs({value(names.DRIFT, POOLS)})", BY_POOL)
-    site = prometheus.label(names.SITE)
+    drift = over("max", f"abs({value(semconv.DRIFT, POOLS)})", BY_POOL)
+    site = prometheus.label(semconv.SITE)
     # Exporters without a queue have what they are sending.
     queued = over("sum", COLLECTOR_QUEUE_SIZE, ("exporter",))
     sending = over("sum", COLLECTOR_IN_FLIGHT, ("exporter",))
@@ -222,9 +222,9 @@ def _trust() -> Panels:
             onward=TO_SERVER,
         ),
         [
-            Ask(or_zero(over("sum", increase(prometheus.family(names.ERRORS), SERVICES, RECENT))), "all"),
+            Ask(or_zero(over("sum", increase(prometheus.family(semconv.ERRORS), SERVICES, RECENT))), "all"),
             Ask(
-                over("sum", increase(prometheus.family(names.ERRORS), SERVICES, RECENT), (SERVICE, site)),
+                over("sum", increase(prometheus.family(semconv.ERRORS), SERVICES, RECENT), (SERVICE, site)),
                 f"{{{{{SERVICE}}}}} · {{{{{site}}}}}",
             ),
         ],

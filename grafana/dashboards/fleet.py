@@ -12,15 +12,15 @@ from grafana.dashboards import fleet_causes
 from grafana.panels import Ask, Face, course, one, tile
 from grafana.query import BY_POOL, FLEET, POOL, SERVICES, increase, or_zero, over, quantile, rate, usage, value
 from grafana.tables import Column, rows
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from grafana.board import Panels
 
-SATURATION = prometheus.family(names.SATURATION_TIME)
-LEAKS = prometheus.family(names.LEAKS)
-TIMEOUTS = prometheus.family(names.TIMEOUTS)
-REPEATED = prometheus.family(names.REPEATED_QUERIES)
+SATURATION = prometheus.family(semconv.SATURATION_TIME)
+LEAKS = prometheus.family(semconv.LEAKS)
+TIMEOUTS = prometheus.family(semconv.TIMEOUTS)
+REPEATED = prometheus.family(semconv.REPEATED_QUERIES)
 LEGEND = f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}"
 TO_POOLS = (links.to(links.POOL, "The pools, one by one", "service"),)
 TO_POOL = (*TO_POOLS, links.POOL_OF_SERIES)
@@ -82,7 +82,7 @@ def _exhaustion() -> Panels:
             limits=(1, 5),
             onward=TO_POOLS,
         ),
-        over("sum", value(names.PENDING_REQUESTS, FLEET)),
+        over("sum", value(semconv.PENDING_REQUESTS, FLEET)),
     )
     yield one(
         tile(
@@ -93,7 +93,7 @@ def _exhaustion() -> Panels:
             limits=(0.1, 1),
             onward=TO_REQUESTS,
         ),
-        over("max", quantile(0.99, names.WAIT_TIME, FLEET, BY_POOL)),
+        over("max", quantile(0.99, semconv.WAIT_TIME, FLEET, BY_POOL)),
     )
     yield one(
         tile(
@@ -139,8 +139,8 @@ def _columns() -> list[Column]:
     return [
         Column("Service", SERVICE, link=pool, width=190),
         Column("Pool", POOL, link=pool),
-        Column("Processes", over("count", value(names.USED_PEAK, FLEET), BY_POOL), "short", width=90),
-        Column("Limit", over("sum", value(names.CONNECTION_MAX, FLEET), BY_POOL), "short", width=70),
+        Column("Processes", over("count", value(semconv.USED_PEAK, FLEET), BY_POOL), "short", width=90),
+        Column("Limit", over("sum", value(semconv.CONNECTION_MAX, FLEET), BY_POOL), "short", width=70),
         Column("Fullest", over("max", usage(FLEET), BY_POOL), "percentunit", (0.8, 1), 150, decimals=0, bar=True),
         Column(
             "Saturated",
@@ -151,10 +151,10 @@ def _columns() -> list[Column]:
             decimals=0,
             bar=True,
         ),
-        Column("Most waiting", over("sum", value(names.PENDING_PEAK, FLEET), BY_POOL), "short", (10, 30), 120),
-        Column("Wait p99", quantile(0.99, names.WAIT_TIME, FLEET, BY_POOL), "s", (0.1, 1), 90),
-        Column("Hold p95", quantile(0.95, names.USE_TIME, FLEET, BY_POOL), "s", (0.5, 2.5), 90),
-        Column("Oldest", over("max", value(names.OLDEST_LEASE_AGE, FLEET), BY_POOL), "s", (30, 60), 90),
+        Column("Most waiting", over("sum", value(semconv.PENDING_PEAK, FLEET), BY_POOL), "short", (10, 30), 120),
+        Column("Wait p99", quantile(0.99, semconv.WAIT_TIME, FLEET, BY_POOL), "s", (0.1, 1), 90),
+        Column("Hold p95", quantile(0.95, semconv.USE_TIME, FLEET, BY_POOL), "s", (0.5, 2.5), 90),
+        Column("Oldest", over("max", value(semconv.OLDEST_LEASE_AGE, FLEET), BY_POOL), "s", (30, 60), 90),
         Column("Timeouts", over("sum", increase(TIMEOUTS, FLEET), BY_POOL), "locale", (1,), 90, decimals=0),
         Column("Leaks", over("sum", increase(LEAKS, FLEET), BY_POOL), "locale", (1,), 80, decimals=0),
         Column("N+1 queries", over("sum", increase(REPEATED, SERVICES), BY_POOL), "locale", (1,), 110, decimals=0),
@@ -183,7 +183,7 @@ def _waits() -> Panels:
             limits=(0.1, 1),
             onward=TO_POOL,
         ),
-        [Ask(quantile(0.99, names.WAIT_TIME, FLEET, BY_POOL), LEGEND, exemplars=True)],
+        [Ask(quantile(0.99, semconv.WAIT_TIME, FLEET, BY_POOL), LEGEND, exemplars=True)],
     )
     yield course(
         Face(
@@ -194,12 +194,12 @@ def _waits() -> Panels:
             limits=(1, 5),
             onward=TO_POOL,
         ),
-        [Ask(over("sum", value(names.PENDING_PEAK, FLEET), BY_POOL), LEGEND)],
+        [Ask(over("sum", value(semconv.PENDING_PEAK, FLEET), BY_POOL), LEGEND)],
     )
 
 
 def _holds() -> Panels:
-    phase = prometheus.label(names.USE_PHASE)
+    phase = prometheus.label(semconv.USE_PHASE)
     yield course(
         Face(
             "What the held connections do",
@@ -210,7 +210,7 @@ def _holds() -> Panels:
             onward=TO_POOLS,
             width=12,
         ),
-        [Ask(over("sum", rate(prometheus.family(names.USE_PHASE_TIME), FLEET), (phase,)), f"{{{{{phase}}}}}")],
+        [Ask(over("sum", rate(prometheus.family(semconv.USE_PHASE_TIME), FLEET), (phase,)), f"{{{{{phase}}}}}")],
         stack=True,
         colours={"query": "green", "idle_in_transaction": "red", "idle": "orange"},
     )
@@ -224,5 +224,5 @@ def _holds() -> Panels:
             onward=TO_POOL,
             width=12,
         ),
-        [Ask(quantile(0.95, names.USE_TIME, FLEET, BY_POOL), LEGEND, exemplars=True)],
+        [Ask(quantile(0.95, semconv.USE_TIME, FLEET, BY_POOL), LEGEND, exemplars=True)],
     )

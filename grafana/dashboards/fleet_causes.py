@@ -28,14 +28,14 @@ from grafana.query import (
     usage,
     value,
 )
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from grafana.board import Panels
 
-LEAKS = prometheus.family(names.LEAKS)
-TIMEOUTS = prometheus.family(names.TIMEOUTS)
-REPEATED = prometheus.family(names.REPEATED_QUERIES)
+LEAKS = prometheus.family(semconv.LEAKS)
+TIMEOUTS = prometheus.family(semconv.TIMEOUTS)
+REPEATED = prometheus.family(semconv.REPEATED_QUERIES)
 LEGEND = f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}"
 TO_POOL = (links.to(links.POOL, "The pools, one by one", "service"), links.POOL_OF_SERIES)
 TO_SERVICE = (TO_POOL[0], links.of_series(links.POOL, "The pools of this service", service=SERVICE))
@@ -48,7 +48,7 @@ def leak_or_small() -> Panels:
     """
     Whether connections get lost, or there are too few of them.
     """
-    kind = prometheus.label(names.LEAK_KIND)
+    kind = prometheus.label(semconv.LEAK_KIND)
     yield course(
         Face(
             "Fullest process of each pool",
@@ -73,7 +73,7 @@ def leak_or_small() -> Panels:
             limits=(30, 60),
             onward=TO_POOL,
         ),
-        [Ask(over("max", value(names.OLDEST_LEASE_AGE, FLEET), BY_POOL), LEGEND)],
+        [Ask(over("max", value(semconv.OLDEST_LEASE_AGE, FLEET), BY_POOL), LEGEND)],
     )
     yield course(
         Face(
@@ -87,7 +87,7 @@ def leak_or_small() -> Panels:
         ),
         [
             Ask(
-                over("sum", increase(prometheus.family(names.LEAKS), FLEET, LATELY), (SERVICE, kind)),
+                over("sum", increase(prometheus.family(semconv.LEAKS), FLEET, LATELY), (SERVICE, kind)),
                 f"{{{{{SERVICE}}}}} · {{{{{kind}}}}}",
             )
         ],
@@ -100,8 +100,8 @@ def routes() -> Panels:
     """
     routes = (SERVICE, UNIT)
     legend = f"{{{{{SERVICE}}}}} · {{{{{UNIT}}}}}"
-    held = over("sum", rate(prometheus.total(names.UNIT_HOLD_TIME), SERVICES, RANGE), routes)
-    waited = over("sum", rate(prometheus.total(names.UNIT_WAIT_TIME), SERVICES, RANGE), routes)
+    held = over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), SERVICES, RANGE), routes)
+    waited = over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), SERVICES, RANGE), routes)
     yield bars(
         Face(
             "Connections held by route, on average",
@@ -150,7 +150,7 @@ def fit_and_trust() -> Panels:
     """
     Whether all pools fit the server, and whether the figures can be trusted.
     """
-    promised = over("sum", value(names.CONNECTION_MAX, FLEET), BY_SERVER)
+    promised = over("sum", value(semconv.CONNECTION_MAX, FLEET), BY_SERVER)
     yield bars(
         Face(
             "Limits of these pools, of what the server accepts",
@@ -178,7 +178,7 @@ def fit_and_trust() -> Panels:
         ),
         [
             Ask(
-                over("count", over("count", value(names.DRIFT, FLEET), (SERVICE, "service_instance_id")), (SERVICE,)),
+                over("count", over("count", value(semconv.DRIFT, FLEET), (SERVICE, "service_instance_id")), (SERVICE,)),
                 f"{{{{{SERVICE}}}}}",
             )
         ],
@@ -194,9 +194,9 @@ def fit_and_trust() -> Panels:
             height=6,
         ),
         [
-            Ask(over("sum", f"abs({value(names.DRIFT, FLEET)})"), "drift of connections"),
+            Ask(over("sum", f"abs({value(semconv.DRIFT, FLEET)})"), "drift of connections"),
             Ask(
-                or_zero(over("sum", increase(prometheus.family(names.ERRORS), SERVICES, "$__rate_interval"))),
+                or_zero(over("sum", increase(prometheus.family(semconv.ERRORS), SERVICES, "$__rate_interval"))),
                 "errors caught",
             ),
         ],

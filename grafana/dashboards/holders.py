@@ -11,17 +11,17 @@ from grafana.collector import SERVICE, SPAN_DURATION
 from grafana.panels import Face
 from grafana.query import POOLS, RANGE, UNIT, increase, over, quantile, rate
 from grafana.tables import Column, rows
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from grafana.links import Link
     from grafana.query import Scope
     from grafana.sdk import table
 
-HOLD_SPANS = POOLS.having(prometheus.label("span.name"), f"{names.HOLD_SPAN.prefix} .+", "=~")
-FUNCTION = prometheus.label(names.CODE_FUNCTION)
-FILE = prometheus.label(names.CODE_FILE)
-LINE = prometheus.label(names.CODE_LINE)
+HOLD_SPANS = POOLS.having(prometheus.label("span.name"), f"{semconv.HOLD_SPAN.prefix} .+", "=~")
+FUNCTION = prometheus.label(semconv.CODE_FUNCTION)
+FILE = prometheus.label(semconv.CODE_FILE)
+LINE = prometheus.label(semconv.CODE_LINE)
 # File and line as one label, which only these queries have.
 PLACE = "place"
 BY_LINE = (SERVICE, FUNCTION, PLACE)
@@ -34,7 +34,7 @@ def by_route(onward: tuple[Link, ...]) -> table.Panel:
     Which routes, tasks and jobs hold connections, and how many each on average.
     """
     by = (SERVICE, UNIT)
-    held = over("sum", rate(prometheus.total(names.UNIT_HOLD_TIME), POOLS, RANGE), by)
+    held = over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), POOLS, RANGE), by)
     return rows(
         Face(
             "Holders by route",
@@ -52,13 +52,13 @@ def by_route(onward: tuple[Link, ...]) -> table.Panel:
             Column("Held, mean", held, "short", (1, 5), 110, decimals=2),
             Column(
                 "Calls/s",
-                over("sum", rate(prometheus.count(names.UNIT_HOLD_TIME), POOLS, RANGE), by),
+                over("sum", rate(prometheus.count(semconv.UNIT_HOLD_TIME), POOLS, RANGE), by),
                 "short",
                 width=80,
                 decimals=1,
             ),
-            Column("Hold p95", quantile(0.95, names.UNIT_HOLD_TIME, POOLS, by, RANGE), "s", (0.5, 2.5), 90),
-            Column("Wait p95", quantile(0.95, names.UNIT_WAIT_TIME, POOLS, by, RANGE), "s", (0.1, 1), 90),
+            Column("Hold p95", quantile(0.95, semconv.UNIT_HOLD_TIME, POOLS, by, RANGE), "s", (0.5, 2.5), 90),
+            Column("Wait p95", quantile(0.95, semconv.UNIT_WAIT_TIME, POOLS, by, RANGE), "s", (0.1, 1), 90),
         ],
         worst_first="Held, mean",
     )

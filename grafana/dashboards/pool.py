@@ -11,29 +11,29 @@ from grafana.collector import INSTANCE
 from grafana.dashboards import holders, pool_causes
 from grafana.panels import Ask, Face, course, heat, one, tile
 from grafana.query import INSTANCES, RECENT, increase, over, quantile, rate, usage, value
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from grafana.board import Panels
 
-SATURATION = prometheus.family(names.SATURATION_TIME)
-TIMEOUTS = prometheus.family(names.TIMEOUTS)
-LEAKS = prometheus.family(names.LEAKS)
+SATURATION = prometheus.family(semconv.SATURATION_TIME)
+TIMEOUTS = prometheus.family(semconv.TIMEOUTS)
+LEAKS = prometheus.family(semconv.LEAKS)
 # The quantile whose exemplars are worth a look.
 TAIL = 0.99
-STATE = prometheus.label(names.CONNECTION_STATE)
-USED = INSTANCES.having(STATE, names.STATE_USED)
-IDLE = INSTANCES.having(STATE, names.STATE_IDLE)
+STATE = prometheus.label(semconv.CONNECTION_STATE)
+USED = INSTANCES.having(STATE, semconv.STATE_USED)
+IDLE = INSTANCES.having(STATE, semconv.STATE_IDLE)
 EACH = f"{{{{{INSTANCE}}}}}"
 TO_REQUESTS = (links.to(links.REQUESTS, "The routes that use it", "service", "pool"),)
 TO_FINDINGS = (links.to(links.FINDINGS, "What was found", "service", "pool"),)
 TO_INSTANCE = (links.to(links.FINDINGS, "What was found", "service", "pool"), links.INSTANCE_OF_SERIES)
 TO_WAITS = (
-    links.traces("Traces that waited", f'{{ name =~ "{names.CHECKOUT_SPAN.prefix} .*" && duration > 100ms }}'),
+    links.traces("Traces that waited", f'{{ name =~ "{semconv.CHECKOUT_SPAN.prefix} .*" && duration > 100ms }}'),
     *TO_REQUESTS,
 )
 TO_HOLDS = (
-    links.traces("Traces that held long", f'{{ name =~ "{names.HOLD_SPAN.prefix} .*" && duration > 1s }}'),
+    links.traces("Traces that held long", f'{{ name =~ "{semconv.HOLD_SPAN.prefix} .*" && duration > 1s }}'),
     *TO_REQUESTS,
 )
 
@@ -84,7 +84,7 @@ def _exhaustion() -> Panels:
     )
     yield one(
         tile("Callers waiting", good="0.", bad="more than 0 that stays.", unit="short", limits=(1, 5), onward=TO_WAITS),
-        over("sum", value(names.PENDING_REQUESTS, INSTANCES)),
+        over("sum", value(semconv.PENDING_REQUESTS, INSTANCES)),
     )
     yield one(
         tile(
@@ -95,7 +95,7 @@ def _exhaustion() -> Panels:
             limits=(30, 60),
             onward=TO_FINDINGS,
         ),
-        over("max", value(names.OLDEST_LEASE_AGE, INSTANCES)),
+        over("max", value(semconv.OLDEST_LEASE_AGE, INSTANCES)),
     )
     yield one(
         tile(
@@ -132,9 +132,9 @@ def _exhaustion() -> Panels:
             width=12,
         ),
         [
-            Ask(over("sum", value(names.CONNECTION_COUNT, USED)), "in use"),
-            Ask(over("sum", value(names.CONNECTION_COUNT, IDLE)), "idle"),
-            Ask(over("sum", value(names.CONNECTION_MAX, INSTANCES)), "limit"),
+            Ask(over("sum", value(semconv.CONNECTION_COUNT, USED)), "in use"),
+            Ask(over("sum", value(semconv.CONNECTION_COUNT, IDLE)), "idle"),
+            Ask(over("sum", value(semconv.CONNECTION_MAX, INSTANCES)), "limit"),
         ],
         stack=True,
         colours={"in use": "orange", "idle": "green"},
@@ -156,7 +156,7 @@ def _exhaustion() -> Panels:
 
 
 def _waits() -> Panels:
-    phase = prometheus.label(names.WAIT_PHASE)
+    phase = prometheus.label(semconv.WAIT_PHASE)
     yield heat(
         Face(
             "Waits for a connection",
@@ -167,7 +167,7 @@ def _waits() -> Panels:
             onward=TO_WAITS,
             width=12,
         ),
-        over("sum", increase(prometheus.bucket(names.WAIT_TIME), INSTANCES, RECENT), ("le",)),
+        over("sum", increase(prometheus.bucket(semconv.WAIT_TIME), INSTANCES, RECENT), ("le",)),
     )
     yield course(
         Face(
@@ -180,7 +180,7 @@ def _waits() -> Panels:
             width=12,
         ),
         [
-            Ask(quantile(share, names.WAIT_TIME, INSTANCES), f"p{share * 100:.0f}", exemplars=share == TAIL)
+            Ask(quantile(share, semconv.WAIT_TIME, INSTANCES), f"p{share * 100:.0f}", exemplars=share == TAIL)
             for share in (0.5, 0.95, TAIL)
         ],
     )
@@ -193,7 +193,7 @@ def _waits() -> Panels:
             limits=(0.1, 1),
             onward=TO_WAITS,
         ),
-        [Ask(over("sum", rate(prometheus.family(names.WAIT_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}")],
+        [Ask(over("sum", rate(prometheus.family(semconv.WAIT_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}")],
         stack=True,
         colours={"queue": "red", "connect": "orange", "validate": "blue"},
     )
@@ -206,7 +206,7 @@ def _waits() -> Panels:
             limits=(1, 5),
             onward=TO_INSTANCE,
         ),
-        [Ask(over("max", value(names.PENDING_PEAK, INSTANCES), (INSTANCE,)), EACH)],
+        [Ask(over("max", value(semconv.PENDING_PEAK, INSTANCES), (INSTANCE,)), EACH)],
     )
     yield course(
         Face(
@@ -222,7 +222,7 @@ def _waits() -> Panels:
 
 
 def _holds() -> Panels:
-    phase = prometheus.label(names.USE_PHASE)
+    phase = prometheus.label(semconv.USE_PHASE)
     yield heat(
         Face(
             "Holds of a connection",
@@ -233,7 +233,7 @@ def _holds() -> Panels:
             onward=TO_HOLDS,
             width=12,
         ),
-        over("sum", increase(prometheus.bucket(names.USE_TIME), INSTANCES, RECENT), ("le",)),
+        over("sum", increase(prometheus.bucket(semconv.USE_TIME), INSTANCES, RECENT), ("le",)),
     )
     yield course(
         Face(
@@ -248,7 +248,7 @@ def _holds() -> Panels:
             onward=TO_HOLDS,
             width=12,
         ),
-        [Ask(over("sum", rate(prometheus.family(names.USE_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}")],
+        [Ask(over("sum", rate(prometheus.family(semconv.USE_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}")],
         stack=True,
         colours={"query": "green", "idle_in_transaction": "red", "idle": "orange"},
     )

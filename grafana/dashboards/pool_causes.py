@@ -11,16 +11,16 @@ from grafana.collector import INSTANCE, SERVICE
 from grafana.panels import Ask, Face, course
 from grafana.query import INSTANCES, LATELY, increase, over, quantile, rate, usage, value
 from grafana.tables import Column, rows
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from grafana.board import Panels
 
-SATURATION = prometheus.family(names.SATURATION_TIME)
-TIMEOUTS = prometheus.family(names.TIMEOUTS)
-LEAKS = prometheus.family(names.LEAKS)
-STATE = prometheus.label(names.CONNECTION_STATE)
-USED = INSTANCES.having(STATE, names.STATE_USED)
+SATURATION = prometheus.family(semconv.SATURATION_TIME)
+TIMEOUTS = prometheus.family(semconv.TIMEOUTS)
+LEAKS = prometheus.family(semconv.LEAKS)
+STATE = prometheus.label(semconv.CONNECTION_STATE)
+USED = INSTANCES.having(STATE, semconv.STATE_USED)
 EACH = f"{{{{{INSTANCE}}}}}"
 TO_FINDINGS = (links.to(links.FINDINGS, "What was found", "service", "pool"),)
 TO_SERVER = (links.to(links.POSTGRESQL, "The server's side"),)
@@ -31,7 +31,7 @@ def leak_or_small() -> Panels:
     """
     Whether connections get lost, or there are too few of them.
     """
-    kind = prometheus.label(names.LEAK_KIND)
+    kind = prometheus.label(semconv.LEAK_KIND)
     yield course(
         Face(
             "In use, and what finished work accounts for",
@@ -46,9 +46,9 @@ def leak_or_small() -> Panels:
             width=12,
         ),
         [
-            Ask(over("sum", value(names.CONNECTION_COUNT, USED)), "in use"),
-            Ask(over("sum", rate(prometheus.total(names.USE_TIME), INSTANCES)), "finished work (arrivals × hold)"),
-            Ask(over("sum", value(names.CONNECTION_MAX, INSTANCES)), "limit"),
+            Ask(over("sum", value(semconv.CONNECTION_COUNT, USED)), "in use"),
+            Ask(over("sum", rate(prometheus.total(semconv.USE_TIME), INSTANCES)), "finished work (arrivals × hold)"),
+            Ask(over("sum", value(semconv.CONNECTION_MAX, INSTANCES)), "limit"),
         ],
         colours={"in use": "orange", "finished work (arrivals × hold)": "green"},
         lines=("limit",),
@@ -76,7 +76,7 @@ def leak_or_small() -> Panels:
             onward=TO_INSTANCE,
             width=12,
         ),
-        [Ask(over("max", value(names.OLDEST_LEASE_AGE, INSTANCES), (INSTANCE,)), EACH)],
+        [Ask(over("max", value(semconv.OLDEST_LEASE_AGE, INSTANCES), (INSTANCE,)), EACH)],
     )
     yield course(
         Face(
@@ -88,7 +88,7 @@ def leak_or_small() -> Panels:
             onward=TO_FINDINGS,
             width=12,
         ),
-        [Ask(f"60 * {over('sum', rate(prometheus.family(names.NESTED_CHECKOUTS), INSTANCES), (INSTANCE,))}", EACH)],
+        [Ask(f"60 * {over('sum', rate(prometheus.family(semconv.NESTED_CHECKOUTS), INSTANCES), (INSTANCE,))}", EACH)],
     )
 
 
@@ -96,7 +96,7 @@ def processes() -> Panels:
     """
     Each process beside the others, and what the pool costs the server.
     """
-    reason = prometheus.label(names.CLOSE_REASON)
+    reason = prometheus.label(semconv.CLOSE_REASON)
     by = (SERVICE, INSTANCE)
     to_instance = links.of_row(links.POOL, "This process alone", service="Service", instance="Process")
     yield rows(
@@ -112,8 +112,8 @@ def processes() -> Panels:
         [
             Column("Service", SERVICE, width=190),
             Column("Process", INSTANCE, link=to_instance),
-            Column("Limit", over("sum", value(names.CONNECTION_MAX, INSTANCES), by), "short", width=80),
-            Column("Peak", over("sum", value(names.USED_PEAK, INSTANCES), by), "short", width=80),
+            Column("Limit", over("sum", value(semconv.CONNECTION_MAX, INSTANCES), by), "short", width=80),
+            Column("Peak", over("sum", value(semconv.USED_PEAK, INSTANCES), by), "short", width=80),
             Column("Fullest", over("max", usage(INSTANCES), by), "percentunit", (0.8, 1), 160, decimals=0, bar=True),
             Column(
                 "Saturated",
@@ -124,12 +124,12 @@ def processes() -> Panels:
                 decimals=0,
                 bar=True,
             ),
-            Column("Wait p99", quantile(0.99, names.WAIT_TIME, INSTANCES, by), "s", (0.1, 1), 100),
-            Column("Hold p95", quantile(0.95, names.USE_TIME, INSTANCES, by), "s", (0.5, 2.5), 100),
-            Column("Oldest", over("max", value(names.OLDEST_LEASE_AGE, INSTANCES), by), "s", (30, 60), 100),
+            Column("Wait p99", quantile(0.99, semconv.WAIT_TIME, INSTANCES, by), "s", (0.1, 1), 100),
+            Column("Hold p95", quantile(0.95, semconv.USE_TIME, INSTANCES, by), "s", (0.5, 2.5), 100),
+            Column("Oldest", over("max", value(semconv.OLDEST_LEASE_AGE, INSTANCES), by), "s", (30, 60), 100),
             Column("Timeouts", over("sum", increase(TIMEOUTS, INSTANCES), by), "locale", (1,), 90, decimals=0),
             Column("Leaks", over("sum", increase(LEAKS, INSTANCES), by), "locale", (1,), 80, decimals=0),
-            Column("Drift", over("max", f"abs({value(names.DRIFT, INSTANCES)})", by), "short", (1,), 70),
+            Column("Drift", over("max", f"abs({value(semconv.DRIFT, INSTANCES)})", by), "short", (1,), 70),
         ],
         worst_first="Saturated",
     )
@@ -143,7 +143,7 @@ def processes() -> Panels:
             onward=TO_SERVER,
             width=12,
         ),
-        [Ask(quantile(0.95, names.CREATE_TIME, INSTANCES, (INSTANCE,)), EACH)],
+        [Ask(quantile(0.95, semconv.CREATE_TIME, INSTANCES, (INSTANCE,)), EACH)],
     )
     yield course(
         Face(
@@ -160,7 +160,7 @@ def processes() -> Panels:
         ),
         [
             Ask(
-                f"60 * {over('sum', rate(prometheus.family(names.CLOSURES), INSTANCES), (reason,))}",
+                f"60 * {over('sum', rate(prometheus.family(semconv.CLOSURES), INSTANCES), (reason,))}",
                 f"{{{{{reason}}}}}",
             )
         ],

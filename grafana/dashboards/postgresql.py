@@ -19,15 +19,15 @@ from grafana.dashboards import postgresql_clients
 from grafana.panels import Ask, Face, course, one, tile
 from grafana.query import BY_SERVER, FLEET, SERVERS, accepted, over, ratio, value, watched
 from grafana.tables import Column, rows
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from grafana.board import Panels
 
 IN_TRANSACTION = SERVERS.having("state", "idle in transaction.*", "=~")
-USED = FLEET.having(prometheus.label(names.CONNECTION_STATE), names.STATE_USED)
+USED = FLEET.having(prometheus.label(semconv.CONNECTION_STATE), semconv.STATE_USED)
 ACCEPTED = over("sum", accepted())
-LIMITS = value(names.CONNECTION_MAX, FLEET)
+LIMITS = value(semconv.CONNECTION_MAX, FLEET)
 # Of several servers the worst: a free one does not help a full one.
 PROMISED = over("max", ratio(over("sum", LIMITS, BY_SERVER), accepted(), BY_SERVER))
 CONNECTED = over("max", ratio(over("sum", value(SERVER_CONNECTIONS, SERVERS), BY_SERVER), accepted(), BY_SERVER))
@@ -37,7 +37,7 @@ TO_POOL = (links.to(links.POOL, "The pools, one by one", "service"),)
 TO_SERVICE = (*TO_POOL, links.of_series(links.POOL, "The pools of this service", service=SERVICE))
 TO_TRACES = (
     links.traces(
-        "Leases that idled in a transaction", f"{{ span.{names.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
+        "Leases that idled in a transaction", f"{{ span.{semconv.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
     ),
     *TO_POOL,
 )
@@ -167,14 +167,14 @@ def _budget() -> Panels:
 
 def _services() -> list[Column]:
     by = (SERVICE,)
-    processes = over("count", over("count", watched(value(names.CONNECTION_COUNT, FLEET)), (SERVICE, INSTANCE)), by)
+    processes = over("count", over("count", watched(value(semconv.CONNECTION_COUNT, FLEET)), (SERVICE, INSTANCE)), by)
     return [
         Column("Service", SERVICE, link=links.of_row(links.POOL, "The pools of this service", service="Service")),
         Column("Processes", processes, "short", width=100),
         Column("May open", over("sum", watched(LIMITS), by), "short", width=100),
-        Column("Open", over("sum", watched(value(names.CONNECTION_COUNT, FLEET)), by), "short", width=80),
-        Column("In use", over("sum", watched(value(names.CONNECTION_COUNT, USED)), by), "short", width=80),
-        Column("Peak", over("sum", watched(value(names.USED_PEAK, FLEET)), by), "short", width=80),
+        Column("Open", over("sum", watched(value(semconv.CONNECTION_COUNT, FLEET)), by), "short", width=80),
+        Column("In use", over("sum", watched(value(semconv.CONNECTION_COUNT, USED)), by), "short", width=80),
+        Column("Peak", over("sum", watched(value(semconv.USED_PEAK, FLEET)), by), "short", width=80),
         Column(
             "Of the server",
             f"{over('sum', watched(LIMITS), by)} / scalar({ACCEPTED})",

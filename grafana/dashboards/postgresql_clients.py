@@ -26,7 +26,7 @@ from grafana.query import (
     value,
     watched,
 )
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from grafana.board import Panels
@@ -39,7 +39,7 @@ TO_POOL = (links.to(links.POOL, "The pools, one by one", "service"),)
 TO_SERVICE = (*TO_POOL, links.of_series(links.POOL, "The pools of this service", service=SERVICE))
 TO_TRACES = (
     links.traces(
-        "Leases that idled in a transaction", f"{{ span.{names.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
+        "Leases that idled in a transaction", f"{{ span.{semconv.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
     ),
     *TO_POOL,
 )
@@ -56,7 +56,7 @@ def transactions() -> Panels:
     """
     Who works between BEGIN and COMMIT, by the server's account and by the pools'.
     """
-    phase = prometheus.label(names.USE_PHASE)
+    phase = prometheus.label(semconv.USE_PHASE)
     idling = FLEET.having(phase, "idle_in_transaction")
     yield course(
         Face(
@@ -93,7 +93,7 @@ def transactions() -> Panels:
         ),
         [
             Ask(
-                over("sum", rate(prometheus.family(names.USE_PHASE_TIME), idling), BY_POOL),
+                over("sum", rate(prometheus.family(semconv.USE_PHASE_TIME), idling), BY_POOL),
                 f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}",
             )
         ],
@@ -113,7 +113,7 @@ def agreement() -> Panels:
             limits=(),
             onward=TO_FLEET,
         ),
-        [Ask(CONNECTED, "the server"), Ask(over("sum", watched(value(names.CONNECTION_COUNT, FLEET))), "the pools")],
+        [Ask(CONNECTED, "the server"), Ask(over("sum", watched(value(semconv.CONNECTION_COUNT, FLEET))), "the pools")],
     )
     yield course(
         Face(
@@ -124,9 +124,9 @@ def agreement() -> Panels:
             limits=(0.1, 1),
             onward=TO_SERVICE,
         ),
-        [Ask(quantile(0.95, names.CREATE_TIME, FLEET, (SERVICE,)), f"{{{{{SERVICE}}}}}")],
+        [Ask(quantile(0.95, semconv.CREATE_TIME, FLEET, (SERVICE,)), f"{{{{{SERVICE}}}}}")],
     )
-    made = over("sum", rate(prometheus.count(names.CREATE_TIME), FLEET), (SERVICE,))
+    made = over("sum", rate(prometheus.count(semconv.CREATE_TIME), FLEET), (SERVICE,))
     yield course(
         Face(
             "Connections made per minute",

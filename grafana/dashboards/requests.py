@@ -12,23 +12,23 @@ from grafana.dashboards import holders
 from grafana.panels import Ask, Face, course, heat, one, tile
 from grafana.query import POOLS, RANGE, RECENT, SERVICES, UNIT, increase, mean, or_zero, over, quantile, rate
 from grafana.tables import Column, rows
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from grafana.board import Panels
 
 ROUTE = (SERVICE, UNIT)
 LEGEND = f"{{{{{SERVICE}}}}} · {{{{{UNIT}}}}}"
-REPEATED = prometheus.family(names.REPEATED_QUERIES)
+REPEATED = prometheus.family(semconv.REPEATED_QUERIES)
 SPAN_NAME = prometheus.label("span.name")
 # The spans around units of work; poolscope's own are named by its prefixes.
-UNITS = SERVICES.having(SPAN_NAME, f"({names.CHECKOUT_SPAN.prefix}|{names.HOLD_SPAN.prefix}) .+", "!~")
+UNITS = SERVICES.having(SPAN_NAME, f"({semconv.CHECKOUT_SPAN.prefix}|{semconv.HOLD_SPAN.prefix}) .+", "!~")
 FAILED = UNITS.having(prometheus.label("status.code"), "STATUS_CODE_ERROR")
-CHECKOUTS = POOLS.having(SPAN_NAME, f"{names.CHECKOUT_SPAN.prefix} .+", "=~")
+CHECKOUTS = POOLS.having(SPAN_NAME, f"{semconv.CHECKOUT_SPAN.prefix} .+", "=~")
 TO_POOL = (links.to(links.POOL, "Their pool", "service", "pool"),)
 TO_FINDINGS = (links.to(links.FINDINGS, "What was found", "service", "pool"),)
-TO_TRACES = (links.traces("Traces with findings", f"{{ span.{names.FINDINGS} != nil }}"), *TO_POOL)
-TO_LOOPS = (links.traces("Traces with many queries", f"{{ span.{names.UNIT_OF_WORK_QUERIES} > 20 }}"), *TO_FINDINGS)
+TO_TRACES = (links.traces("Traces with findings", f"{{ span.{semconv.FINDINGS} != nil }}"), *TO_POOL)
+TO_LOOPS = (links.traces("Traces with many queries", f"{{ span.{semconv.UNIT_OF_WORK_QUERIES} > 20 }}"), *TO_FINDINGS)
 TO_FAILURES = (links.traces("Traces that failed", "{ status = error }"), *TO_POOL)
 
 
@@ -51,9 +51,9 @@ def dashboard() -> dict[str, object]:
 
 
 def _suffering() -> Panels:
-    waited = over("sum", rate(prometheus.total(names.UNIT_WAIT_TIME), POOLS))
-    held = over("sum", rate(prometheus.total(names.UNIT_HOLD_TIME), POOLS))
-    units = over("sum", rate(prometheus.count(names.UNIT_QUERIES), POOLS))
+    waited = over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), POOLS))
+    held = over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), POOLS))
+    units = over("sum", rate(prometheus.count(semconv.UNIT_QUERIES), POOLS))
     yield one(
         tile(
             "Requests",
@@ -97,7 +97,7 @@ def _suffering() -> Panels:
             onward=TO_LOOPS,
             decimals=0,
         ),
-        quantile(0.95, names.UNIT_QUERIES, POOLS),
+        quantile(0.95, semconv.UNIT_QUERIES, POOLS),
     )
     yield one(
         tile(
@@ -110,7 +110,7 @@ def _suffering() -> Panels:
             decimals=0,
         ),
         f"({or_zero(over('sum', rate(REPEATED, POOLS)))})"
-        f" / {over('sum', rate(prometheus.total(names.UNIT_QUERIES), POOLS))}",
+        f" / {over('sum', rate(prometheus.total(semconv.UNIT_QUERIES), POOLS))}",
     )
     yield one(
         tile(
@@ -136,7 +136,7 @@ def _suffering() -> Panels:
             width=12,
             height=10,
         ),
-        [Ask(mean(names.UNIT_WAIT_TIME, POOLS), "waiting"), Ask(mean(names.UNIT_HOLD_TIME, POOLS), "holding")],
+        [Ask(mean(semconv.UNIT_WAIT_TIME, POOLS), "waiting"), Ask(mean(semconv.UNIT_HOLD_TIME, POOLS), "holding")],
         stack=True,
         colours={"waiting": "red", "holding": "green"},
     )
@@ -158,8 +158,8 @@ def _suffering() -> Panels:
 
 def _routes() -> Panels:
     route = links.of_row(links.POOL, "The pools of this service", service="Service")
-    held = over("sum", rate(prometheus.total(names.UNIT_HOLD_TIME), POOLS, RANGE), ROUTE)
-    waited = over("sum", rate(prometheus.total(names.UNIT_WAIT_TIME), POOLS, RANGE), ROUTE)
+    held = over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), POOLS, RANGE), ROUTE)
+    waited = over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), POOLS, RANGE), ROUTE)
     repeated = over("sum", increase(REPEATED, POOLS), ROUTE)
     yield rows(
         Face(
@@ -180,19 +180,21 @@ def _routes() -> Panels:
             Column("Route", UNIT),
             Column(
                 "Calls/s",
-                over("sum", rate(prometheus.count(names.UNIT_QUERIES), POOLS, RANGE), ROUTE),
+                over("sum", rate(prometheus.count(semconv.UNIT_QUERIES), POOLS, RANGE), ROUTE),
                 "short",
                 width=90,
                 decimals=1,
             ),
             Column("Held, mean", held, "short", (1, 5), 110, decimals=2),
             Column("Waiting, mean", waited, "short", (0.1, 1), 120, decimals=2),
-            Column("Hold p95", quantile(0.95, names.UNIT_HOLD_TIME, POOLS, ROUTE, RANGE), "s", (0.5, 2.5), 100),
-            Column("Wait p95", quantile(0.95, names.UNIT_WAIT_TIME, POOLS, ROUTE, RANGE), "s", (0.1, 1), 100),
-            Column("Queries, mean", mean(names.UNIT_QUERIES, POOLS, ROUTE, RANGE), "short", (20, 100), 120, decimals=1),
+            Column("Hold p95", quantile(0.95, semconv.UNIT_HOLD_TIME, POOLS, ROUTE, RANGE), "s", (0.5, 2.5), 100),
+            Column("Wait p95", quantile(0.95, semconv.UNIT_WAIT_TIME, POOLS, ROUTE, RANGE), "s", (0.1, 1), 100),
+            Column(
+                "Queries, mean", mean(semconv.UNIT_QUERIES, POOLS, ROUTE, RANGE), "short", (20, 100), 120, decimals=1
+            ),
             Column(
                 "Queries p95",
-                quantile(0.95, names.UNIT_QUERIES, POOLS, ROUTE, RANGE),
+                quantile(0.95, semconv.UNIT_QUERIES, POOLS, ROUTE, RANGE),
                 "locale",
                 (20, 100),
                 110,
@@ -200,7 +202,7 @@ def _routes() -> Panels:
             ),
             Column(
                 "Most at once",
-                quantile(1, names.UNIT_CONNECTIONS, POOLS, ROUTE, RANGE),
+                quantile(1, semconv.UNIT_CONNECTIONS, POOLS, ROUTE, RANGE),
                 "locale",
                 (1.5, 3),
                 120,
@@ -223,7 +225,7 @@ def _queries() -> Panels:
             onward=TO_LOOPS,
             width=24,
         ),
-        over("sum", increase(prometheus.bucket(names.UNIT_QUERIES), POOLS, RECENT), ("le",)),
+        over("sum", increase(prometheus.bucket(semconv.UNIT_QUERIES), POOLS, RECENT), ("le",)),
     )
     yield course(
         Face(
@@ -236,7 +238,7 @@ def _queries() -> Panels:
             width=12,
             height=10,
         ),
-        [Ask(quantile(0.95, names.UNIT_QUERIES, POOLS, ROUTE), LEGEND)],
+        [Ask(quantile(0.95, semconv.UNIT_QUERIES, POOLS, ROUTE), LEGEND)],
         many=True,
     )
     yield course(
@@ -291,7 +293,7 @@ def _holds() -> Panels:
             height=10,
             decimals=2,
         ),
-        [Ask(over("sum", rate(prometheus.total(names.UNIT_HOLD_TIME), POOLS), ROUTE), LEGEND)],
+        [Ask(over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), POOLS), ROUTE), LEGEND)],
         stack=True,
         many=True,
     )
@@ -307,7 +309,7 @@ def _holds() -> Panels:
             height=10,
             decimals=2,
         ),
-        [Ask(over("sum", rate(prometheus.total(names.UNIT_WAIT_TIME), POOLS), ROUTE), LEGEND)],
+        [Ask(over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), POOLS), ROUTE), LEGEND)],
         stack=True,
         many=True,
     )

@@ -13,19 +13,19 @@ import logging
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from poolscope.core.execution import running_task
 from poolscope.core.guard import guard
-from poolscope.core.ledger import open_ledgers
-from poolscope.core.owner import running_task
-from poolscope.core.passage import async_stepping, begin, stepping
 from poolscope.core.pool import POOL_NAME
-from poolscope.core.unit_of_work import EXPECTED_LONG_HOLD, EXPECTED_REPETITION
+from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.work import EXPECTED_LONG_HOLD, EXPECTED_REPETITION
+from poolscope.core.work_scope import async_stepping, begin, stepping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import ContextVar, Token
     from types import TracebackType
 
-    from poolscope.core.passage import Passage
+    from poolscope.core.work_scope import Passage
 
 _logger: Final = logging.getLogger("poolscope")
 

@@ -1,49 +1,22 @@
 """
-The entry point of `opentelemetry-instrument`: wiring only.
+The entry point of `opentelemetry-instrument`, and nothing else.
 """
 
 from __future__ import annotations
 
-import atexit
-import os
-import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics as otel_metrics
-from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from poolscope.adapters.registry import Registry
-from poolscope.boundaries.registry import Boundaries
 from poolscope.config import Settings
-from poolscope.core import clock
 from poolscope.core.guard import guard
-from poolscope.core.ledger import Ledger, open_ledgers
-from poolscope.core.observer import Observers
-from poolscope.core.origin import Origins
-from poolscope.core.worker import Worker
-from poolscope.detectors.detector import Context
-from poolscope.detectors.dump import Dump, DumpSignal
-from poolscope.detectors.registry import detectors
-from poolscope.detectors.watchdog import Watchdog
-from poolscope.patching import Patcher, Refused
-from poolscope.signals import names
-from poolscope.signals.context import ambient
-from poolscope.signals.events import Events
-from poolscope.signals.metrics import metrics_of
-from poolscope.signals.spans import Spans
-from poolscope.signals.surrounding import Surroundings
+from poolscope.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from poolscope.adapters.base import PoolAdapter
-    from poolscope.registry import Hook, Status
-    from poolscope.signals.metrics import Metrics
-
-
-# How long a process that ends without notice (RQ's work horse) may take to send what it knows.
-_FLUSH_MILLISECONDS: Final = 5_000
+    from poolscope.hooks.registry import Hook, Status
 
 
 class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -96,177 +69,3 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         session, self._session = self._session, None
         if session is not None:
             session.stop()
-
-
-class Session:
-    """
-    Everything between one `instrument()` and its `uninstrument()`.
-
-    Args:
-        settings: The settings.
-        tracer_provider: The application's, or None for the global one.
-        meter_provider: The application's, or None for the global one.
-        logger_provider: The application's, or None for the global one.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        tracer_provider: Any,  # noqa: ANN401
-        meter_provider: Any,  # noqa: ANN401
-        logger_provider: Any,  # noqa: ANN401
-    ) -> None:
-        self._settings = settings
-        self._tracer_provider = tracer_provider or trace.get_tracer_provider()
-        # The API's proxy never says when the real provider is there; the global one does.
-        self._meter_provider = None if type(meter_provider).__name__ == "_ProxyMeterProvider" else meter_provider
-        self._spans = Spans(self._tracer_provider, settings)
-        self._events = Events(logger_provider)
-        self._metrics: Metrics | None = None
-        watched = detectors(Context(settings, clock.monotonic, self._spans.leaked))
-        self._watchdog = Watchdog(watched, self._events, settings.finding_interval, clock.monotonic)
-        self.ledger = Ledger(
-            names.DURATION_BOUNDARIES,
-            most_pools=settings.max_pools,
-            origins=Origins(settings.stack_depth, settings.application_paths),
-            ambient=ambient,
-            count_bounds=names.COUNT_BOUNDARIES,
-            most_units=settings.max_units,
-            repetition_threshold=settings.n_plus_one_threshold,
-            slow_wait=self._spans.threshold,
-            observer=Observers(self._watchdog, self._spans, traced=self._spans),
-            long_hold=settings.long_hold_threshold,
-            on_judge=self._watchdog.judge_unit,
-            flush=self._flush,
-        )
-        self._surroundings = Surroundings(self.ledger.units, self._tracer_provider, self._watchdog.unit_ended)
-        self._api = Patcher()
-        self._dump = Dump()
-        self._dump_signal = DumpSignal(settings.dump_signal, self._dump.ask)
-        self.registry = Registry(self.ledger, settings.disabled_adapters)
-        self.boundaries = Boundaries(
-            self.ledger, settings.disabled_boundaries, carry_to_threads=settings.carry_units_to_threads
-        )
-        self.worker = Worker(
-            ("ledger.turn", self.ledger.turn),
-            ("dump.turn", lambda: self._dump.turn(self.ledger.pools.values())),
-            ("watchdog.turn", lambda: self._watchdog.turn(self.ledger.pools.values())),
-            ("metrics.drain", self._drain),
-            ("spans.drain", self._spans.drain),
-            ("surroundings.attach", self._surroundings.attach),
-        )
-        _sessions.add(self)
-
-    def start(self) -> None:
-        """
-        Put the hooks in; wake if somebody listens.
-        """
-        self.ledger.asleep = True
-        self.ledger.somebody_listens = self._wake
-        self.ledger.still_asleep()
-        self._hear_of_providers()
-        self._surroundings.attach()
-        open_ledgers.append(self.ledger)
-        self.registry.start()
-        self.boundaries.start()
-        self._dump_signal.install()
-        atexit.register(self._last_round)
-
-    def stop(self) -> None:
-        """
-        Take the hooks out, emit what is left, and let go of everything.
-        """
-        guard.run("instrumentor.stop", self.boundaries.stop, None)
-        guard.run("instrumentor.stop", self.registry.stop, None)
-        if self.ledger in open_ledgers:
-            open_ledgers.remove(self.ledger)
-        self._surroundings.detach()
-        self._dump_signal.remove()
-        self._api.revert()
-        self._watchdog.end()
-        self.worker.stop()
-        if self._metrics is not None:
-            guard.run("instrumentor.close", self._metrics.close, None)
-        self.ledger.asleep = True
-        self.ledger.somebody_listens = _nobody
-        atexit.unregister(self._last_round)
-
-    def after_fork(self) -> None:
-        """
-        In the child.
-        """
-        self._spans.forget()
-        self._watchdog.forget()
-        if self._metrics is not None:
-            guard.run("instrumentor.fork", self._metrics.after_fork, None)
-
-    def _hear_of_providers(self) -> None:
-        # The API tells nobody that a provider was set. Without this, what happens between that and the next asking,
-        # within a second, would be lost: the first tasks of a worker that has just forked, for one.
-        try:
-            from opentelemetry.metrics import _internal  # noqa: PLC0415 - only this needs the API's inside
-
-            self._api.require(_internal, ("_set_meter_provider",))
-            self._api.require(trace, ("_set_tracer_provider",))
-        except (ImportError, Refused):  # another API: it is asked every second
-            return
-        self._api.wrap(_internal, "_set_meter_provider", self._provided)
-        self._api.wrap(trace, "_set_tracer_provider", self._provided)
-
-    def _provided(self, wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
-        result = wrapped(*args, **kwargs)
-        if self.ledger.asleep:
-            guard.run("instrumentor.provided", self.ledger.ask_again, None)
-        # Spans of requests that begin before the next round of the background thread get their figures too.
-        guard.run("instrumentor.provided", self._surroundings.attach, None)
-        return result
-
-    def _wake(self) -> bool:
-        meter_provider = self._meter_provider or otel_metrics.get_meter_provider()
-        # Not asked of the API's own provider: it keeps each meter for the real one to come, and we ask every second.
-        metered = not _of_the_api(meter_provider) and not _of_the_api(meter_provider.get_meter(names.SCOPE))
-        if not metered and _of_the_api(self._tracer_provider.get_tracer(names.SCOPE)):
-            return False
-        if self._metrics is None:
-            self._metrics = metrics_of(meter_provider)
-            self._metrics.open(self.ledger, native=self._settings.native_aggregation)
-        self._spans.open()
-        self._events.open()
-        self.worker.start()
-        return True
-
-    def _last_round(self) -> None:
-        self._watchdog.end()
-        self.worker.round()
-
-    def _flush(self) -> None:
-        self._last_round()
-        for provider in (self._meter_provider or otel_metrics.get_meter_provider(), self._tracer_provider):
-            flush = getattr(provider, "force_flush", None)
-            if flush is not None:
-                flush(_FLUSH_MILLISECONDS)
-
-    def _drain(self) -> None:
-        if self._metrics is not None:
-            self._metrics.drain()
-
-
-def _of_the_api(thing: object) -> bool:
-    # The API's own classes stand in until somebody sets a provider, and an SDK that is disabled gives them out too.
-    return type(thing).__module__.startswith(("opentelemetry.metrics", "opentelemetry.trace"))
-
-
-def _nobody() -> bool:
-    return False
-
-
-_sessions: Final[weakref.WeakSet[Session]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for session in list(_sessions):
-        session.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

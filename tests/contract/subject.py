@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.lab.processes import wait_until
+from poolscope import semconv
 from poolscope.adapters.base import Capability
 from poolscope.core.guard import guard
-from poolscope.signals import names
 from tests.contract.drivers.base import DEADLINE, Feature
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Subject:
         shared = Feature.SHARED in self.driver.features
         assert used == (min(1, len(self.held)) if shared else len(self.held)), f"{used} used, {len(self.held)} held"
         if limit is not None and self.can(Capability.LIMIT):
-            assert collected.value(names.CONNECTION_MAX, pool) == limit
+            assert collected.value(semconv.CONNECTION_MAX, pool) == limit
         self._check_waits(collected)
         self._check_uses(collected)
         assert sum(guard.counts().values()) == self._errors_before, guard.counts()
@@ -169,10 +169,10 @@ class Subject:
         collected = self.check()
         pool = self.driver.pool
         if self.can(Capability.DRIFT):
-            assert collected.value(names.DRIFT, pool) in (0, None)
-        assert collected.value(names.PENDING_REQUESTS, pool) in (0, None)
-        assert collected.value(names.OLDEST_LEASE_AGE, pool) in (0, None)
-        assert sum(collected.counts(names.USE_TIME, pool).values()) == self.granted
+            assert collected.value(semconv.DRIFT, pool) in (0, None)
+        assert collected.value(semconv.PENDING_REQUESTS, pool) in (0, None)
+        assert collected.value(semconv.OLDEST_LEASE_AGE, pool) in (0, None)
+        assert sum(collected.counts(semconv.USE_TIME, pool).values()) == self.granted
         return collected
 
     def _check_waits(self, collected: Collected) -> None:
@@ -182,27 +182,27 @@ class Subject:
         expected = Counter(self.failed)
         if self.granted:
             expected[""] = self.granted
-        assert collected.counts(names.WAIT_TIME, pool) == dict(expected)
+        assert collected.counts(semconv.WAIT_TIME, pool) == dict(expected)
         timeouts = self.failed[self.driver.timeout_error]
         if self.can(Capability.TIMEOUT):
-            assert collected.value(names.TIMEOUTS, pool) == timeouts
+            assert collected.value(semconv.TIMEOUTS, pool) == timeouts
         if self.can(Capability.WAIT_PHASES):
-            phases = collected.total(names.WAIT_PHASE_TIME, pool)
-            assert phases == pytest.approx(collected.total(names.WAIT_TIME, pool), abs=TOLERANCE)
+            phases = collected.total(semconv.WAIT_PHASE_TIME, pool)
+            assert phases == pytest.approx(collected.total(semconv.WAIT_TIME, pool), abs=TOLERANCE)
 
     def _check_uses(self, collected: Collected) -> None:
         pool = self.driver.pool
         if not self.can(Capability.USE):
             return
-        assert sum(collected.counts(names.USE_TIME, pool).values()) == self.returned
+        assert sum(collected.counts(semconv.USE_TIME, pool).values()) == self.returned
         if self.can(Capability.USE_PHASES):
-            phases = collected.total(names.USE_PHASE_TIME, pool)
-            assert phases == pytest.approx(collected.total(names.USE_TIME, pool), abs=TOLERANCE)
+            phases = collected.total(semconv.USE_PHASE_TIME, pool)
+            assert phases == pytest.approx(collected.total(semconv.USE_TIME, pool), abs=TOLERANCE)
 
 
 def use_time_of(collected: Collected, pool: str) -> Any:
     """
     The one point of use time.
     """
-    (point,) = collected.points(names.USE_TIME, pool)
+    (point,) = collected.points(semconv.USE_TIME, pool)
     return point

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 
 from examples.lab.processes import wait_until
-from poolscope.signals import names
+from poolscope import semconv
 from tests.contract.drivers.base import DEADLINE, Feature
 from tests.contract.subject import Subject
 from tests.support.skips import require
@@ -178,7 +178,7 @@ class PoolMachine(RuleBasedStateMachine):
         """
         How many asks wait, as exported.
         """
-        return self.telemetry.collect().value(names.PENDING_REQUESTS, self.subject.driver.pool)
+        return self.telemetry.collect().value(semconv.PENDING_REQUESTS, self.subject.driver.pool)
 
     @rule(data=st.data())
     @somebody_waits()
@@ -266,7 +266,7 @@ class PoolMachine(RuleBasedStateMachine):
                 self.subject.release(self.handles.pop())
                 self.served()
             collected = self.subject.check_at_rest()
-            for metric in (names.WAIT_TIME, names.USE_TIME):
+            for metric in (semconv.WAIT_TIME, semconv.USE_TIME):
                 assert all(point.sum >= 0 for point in collected.points(metric, self.subject.driver.pool))
         finally:
             self.subject.driver.stop()

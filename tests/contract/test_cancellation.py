@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.lab import mariadb
+from poolscope import semconv
 from poolscope.core.guard import guard
 from poolscope.core.pool import POOL_NAME
-from poolscope.signals import names
 from tests.contract.drivers.base import DEADLINE
 from tests.contract.drivers.mysql import server
 from tests.contract.drivers.sqlalchemy import AsyncQueuePoolAiosqlite, AsyncQueuePoolAsyncpg, AsyncQueuePoolPsycopg
@@ -119,8 +119,11 @@ def test_cancelled_at_every_step(
             gc.collect()
             await asyncio.sleep(0)
             collected = telemetry.collect()
-            waits, uses = collected.counts(names.WAIT_TIME, driver.pool), collected.counts(names.USE_TIME, driver.pool)
-            used, drift = collected.used(driver.pool), collected.value(names.DRIFT, driver.pool)
+            waits, uses = (
+                collected.counts(semconv.WAIT_TIME, driver.pool),
+                collected.counts(semconv.USE_TIME, driver.pool),
+            )
+            used, drift = collected.used(driver.pool), collected.value(semconv.DRIFT, driver.pool)
             lost = engine.pool.checkedout()  # type: ignore[attr-defined]
             if lost and sqlalchemy.__version__.startswith("1.4"):
                 # Its own loss, with the hooks or without: cancelled in the rollback of a check-in it never comes back.
@@ -314,11 +317,15 @@ async def at_rest(telemetry: Telemetry, pool: str, step: int) -> dict[str, int]:
         await asyncio.sleep(0.002)
         gc.collect()
         collected = telemetry.collect()
-        seen = [collected.used(pool), collected.value(names.DRIFT, pool), collected.value(names.PENDING_REQUESTS, pool)]
+        seen = [
+            collected.used(pool),
+            collected.value(semconv.DRIFT, pool),
+            collected.value(semconv.PENDING_REQUESTS, pool),
+        ]
         if not any(seen):
             break
         assert asyncio.get_running_loop().time() < deadline, (step, seen)
-    waits, uses = collected.counts(names.WAIT_TIME, pool), collected.counts(names.USE_TIME, pool)
+    waits, uses = collected.counts(semconv.WAIT_TIME, pool), collected.counts(semconv.USE_TIME, pool)
     assert uses.get("", 0) == waits.get("", 0), (step, waits, uses)
     return waits
 
@@ -331,8 +338,8 @@ async def all_closed(telemetry: Telemetry, pool: str, step: int) -> None:
     while True:
         gc.collect()
         collected = telemetry.collect()
-        made = sum(collected.counts(names.CREATE_TIME, pool).values())
-        closed = collected.total(names.CLOSURES, pool)
+        made = sum(collected.counts(semconv.CREATE_TIME, pool).values())
+        closed = collected.total(semconv.CLOSURES, pool)
         if closed == made:
             return
         assert closed < made, (step, made, closed)

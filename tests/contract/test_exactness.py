@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.lab.processes import wait_until
+from poolscope import semconv
 from poolscope.adapters.base import Capability
 from poolscope.api import unit_of_work
-from poolscope.signals import names
 from tests.contract.drivers.base import DEADLINE, Feature
 from tests.contract.subject import Subject, use_time_of
 from tests.support.skips import require
@@ -59,9 +59,9 @@ def test_queries_are_counted_and_timed(subject: Subject) -> None:
             driver.query(handle)
         subject.release(handle)
     collected = subject.check_at_rest()
-    (point,) = collected.points(names.UNIT_QUERIES, driver.pool)
+    (point,) = collected.points(semconv.UNIT_QUERIES, driver.pool)
     assert (point.count, point.sum) == (1, 3)
-    assert collected.total(names.USE_PHASE_TIME, driver.pool, USE_PHASE="query") > 0
+    assert collected.total(semconv.USE_PHASE_TIME, driver.pool, USE_PHASE="query") > 0
 
 
 @pytest.mark.needs(Feature.MANY)
@@ -88,7 +88,7 @@ def test_a_pool_timeout_is_one_failed_wait_and_one_timeout(subject: Subject) -> 
         subject.acquire()
     assert subject.failed == {subject.driver.timeout_error: 1}, caught.value
     collected = subject.check()
-    assert collected.total(names.SATURATION_TIME, subject.driver.pool) > 0
+    assert collected.total(semconv.SATURATION_TIME, subject.driver.pool) > 0
     for handle in held:
         subject.release(handle)
     subject.check_at_rest()
@@ -103,18 +103,20 @@ def test_who_waits_is_pending_until_it_has(telemetry: Telemetry, opened: Callabl
     pool = subject.driver.pool
     holder = subject.acquire()
     ask = subject.begin()
-    wait_until(lambda: telemetry.collect().value(names.PENDING_REQUESTS, pool) == 1, DEADLINE, "the ask to be pending")
+    wait_until(
+        lambda: telemetry.collect().value(semconv.PENDING_REQUESTS, pool) == 1, DEADLINE, "the ask to be pending"
+    )
     began = time.perf_counter()
     collected = subject.check()
     waited = time.perf_counter() - began
     subject.release(holder)
     waiter = subject.finish(ask)
     collected = subject.check()
-    assert collected.value(names.PENDING_REQUESTS, pool) == 0
+    assert collected.value(semconv.PENDING_REQUESTS, pool) == 0
     if subject.can(Capability.WAIT_PHASES):
-        assert collected.total(names.WAIT_PHASE_TIME, pool, WAIT_PHASE="queue") >= waited
-    assert collected.value(names.PENDING_PEAK, pool) == 1
-    assert collected.value(names.USED_PEAK, pool) == 1
+        assert collected.total(semconv.WAIT_PHASE_TIME, pool, WAIT_PHASE="queue") >= waited
+    assert collected.value(semconv.PENDING_PEAK, pool) == 1
+    assert collected.value(semconv.USED_PEAK, pool) == 1
     subject.release(waiter)
     subject.check_at_rest()
 
@@ -128,7 +130,9 @@ def test_a_cancelled_ask_is_one_failed_wait(telemetry: Telemetry, opened: Callab
     pool = subject.driver.pool
     holder = subject.acquire()
     ask = subject.begin()
-    wait_until(lambda: telemetry.collect().value(names.PENDING_REQUESTS, pool) == 1, DEADLINE, "the ask to be pending")
+    wait_until(
+        lambda: telemetry.collect().value(semconv.PENDING_REQUESTS, pool) == 1, DEADLINE, "the ask to be pending"
+    )
     ask.cancel()
     with pytest.raises(asyncio.CancelledError):
         subject.finish(ask)
@@ -147,7 +151,7 @@ def test_an_invalidated_connection_is_no_longer_in_use(subject: Subject) -> None
     subject.invalidate(handle)
     collected = subject.check()
     if subject.can(Capability.CLOSE):
-        assert collected.value(names.CLOSURES, subject.driver.pool, CLOSE_REASON="invalidated") == 1
+        assert collected.value(semconv.CLOSURES, subject.driver.pool, CLOSE_REASON="invalidated") == 1
     if Feature.REPEATED_RELEASE in subject.driver.features:
         subject.driver.release(handle)
     subject.release(subject.acquire())
@@ -166,7 +170,7 @@ def test_an_ask_that_is_turned_away_is_one_failed_wait(telemetry: Telemetry, ope
         subject.acquire()
     assert subject.failed == {subject.driver.refusal: 1}
     collected = subject.check()
-    assert collected.value(names.TIMEOUTS, subject.driver.pool) in (0, None)
+    assert collected.value(semconv.TIMEOUTS, subject.driver.pool) in (0, None)
     subject.release(held)
     subject.release(subject.acquire())
     subject.check_at_rest()
@@ -184,7 +188,7 @@ def test_a_soft_invalidation_ends_nothing(subject: Subject) -> None:
     subject.release(subject.acquire())
     collected = subject.check_at_rest()
     if subject.can(Capability.CREATE) and Feature.POOLED in subject.driver.features:
-        assert collected.counts(names.CREATE_TIME, subject.driver.pool) == {"": 2}
+        assert collected.counts(semconv.CREATE_TIME, subject.driver.pool) == {"": 2}
 
 
 @pytest.mark.needs(Feature.DETACH)
@@ -197,7 +201,7 @@ def test_a_detached_connection_is_no_longer_the_pools(subject: Subject) -> None:
     subject.driver.detach(handle)
     collected = subject.check()
     if subject.can(Capability.CLOSE):
-        assert collected.value(names.CLOSURES, subject.driver.pool, CLOSE_REASON="detached") == 1
+        assert collected.value(semconv.CLOSURES, subject.driver.pool, CLOSE_REASON="detached") == 1
     subject.driver.close_detached(handle)
     subject.check_at_rest()
 
@@ -218,7 +222,7 @@ def test_disposing_with_connections_out(subject: Subject) -> None:
     subject.check_at_rest()
     subject.driver.dispose()
     subject.release(subject.acquire())
-    assert {point.attributes[names.POOL_NAME] for point in subject.check_at_rest().points(names.WAIT_TIME)} == {
+    assert {point.attributes[semconv.POOL_NAME] for point in subject.check_at_rest().points(semconv.WAIT_TIME)} == {
         subject.driver.pool
     }
 
@@ -281,7 +285,7 @@ def test_threads_at_once(telemetry: Telemetry, opened: Callable[..., Driver], dr
     subject.returned += each * threads
     collected = subject.check_at_rest()
     if subject.driver.limit is not None:
-        assert (collected.value(names.USED_PEAK, subject.driver.pool) or 0) <= subject.driver.limit
+        assert (collected.value(semconv.USED_PEAK, subject.driver.pool) or 0) <= subject.driver.limit
 
 
 def test_idle_connections_are_those_that_wait_to_be_used(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:

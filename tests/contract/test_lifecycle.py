@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.lab.processes import wait_until
+from poolscope import semconv
 from poolscope.adapters.base import Capability
 from poolscope.core.guard import guard
-from poolscope.patching import active_patches
-from poolscope.signals import names
+from poolscope.hooks.patching import active_patches
 from tests.contract.drivers.base import DEADLINE, Feature
 from tests.contract.subject import Subject, error_name
 from tests.support.skips import require
@@ -93,9 +93,9 @@ def test_a_connection_that_was_out_before(later: Telemetry, opened: Callable[...
     collected = later.collect()
     assert collected.used(driver.pool) == 0
     if Capability.DRIFT in driver.capabilities:
-        assert collected.value(names.DRIFT, driver.pool) in (0, None)
+        assert collected.value(semconv.DRIFT, driver.pool) in (0, None)
     asked = 2 if Feature.MANY in driver.features else 1
-    assert collected.counts(names.USE_TIME, driver.pool) == {"": asked}
+    assert collected.counts(semconv.USE_TIME, driver.pool) == {"": asked}
 
 
 def test_uninstrumenting_with_connections_out(subject: Subject) -> None:

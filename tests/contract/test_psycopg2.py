@@ -12,7 +12,7 @@ import pytest
 
 from poolscope.adapters.registry import Registry, load
 from poolscope.core.guard import guard
-from poolscope.core.ledger import Ledger
+from poolscope.core.pool_registry import Ledger
 from tests.support.watched import BOUNDS, at_rest, closures, watched
 
 psycopg2 = pytest.importorskip("psycopg2")

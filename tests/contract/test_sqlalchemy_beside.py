@@ -12,9 +12,9 @@ import sqlalchemy
 from sqlalchemy import pool
 from sqlalchemy.pool import base
 
+from poolscope import semconv
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY
-from poolscope.signals import names
 from tests.contract.drivers.sqlalchemy import VERSION, QueuePoolSqlite
 from tests.contract.subject import Subject
 from tests.support.skips import require
@@ -63,11 +63,11 @@ def test_beside_the_upstream_instrumentation(upstream: Any, first: str, tmp_path
             with engine.connect() as connection:
                 connection.execute(sqlalchemy.text("select 1"))
     collected = telemetry.collect()
-    assert collected.counts(names.WAIT_TIME, "beside") == collected.counts(names.USE_TIME, "beside") == {"": 3}
-    assert collected.used("beside") == collected.value(names.DRIFT, "beside") == 0
-    assert len(telemetry.spans(names.CHECKOUT_SPAN)) == len(telemetry.spans(names.HOLD_SPAN)) == 3
+    assert collected.counts(semconv.WAIT_TIME, "beside") == collected.counts(semconv.USE_TIME, "beside") == {"": 3}
+    assert collected.used("beside") == collected.value(semconv.DRIFT, "beside") == 0
+    assert len(telemetry.spans(semconv.CHECKOUT_SPAN)) == len(telemetry.spans(semconv.HOLD_SPAN)) == 3
     scopes = {span.instrumentation_scope.name for span in telemetry.spans()}
-    assert scopes == {"tests", names.SCOPE, UPSTREAM}
+    assert scopes == {"tests", semconv.SCOPE, UPSTREAM}
     assert Collected.of(telemetry.reader.get_metrics_data(), UPSTREAM).metrics
     engine.dispose()
     upstream.uninstrument()
@@ -212,9 +212,10 @@ def test_somebody_who_wrapped_us_stays_and_nothing_counts_twice(tmp_path: Path) 
         subject.invalidate(subject.acquire())
         subject.detach(subject.acquire())
         collected = subject.check_at_rest()
-        assert collected.counts(names.CREATE_TIME, driver.pool) == {"": 1}
+        assert collected.counts(semconv.CREATE_TIME, driver.pool) == {"": 1}
         reasons = {
-            point.attributes[names.CLOSE_REASON]: point.value for point in collected.points(names.CLOSURES, driver.pool)
+            point.attributes[semconv.CLOSE_REASON]: point.value
+            for point in collected.points(semconv.CLOSURES, driver.pool)
         }
         assert reasons == {"invalidated": 1, "detached": 1}
         assert set(calls) == {name for _, name in wrapped}

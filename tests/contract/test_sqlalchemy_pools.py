@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event, exc, pool
 
+from poolscope import semconv
 from poolscope.core.lease import KEY
-from poolscope.signals import names
 from tests.contract.drivers.sqlalchemy import VERSION, AsyncQueuePoolAsyncpg, QueuePoolPsycopg, QueuePoolSqlite
 from tests.contract.subject import Subject
 from tests.support.skips import require
@@ -68,8 +68,8 @@ def closures(subject: Subject) -> dict[str, int]:
     """
     How many physical connections left the pool, by reason.
     """
-    points = subject.check().points(names.CLOSURES, subject.driver.pool)
-    return {str(point.attributes[names.CLOSE_REASON]): point.value for point in points}
+    points = subject.check().points(semconv.CLOSURES, subject.driver.pool)
+    return {str(point.attributes[semconv.CLOSE_REASON]): point.value for point in points}
 
 
 def break_backends(database: Postgres) -> None:
@@ -90,8 +90,8 @@ def test_overflow_connections_count_and_are_closed(make: Callable[..., Subject])
     subject = make(size=1, max_overflow=2)
     handles = [subject.acquire() for _ in range(3)]
     collected = subject.check()
-    assert collected.value(names.CONNECTION_MAX, subject.driver.pool) == 3
-    assert collected.value(names.CONNECTION_IDLE_MAX, subject.driver.pool) == 1
+    assert collected.value(semconv.CONNECTION_MAX, subject.driver.pool) == 3
+    assert collected.value(semconv.CONNECTION_IDLE_MAX, subject.driver.pool) == 1
     with pytest.raises(exc.TimeoutError):
         subject.acquire()
     for handle in handles:
@@ -107,8 +107,8 @@ def test_a_pool_without_limit_has_none(make: Callable[..., Subject]) -> None:
     subject = make(size=1, max_overflow=-1)
     handles = [subject.acquire() for _ in range(5)]
     collected = subject.check()
-    assert collected.value(names.CONNECTION_MAX, subject.driver.pool) is None
-    assert collected.value(names.SATURATION_TIME, subject.driver.pool) is None
+    assert collected.value(semconv.CONNECTION_MAX, subject.driver.pool) is None
+    assert collected.value(semconv.SATURATION_TIME, subject.driver.pool) is None
     for handle in handles:
         subject.release(handle)
     subject.check_at_rest()
@@ -123,8 +123,8 @@ def test_a_pool_without_a_size_has_no_limit(make: Callable[..., Subject]) -> Non
     handles = [subject.acquire() for _ in range(4)]
     collected = subject.telemetry.collect()
     assert collected.used(subject.driver.pool) == 4
-    assert collected.value(names.CONNECTION_MAX, subject.driver.pool) is None
-    assert collected.value(names.CONNECTION_IDLE_MAX, subject.driver.pool) is None
+    assert collected.value(semconv.CONNECTION_MAX, subject.driver.pool) is None
+    assert collected.value(semconv.CONNECTION_IDLE_MAX, subject.driver.pool) is None
     for handle in handles:
         subject.release(handle)
     assert subject.telemetry.collect().used(subject.driver.pool) == 0
@@ -141,9 +141,9 @@ def test_recycled_connections_are_replaced(make: Callable[..., Subject], monkeyp
     subject.release(subject.acquire())
     collected = subject.check_at_rest()
     assert closures(subject) == {"recycled": 1}
-    assert collected.counts(names.CREATE_TIME, subject.driver.pool) == {"": 2}
-    connecting = collected.total(names.WAIT_PHASE_TIME, subject.driver.pool, WAIT_PHASE="connect")
-    assert connecting == pytest.approx(collected.total(names.CREATE_TIME, subject.driver.pool))
+    assert collected.counts(semconv.CREATE_TIME, subject.driver.pool) == {"": 2}
+    connecting = collected.total(semconv.WAIT_PHASE_TIME, subject.driver.pool, WAIT_PHASE="connect")
+    assert connecting == pytest.approx(collected.total(semconv.CREATE_TIME, subject.driver.pool))
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -250,10 +250,10 @@ def test_a_creator_that_fails(make: Callable[..., Subject]) -> None:
             subject.driver.acquire()
     engine.pool._creator = original
     collected = subject.telemetry.collect()
-    assert sum(collected.counts(names.WAIT_TIME, subject.driver.pool).values()) == 3
-    assert collected.value(names.TIMEOUTS, subject.driver.pool) == 0
+    assert sum(collected.counts(semconv.WAIT_TIME, subject.driver.pool).values()) == 3
+    assert collected.value(semconv.TIMEOUTS, subject.driver.pool) == 0
     assert collected.used(subject.driver.pool) == 0
-    assert collected.value(names.DRIFT, subject.driver.pool) == 0
+    assert collected.value(semconv.DRIFT, subject.driver.pool) == 0
 
 
 def test_pre_ping_is_validation(on_server: Callable[..., Subject]) -> None:
@@ -262,9 +262,9 @@ def test_pre_ping_is_validation(on_server: Callable[..., Subject]) -> None:
     """
     subject = on_server(pool_pre_ping=True)
     subject.release(subject.acquire())
-    before = subject.check_at_rest().total(names.WAIT_PHASE_TIME, subject.driver.pool, WAIT_PHASE="validate")
+    before = subject.check_at_rest().total(semconv.WAIT_PHASE_TIME, subject.driver.pool, WAIT_PHASE="validate")
     subject.release(subject.acquire())
-    after = subject.check_at_rest().total(names.WAIT_PHASE_TIME, subject.driver.pool, WAIT_PHASE="validate")
+    after = subject.check_at_rest().total(semconv.WAIT_PHASE_TIME, subject.driver.pool, WAIT_PHASE="validate")
     assert after > before
 
 
@@ -281,7 +281,7 @@ def test_a_failing_pre_ping(on_server: Callable[..., Subject], database: Postgre
     handle = subject.acquire()
     collected = subject.check()
     assert closures(subject)["failed_validation"] == 1
-    assert collected.counts(names.CREATE_TIME, subject.driver.pool) == {"": 3}
+    assert collected.counts(semconv.CREATE_TIME, subject.driver.pool) == {"": 3}
     assert subject.driver.query(handle) == (1,)
     subject.release(handle)
     subject.check_at_rest()
@@ -318,7 +318,7 @@ def test_a_return_whose_reset_fails(on_server: Callable[..., Subject], database:
     subject.release(subject.acquire())
     collected = subject.check_at_rest()
     assert closures(subject) == {"reset_failed": 1}
-    assert collected.counts(names.CREATE_TIME, subject.driver.pool) == {"": 2}
+    assert collected.counts(semconv.CREATE_TIME, subject.driver.pool) == {"": 2}
 
 
 def test_a_statement_that_finds_the_server_gone(make: Callable[..., Subject], database: Postgres) -> None:
@@ -340,8 +340,10 @@ def test_a_statement_that_finds_the_server_gone(make: Callable[..., Subject], da
         assert telemetry.collect().used(driver.pool) == 2
         other.invalidate()
     collected = telemetry.collect()
-    assert collected.used(driver.pool) == collected.value(names.DRIFT, driver.pool) == 0
-    assert collected.counts(names.USE_TIME, driver.pool) == collected.counts(names.WAIT_TIME, driver.pool) == {"": 3}
+    assert collected.used(driver.pool) == collected.value(semconv.DRIFT, driver.pool) == 0
+    assert (
+        collected.counts(semconv.USE_TIME, driver.pool) == collected.counts(semconv.WAIT_TIME, driver.pool) == {"": 3}
+    )
     engine.dispose()
 
 
@@ -357,7 +359,7 @@ def test_several_engines_on_one_url_are_several_pools(telemetry: Telemetry, tmp_
     collected = telemetry.collect()
     pools = (name, f"{name}#2", f"{name}#3")
     assert [collected.used(each) for each in pools] == [0, 1, 1]
-    assert [collected.value(names.CONNECTION_MAX, each) for each in pools] == [1, 2, 3]
+    assert [collected.value(semconv.CONNECTION_MAX, each) for each in pools] == [1, 2, 3]
     for connection in held:
         connection.close()
     for engine in engines:
@@ -374,7 +376,7 @@ def test_the_peak_of_a_shared_connection_is_one(telemetry: Telemetry, tmp_path: 
         assert telemetry.collect().used("shared") == 1
     collected = telemetry.collect()
     assert collected.used("shared") == 0
-    assert collected.value(names.USED_PEAK, "shared") == collected.value(names.CONNECTION_MAX, "shared") == 1
+    assert collected.value(semconv.USED_PEAK, "shared") == collected.value(semconv.CONNECTION_MAX, "shared") == 1
     engine.dispose()
 
 
@@ -405,7 +407,7 @@ def test_a_session_and_a_transaction(telemetry: Telemetry, tmp_path: Path) -> No
             session.execute(sqlalchemy.text("select 2"))
         assert telemetry.collect().used("orm") == 1
     collected = telemetry.collect()
-    assert collected.counts(names.USE_TIME, "orm") == {"": 1}
+    assert collected.counts(semconv.USE_TIME, "orm") == {"": 1}
     for phase in ("query", "idle_in_transaction", "idle"):
-        assert collected.total(names.USE_PHASE_TIME, "orm", USE_PHASE=phase) > 0
+        assert collected.total(semconv.USE_PHASE_TIME, "orm", USE_PHASE=phase) > 0
     engine.dispose()

@@ -14,7 +14,7 @@ import promql_parser as promql
 
 from grafana import collector, prometheus
 from grafana.links import Dashboard
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,13 +24,13 @@ Model = dict[str, Any]
 # Kinds of panel that the page in grafana/pictures can draw.
 DRAWABLE: Final = {"row", "stat", "bargauge", "timeseries", "heatmap", "table", "text"}
 RATED: Final = {"rate", "irate", "increase"}
-METRICS: Final = (*names.METRICS, *collector.COLLECTOR_METRICS)
+METRICS: Final = (*semconv.METRICS, *collector.COLLECTOR_METRICS)
 EVERYWHERE: Final = {collector.SERVICE, collector.INSTANCE}
 # Series that neither the dictionary nor the Collector's SQL and spans give: Prometheus's own and the Collector's own.
 OTHERS: Final = {
     "ALERTS": {
         *("alertname", "alertstate", "severity"),
-        *map(prometheus.label, (names.POOL_NAME, names.SERVER_ADDRESS)),
+        *map(prometheus.label, (semconv.POOL_NAME, semconv.SERVER_ADDRESS)),
         *EVERYWHERE,
     },
     collector.COLLECTOR_QUEUE_SIZE: {"exporter"},
@@ -246,7 +246,7 @@ def _faults(selector: Selector) -> Iterator[str]:
         yield f"{selector.name} is not narrowed by the service variable"
 
 
-PROCESS_SERIES: Final = {series for metric in names.METRICS for series in prometheus.series(metric)}
+PROCESS_SERIES: Final = {series for metric in semconv.METRICS for series in prometheus.series(metric)}
 
 
 def _grouping_faults(tree: object) -> Iterator[str]:

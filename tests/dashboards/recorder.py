@@ -16,7 +16,7 @@ from grafana import prometheus
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from poolscope.signals.names import Metric
+    from poolscope.semconv import Metric
 
 Labels = tuple[tuple[str, str], ...]
 

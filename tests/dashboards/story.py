@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from grafana import collector
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 from tests.dashboards.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STEP: Final = 15.0
 LENGTH: Final = 1800.0
 ONSET: Final = 540.0
-SERVER: Final = {names.SERVER_ADDRESS: "db.example", names.SERVER_PORT: "5432"}
+SERVER: Final = {semconv.SERVER_ADDRESS: "db.example", semconv.SERVER_PORT: "5432"}
 TIMEOUT: Final = 5.0
 PHASES: Final = ("query", "idle_in_transaction", "idle")
 
@@ -46,8 +46,8 @@ class Process:
         What every series of the pool carries.
         """
         return {
-            collector.SERVICE: self.service, collector.INSTANCE: self.instance, names.POOL_NAME: self.pool,
-            names.DB_SYSTEM: "postgresql", names.DB_NAMESPACE: self.service, **SERVER,
+            collector.SERVICE: self.service, collector.INSTANCE: self.instance, semconv.POOL_NAME: self.pool,
+            semconv.DB_SYSTEM: "postgresql", semconv.DB_NAMESPACE: self.service, **SERVER,
         }  # fmt: skip
 
 
@@ -117,69 +117,69 @@ def _pool(recorder: Recorder, process: Process, leaked: int, dice: random.Random
     full = used >= process.limit
     waiting = round(dice.uniform(2, 9)) if full else 0
     size = max(used, min(process.limit, 5))
-    for state, connections in ((names.STATE_USED, used), (names.STATE_IDLE, size - used)):
-        recorder.set(names.CONNECTION_COUNT, {**labels, names.CONNECTION_STATE: state}, connections)
-    recorder.set(names.CONNECTION_MAX, labels, process.limit)
-    recorder.set(names.CONNECTION_IDLE_MAX, labels, 5)
-    recorder.set(names.PENDING_REQUESTS, labels, waiting)
-    recorder.set(names.USED_PEAK, labels, min(process.limit, used + (3 if sick else 1)))
-    recorder.set(names.PENDING_PEAK, labels, waiting + (2 if full else 0))
-    recorder.set(names.OLDEST_LEASE_AGE, labels, 20.0 * leaked + dice.uniform(0.1, 1))
-    recorder.set(names.DRIFT, labels, 0)
-    recorder.add(names.SATURATION_TIME, labels, STEP * (dice.uniform(0.6, 1) if full else 0.1 if sick else 0))
-    recorder.add(names.TIMEOUTS, labels, round(dice.uniform(1, 6)) if full and leaked > 4 else 0)
-    recorder.add(names.NESTED_CHECKOUTS, labels, round(dice.random()) if sick else 0)
-    recorder.add(names.ERRORS, {**labels, names.SITE: "checkout"})
+    for state, connections in ((semconv.STATE_USED, used), (semconv.STATE_IDLE, size - used)):
+        recorder.set(semconv.CONNECTION_COUNT, {**labels, semconv.CONNECTION_STATE: state}, connections)
+    recorder.set(semconv.CONNECTION_MAX, labels, process.limit)
+    recorder.set(semconv.CONNECTION_IDLE_MAX, labels, 5)
+    recorder.set(semconv.PENDING_REQUESTS, labels, waiting)
+    recorder.set(semconv.USED_PEAK, labels, min(process.limit, used + (3 if sick else 1)))
+    recorder.set(semconv.PENDING_PEAK, labels, waiting + (2 if full else 0))
+    recorder.set(semconv.OLDEST_LEASE_AGE, labels, 20.0 * leaked + dice.uniform(0.1, 1))
+    recorder.set(semconv.DRIFT, labels, 0)
+    recorder.add(semconv.SATURATION_TIME, labels, STEP * (dice.uniform(0.6, 1) if full else 0.1 if sick else 0))
+    recorder.add(semconv.TIMEOUTS, labels, round(dice.uniform(1, 6)) if full and leaked > 4 else 0)
+    recorder.add(semconv.NESTED_CHECKOUTS, labels, round(dice.random()) if sick else 0)
+    recorder.add(semconv.ERRORS, {**labels, semconv.SITE: "checkout"})
     for kind in ("abandoned", "owner_finished", "overdue"):
-        recorder.add(names.LEAKS, {**labels, names.LEAK_KIND: kind})
+        recorder.add(semconv.LEAKS, {**labels, semconv.LEAK_KIND: kind})
     for reason in ("recycled", "overflow", "invalidated"):
-        recorder.add(names.CLOSURES, {**labels, names.CLOSE_REASON: reason}, dice.choice((0, 0, 3 if sick else 1)))
-    recorder.observe(names.CREATE_TIME, labels, [dice.uniform(0.004, 0.02)] * dice.choice((0, 1)))
+        recorder.add(semconv.CLOSURES, {**labels, semconv.CLOSE_REASON: reason}, dice.choice((0, 0, 3 if sick else 1)))
+    recorder.observe(semconv.CREATE_TIME, labels, [dice.uniform(0.004, 0.02)] * dice.choice((0, 1)))
     for route in routes:
         _route(recorder, process, route, dice, full=full, sick=sick)
     return size
 
 
 def _route(recorder: Recorder, process: Process, route: Route, dice: random.Random, *, full: bool, sick: bool) -> None:
-    labels = {**process.labels, names.UNIT_OF_WORK_KIND: "http", names.UNIT_OF_WORK_NAME: route.name}
+    labels = {**process.labels, semconv.UNIT_OF_WORK_KIND: "http", semconv.UNIT_OF_WORK_NAME: route.name}
     calls = max(1, round(route.pace * STEP))
     holds = [route.hold * dice.lognormvariate(0, 0.4) for _ in range(calls)]
     waits = [
         dice.uniform(0.2, TIMEOUT) if full and dice.random() < 0.5 else dice.uniform(1e-4, 8e-4) for _ in range(calls)
     ]
     queries = [max(1, route.queries + dice.randint(-1, 1)) for _ in range(calls)]
-    recorder.observe(names.WAIT_TIME, labels, waits)
-    recorder.observe(names.USE_TIME, labels, holds)
-    recorder.observe(names.UNIT_HOLD_TIME, labels, holds)
-    recorder.observe(names.UNIT_WAIT_TIME, labels, waits)
-    recorder.observe(names.UNIT_QUERIES, labels, queries)
+    recorder.observe(semconv.WAIT_TIME, labels, waits)
+    recorder.observe(semconv.USE_TIME, labels, holds)
+    recorder.observe(semconv.UNIT_HOLD_TIME, labels, holds)
+    recorder.observe(semconv.UNIT_WAIT_TIME, labels, waits)
+    recorder.observe(semconv.UNIT_QUERIES, labels, queries)
     twice = sick and route.name == "POST /checkout"
-    recorder.observe(names.UNIT_CONNECTIONS, labels, [2 if twice else 1] * calls)
+    recorder.observe(semconv.UNIT_CONNECTIONS, labels, [2 if twice else 1] * calls)
     looped = sum(queries) - calls if route.queries > 20 else 0
-    recorder.add(names.REPEATED_QUERIES, labels, looped)
+    recorder.add(semconv.REPEATED_QUERIES, labels, looped)
     for phase, share in zip(PHASES, route.shares, strict=True):
-        recorder.add(names.USE_PHASE_TIME, {**labels, names.USE_PHASE: phase}, sum(holds) * share)
+        recorder.add(semconv.USE_PHASE_TIME, {**labels, semconv.USE_PHASE: phase}, sum(holds) * share)
     for phase, share in (("queue", 0.97), ("connect", 0.02), ("validate", 0.01)):
-        recorder.add(names.WAIT_PHASE_TIME, {**labels, names.WAIT_PHASE: phase}, sum(waits) * share)
+        recorder.add(semconv.WAIT_PHASE_TIME, {**labels, semconv.WAIT_PHASE: phase}, sum(waits) * share)
     _spans(recorder, labels, route, holds, waits)
     found = {"GET /orders": finding.N_PLUS_ONE, "POST /checkout": finding.NESTED_CHECKOUT}.get(route.name)
     if sick and found:
-        kept = {collector.SERVICE: process.service, names.FINDINGS: f'["{found}"]'}
+        kept = {collector.SERVICE: process.service, semconv.FINDINGS: f'["{found}"]'}
         recorder.add(collector.TRACE_FINDINGS, kept, calls)
 
 
 def _spans(recorder: Recorder, labels: Mapping[str, str], route: Route, holds: list[float], waits: list[float]) -> None:
     place = {
-        collector.SERVICE: labels[collector.SERVICE], names.CODE_FUNCTION: route.function,
-        names.CODE_FILE: "shop/queries.py", names.CODE_LINE: str(route.line), "status.code": "STATUS_CODE_UNSET",
+        collector.SERVICE: labels[collector.SERVICE], semconv.CODE_FUNCTION: route.function,
+        semconv.CODE_FILE: "shop/queries.py", semconv.CODE_LINE: str(route.line), "status.code": "STATUS_CODE_UNSET",
     }  # fmt: skip
-    pool = labels[names.POOL_NAME]
+    pool = labels[semconv.POOL_NAME]
     ended = {"status.code": "STATUS_CODE_ERROR" if max(waits) > TIMEOUT * 0.98 else "STATUS_CODE_UNSET"}
     slow = [wait for wait in waits if wait > 0.0005]
     every: tuple[tuple[dict[str, str], list[float]], ...] = (
-        ({**place, "span.name": names.HOLD_SPAN.named(pool), names.POOL_NAME: pool}, holds),
+        ({**place, "span.name": semconv.HOLD_SPAN.named(pool), semconv.POOL_NAME: pool}, holds),
         (
-            {**place, "span.name": names.CHECKOUT_SPAN.named(pool), names.POOL_NAME: pool},
+            {**place, "span.name": semconv.CHECKOUT_SPAN.named(pool), semconv.POOL_NAME: pool},
             slow,
         ),
         (
@@ -193,7 +193,7 @@ def _spans(recorder: Recorder, labels: Mapping[str, str], route: Route, holds: l
 
 
 def _leak(recorder: Recorder, process: Process) -> None:
-    recorder.add(names.LEAKS, {**process.labels, names.LEAK_KIND: "owner_finished"}, 1)
+    recorder.add(semconv.LEAKS, {**process.labels, semconv.LEAK_KIND: "owner_finished"}, 1)
 
 
 def _server(recorder: Recorder, connections: int, *, idle: int, age: float) -> None:

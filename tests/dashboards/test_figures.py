@@ -15,7 +15,7 @@ import yaml
 
 from grafana import collector, generate, links
 from grafana.prometheus import family, label
-from poolscope.signals import names
+from poolscope import semconv
 from tests.dashboards import lint
 from tests.support.skips import PIPELINE_TOOL_MISSING, require
 from tools.pipeline_build import find_binaries
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 POOL = {
-    collector.SERVICE: "shop", collector.INSTANCE: "host-1", label(names.POOL_NAME): "orders",
-    label(names.DB_SYSTEM): "postgresql", label(names.SERVER_ADDRESS): "db", label(names.SERVER_PORT): "5432",
+    collector.SERVICE: "shop", collector.INSTANCE: "host-1", label(semconv.POOL_NAME): "orders",
+    label(semconv.DB_SYSTEM): "postgresql", label(semconv.SERVER_ADDRESS): "db", label(semconv.SERVER_PORT): "5432",
 }  # fmt: skip
-SERVER = {key: POOL[key] for key in map(label, (names.SERVER_ADDRESS, names.SERVER_PORT))}
+SERVER = {key: POOL[key] for key in map(label, (semconv.SERVER_ADDRESS, semconv.SERVER_PORT))}
 SECOND = {**SERVER, "server_port": "5433"}
 
 
@@ -55,14 +55,14 @@ def server(where: Mapping[str, str], limit: int, used: int) -> dict[str, int]:
 FLEET = {
     **server(SERVER, 103, 20),
     **server(SECOND, 53, 45),
-    series(family(names.CONNECTION_MAX), POOL): 30,
-    series(family(names.CONNECTION_MAX), POOL, SECOND, db_client_connection_pool_name="bills"): 60,
-    series(family(names.CONNECTION_MAX), POOL, server_port="6379", db_client_connection_pool_name="cache"): 500,
+    series(family(semconv.CONNECTION_MAX), POOL): 30,
+    series(family(semconv.CONNECTION_MAX), POOL, SECOND, db_client_connection_pool_name="bills"): 60,
+    series(family(semconv.CONNECTION_MAX), POOL, server_port="6379", db_client_connection_pool_name="cache"): 500,
 }
 # A worker that keeps its instance id over a deploy: the series of the version before have not expired yet.
 DEPLOYED = {
     series(family(metric), POOL, service_version=version): value
-    for metric, values in ((names.USED_PEAK, (10, 4)), (names.CONNECTION_MAX, (10, 10)))
+    for metric, values in ((semconv.USED_PEAK, (10, 4)), (semconv.CONNECTION_MAX, (10, 10)))
     for version, value in zip(("1.0", "2.0"), values, strict=True)
 }
 FIRING = {

@@ -16,13 +16,13 @@ import yaml
 
 import grafana.alerts
 from grafana.pictures import serve
-from poolscope.signals import names
+from poolscope import semconv
 from tests.support.skips import require
 
 ROOT = Path(__file__).resolve().parents[2]
 # Those of our own spans, and what is set on the span around a unit of work.
-ATTRIBUTES = {value for value in vars(names).values() if isinstance(value, str)}.union(
-    *(span.attributes for span in names.SPANS)
+ATTRIBUTES = {value for value in vars(semconv).values() if isinstance(value, str)}.union(
+    *(span.attributes for span in semconv.SPANS)
 )
 
 pytestmark = pytest.mark.xdist_group("browser")

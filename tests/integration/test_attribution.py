@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from werkzeug.test import Client
 
-from poolscope.signals import names
+from poolscope import semconv
 from tests.support.telemetry import Telemetry
 from tests.support.units import queries_by_unit
 
@@ -72,7 +72,7 @@ def spans_match(telemetry: Telemetry, requests: int) -> bool:
     Whether every SERVER span that was sampled, all or none, has the figures of its own request.
     """
     spans = [span for span in telemetry.exporter.get_finished_spans() if span.kind is SpanKind.SERVER]
-    found = {span.name: (span.attributes or {}).get(names.UNIT_OF_WORK_QUERIES) for span in spans}
+    found = {span.name: (span.attributes or {}).get(semconv.UNIT_OF_WORK_QUERIES) for span in spans}
     sampled = range(requests if telemetry.tracer_provider.sampler.rate else 0)  # type: ignore[attr-defined]
     return len(spans) == len(sampled) and found == {f"GET /request/{number}": queries_of(number) for number in sampled}
 
@@ -113,7 +113,7 @@ def test_a_thousand_requests_in_one_event_loop(telemetry: Telemetry, database: P
     asyncio.run(ask_all())
     collected = telemetry.collect()
     assert queries_by_unit(collected) == expected(REQUESTS)
-    assert collected.total(names.UNIT_QUERIES) == sum(map(queries_of, range(REQUESTS)))
+    assert collected.total(semconv.UNIT_QUERIES) == sum(map(queries_of, range(REQUESTS)))
     assert spans_match(telemetry, REQUESTS)
 
 

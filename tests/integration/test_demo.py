@@ -19,11 +19,11 @@ import psutil
 import pytest
 
 from examples.lab.processes import Child, wait_until
+from poolscope import semconv
 from poolscope.core import finding
 from poolscope.report import Report, build_report
 from poolscope.report.model import NO_PLACE
 from poolscope.report.reader import read
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -258,7 +258,7 @@ def test_the_verdict_is_the_leak(report: Report, demo: Run) -> None:
     """
     (exhausted,) = (one for one in report.findings if one.id == finding.POOL_EXHAUSTED)
 
-    assert exhausted.evidence[names.VERDICT] == finding.LEAK
+    assert exhausted.evidence[semconv.VERDICT] == finding.LEAK
     assert "Verdict: connection leak in GET /cart/<int:user_id>, shop/flask_app.py:" in demo.output
 
 
@@ -267,7 +267,7 @@ def test_a_finding_is_on_the_span_that_surrounds_it(demo: Run) -> None:
     A tail sampler sees the finding on the request's own span; a healthy one is marked at most as turned away.
     """
     spans = [span for span in read([demo.telemetry]).spans if span.kind == "SERVER"]
-    marked = {(span.name, one) for span in spans for one in span.attributes.get(names.FINDINGS, ())}
+    marked = {(span.name, one) for span in spans for one in span.attributes.get(semconv.FINDINGS, ())}
 
     assert ("GET /reports/sales", finding.LONG_HOLD) in marked
     assert ("GET /feed", finding.N_PLUS_ONE) in marked

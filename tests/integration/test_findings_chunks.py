@@ -12,7 +12,7 @@ from sqlalchemy import Integer, any_, bindparam, create_engine, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from poolscope.core.unit_of_work import CURRENT_UNIT, UnitOfWork
+from poolscope.core.work import CURRENT_UNIT, UnitOfWork
 from tests.support.watched import watched
 
 asyncpg = pytest.importorskip("asyncpg")

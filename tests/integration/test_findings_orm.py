@@ -29,7 +29,7 @@ from sqlalchemy.orm import (
 from poolscope.api import expected_repetition, unit_of_work
 from poolscope.core.finding import N_PLUS_ONE
 from poolscope.core.origin import locate
-from poolscope.core.repetition import EAGER, EXPIRED, LAZY
+from poolscope.core.sql.repetition import EAGER, EXPIRED, LAZY
 from tests.support.telemetry import Telemetry
 
 if TYPE_CHECKING:

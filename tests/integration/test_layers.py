@@ -14,7 +14,7 @@ import pytest
 from examples.lab import pgbouncer
 from examples.lab.processes import wait_until
 from poolscope import pool_name
-from poolscope.core.unit_of_work import CURRENT_UNIT, UnitOfWork
+from poolscope.core.work import CURRENT_UNIT, UnitOfWork
 from tests.support.skips import require
 from tests.support.watched import at_rest, outcomes, watched
 

@@ -16,9 +16,9 @@ from sqlalchemy import create_engine, text
 
 import poolscope
 from examples.lab.processes import wait_until
+from poolscope import semconv
 from poolscope.core.finding import LEAK
 from poolscope.detectors import leak
-from poolscope.signals import names
 from tests.support.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def test_garbage(telemetry: Telemetry, engine: Engine, found: list[Finding]) -> 
     wait_until(collected_and_told, PATIENCE, "the leak to be told of")
     assert told(found) == [("abandoned", "forgets", False)]
     collected = telemetry.collect()
-    assert (collected.used("leaks"), collected.value(names.LEAKS, "leaks", LEAK_KIND="abandoned")) == (0, 1)
+    assert (collected.used("leaks"), collected.value(semconv.LEAKS, "leaks", LEAK_KIND="abandoned")) == (0, 1)
 
 
 def test_a_thread_that_ends(telemetry: Telemetry, engine: Engine, found: list[Finding]) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy
 
+from poolscope import semconv
 from poolscope.core.guard import guard
-from poolscope.signals import names
 from tests.support.skips import require
 from tests.support.telemetry import Telemetry
 
@@ -72,16 +72,16 @@ def test_200_000_leases_from_64_threads(telemetry: Telemetry, database: Postgres
             thread.join(0.1)
     assert failures == []
     collected = telemetry.collect()
-    assert collected.counts(names.WAIT_TIME, "load") == {"": LEASES}
-    assert collected.counts(names.USE_TIME, "load") == {"": LEASES}
+    assert collected.counts(semconv.WAIT_TIME, "load") == {"": LEASES}
+    assert collected.counts(semconv.USE_TIME, "load") == {"": LEASES}
     assert max(used or 0 for used in seen) <= LIMIT
-    assert (collected.value(names.USED_PEAK, "load") or 0) <= LIMIT
-    assert (collected.used("load"), collected.value(names.DRIFT, "load")) == (0, 0)
-    assert collected.value(names.PENDING_REQUESTS, "load") == 0
-    assert collected.total(names.WAIT_PHASE_TIME, "load") == pytest.approx(collected.total(names.WAIT_TIME, "load"))
-    assert collected.total(names.USE_PHASE_TIME, "load") == pytest.approx(collected.total(names.USE_TIME, "load"))
-    (creates,) = collected.points(names.CREATE_TIME, "load")
-    closed = collected.total(names.CLOSURES, "load")
+    assert (collected.value(semconv.USED_PEAK, "load") or 0) <= LIMIT
+    assert (collected.used("load"), collected.value(semconv.DRIFT, "load")) == (0, 0)
+    assert collected.value(semconv.PENDING_REQUESTS, "load") == 0
+    assert collected.total(semconv.WAIT_PHASE_TIME, "load") == pytest.approx(collected.total(semconv.WAIT_TIME, "load"))
+    assert collected.total(semconv.USE_PHASE_TIME, "load") == pytest.approx(collected.total(semconv.USE_TIME, "load"))
+    (creates,) = collected.points(semconv.CREATE_TIME, "load")
+    closed = collected.total(semconv.CLOSURES, "load")
     assert creates.count - closed == collected.idle("load")
     assert guard.counts() == {}
     engine.dispose()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.lab.postgres import postgres
+from poolscope import semconv
 from poolscope.adapters.registry import Registry, load
-from poolscope.core.ledger import OVERFLOW, Ledger
-from poolscope.signals import names
+from poolscope.core.pool_registry import OVERFLOW, Ledger
 from tests.support.telemetry import Telemetry, instrumented
 from tests.support.watched import BOUNDS, at_rest, watched
 
@@ -74,13 +74,13 @@ def test_a_primary_and_two_more_servers(telemetry: Telemetry, servers: list[Post
     used[short] = time.perf_counter() - began
     for number, server in enumerate(servers):
         pool = f"{server.host}:{server.port}/{server.database}"
-        assert collected.value(names.TIMEOUTS, pool) == (2 if number == short else 0)
+        assert collected.value(semconv.TIMEOUTS, pool) == (2 if number == short else 0)
         # A pool of one is full whenever it is used.
-        saturated = collected.total(names.SATURATION_TIME, pool)
+        saturated = collected.total(semconv.SATURATION_TIME, pool)
         assert saturated <= used[number]
         assert number != short or saturated >= full >= 0.1
-        points = collected.points(names.WAIT_TIME, pool)
-        assert {point.attributes[names.SERVER_PORT] for point in points} == {server.port}
+        points = collected.points(semconv.WAIT_TIME, pool)
+        assert {point.attributes[semconv.SERVER_PORT] for point in points} == {server.port}
     held.close()
     for engine in engines:
         engine.dispose()

@@ -17,6 +17,7 @@ import pytest
 
 from examples.lab import shop as lab
 from examples.lab.processes import wait_until
+from poolscope import semconv
 from poolscope.core.finding import (
     IDLE_IN_TRANSACTION,
     LEAK,
@@ -25,9 +26,8 @@ from poolscope.core.finding import (
     NESTED_CHECKOUT,
     POOL_EXHAUSTED,
 )
-from poolscope.core.repetition import LAZY, QUERY_SET
+from poolscope.core.sql.repetition import LAZY, QUERY_SET
 from poolscope.report import PoolReport, build_report
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +49,13 @@ SETTINGS = {
 LIMIT = 6
 COUNTERS = {
     metric.name
-    for metric in (names.TIMEOUTS, names.LEAKS, names.NESTED_CHECKOUTS, names.UNATTRIBUTED, names.REPEATED_QUERIES)
+    for metric in (
+        semconv.TIMEOUTS,
+        semconv.LEAKS,
+        semconv.NESTED_CHECKOUTS,
+        semconv.UNATTRIBUTED,
+        semconv.REPEATED_QUERIES,
+    )
 }
 SERVER = 2  # a span's kind in OTLP
 FOUND = {
@@ -107,7 +113,7 @@ class Telemetry:
             {"event": record.get("eventName"), **attributes(record)}
             for scope in self._scopes("resourceLogs", "scopeLogs")
             for record in scope["logRecords"]
-            if names.FINDING_ID in attributes(record)
+            if semconv.FINDING_ID in attributes(record)
         ]
 
     def by_request(self) -> dict[str, list[str]]:
@@ -116,15 +122,15 @@ class Telemetry:
         """
         found = defaultdict(list)
         for finding in self.findings():
-            if finding["event"] != names.LEAK_RESOLVED_EVENT.name:
-                found[plain(finding.get(names.UNIT_OF_WORK_NAME, ""))].append(finding[names.FINDING_ID])
+            if finding["event"] != semconv.LEAK_RESOLVED_EVENT.name:
+                found[plain(finding.get(semconv.UNIT_OF_WORK_NAME, ""))].append(finding[semconv.FINDING_ID])
         return dict(found)
 
     def has(self, identity: str) -> bool:
         """
         Whether a finding has been told of.
         """
-        return any(finding[names.FINDING_ID] == identity for finding in self.findings())
+        return any(finding[semconv.FINDING_ID] == identity for finding in self.findings())
 
     def on_spans(self) -> dict[str, list[str]]:
         """
@@ -134,8 +140,8 @@ class Telemetry:
         for scope in self._scopes("resourceSpans", "scopeSpans"):
             for span in scope["spans"]:
                 of_span = attributes(span)
-                if names.FINDINGS in of_span and span["kind"] == SERVER:
-                    found[plain(span["name"])] = sorted(of_span[names.FINDINGS])
+                if semconv.FINDINGS in of_span and span["kind"] == SERVER:
+                    found[plain(span["name"])] = sorted(of_span[semconv.FINDINGS])
         return found
 
     def queries(self) -> dict[str, tuple[int, float]]:
@@ -145,9 +151,9 @@ class Telemetry:
         found = {}
         for scope in self._scopes("resourceMetrics", "scopeMetrics"):
             for metric in scope["metrics"]:
-                if metric["name"] == names.UNIT_QUERIES.name:
+                if metric["name"] == semconv.UNIT_QUERIES.name:
                     for point in metric["histogram"]["dataPoints"]:
-                        name = plain(attributes(point)[names.UNIT_OF_WORK_NAME])
+                        name = plain(attributes(point)[semconv.UNIT_OF_WORK_NAME])
                         found[name] = (int(point["count"]), point["sum"])
         return found
 
@@ -158,7 +164,7 @@ class Telemetry:
         """
         found: dict[tuple[str, str], int] = {}
         for scope in self._scopes("resourceMetrics", "scopeMetrics"):
-            if scope["scope"]["name"] != names.SCOPE:
+            if scope["scope"]["name"] != semconv.SCOPE:
                 continue
             for metric in scope["metrics"]:
                 for point in metric.get("histogram", {}).get("dataPoints", ()):
@@ -185,7 +191,7 @@ def series(point: dict[str, Any]) -> str:
     """
     A point's attributes, without the names of what is another one in each run.
     """
-    different = {names.SERVER_ADDRESS, names.SERVER_PORT, names.DB_NAMESPACE}
+    different = {semconv.SERVER_ADDRESS, semconv.SERVER_PORT, semconv.DB_NAMESPACE}
     return str(sorted((key, value) for key, value in attributes(point).items() if key not in different))
 
 
@@ -283,7 +289,7 @@ def leaked(
 
         def all_are_known() -> bool:
             findings = shop_of.telemetry.findings()
-            return sum(finding[names.FINDING_ID] == LEAK for finding in findings) == LIMIT
+            return sum(finding[semconv.FINDING_ID] == LEAK for finding in findings) == LIMIT
 
         wait_until(all_are_known, 60, "the leaks to be told of")
         shop_of.visit(shop, [HEALTHY], well=False)
@@ -331,12 +337,12 @@ def test_each_route_triggers_exactly_the_finding_it_was_written_for(visited: Vis
     assert telemetry.by_request() == {request: [finding] for request, finding in FOUND.items()}
     told_in_time = {request: [finding] for request, finding in FOUND.items() if finding != LEAK}
     assert telemetry.on_spans() == told_in_time
-    (repeated,) = [one for one in telemetry.findings() if one[names.FINDING_ID] == N_PLUS_ONE]
-    assert repeated.get(names.EVIDENCE_PREFIX + "loader") == LOADERS[visited.framework]
-    assert repeated[names.STATEMENT_REPETITIONS] == 20
+    (repeated,) = [one for one in telemetry.findings() if one[semconv.FINDING_ID] == N_PLUS_ONE]
+    assert repeated.get(semconv.EVIDENCE_PREFIX + "loader") == LOADERS[visited.framework]
+    assert repeated[semconv.STATEMENT_REPETITIONS] == 20
     for finding in telemetry.findings():
-        assert "examples/shop" in finding[names.CODE_FILE]
-        assert finding[names.CODE_LINE] > 0
+        assert "examples/shop" in finding[semconv.CODE_FILE]
+        assert finding[semconv.CODE_LINE] > 0
 
 
 def test_a_leak_turns_customers_away_and_the_rest_goes_on(leaked: Visited) -> None:
@@ -356,14 +362,14 @@ def test_who_leaks_the_pool_away_is_blamed_when_it_is_empty(leaked: Visited) -> 
     The customer who is turned away is told of with everybody who holds, and with the verdict that it is a leak.
     """
     telemetry = leaked.telemetry
-    reports = [one for one in telemetry.findings() if one[names.FINDING_ID] == POOL_EXHAUSTED]
+    reports = [one for one in telemetry.findings() if one[semconv.FINDING_ID] == POOL_EXHAUSTED]
     report = reports[-1]
-    assert report["event"] == names.EXHAUSTED_EVENT.name
-    assert plain(report[names.UNIT_OF_WORK_NAME]) == HEALTHY
-    assert report[names.VERDICT] == LEAK
-    assert (report[names.POOL_USED], report[names.POOL_LIMIT]) == (LIMIT, LIMIT)
-    assert len(report[names.HOLDERS]) == LIMIT
-    for holder in report[names.HOLDERS]:
+    assert report["event"] == semconv.EXHAUSTED_EVENT.name
+    assert plain(report[semconv.UNIT_OF_WORK_NAME]) == HEALTHY
+    assert report[semconv.VERDICT] == LEAK
+    assert (report[semconv.POOL_USED], report[semconv.POOL_LIMIT]) == (LIMIT, LIMIT)
+    assert len(report[semconv.HOLDERS]) == LIMIT
+    for holder in report[semconv.HOLDERS]:
         assert "/cart/" in holder or "cart/" in holder
         assert "in cart" in holder
         assert "leaked (owner_finished)" in holder
@@ -385,4 +391,4 @@ def test_sampling_makes_no_difference(visited: Visited, filled: Postgres, paymen
     assert visited.telemetry.on_spans()
     assert not without.telemetry.on_spans()
     assert seen[0][1]["GET /feed"] == (1, 21)
-    assert {name for name, _ in seen[0][2]} >= {names.WAIT_TIME.name, names.USE_TIME.name, *COUNTERS}
+    assert {name for name, _ in seen[0][2]} >= {semconv.WAIT_TIME.name, semconv.USE_TIME.name, *COUNTERS}

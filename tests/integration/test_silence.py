@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from poolscope.signals import names
+from poolscope import semconv
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def test_an_sdk_that_is_set_late_wakes_them() -> None:
     assert report["after"]["asleep"] is False
     assert (report["asked"], report["holds"], report["queries"]) == (6, 1, 1)
     assert (report["used"], report["drift"]) == (0, 0)
-    assert names.WAIT_TIME.name in report["exported"]
+    assert semconv.WAIT_TIME.name in report["exported"]
     assert report["after"]["errors"] == {}
 
 
@@ -104,10 +104,10 @@ def test_suppressed_instrumentation(telemetry: Telemetry, tmp_path: Path) -> Non
             assert telemetry.collect().used("suppressed") == 1
         inside.close()
     collected = telemetry.collect()
-    assert (collected.used("suppressed"), collected.value(names.DRIFT, "suppressed")) == (0, 0)
-    assert collected.counts(names.WAIT_TIME, "suppressed") == {"": 1}
-    assert collected.counts(names.USE_TIME, "suppressed") == {"": 1}
-    assert len(telemetry.spans(names.CHECKOUT_SPAN)) == len(telemetry.spans(names.HOLD_SPAN)) == 1
+    assert (collected.used("suppressed"), collected.value(semconv.DRIFT, "suppressed")) == (0, 0)
+    assert collected.counts(semconv.WAIT_TIME, "suppressed") == {"": 1}
+    assert collected.counts(semconv.USE_TIME, "suppressed") == {"": 1}
+    assert len(telemetry.spans(semconv.CHECKOUT_SPAN)) == len(telemetry.spans(semconv.HOLD_SPAN)) == 1
     engine.dispose()
 
 

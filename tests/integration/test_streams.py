@@ -23,10 +23,10 @@ from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware as WsgiSp
 from opentelemetry.trace import SpanKind
 from werkzeug.test import Client
 
-from poolscope.boundaries import asgi, wsgi
+from poolscope import semconv
 from poolscope.core.finding import N_PLUS_ONE
-from poolscope.core.ledger import open_ledgers
-from poolscope.signals import names
+from poolscope.core.pool_registry import open_ledgers
+from poolscope.frameworks import asgi, wsgi
 from tests.support.telemetry import Telemetry
 from tests.support.units import Queries, figures, queries_by_unit
 
@@ -285,5 +285,5 @@ def test_a_stream_is_part_of_the_request_and_on_its_span_as_far_as_that_goes(
     ((_, counted),) = units.items()
     assert counted == (1, BEFORE + PARTS + AFTER)
     (span,) = (figures(span) for span in spans if span.kind is SpanKind.SERVER)
-    assert span[names.UNIT_OF_WORK_QUERIES] == on_span
-    assert span.get(names.FINDINGS) == ((N_PLUS_ONE,) if on_span > BEFORE else None)
+    assert span[semconv.UNIT_OF_WORK_QUERIES] == on_span
+    assert span.get(semconv.FINDINGS) == ((N_PLUS_ONE,) if on_span > BEFORE else None)

@@ -23,8 +23,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
-from poolscope.signals import names
-from poolscope.signals.names import Kind
+from poolscope import semconv
+from poolscope.semconv import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,11 +70,11 @@ class Process:
         identity = {"service.name": service, "service.instance.id": instance, "service.version": version}
         resource = Resource.create({**identity, "process.pid": 1})
         self.pool = {
-            names.POOL_NAME: pool,
-            names.DB_SYSTEM: "postgresql",
-            names.DB_NAMESPACE: "shop",
-            names.SERVER_ADDRESS: server[0],
-            names.SERVER_PORT: server[1],
+            semconv.POOL_NAME: pool,
+            semconv.DB_SYSTEM: "postgresql",
+            semconv.DB_NAMESPACE: "shop",
+            semconv.SERVER_ADDRESS: server[0],
+            semconv.SERVER_PORT: server[1],
         }
         self._undelivered = 0
         self._requesting: set[int] = set()  # threads
@@ -95,12 +95,12 @@ class Process:
         self._logs = LoggerProvider(resource=resource)
         logs = self._watched(OTLPLogExporter(f"{endpoint}/v1/logs", timeout=EXPORT_SECONDS))
         self._logs.add_log_record_processor(BatchLogRecordProcessor(logs))
-        self._poolscope = self._traces.get_tracer(names.SCOPE)
+        self._poolscope = self._traces.get_tracer(semconv.SCOPE)
         self._framework = self._traces.get_tracer("framework")
         self._values: dict[str, dict[tuple[tuple[str, Any], ...], float]] = {}
         self._histograms: dict[str, Any] = {}
-        meter = self._metrics.get_meter(names.SCOPE)
-        for metric in names.METRICS:
+        meter = self._metrics.get_meter(semconv.SCOPE)
+        for metric in semconv.METRICS:
             self._register(meter, metric)
         self._start(limit)
 
@@ -119,7 +119,7 @@ class Process:
         exporter.export = watched  # type: ignore[method-assign]
         return exporter
 
-    def _register(self, meter: Meter, metric: names.Metric) -> None:
+    def _register(self, meter: Meter, metric: semconv.Metric) -> None:
         if metric.kind is Kind.HISTOGRAM:
             self._histograms[metric.name] = meter.create_histogram(
                 metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.boundaries
@@ -138,39 +138,39 @@ class Process:
         create(metric.name, [observe], metric.unit, metric.description)
 
     def _start(self, limit: int) -> None:
-        self.set(names.CONNECTION_MAX, limit)
-        for state in (names.STATE_IDLE, names.STATE_USED):
-            self.set(names.CONNECTION_COUNT, 0, {names.CONNECTION_STATE: state})
+        self.set(semconv.CONNECTION_MAX, limit)
+        for state in (semconv.STATE_IDLE, semconv.STATE_USED):
+            self.set(semconv.CONNECTION_COUNT, 0, {semconv.CONNECTION_STATE: state})
         for metric in (
-            names.PENDING_REQUESTS, names.TIMEOUTS, names.SATURATION_TIME, names.USED_PEAK, names.PENDING_PEAK,
-            names.OLDEST_LEASE_AGE, names.NESTED_CHECKOUTS, names.DRIFT,
+            semconv.PENDING_REQUESTS, semconv.TIMEOUTS, semconv.SATURATION_TIME, semconv.USED_PEAK,
+            semconv.PENDING_PEAK, semconv.OLDEST_LEASE_AGE, semconv.NESTED_CHECKOUTS, semconv.DRIFT,
         ):  # fmt: skip
             self.set(metric, 0)
         for kind in LEAK_KINDS:
-            self.set(names.LEAKS, 0, {names.LEAK_KIND: kind})
+            self.set(semconv.LEAKS, 0, {semconv.LEAK_KIND: kind})
         for phase in USE_PHASES:
-            self.set(names.USE_PHASE_TIME, 0, {names.USE_PHASE: phase})
+            self.set(semconv.USE_PHASE_TIME, 0, {semconv.USE_PHASE: phase})
 
-    def set(self, metric: names.Metric, value: float, more: dict[str, Any] | None = None) -> None:
+    def set(self, metric: semconv.Metric, value: float, more: dict[str, Any] | None = None) -> None:
         """
         Let a counter or gauge of the pool have a value.
         """
         self._values[metric.name][self._key(metric, more)] = value
 
-    def add(self, metric: names.Metric, amount: float, more: dict[str, Any] | None = None) -> None:
+    def add(self, metric: semconv.Metric, amount: float, more: dict[str, Any] | None = None) -> None:
         """
         Let a counter of the pool grow.
         """
         values, key = self._values[metric.name], self._key(metric, more)
         values[key] = values.get(key, 0) + amount
 
-    def record(self, metric: names.Metric, value: float, more: dict[str, Any] | None = None) -> None:
+    def record(self, metric: semconv.Metric, value: float, more: dict[str, Any] | None = None) -> None:
         """
         Give a histogram one point.
         """
         self._histograms[metric.name].record(value, dict(self._key(metric, more)))
 
-    def _key(self, metric: names.Metric, more: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    def _key(self, metric: semconv.Metric, more: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
         attributes = {**{key: self.pool[key] for key in metric.attributes if key in self.pool}, **(more or {})}
         assert set(attributes) <= set(metric.attributes)
         return tuple(sorted(attributes.items()))
@@ -200,16 +200,16 @@ class Process:
         with self._framework.start_as_current_span(name, kind=SpanKind.SERVER) as unit:
             begun = 1_000_000_000
             start: int = unit.start_time or begun  # type: ignore[attr-defined]
-            attributes = {**self.pool, **({names.ERROR_TYPE: error} if error else {})}
-            title = names.CHECKOUT_SPAN.named(self.pool[names.POOL_NAME])
+            attributes = {**self.pool, **({semconv.ERROR_TYPE: error} if error else {})}
+            title = semconv.CHECKOUT_SPAN.named(self.pool[semconv.POOL_NAME])
             checkout = self._poolscope.start_span(title, attributes=attributes, start_time=start)
             if error:
                 checkout.set_status(Status(StatusCode.ERROR))
             checkout.end(start + int(wait * 1e9))
-            unit.set_attribute(names.UNIT_OF_WORK_QUERIES, 1)
-            unit.set_attribute(names.UNIT_OF_WORK_WAIT_TIME, wait)
+            unit.set_attribute(semconv.UNIT_OF_WORK_QUERIES, 1)
+            unit.set_attribute(semconv.UNIT_OF_WORK_WAIT_TIME, wait)
             if findings:
-                unit.set_attribute(names.FINDINGS, list(findings))
+                unit.set_attribute(semconv.FINDINGS, list(findings))
             return f"{unit.get_span_context().trace_id:032x}"
 
     def begin(self, name: str = "GET /orders") -> Span:
@@ -228,16 +228,16 @@ class Process:
             The trace id.
         """
         begun = 1_000_000_000
-        title = names.CHECKOUT_SPAN.named(self.pool[names.POOL_NAME])
+        title = semconv.CHECKOUT_SPAN.named(self.pool[semconv.POOL_NAME])
         span = self._poolscope.start_span(title, context, attributes=self.pool, start_time=begun)
         span.end(begun + int(seconds * 1e9))
         return f"{span.get_span_context().trace_id:032x}"
 
-    def event(self, event: names.Event, attributes: dict[str, Any]) -> None:
+    def event(self, event: semconv.Event, attributes: dict[str, Any]) -> None:
         """
         Emit an event.
         """
-        self._logs.get_logger(names.SCOPE).emit(
+        self._logs.get_logger(semconv.SCOPE).emit(
             LogRecord(
                 event_name=event.name, severity_number=SeverityNumber.WARN, attributes=attributes, body=event.name
             )

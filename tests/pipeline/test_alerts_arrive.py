@@ -22,8 +22,8 @@ from examples.lab.webhook import Webhook, webhook
 from grafana.alerts.model import Pace
 from grafana.collector import SERVICE
 from grafana.prometheus import family
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 from tests.pipeline.emitter import Process
 from tests.pipeline.sink import Sink
 
@@ -37,16 +37,16 @@ pytestmark = pytest.mark.timeout(300)
 
 PACE = Pace(60)
 STEP = 0.2  # seconds between two things that happen in a service; longer where the machine has much else to do
-UNIT = {names.UNIT_OF_WORK_KIND: "http", names.UNIT_OF_WORK_NAME: "GET /orders"}
+UNIT = {semconv.UNIT_OF_WORK_KIND: "http", semconv.UNIT_OF_WORK_NAME: "GET /orders"}
 
 
 def healthy(process: Process, seconds: float) -> None:
     """
     Short waits, short holds.
     """
-    process.record(names.WAIT_TIME, 0.0004)
-    process.record(names.USE_TIME, 0.02)
-    process.add(names.USE_PHASE_TIME, 0.02, {names.USE_PHASE: "query"})
+    process.record(semconv.WAIT_TIME, 0.0004)
+    process.record(semconv.USE_TIME, 0.02)
+    process.add(semconv.USE_PHASE_TIME, 0.02, {semconv.USE_PHASE: "query"})
     process.request(wait=0.0004)
 
 
@@ -54,8 +54,8 @@ def starved(process: Process, seconds: float) -> None:
     """
     All connections in use for all of these seconds, everybody waits.
     """
-    process.add(names.SATURATION_TIME, seconds)
-    process.record(names.WAIT_TIME, 2)
+    process.add(semconv.SATURATION_TIME, seconds)
+    process.record(semconv.WAIT_TIME, 2)
     process.request(wait=2)
 
 
@@ -64,7 +64,7 @@ def exhausted(process: Process, seconds: float) -> None:
     Starved until requests give up.
     """
     starved(process, seconds)
-    process.add(names.TIMEOUTS, 1)
+    process.add(semconv.TIMEOUTS, 1)
     process.request(wait=2, error="TimeoutError")
 
 
@@ -73,7 +73,7 @@ def leaking(process: Process, seconds: float) -> None:
     Exhausted because connections do not come back.
     """
     exhausted(process, seconds)
-    process.add(names.LEAKS, 1, {names.LEAK_KIND: "owner_finished"})
+    process.add(semconv.LEAKS, 1, {semconv.LEAK_KIND: "owner_finished"})
     process.request(findings=[finding.LEAK])
 
 
@@ -82,7 +82,7 @@ def overdue(process: Process, seconds: float) -> None:
     A holder that takes too long.
     """
     healthy(process, seconds)
-    process.add(names.LEAKS, 1, {names.LEAK_KIND: "overdue"})
+    process.add(semconv.LEAKS, 1, {semconv.LEAK_KIND: "overdue"})
 
 
 def looping(process: Process, seconds: float) -> None:
@@ -90,7 +90,7 @@ def looping(process: Process, seconds: float) -> None:
     The same query over and over.
     """
     healthy(process, seconds)
-    process.add(names.REPEATED_QUERIES, 20, UNIT)
+    process.add(semconv.REPEATED_QUERIES, 20, UNIT)
     process.request(findings=[finding.N_PLUS_ONE])
 
 
@@ -99,7 +99,7 @@ def nesting(process: Process, seconds: float) -> None:
     A second connection while holding one.
     """
     healthy(process, seconds)
-    process.add(names.NESTED_CHECKOUTS, 1)
+    process.add(semconv.NESTED_CHECKOUTS, 1)
     process.request(findings=[finding.NESTED_CHECKOUT])
 
 
@@ -108,7 +108,7 @@ def dawdling(process: Process, seconds: float) -> None:
     Transactions held open over other work.
     """
     healthy(process, seconds)
-    process.add(names.USE_PHASE_TIME, seconds * 9, {names.USE_PHASE: "idle_in_transaction"})
+    process.add(semconv.USE_PHASE_TIME, seconds * 9, {semconv.USE_PHASE: "idle_in_transaction"})
 
 
 def drifting(process: Process, seconds: float) -> None:
@@ -116,7 +116,7 @@ def drifting(process: Process, seconds: float) -> None:
     A ledger that disagrees with the pool.
     """
     healthy(process, seconds)
-    process.set(names.DRIFT, 1)
+    process.set(semconv.DRIFT, 1)
 
 
 def erring(process: Process, seconds: float) -> None:
@@ -124,7 +124,7 @@ def erring(process: Process, seconds: float) -> None:
     Faults of our own.
     """
     healthy(process, seconds)
-    process.add(names.ERRORS, 1, {names.SITE: "adapters.sqlalchemy"})
+    process.add(semconv.ERRORS, 1, {semconv.SITE: "adapters.sqlalchemy"})
 
 
 WAITING = {"PoolWaitBurnsFast", "PoolWaitBurnsSlowly", "CheckoutSpansSlow"}
@@ -223,9 +223,9 @@ def _live(stack: contextlib.ExitStack, otel: Collector, prom: Prometheus, server
     actor.start()
     stack.callback(actor.join)
     stack.callback(ended.set)
-    wait_until(lambda: prom.query(f'{family(names.CONNECTION_MAX)}{{{SERVICE}="{GONE}"}}'), 60, "the first service")
+    wait_until(lambda: prom.query(f'{family(semconv.CONNECTION_MAX)}{{{SERVICE}="{GONE}"}}'), 60, "the first service")
     alive.pop(GONE).close()
-    healthy_series = f'count_over_time({family(names.CONNECTION_MAX)}{{{SERVICE}="healthy"}}[5m])'
+    healthy_series = f'count_over_time({family(semconv.CONNECTION_MAX)}{{{SERVICE}="healthy"}}[5m])'
     # The slowest of all: 15 s of holding on 30 s windows, and alerts are sent once a second.
     wait_until(lambda: [s for s in prom.query(healthy_series) if s.value >= 45], 90, "45 scrapes")
 

@@ -16,8 +16,8 @@ import yaml
 import grafana.alerts
 from examples.lab.pipeline import CONFIG, REQUIRED, ROOT
 from grafana import collector as made
+from poolscope import semconv
 from poolscope.core.finding import FINDING_IDS
-from poolscope.signals import names
 from tools.pipeline_build import PROMETHEUS_VERSION
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def known_names() -> set[str]:
     """
     Every name of the dictionary, and of the metrics that the Collector makes.
     """
-    constants = {value for value in vars(names).values() if isinstance(value, str)}
-    metrics = {metric.name for metric in (*names.METRICS, *made.COLLECTOR_METRICS)}
-    return constants | metrics | {event.name for event in names.EVENTS}
+    constants = {value for value in vars(semconv).values() if isinstance(value, str)}
+    metrics = {metric.name for metric in (*semconv.METRICS, *made.COLLECTOR_METRICS)}
+    return constants | metrics | {event.name for event in semconv.EVENTS}
 
 
 @pytest.mark.parametrize("name", COLLECTOR_FILES)
@@ -103,7 +103,7 @@ def test_what_the_collector_asks_the_server_is_declared() -> None:
     assert {each["metric_name"] for each in asked} == set(declared)
     for each in asked:
         metric = declared[each["metric_name"]]
-        own = set(metric.attributes) - {names.SERVER_ADDRESS, names.SERVER_PORT}
+        own = set(metric.attributes) - {semconv.SERVER_ADDRESS, semconv.SERVER_PORT}
         assert (each["unit"], each["description"]) == (metric.unit, metric.description)
         assert set(each.get("attribute_columns", [])) == own
 

@@ -18,8 +18,8 @@ from examples.lab.processes import wait_until
 from grafana import collector as made
 from grafana.collector import INSTANCE
 from grafana.prometheus import family
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 from tests.pipeline.sink import Sink, figure
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def test_counters_go_on_after_a_restart_of_the_collector(
         jobs = {"poolscope-processes": otel.address("processes")}
         prom = stack.enter_context(Prometheus(tmp_path / "p", Addresses(jobs)))
         process = processes(otel.otlp, interval=500)
-        process.add(names.TIMEOUTS, 7)
-        counter = family(names.TIMEOUTS)
+        process.add(semconv.TIMEOUTS, 7)
+        counter = family(semconv.TIMEOUTS)
         wait_until(lambda: [s for s in prom.query(counter) if s.value == 7], 60, "the counter")
         otel.stop()
         wait_until(lambda: prom.query("up == 0"), 60, "Prometheus to see that the Collector is away")
@@ -115,11 +115,11 @@ def test_events_while_prometheus_is_away_are_seen_when_it_is_back(
         jobs = {"poolscope-processes": otel.address("processes")}
         prom = stack.enter_context(Prometheus(tmp_path / "p", Addresses(jobs)))
         process = processes(otel.otlp)
-        counter = family(names.TIMEOUTS)
+        counter = family(semconv.TIMEOUTS)
         assert process.flush()
         wait_until(lambda: [s for s in prom.query(f"count_over_time({counter}[1m])") if s.value >= 3], 60, "the series")
         prom.stop()
-        process.add(names.TIMEOUTS, 3)
+        process.add(semconv.TIMEOUTS, 3)
         assert process.flush()
         prom.start()
         wait_until(lambda: [s for s in prom.query(f"increase({counter}[1m])") if s.value > 2], 60, "the increase")
@@ -136,20 +136,20 @@ def test_remote_write_brings_what_happened_while_prometheus_was_away(
         env = {"POOLSCOPE_REMOTE_WRITE_URL": f"{prom.url}/api/v1/write"}
         gateway = stack.enter_context(Collector(tmp_path / "g", CONFIG / "gateway.yaml", env=env))
         process = processes(gateway.otlp)
-        gauge = family(names.USED_PEAK)
-        process.set(names.USED_PEAK, 1)
+        gauge = family(semconv.USED_PEAK)
+        process.set(semconv.USED_PEAK, 1)
         assert process.flush()
         wait_until(lambda: [s for s in prom.query(gauge) if s.value == 1], 60, "the first sample")
         wrote = r"otelcol_exporter_prometheusremotewrite_wal_write_latency(?:_milliseconds)?_count"
         before = figure(gateway, wrote)
         prom.stop()
-        process.set(names.USED_PEAK, 9)
+        process.set(semconv.USED_PEAK, 9)
         assert process.flush()
         wait_until(lambda: figure(gateway, wrote) > before, 60, "the log to have the samples")
         gateway.kill()
         prom.start()
         gateway.start()
-        process.set(names.USED_PEAK, 2)
+        process.set(semconv.USED_PEAK, 2)
         assert process.flush()
         wait_until(lambda: [s for s in prom.query(gauge) if s.value == 2], 60, "the sample after the outage")
         assert [sample.value for sample in prom.query(f"max_over_time({gauge}[5m])")] == [9]
@@ -254,12 +254,12 @@ def test_a_dead_worker_leaves_the_fleet_s_sums(
         first = processes(otel.otlp, instance="worker-1", interval=500)
         dying = processes(otel.otlp, instance="worker-2", interval=500)
         traces_with_findings(dying, 3)
-        total = f"sum({family(names.CONNECTION_MAX)})"
+        total = f"sum({family(semconv.CONNECTION_MAX)})"
         wait_until(lambda: [s for s in prom.query(total) if s.value == 20], 60, "both workers")
         counted = f"sum({family(made.TRACE_FINDINGS)})"
         wait_until(lambda: [s for s in prom.query(counted) if s.value == 3], 60, "the findings")
         dying.close()
-        limits = family(names.CONNECTION_MAX)
+        limits = family(semconv.CONNECTION_MAX)
         wait_until(lambda: {s.labels[INSTANCE] for s in prom.query(limits)} == {"worker-1"}, 60, "the dead to leave")
         wait_until(lambda: [s.value for s in prom.query(total)] == [10], 60, "the limit of the living")
         wait_until(lambda: [s.value for s in prom.query(counted)] == [3], 60, "the findings of the dead")

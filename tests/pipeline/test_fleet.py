@@ -15,8 +15,8 @@ from examples.lab.pipeline import CONFIG, Addresses, Collector, Prometheus
 from examples.lab.processes import wait_until
 from grafana import collector as made
 from grafana.prometheus import family
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 from tests.pipeline.emitter import Process
 from tests.pipeline.sink import Sink, figure
 
@@ -173,7 +173,7 @@ def test_series_of_processes_arrive_by_remote_write(fleet: Fleet) -> None:
     """
     What a process reports comes through agent, gateway and remote write under the names that dashboards ask for.
     """
-    limits = family(names.CONNECTION_MAX)
+    limits = family(semconv.CONNECTION_MAX)
     found = wait_until(lambda: fleet.prometheus.query(limits), 60, "the process's series")
     assert [(s.labels["service_name"], s.labels["service_instance_id"], s.value) for s in found] == [
         ("shop", "worker-1", 10)

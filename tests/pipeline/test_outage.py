@@ -23,8 +23,8 @@ from examples.shop.traffic import REPAIRED, Tally, Traffic
 from grafana import collector as made
 from grafana.collector import SERVICE
 from grafana.prometheus import bucket, count, family, label
-from poolscope.signals import names
-from poolscope.signals.names import Kind
+from poolscope import semconv
+from poolscope.semconv import Kind
 from tests.pipeline.sink import Sink, figure
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def outcome(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPath
         }
         tallies: dict[str, list[Tally]] = {WRITTEN: [], SCRAPED: []}
         customers(shops, tallies, BEFORE)
-        limit = family(names.CONNECTION_MAX)
+        limit = family(semconv.CONNECTION_MAX)
         wait_until(lambda: {s.labels[SERVICE] for s in prom.query(limit)} == set(shops), 60, "both shops")
         prom.stop()
         gone = time.time()
@@ -177,7 +177,7 @@ def test_no_request_is_missing_from_the_counters(outcome: Outcome, name: str) ->
     In the end the shop's counters in Prometheus have every request, those of the outage included.
     """
     answered = sum(tally.answered for tally in outcome.tallies[name])
-    counted = f'sum({count(names.UNIT_QUERIES)}{{{SERVICE}="{name}"}})'
+    counted = f'sum({count(semconv.UNIT_QUERIES)}{{{SERVICE}="{name}"}})'
     at_any_time = f"max_over_time({counted}[5m:1s])"
     wait_until(lambda: [s.value for s in outcome.prometheus.query(at_any_time)] == [answered], 60, "every request")
 
@@ -188,10 +188,10 @@ def test_by_remote_write_every_sample_arrives(outcome: Outcome) -> None:
     """
     expected = taken(outcome.reference)
     gone, back = (1000 * moment for moment in outcome.away)
-    limit = {at for name, _, at, _ in expected if name == family(names.CONNECTION_MAX)}
+    limit = {at for name, _, at, _ in expected if name == family(semconv.CONNECTION_MAX)}
     assert len([at for at in limit if gone < at < back]) > OUTAGE / 2
     asked = sorted({name for name, _, _, _ in expected})
-    assert family(names.USED_PEAK) in asked
+    assert family(semconv.USED_PEAK) in asked
     wait_until(lambda: expected <= stored(outcome.prometheus, asked, WRITTEN), 90, "every sample")
 
 
@@ -200,7 +200,7 @@ def test_by_scraping_the_minute_is_a_gap(outcome: Outcome) -> None:
     What is scraped has no sample of the outage: what docs/operate.md says, and the proof that Prometheus was away.
     """
     gone, back = (1000 * moment for moment in outcome.away)
-    found = stored(outcome.prometheus, [family(names.CONNECTION_MAX)], SCRAPED)
+    found = stored(outcome.prometheus, [family(semconv.CONNECTION_MAX)], SCRAPED)
     times = [at for _, _, at, _ in found]
     assert min(times) < gone
     assert max(times) > back
@@ -212,7 +212,7 @@ def test_every_request_is_counted_from_its_span(outcome: Outcome) -> None:
     What the gateway counts of spans comes through the outage too.
     """
     answered = sum(tally.answered for tally in outcome.tallies[WRITTEN])
-    checkouts = f"{names.CHECKOUT_SPAN.prefix} .*|{names.HOLD_SPAN.prefix} .*"
+    checkouts = f"{semconv.CHECKOUT_SPAN.prefix} .*|{semconv.HOLD_SPAN.prefix} .*"
     counted = f'sum({family(made.SPAN_CALLS)}{{{SERVICE}="{WRITTEN}", span_name!~"{checkouts}"}})'
     at_any_time = f"max_over_time({counted}[5m:1s])"
     wait_until(lambda: [s.value for s in outcome.prometheus.query(at_any_time)] == [answered], 60, "every span")
@@ -224,8 +224,8 @@ def test_a_fleet_s_series_are_those_of_one_machine(outcome: Outcome) -> None:
     dashboards and alerts need not know which it is.
     """
     one, fleet = (labels_by_name(outcome.prometheus, name) for name in (SCRAPED, WRITTEN))
-    assert {*one} >= {family(made.SPAN_CALLS), family(made.TRACE_FINDINGS), family(names.CONNECTION_MAX)}
-    assert label(names.CODE_LINE) in one[family(made.SPAN_CALLS)]
+    assert {*one} >= {family(made.SPAN_CALLS), family(made.TRACE_FINDINGS), family(semconv.CONNECTION_MAX)}
+    assert label(semconv.CODE_LINE) in one[family(made.SPAN_CALLS)]
     assert fleet == one
 
 
@@ -246,7 +246,7 @@ def taken(reference: Path) -> set[Point]:
     """
     The points in the agent's file, as they are to be in Prometheus.
     """
-    kinds = {metric.name: metric for metric in names.METRICS}
+    kinds = {metric.name: metric for metric in semconv.METRICS}
     found: set[Point] = set()
     # The last line may be half written.
     for line in reference.read_text().splitlines(keepends=True):
@@ -260,7 +260,7 @@ def taken(reference: Path) -> set[Point]:
     return found
 
 
-def points(metric: names.Metric, told: Mapping[str, Any]) -> Iterator[Point]:
+def points(metric: semconv.Metric, told: Mapping[str, Any]) -> Iterator[Point]:
     """
     The points of one metric; of a histogram the number of what it saw.
     """

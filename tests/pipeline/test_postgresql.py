@@ -15,7 +15,7 @@ from examples.lab.postgres import postgres
 from examples.lab.processes import wait_until
 from grafana import collector as made
 from grafana.prometheus import family, label
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,8 +157,8 @@ def test_series_join_with_those_of_pools(seen: Prometheus, server: Postgres) -> 
         found = seen.query(family(metric))
         assert found, metric.name
         for sample in found:
-            assert sample.labels[label(names.SERVER_ADDRESS)] == server.host
-            assert sample.labels[label(names.SERVER_PORT)] == str(server.port)
+            assert sample.labels[label(semconv.SERVER_ADDRESS)] == server.host
+            assert sample.labels[label(semconv.SERVER_PORT)] == str(server.port)
 
 
 def test_the_role_sees_statistics_and_no_data(server: Postgres) -> None:

@@ -15,7 +15,7 @@ import yaml
 import grafana.alerts
 from grafana import collector as made
 from grafana.prometheus import bucket, count, family, label
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.timeout(600)
 
 POOL = {"service_name": "shop", "db_client_connection_pool_name": "orders", "service_instance_id": "worker-1"}
 SERVER = {"server_address": "db", "server_port": "5432"}
-UNIT = {label(names.UNIT_OF_WORK_NAME): "GET /orders"}
-CHECKOUT = {"span_name": names.CHECKOUT_SPAN.named("orders"), **POOL}
+UNIT = {label(semconv.UNIT_OF_WORK_NAME): "GET /orders"}
+CHECKOUT = {"span_name": semconv.CHECKOUT_SPAN.named("orders"), **POOL}
 MINUTE = 4  # samples, one each 15 s
 DAY = 24 * 60 * MINUTE
 DAY_OF_MINUTES = 24 * 60  # samples, one each minute: days of four each would take most of the time
@@ -54,8 +54,8 @@ def usual(at: str) -> dict[str, str]:
     """
     number = samples(at) + MINUTE
     return {
-        series(family(names.CONNECTION_COUNT), POOL): f"0x{number}",
-        series(family(names.CONNECTION_MAX), POOL, SERVER): f"10x{number}",
+        series(family(semconv.CONNECTION_COUNT), POOL): f"0x{number}",
+        series(family(semconv.CONNECTION_MAX), POOL, SERVER): f"10x{number}",
         series(family(made.SERVER_CONNECTIONS_MAX), SERVER): f"100x{number}",
         series(family(made.SERVER_CONNECTIONS_RESERVED), SERVER): f"3x{number}",
     }
@@ -63,13 +63,13 @@ def usual(at: str) -> dict[str, str]:
 
 # The counters of rare events by the alert that watches them. The last three are counted by the Collector.
 RARE = {
-    "PoolTimeouts": series(family(names.TIMEOUTS), POOL),
-    "ConnectionLeak": series(family(names.LEAKS), POOL, {label(names.LEAK_KIND): "abandoned"}),
-    "LeaseOverdue": series(family(names.LEAKS), POOL, {label(names.LEAK_KIND): "overdue"}),
-    "NestedCheckout": series(family(names.NESTED_CHECKOUTS), POOL),
-    "PoolscopeErrors": series(family(names.ERRORS), POOL, {label(names.SITE): "adapters.sqlalchemy"}),
+    "PoolTimeouts": series(family(semconv.TIMEOUTS), POOL),
+    "ConnectionLeak": series(family(semconv.LEAKS), POOL, {label(semconv.LEAK_KIND): "abandoned"}),
+    "LeaseOverdue": series(family(semconv.LEAKS), POOL, {label(semconv.LEAK_KIND): "overdue"}),
+    "NestedCheckout": series(family(semconv.NESTED_CHECKOUTS), POOL),
+    "PoolscopeErrors": series(family(semconv.ERRORS), POOL, {label(semconv.SITE): "adapters.sqlalchemy"}),
     "CheckoutSpansFail": series(family(made.SPAN_CALLS), CHECKOUT, status_code="STATUS_CODE_ERROR"),
-    "TracesWithFindings": series(family(made.TRACE_FINDINGS), POOL, {label(names.FINDINGS): "[nested_checkout]"}),
+    "TracesWithFindings": series(family(made.TRACE_FINDINGS), POOL, {label(semconv.FINDINGS): "[nested_checkout]"}),
 }
 
 
@@ -118,9 +118,9 @@ def waits(good: float, bad: float, **more: str) -> dict[str, str]:
     Check-outs per 15 s: within the objective, and beyond it.
     """
     return {
-        series(bucket(names.WAIT_TIME), POOL, more, le="0.1"): f"0+{good}x{DAY}",
-        series(bucket(names.WAIT_TIME), POOL, more, le="+Inf"): f"0+{good + bad}x{DAY}",
-        series(count(names.WAIT_TIME), POOL, more): f"0+{good + bad}x{DAY}",
+        series(bucket(semconv.WAIT_TIME), POOL, more, le="0.1"): f"0+{good}x{DAY}",
+        series(bucket(semconv.WAIT_TIME), POOL, more, le="+Inf"): f"0+{good + bad}x{DAY}",
+        series(count(semconv.WAIT_TIME), POOL, more): f"0+{good + bad}x{DAY}",
     }
 
 
@@ -128,7 +128,7 @@ def use(phase: str, per_sample: float) -> dict[str, str]:
     """
     Time that connections are held, of one phase.
     """
-    return {series(family(names.USE_PHASE_TIME), POOL, {label(names.USE_PHASE): phase}): f"0+{per_sample}x{DAY}"}
+    return {series(family(semconv.USE_PHASE_TIME), POOL, {label(semconv.USE_PHASE): phase}): f"0+{per_sample}x{DAY}"}
 
 
 def spans(le: str) -> dict[str, str]:
@@ -148,7 +148,7 @@ def repeated(values: str, version: str = "2.0") -> dict[str, str]:
     """
     Queries spent in loops.
     """
-    return {series(family(names.REPEATED_QUERIES), POOL, UNIT, service_version=version): values}
+    return {series(family(semconv.REPEATED_QUERIES), POOL, UNIT, service_version=version): values}
 
 
 def connections(used: int) -> dict[str, str]:
@@ -162,7 +162,7 @@ def limits(workers: int) -> dict[str, str]:
     """
     Workers with a pool of ten each.
     """
-    name = family(names.CONNECTION_MAX)
+    name = family(semconv.CONNECTION_MAX)
     return {series(name, {**POOL, "service_instance_id": f"w{n}"}, SERVER): "10x200" for n in range(workers)}
 
 
@@ -170,12 +170,14 @@ def pool_at(address: str, system: str) -> dict[str, str]:
     """
     A pool to another server.
     """
-    return {series(family(names.CONNECTION_MAX), POOL, SERVER, server_address=address, db_system_name=system): "5x200"}
+    return {
+        series(family(semconv.CONNECTION_MAX), POOL, SERVER, server_address=address, db_system_name=system): "5x200"
+    }
 
 
-SATURATION = series(family(names.SATURATION_TIME), POOL)
+SATURATION = series(family(semconv.SATURATION_TIME), POOL)
 OLDEST = series(family(made.SERVER_OLDEST_IDLE_IN_TRANSACTION), SERVER)
-DRIFT = series(family(names.DRIFT), POOL)
+DRIFT = series(family(semconv.DRIFT), POOL)
 COLLECTOR = {"instance": "collector:8888"}
 REFUSED = series("otelcol_receiver_refused_spans", COLLECTOR, receiver="otlp")
 # Two counters with the same labels, as a Collector has them for every receiver.
@@ -191,8 +193,8 @@ CASES = [
     case("one check-out in ten waits", waits(90, 10), "8h", "PoolWaitBurnsSlowly", interval="1m"),
     case("the objective is met", waits(995, 5), "8h", interval="1m"),
     case("nobody checks anything out", waits(0, 0), "2h"),
-    case("a few slow check-outs an hour", {series(bucket(names.WAIT_TIME), POOL, le="0.1"): f"0x{DAY}",
-         series(count(names.WAIT_TIME), POOL): "0x20 1x239 2x239 3x239 4x239"}, "125m"),
+    case("a few slow check-outs an hour", {series(bucket(semconv.WAIT_TIME), POOL, le="0.1"): f"0x{DAY}",
+         series(count(semconv.WAIT_TIME), POOL): "0x20 1x239 2x239 3x239 4x239"}, "125m"),
     case("every second check-out fails at once", {**waits(50, 0), **waits(50, 0, error_type="RejectedError")}, "2h",
          "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
     case("every check-out fails at once", waits(50, 0, error_type="psycopg.OperationalError"), "2h",
@@ -213,16 +215,16 @@ CASES = [
     case("workers times pool exceeds the server", limits(11), "20m", "FleetOverBudget"),
     case("workers times pool fits the server", limits(8), "20m"),
     case("pools at a server that nobody watches", pool_at("replica", "postgresql"), "15m", "ServerUnwatched"),
-    case("pools at a server that the Collector lost", {series(family(names.CONNECTION_MAX), POOL, SERVER,
+    case("pools at a server that the Collector lost", {series(family(semconv.CONNECTION_MAX), POOL, SERVER,
          db_system_name="postgresql"): "5x400", series(family(made.SERVER_CONNECTIONS_MAX), SERVER): "100x40"}, "30m",
          "ServerUnwatched"),
     case("pools at a server of another kind", pool_at("cache", "redis"), "15m"),
     case("the ledger disagrees for long", {DRIFT: "0x20 -2x80"}, "20m", "PoolscopeDrift"),
     case("the ledger disagrees for a moment", {DRIFT: "0x20 1x4 0x80"}, "20m"),
-    case("a service falls silent", {series(family(names.CONNECTION_COUNT), service_name="mail"): "0x40"}, "25m",
+    case("a service falls silent", {series(family(semconv.CONNECTION_COUNT), service_name="mail"): "0x40"}, "25m",
          "PoolscopeNoData"),
-    case("a service is retired", {series(family(names.CONNECTION_COUNT), service_name="mail"): "0x40"}, "3h"),
-    case("a worker of several goes", {series(family(names.CONNECTION_COUNT), POOL, state="used"): "0x40"}, "25m"),
+    case("a service is retired", {series(family(semconv.CONNECTION_COUNT), service_name="mail"): "0x40"}, "3h"),
+    case("a worker of several goes", {series(family(semconv.CONNECTION_COUNT), POOL, state="used"): "0x40"}, "25m"),
     case("the Collector does not answer", {UP: "1x20 0x60"}, "15m", "CollectorDown"),
     case("the Collector answers", {UP: "1x80"}, "15m"),
     case("the Collector refuses spans", {REFUSED: "0+3x80"}, "15m", "CollectorLosesData"),
@@ -313,7 +315,7 @@ def test_links_carry_the_labels_in_the_form_of_addresses(promtool: Path, tmp_pat
     test = {
         "interval": "15s",
         "external_labels": {"grafana_url": "https://grafana", "docs_url": "https://docs"},
-        "input_series": [{"series": series(family(names.TIMEOUTS), pool), "values": "_x40 1x20"}],
+        "input_series": [{"series": series(family(semconv.TIMEOUTS), pool), "values": "_x40 1x20"}],
         "alert_rule_test": [{"alertname": "PoolTimeouts", "eval_time": "11m", "exp_alerts": [expected]}],
     }
     assert run_promtool(promtool, tmp_path, [test]) == ""

@@ -11,8 +11,8 @@ import pytest
 
 from examples.lab.pipeline import CONFIG, Collector
 from examples.lab.processes import wait_until
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 from tests.pipeline.sink import Sink, figure
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def test_a_slow_request_is_decided_when_it_is_over(
     wait_until(lambda: decided(otel) >= SOME, 60, "the quick requests")
     assert decided(otel) == SOME
     for unit in slow:
-        unit.set_attribute(names.UNIT_OF_WORK_QUERIES, 1)
-        unit.set_attribute(names.FINDINGS, [finding.POOL_EXHAUSTED])
+        unit.set_attribute(semconv.UNIT_OF_WORK_QUERIES, 1)
+        unit.set_attribute(semconv.FINDINGS, [finding.POOL_EXHAUSTED])
         unit.end()
     assert process.flush()
     wanted = {f"{unit.get_span_context().trace_id:032x}" for unit in slow}

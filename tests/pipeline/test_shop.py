@@ -16,7 +16,7 @@ from examples.lab.pipeline import ROOT
 from examples.lab.processes import wait_until
 from grafana.collector import SERVICE
 from grafana.prometheus import bucket, family, label
-from poolscope.signals import names
+from poolscope import semconv
 from tests.support.shops import CAUSES, LONG_WAIT
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_exemplars_of_long_waits_lead_to_kept_traces(shops: Shops) -> None:
     """
     A point of the wait histogram beyond the sampler's threshold names a trace that is in the trace store.
     """
-    query = f'{bucket(names.WAIT_TIME)}{{{SERVICE}="too-small"}}'
+    query = f'{bucket(semconv.WAIT_TIME)}{{{SERVICE}="too-small"}}'
     # A trace is stored once its decision is made.
     before = time.time() - 10
     exemplars = [
@@ -75,16 +75,16 @@ def test_the_ledger_agrees_with_the_pools(shops: Shops) -> None:
     """
     Under all that load no instance's ledger drifted for longer than a moment, and poolscope caught no error of its own.
     """
-    assert [s for s in shops.prometheus.query(f"min_over_time(abs({family(names.DRIFT)})[10s:1s])") if s.value] == []
-    assert [s for s in shops.prometheus.query(family(names.ERRORS)) if s.value] == []
+    assert [s for s in shops.prometheus.query(f"min_over_time(abs({family(semconv.DRIFT)})[10s:1s])") if s.value] == []
+    assert [s for s in shops.prometheus.query(family(semconv.ERRORS)) if s.value] == []
 
 
 DASHBOARDS = sorted((ROOT / "grafana" / "generated" / "dashboards").glob("*.json"))
-LABELS = {label(value) for value in vars(names).values() if isinstance(value, str)}
+LABELS = {label(value) for value in vars(semconv).values() if isinstance(value, str)}
 SERIES = re.compile(r"\b((?:db_client|poolscope|traces_span|postgresql)_[a-z_]+)\b(?=[\[{)])")
 VARIABLE = re.compile(r"\$\{?([a-zA-Z_]\w*)\}?")
 # That counter begins with the first error of poolscope's own, of which there is none here.
-UNSEEN = family(names.ERRORS)
+UNSEEN = family(semconv.ERRORS)
 # Windows that Grafana fills in; every other variable is set to "all".
 WINDOWS = {"__rate_interval": "20s", "__range": "2m", "__interval": "5s"}
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from poolscope.config import Settings
 from poolscope.core.lease import Outcome
-from poolscope.core.ledger import Ledger
 from poolscope.core.origin import Origins
 from poolscope.core.pool import Identity
-from poolscope.core.unit_of_work import CURRENT_UNIT, UnitOfWork
+from poolscope.core.pool_registry import Ledger
+from poolscope.core.work import CURRENT_UNIT, UnitOfWork
 from poolscope.detectors.detector import Context
 from poolscope.detectors.registry import detectors
 from poolscope.detectors.watchdog import Watchdog

@@ -28,8 +28,8 @@ from grafana.alerts.model import Pace
 from grafana.collector import SERVICE
 from grafana.pictures import serve
 from grafana.prometheus import family
+from poolscope import semconv
 from poolscope.core import finding
-from poolscope.signals import names
 from tests.pipeline.sink import Sink
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _open_the_shops(
         thread.start()
     for thread in threads:
         thread.join()
-    seen = f"count by ({SERVICE}) ({family(names.CONNECTION_MAX)})"
+    seen = f"count by ({SERVICE}) ({family(semconv.CONNECTION_MAX)})"
     wait_until(lambda: {sample.labels[SERVICE] for sample in prom.query(seen)} == set(CAUSES), 60, "all shops")
     return {name: each.tally for name, each in zip(CAUSES, customers, strict=True)}
 

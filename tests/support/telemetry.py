@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from poolscope import semconv
 from poolscope.instrumentor import PoolscopeInstrumentor
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Collected:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, data: Any, scope: str | None = names.SCOPE) -> Collected:
+    def of(cls, data: Any, scope: str | None = semconv.SCOPE) -> Collected:
         """
         What a reader got, or a part of it.
 
@@ -51,7 +51,7 @@ class Collected:
                         metrics[metric.name] = metric
         return cls(metrics)
 
-    def points(self, metric: names.Metric, pool: str | None = None, **attributes: object) -> list[Any]:
+    def points(self, metric: semconv.Metric, pool: str | None = None, **attributes: object) -> list[Any]:
         """
         The points of a metric.
 
@@ -61,16 +61,16 @@ class Collected:
             attributes: Only those with these attributes; each key is the name of a constant of `names`.
         """
         exported = self.metrics.get(metric.name)
-        wanted = {getattr(names, constant): value for constant, value in attributes.items()}
+        wanted = {getattr(semconv, constant): value for constant, value in attributes.items()}
         if pool is not None:
-            wanted[names.POOL_NAME] = pool
+            wanted[semconv.POOL_NAME] = pool
         return [
             point
             for point in (exported.data.data_points if exported is not None else ())
             if wanted.items() <= dict(point.attributes).items()
         ]
 
-    def value(self, metric: names.Metric, pool: str | None = None, **attributes: object) -> float | None:
+    def value(self, metric: semconv.Metric, pool: str | None = None, **attributes: object) -> float | None:
         """
         The one value of a metric; None when there is no point, an error when there are several.
         """
@@ -78,20 +78,20 @@ class Collected:
         assert len(points) <= 1, f"{metric.name} has {len(points)} points for {pool} {attributes}"
         return points[0].value if points else None
 
-    def total(self, metric: names.Metric, pool: str | None = None, **attributes: object) -> float:
+    def total(self, metric: semconv.Metric, pool: str | None = None, **attributes: object) -> float:
         """
         The sum over a metric's points: of their values, or of a histogram's sums.
         """
         points = self.points(metric, pool, **attributes)
         return float(sum(point.sum if hasattr(point, "bucket_counts") else point.value for point in points))
 
-    def counts(self, metric: names.Metric, pool: str | None = None) -> dict[str, int]:
+    def counts(self, metric: semconv.Metric, pool: str | None = None) -> dict[str, int]:
         """
         How many values a histogram holds, by ``error.type``; those without one are under the empty name.
         """
         counts: dict[str, int] = {}
         for point in self.points(metric, pool):
-            kind = str(dict(point.attributes).get(names.ERROR_TYPE, ""))
+            kind = str(dict(point.attributes).get(semconv.ERROR_TYPE, ""))
             assert kind not in counts, f"{metric.name} has two points for {pool} {kind}"
             assert point.count == sum(point.bucket_counts)
             counts[kind] = point.count
@@ -101,13 +101,13 @@ class Collected:
         """
         The connections in use.
         """
-        return self.value(names.CONNECTION_COUNT, pool, CONNECTION_STATE=names.STATE_USED)
+        return self.value(semconv.CONNECTION_COUNT, pool, CONNECTION_STATE=semconv.STATE_USED)
 
     def idle(self, pool: str | None = None) -> float | None:
         """
         The open connections that nobody uses.
         """
-        return self.value(names.CONNECTION_COUNT, pool, CONNECTION_STATE=names.STATE_IDLE)
+        return self.value(semconv.CONNECTION_COUNT, pool, CONNECTION_STATE=semconv.STATE_IDLE)
 
 
 class Telemetry:
@@ -160,7 +160,7 @@ class Telemetry:
         """
         return Collected.of(self.reader.get_metrics_data())
 
-    def spans(self, kind: names.Span | None = None) -> list[ReadableSpan]:
+    def spans(self, kind: semconv.Span | None = None) -> list[ReadableSpan]:
         """
         The finished spans so far.
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poolscope.core.ledger import open_ledgers
-from poolscope.signals import names
+from poolscope import semconv
+from poolscope.core.pool_registry import open_ledgers
 from tests.support.pools import Source, identity
 
 if TYPE_CHECKING:
@@ -47,9 +47,12 @@ def queries_by_unit(collected: Collected) -> dict[str, tuple[int, float]]:
     How many units of work there were and how many queries they ran, by kind and name; of the one pool there is.
     """
     found = {}
-    for point in collected.points(names.UNIT_QUERIES):
+    for point in collected.points(semconv.UNIT_QUERIES):
         attributes = point.attributes
-        found[f"{attributes[names.UNIT_OF_WORK_KIND]} {attributes[names.UNIT_OF_WORK_NAME]}"] = (point.count, point.sum)
+        found[f"{attributes[semconv.UNIT_OF_WORK_KIND]} {attributes[semconv.UNIT_OF_WORK_NAME]}"] = (
+            point.count,
+            point.sum,
+        )
     return found
 
 

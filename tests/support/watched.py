@@ -11,7 +11,7 @@ import pytest
 
 from poolscope.adapters.registry import Registry, State, load
 from poolscope.core.guard import guard
-from poolscope.core.ledger import Ledger
+from poolscope.core.pool_registry import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

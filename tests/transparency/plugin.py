@@ -27,11 +27,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from poolscope.adapters.patching import active_patches
+from poolscope import semconv
 from poolscope.core.guard import guard
 from poolscope.core.worker import Worker
+from poolscope.hooks.patching import active_patches
 from poolscope.instrumentor import PoolscopeInstrumentor
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,12 +104,12 @@ class Watch:
         points = self._collect()
         instrumentor.uninstrument()
         return {
-            "leases": sum(point.count for point in points.get(names.USE_TIME.name, ())),
-            "asks": sum(point.count for point in points.get(names.WAIT_TIME.name, ())),
+            "leases": sum(point.count for point in points.get(semconv.USE_TIME.name, ())),
+            "asks": sum(point.count for point in points.get(semconv.WAIT_TIME.name, ())),
             "spans": dict(self._exporter.counts),
             "collections": self._collections,
             "errors": guard.counts(),
-            "exported_errors": sum(point.value for point in points.get(names.ERRORS.name, ())),
+            "exported_errors": sum(point.value for point in points.get(semconv.ERRORS.name, ())),
             "adapters": adapters,
             "patches": patches,
             "patches_left": list(active_patches()),

@@ -27,7 +27,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from poolscope.adapters.registry import ADAPTERS
-from poolscope.signals.names import HOLD_SPAN
+from poolscope.semconv import HOLD_SPAN
 from tests.transparency.outcomes import ERROR, FAILED, PASSED, SKIPPED, XFAILED, tally
 from tests.transparency.runs import Runner
 from tests.transparency.server import server

@@ -7,7 +7,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from poolscope.signals.names import HOLD_SPAN
+from poolscope.semconv import HOLD_SPAN
 from tests.transparency.outcomes import PASSED, differences, tally, unexplained
 from tests.transparency.runs import Run
 

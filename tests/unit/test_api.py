@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import poolscope
-from poolscope.core.ledger import Ledger, open_ledgers
-from poolscope.core.passage import current
+from poolscope.core.pool_registry import Ledger, open_ledgers
+from poolscope.core.work_scope import current
 from tests.support.clocks import FakeClock
 from tests.support.units import Queries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterator
 
-    from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.core.work import UnitOfWork
 
 
 @contextmanager

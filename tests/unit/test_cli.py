@@ -18,13 +18,12 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from poolscope import cli
+from poolscope import cli, semconv
 from poolscope.cli import figures
 from poolscope.cli.app import app
 from poolscope.cli.findings import holder_lines, render_findings
 from poolscope.report import FindingReport, Place
 from poolscope.report.distribution import Distribution
-from poolscope.signals import names
 from tests.data.otlp.truth import TRUTH
 
 if TYPE_CHECKING:
@@ -283,14 +282,14 @@ def test_figures_have_the_unit_of_what_they_measure() -> None:
         "pool_exhausted",
         "what",
         {
-            names.EVIDENCE_PREFIX + "typical_hold": 0.741,
-            names.EVIDENCE_PREFIX + "waited": 1,
-            names.EVIDENCE_PREFIX + "arrival_rate": 1250.5,
-            names.EVIDENCE_PREFIX + "connections_needed": 4.31,
-            names.EVIDENCE_PREFIX + "query_share": 0.39,
-            names.LEASE_AGE: 61.2,
-            names.BACKEND_PROCESS_ID: 2730.0,
-            names.POOL_LIMIT: 15,
+            semconv.EVIDENCE_PREFIX + "typical_hold": 0.741,
+            semconv.EVIDENCE_PREFIX + "waited": 1,
+            semconv.EVIDENCE_PREFIX + "arrival_rate": 1250.5,
+            semconv.EVIDENCE_PREFIX + "connections_needed": 4.31,
+            semconv.EVIDENCE_PREFIX + "query_share": 0.39,
+            semconv.LEASE_AGE: 61.2,
+            semconv.BACKEND_PROCESS_ID: 2730.0,
+            semconv.POOL_LIMIT: 15,
         },
     )
     for figure in (
@@ -306,7 +305,7 @@ def test_a_statement_is_shown_once() -> None:
     In a row of its own; an N+1 is called one.
     """
     text = shown(
-        "n_plus_one", "GET / ran one statement 20 times: select 1 from t", {names.DB_QUERY_TEXT: "select 1 from t"}
+        "n_plus_one", "GET / ran one statement 20 times: select 1 from t", {semconv.DB_QUERY_TEXT: "select 1 from t"}
     )
 
     assert text.count("select 1 from t") == 1
@@ -318,7 +317,9 @@ def test_holders_are_told_in_words() -> None:
     """
     What a connection does is no name of an attribute there.
     """
-    assert "idle in transaction by" in shown("pool_exhausted", "w", {names.HOLDERS: ("1 s idle_in_transaction by a",)})
+    assert "idle in transaction by" in shown(
+        "pool_exhausted", "w", {semconv.HOLDERS: ("1 s idle_in_transaction by a",)}
+    )
 
 
 def test_a_picture_that_cannot_be_written_is_exit_code_1_with_problem_and_cure(tmp_path: Path) -> None:

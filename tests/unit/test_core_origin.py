@@ -22,6 +22,7 @@ import jinja2
 import pytest
 
 from poolscope.core import clock
+from poolscope.core.execution import running_task, stack_of_task, stack_of_thread
 from poolscope.core.origin import (
     APPLICATION,
     LIBRARY,
@@ -33,7 +34,6 @@ from poolscope.core.origin import (
     resolve,
     stack_of,
 )
-from poolscope.core.owner import running_task, stack_of_task, stack_of_thread
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType

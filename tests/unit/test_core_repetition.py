@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core import repetition as repetitions
-from poolscope.core import statement as statements
-from poolscope.core.repetition import EAGER, EXPIRED, LAZY, PREFETCH, QUERY_SET, RELATED, Repetitions, loader_of
+from poolscope.core.sql import fingerprint as statements
+from poolscope.core.sql import repetition as repetitions
+from poolscope.core.sql.repetition import EAGER, EXPIRED, LAZY, PREFETCH, QUERY_SET, RELATED, Repetitions, loader_of
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from opentelemetry.trace import SpanKind
 
 import poolscope
 from examples.lab.processes import wait_until
+from poolscope import semconv
 from poolscope.core.finding import LEAK
-from poolscope.core.ledger import open_ledgers
-from poolscope.signals import names
+from poolscope.core.pool_registry import open_ledgers
 from tests.support.pools import Source, identity
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -72,7 +72,7 @@ def holds(telemetry: Telemetry) -> list[dict[str, object]]:
     """
     The attributes of the hold spans so far.
     """
-    return [dict(span.attributes or {}) for span in telemetry.spans(names.HOLD_SPAN)]
+    return [dict(span.attributes or {}) for span in telemetry.spans(semconv.HOLD_SPAN)]
 
 
 def test_a_leak_has_its_span_while_it_is_out_and_no_other_when_it_comes_back(telemetry: Telemetry, pool: Pool) -> None:
@@ -82,11 +82,11 @@ def test_a_leak_has_its_span_while_it_is_out_and_no_other_when_it_comes_back(tel
     lease = checked_out(telemetry, pool)
     grow_old(lease)
     (span,) = wait_until(lambda: holds(telemetry), PATIENCE, "the leak to be found")
-    assert span[names.LEAK_KIND] == "overdue"
+    assert span[semconv.LEAK_KIND] == "overdue"
     lease.end()
     assert len(holds(telemetry)) == 1
     checked_out(telemetry, pool).end()
-    assert [span.get(names.LEAK_KIND) for span in holds(telemetry)] == ["overdue", None]
+    assert [span.get(semconv.LEAK_KIND) for span in holds(telemetry)] == ["overdue", None]
 
 
 def test_what_comes_back_while_it_is_found_has_one_span(telemetry: Telemetry, pool: Pool) -> None:
@@ -110,9 +110,9 @@ def test_an_abandoned_lease_has_its_kind_on_its_span(telemetry: Telemetry, pool:
     checked_out(telemetry, pool).end(abandoned=True)
     session._spans.drain()
     (span,) = holds(telemetry)
-    assert span[names.LEAK_KIND] == "abandoned"
-    assert span[names.FINDINGS] == (LEAK,)
-    assert telemetry.collect().value(names.LEAKS, "shop", LEAK_KIND="abandoned") == 1
+    assert span[semconv.LEAK_KIND] == "abandoned"
+    assert span[semconv.FINDINGS] == (LEAK,)
+    assert telemetry.collect().value(semconv.LEAKS, "shop", LEAK_KIND="abandoned") == 1
 
 
 def test_a_leak_outside_of_any_span_has_none(telemetry: Telemetry, pool: Pool) -> None:
@@ -164,7 +164,7 @@ def leaked_by_a_request(telemetry: Telemetry) -> tuple[Lease, SpanContext, SpanC
     return lease, request.get_span_context(), inner.get_span_context()
 
 
-def told(events: Any, event: names.Event) -> list[tuple[int, int]]:
+def told(events: Any, event: semconv.Event) -> list[tuple[int, int]]:
     """
     The trace and span of each event of that kind.
     """
@@ -182,18 +182,18 @@ def test_a_request_that_is_over_is_found_from_its_leak(with_events: Telemetry, e
     """
     lease, request, inner = leaked_by_a_request(with_events)
     grow_old(lease)
-    (told_leak,) = wait_until(lambda: told(events, names.LEAK_EVENT), PATIENCE, "the leak to be told of")
+    (told_leak,) = wait_until(lambda: told(events, semconv.LEAK_EVENT), PATIENCE, "the leak to be told of")
     assert told_leak == (request.trace_id, inner.span_id)
-    (hold,) = with_events.spans(names.HOLD_SPAN)
+    (hold,) = with_events.spans(semconv.HOLD_SPAN)
     assert hold.parent is not None
     assert hold.parent.span_id == inner.span_id
     assert [(link.context.trace_id, link.context.span_id) for link in hold.links] == [
         (request.trace_id, request.span_id)
     ]
     (of_request,) = (span for span in with_events.spans() if span.context.span_id == request.span_id)
-    assert names.FINDINGS not in (of_request.attributes or {})
+    assert semconv.FINDINGS not in (of_request.attributes or {})
     lease.end()
-    (resolved,) = wait_until(lambda: told(events, names.LEAK_RESOLVED_EVENT), PATIENCE, "the return to be told of")
+    (resolved,) = wait_until(lambda: told(events, semconv.LEAK_RESOLVED_EVENT), PATIENCE, "the return to be told of")
     assert resolved == told_leak
 
 
@@ -206,5 +206,5 @@ def test_a_connection_that_is_returned_has_a_hold_span_without_links(with_events
     session.worker.stop()  # a second after the request it would be a leak
     lease, _, inner = leaked_by_a_request(with_events)
     lease.end()
-    (hold,) = with_events.spans(names.HOLD_SPAN)
+    (hold,) = with_events.spans(semconv.HOLD_SPAN)
     assert (hold.parent.span_id if hold.parent else None, len(hold.links)) == (inner.span_id, 0)

@@ -18,15 +18,15 @@ from opentelemetry.trace import SpanKind
 from poolscope.core.aggregate import Distribution
 from poolscope.core.finding import LEAK, LONG_HOLD, N_PLUS_ONE, NESTED_CHECKOUT, POOL_EXHAUSTED
 from poolscope.core.lease import Outcome
-from poolscope.core.ledger import open_ledgers
-from poolscope.core.passage import begin
+from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.work_scope import begin
 from tests.support.telemetry import Telemetry
 from tests.support.units import Queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.core.work import UnitOfWork
 
 REQUESTS = 60
 REPEATED = "select * from t where id = %s"

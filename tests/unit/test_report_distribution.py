@@ -8,8 +8,8 @@ import random
 
 import pytest
 
+from poolscope import semconv
 from poolscope.report.distribution import Distribution, exact_quantiles, from_exponential
-from poolscope.signals import names
 
 BOUNDS = (1.0, 2.0, 4.0)
 
@@ -70,10 +70,10 @@ def test_a_quantile_falls_into_the_bucket_of_the_true_one(q: float) -> None:
     values = [source.lognormvariate(-5, 2) for _ in range(5000)]
     truth = sorted(values)[int(q * len(values)) - 1]
 
-    estimate = filled(values, names.DURATION_BOUNDARIES).quantile(q)
+    estimate = filled(values, semconv.DURATION_BOUNDARIES).quantile(q)
 
-    below = max((bound for bound in names.DURATION_BOUNDARIES if bound < truth), default=0.0)
-    above = min((bound for bound in names.DURATION_BOUNDARIES if bound >= truth), default=max(values))
+    below = max((bound for bound in semconv.DURATION_BOUNDARIES if bound < truth), default=0.0)
+    above = min((bound for bound in semconv.DURATION_BOUNDARIES if bound >= truth), default=max(values))
     assert estimate is not None
     assert below <= estimate <= above
 

@@ -73,9 +73,7 @@ def test_a_name_that_nobody_emits_is_named() -> None:
     A metric name in backticks that is neither ours nor the conventions' is reported; the right spelling is not.
     """
     known = known_names()
-    right = (
-        "`db.client.connection.count` `poolscope.connection.*` `poolscope.core.guard` `poolscope.signals.names.METRICS`"
-    )
+    right = "`db.client.connection.count` `poolscope.connection.*` `poolscope.core.guard` `poolscope.semconv.METRICS`"
     assert list(unknown_names(right, known)) == []
     wrong = list(
         unknown_names("`db.client.connection.counts` `poolscope.pool.nothing` `poolscope.core.nothing`", known)

@@ -10,8 +10,8 @@ from tools.import_contracts import parse, permits
 
 ALLOWED = parse(
     [
-        "poolscope.signals: opentelemetry",
-        "poolscope.signals.names:",
+        "poolscope.otel: opentelemetry",
+        "poolscope.semconv:",
         "poolscope.cli: click rich",
         "poolscope.adapters.dbapi*: dbapi",
     ]
@@ -21,10 +21,10 @@ ALLOWED = parse(
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("poolscope.signals", "opentelemetry"),
-        ("poolscope.signals.metrics", "opentelemetry"),
+        ("poolscope.otel", "opentelemetry"),
+        ("poolscope.otel.metrics.instruments", "opentelemetry"),
         ("poolscope.cli", "rich"),
-        ("poolscope.core.ledger", "threading"),
+        ("poolscope.core.pool_registry", "threading"),
         ("poolscope.adapters.dbapi", "dbapi"),
         ("poolscope.adapters.dbapi_source", "dbapi"),
     ],
@@ -39,9 +39,9 @@ def test_a_listed_library_and_the_standard_library_are_permitted(importer: str, 
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("poolscope.signals", "wrapt"),
-        ("poolscope.signals.names", "opentelemetry"),
-        ("poolscope.core.ledger", "opentelemetry"),
+        ("poolscope.otel", "wrapt"),
+        ("poolscope.semconv", "opentelemetry"),
+        ("poolscope.core.pool_registry", "opentelemetry"),
         ("poolscope.client", "click"),
     ],
 )

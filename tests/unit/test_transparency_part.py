@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from poolscope.signals.names import HOLD_SPAN
+from poolscope.semconv import HOLD_SPAN
 from tests.transparency import run
 from tests.transparency.outcomes import PASSED
 from tests.transparency.runs import Run

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import poolscope
+from poolscope import semconv
 from poolscope.core.lease import Outcome
-from poolscope.core.unit_of_work import OVERFLOW
-from poolscope.signals import names
+from poolscope.core.work import OVERFLOW
 from tests.support.telemetry import Telemetry
 from tests.support.units import Queries, queries_by_unit
 
@@ -54,17 +54,21 @@ def test_each_unit_is_one_point_of_each_histogram_for_each_pool(start: Callable[
     with poolscope.unit_of_work("none"):
         pass
     collected = telemetry.collect()
-    for metric in (names.UNIT_QUERIES, names.UNIT_CONNECTIONS, names.UNIT_WAIT_TIME, names.UNIT_HOLD_TIME):
+    for metric in (semconv.UNIT_QUERIES, semconv.UNIT_CONNECTIONS, semconv.UNIT_WAIT_TIME, semconv.UNIT_HOLD_TIME):
         assert {tuple(sorted(point.attributes.items())): point.count for point in collected.points(metric)} == {
             tuple(
                 sorted(
-                    {names.UNIT_OF_WORK_KIND: "task", names.UNIT_OF_WORK_NAME: "both", names.POOL_NAME: pool}.items()
+                    {
+                        semconv.UNIT_OF_WORK_KIND: "task",
+                        semconv.UNIT_OF_WORK_NAME: "both",
+                        semconv.POOL_NAME: pool,
+                    }.items()
                 )
             ): 1
             for pool in ("shop", "stock")
         }
-    assert collected.total(names.UNIT_QUERIES, "shop") == 3
-    assert collected.total(names.UNIT_QUERIES, "stock") == 5
+    assert collected.total(semconv.UNIT_QUERIES, "shop") == 3
+    assert collected.total(semconv.UNIT_QUERIES, "stock") == 5
 
 
 def test_connections_is_the_most_held_at_once(start: Callable[..., Telemetry]) -> None:
@@ -83,7 +87,9 @@ def test_connections_is_the_most_held_at_once(start: Callable[..., Telemetry]) -
         for lease in held:
             lease.end()
     collected = telemetry.collect()
-    most = {point.attributes[names.UNIT_OF_WORK_NAME]: point.sum for point in collected.points(names.UNIT_CONNECTIONS)}
+    most = {
+        point.attributes[semconv.UNIT_OF_WORK_NAME]: point.sum for point in collected.points(semconv.UNIT_CONNECTIONS)
+    }
     assert most == {"one after the other": 1, "at once": 3}
 
 
@@ -104,11 +110,11 @@ def test_waits_in_vain_count_and_so_does_what_is_still_held(start: Callable[...,
         kept.started_at = now() - 7.0
     took = now() - began
     collected = telemetry.collect()
-    waited, held = collected.total(names.UNIT_WAIT_TIME), collected.total(names.UNIT_HOLD_TIME)
+    waited, held = collected.total(semconv.UNIT_WAIT_TIME), collected.total(semconv.UNIT_HOLD_TIME)
     assert 3.0 <= waited <= 3.0 + took
     assert 7.0 <= held <= 7.0 + took
     kept.end()
-    assert telemetry.collect().total(names.UNIT_HOLD_TIME) == pytest.approx(held), "it ended once"
+    assert telemetry.collect().total(semconv.UNIT_HOLD_TIME) == pytest.approx(held), "it ended once"
 
 
 def test_repeated_queries_counts_those_of_loops_only(start: Callable[..., Telemetry]) -> None:
@@ -124,7 +130,7 @@ def test_repeated_queries_counts_those_of_loops_only(start: Callable[..., Teleme
         queries(9, REPEATED)
     collected = telemetry.collect()
     assert {
-        point.attributes[names.UNIT_OF_WORK_NAME]: point.value for point in collected.points(names.REPEATED_QUERIES)
+        point.attributes[semconv.UNIT_OF_WORK_NAME]: point.value for point in collected.points(semconv.REPEATED_QUERIES)
     } == {"5 times": 0, "6 times": 6, "excused": 0}
 
 
@@ -147,7 +153,7 @@ def test_a_name_that_becomes_known_late_is_the_one_that_counts(start: Callable[.
     """
     It is read at the end.
     """
-    from poolscope.core.passage import current
+    from poolscope.core.work_scope import current
 
     telemetry = start()
     queries = Queries()
@@ -165,10 +171,10 @@ def test_what_belongs_to_no_unit_of_work_is_counted(start: Callable[..., Telemet
     """
     telemetry = start()
     queries = Queries()
-    assert telemetry.collect().value(names.UNATTRIBUTED, "shop") == 0
+    assert telemetry.collect().value(semconv.UNATTRIBUTED, "shop") == 0
     queries(1)
     with poolscope.unit_of_work("inside"):
         queries(1)
         context = contextvars.copy_context()
     context.run(queries, 1)
-    assert telemetry.collect().value(names.UNATTRIBUTED, "shop") == 2
+    assert telemetry.collect().value(semconv.UNATTRIBUTED, "shop") == 2

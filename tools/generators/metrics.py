@@ -6,21 +6,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poolscope.signals import names
+from poolscope import semconv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 KINDS = {
-    names.Kind.COUNTER: "counter",
-    names.Kind.UP_DOWN_COUNTER: "up-down counter",
-    names.Kind.GAUGE: "gauge",
-    names.Kind.HISTOGRAM: "histogram",
+    semconv.Kind.COUNTER: "counter",
+    semconv.Kind.UP_DOWN_COUNTER: "up-down counter",
+    semconv.Kind.GAUGE: "gauge",
+    semconv.Kind.HISTOGRAM: "histogram",
 }
 HEAD = """\
 # Metrics, spans and events
 
-<!-- Made by `make generate` from src/poolscope/signals/names.py; do not edit. -->
+<!-- Made by `make generate` from src/poolscope/semconv.py; do not edit. -->
 
 Scope name `{scope}`, schema {schema}. Units are UCUM. Times are seconds.
 """
@@ -37,29 +37,29 @@ def generate() -> dict[str, str]:
 
 
 def _page() -> Iterator[str]:
-    yield HEAD.format(scope=names.SCOPE, schema=names.SCHEMA_URL)
+    yield HEAD.format(scope=semconv.SCOPE, schema=semconv.SCHEMA_URL)
     yield "## Metrics of the semantic conventions\n"
-    yield from _metrics(metric for metric in names.METRICS if metric.conventional)
+    yield from _metrics(metric for metric in semconv.METRICS if metric.conventional)
     yield "\n## Metrics of poolscope's own\n"
-    yield from _metrics(metric for metric in names.METRICS if not metric.conventional)
+    yield from _metrics(metric for metric in semconv.METRICS if not metric.conventional)
     yield "\n## Attributes of the metrics\n"
     yield "| metric | attributes |\n| --- | --- |"
-    for metric in names.METRICS:
+    for metric in semconv.METRICS:
         yield f"| `{metric.name}` | {_codes(metric.attributes)} |"
     yield "\n## Buckets\n"
     yield from _buckets()
     yield "\n## Spans\n"
     yield "| span | when | attributes |\n| --- | --- | --- |"
-    for span in names.SPANS:
+    for span in semconv.SPANS:
         yield f"| `{span.named('{pool}')}` | {span.description} | {_codes(span.attributes)} |"
     yield "\n## Events\n"
     yield "| event | when |\n| --- | --- |"
-    for event in names.EVENTS:
+    for event in semconv.EVENTS:
         yield f"| `{event.name}` | {event.description} |"
     yield ""
 
 
-def _metrics(metrics: Iterable[names.Metric]) -> Iterator[str]:
+def _metrics(metrics: Iterable[semconv.Metric]) -> Iterator[str]:
     yield "| metric | kind | unit | what it says |\n| --- | --- | --- | --- |"
     for metric in metrics:
         yield f"| `{metric.name}` | {KINDS[metric.kind]} | `{metric.unit}` | {metric.description} |"
@@ -67,7 +67,7 @@ def _metrics(metrics: Iterable[names.Metric]) -> Iterator[str]:
 
 def _buckets() -> Iterator[str]:
     groups: dict[tuple[float, ...], list[str]] = {}
-    for metric in names.METRICS:
+    for metric in semconv.METRICS:
         if metric.boundaries:
             groups.setdefault(metric.boundaries, []).append(metric.name)
     for boundaries, metrics in groups.items():

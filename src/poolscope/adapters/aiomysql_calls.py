@@ -15,7 +15,7 @@ from poolscope.adapters.calls import Calls, driver_lease
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.patching import Patcher
+    from poolscope.hooks.patching import Patcher
 
 _CURSOR: Final = ("execute", "executemany", "callproc")
 _TRANSACTION: Final = ("begin", "commit", "rollback")

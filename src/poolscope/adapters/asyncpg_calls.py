@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
-    from poolscope.patching import Patcher
+    from poolscope.hooks.patching import Patcher
 
 # What is hooked: the class, the method, whether it is a statement (or only a call), and whether for many rows.
 _CONNECTION: Final = (("_execute", False), ("_executemany", True), ("_copy_out", True), ("_copy_in", True))

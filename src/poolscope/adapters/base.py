@@ -7,7 +7,7 @@ from __future__ import annotations
 from enum import Flag, auto
 from typing import TYPE_CHECKING, Protocol
 
-from poolscope.registry import Hook
+from poolscope.hooks.registry import Hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

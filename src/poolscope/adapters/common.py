@@ -14,15 +14,15 @@ from urllib.parse import urlsplit
 
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY, Outcome
-from poolscope.core.ledger import OVERFLOW
 from poolscope.core.pool import POOL_NAME, Identity
+from poolscope.core.pool_registry import OVERFLOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from poolscope.core.lease import Lease
-    from poolscope.core.ledger import Ledger
     from poolscope.core.pool import Pool, PoolSource
+    from poolscope.core.pool_registry import Ledger
 
 #: The ask that the running code is part of: physical connects inside it count as its connect phase.
 ASK: Final[ContextVar[Lease | None]] = ContextVar("poolscope_ask", default=None)

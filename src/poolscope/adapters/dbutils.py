@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from poolscope.core.ledger import Ledger
     from poolscope.core.pool import Identity, Pool
-    from poolscope.patching import Patcher
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
 
 #: Set while a pool is being made, when it lends to itself: what it connects, with the seconds that each took.
 _WARMING: Final[ContextVar[list[tuple[Any, float]] | None]] = ContextVar("poolscope_dbutils_warming", default=None)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.patching import Patcher
+    from poolscope.hooks.patching import Patcher
 
 _CONNECTION: Final = ("_create", "_store", "_close", "begin", "commit", "rollback")
 _CURSOR: Final = ("_get_tough_method",)

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.ledger import Ledger
     from poolscope.core.pool import Identity, Pool
-    from poolscope.patching import Patcher
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
 
 _WRAPPER: Final = ("ensure_connection", "connect", "close", "close_if_unusable_or_obsolete", "_commit", "_rollback")
 _SYSTEMS: Final = {"oracle": "oracle.db"}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
-    from poolscope.patching import Patcher
+    from poolscope.hooks.patching import Patcher
 
 _CURSOR: Final = ("_execute", "_executemany", "callproc")
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.ledger import Ledger
     from poolscope.core.pool import Identity
-    from poolscope.patching import Patcher
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
 
 #: Under this key a pool's ``__dict__`` holds its `ConnectorSource`.
 SOURCE_KEY: Final = "_poolscope_source"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from poolscope.core.pool import Pool
-    from poolscope.patching import Patcher
+    from poolscope.hooks.patching import Patcher
 
 _STATEMENTS: Final = ("execute", "executemany", "callproc")
 _CONNECTION: Final = ("is_connected", "commit", "rollback")

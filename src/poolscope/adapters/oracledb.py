@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.ledger import Ledger
     from poolscope.core.pool import Identity, Pool
-    from poolscope.patching import Patcher
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
 
 # What the driver says when no connection came free in time: thin mode, thick mode.
 _TIMEOUTS: Final = ("DPY-4005", "ORA-24496", "ORA-24457")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from poolscope.patching import Patcher
+    from poolscope.hooks.patching import Patcher
 
 _STATEMENTS: Final = ("execute", "executemany", "callproc", "callfunc")
 _ENDS: Final = ("commit", "rollback")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
-    from poolscope.patching import Patcher
+    from poolscope.hooks.patching import Patcher
 
 _ENDS: Final = ("commit", "rollback", "tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback")
 _STATEMENTS: Final = ("execute", "executemany", "stream", "copy")

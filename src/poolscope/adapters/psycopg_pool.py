@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.ledger import Ledger
     from poolscope.core.pool import Identity, Pool
-    from poolscope.patching import Patcher
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
 
 _POOL: Final = (
     "__init__",

@@ -15,7 +15,7 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.patching import Patcher
+    from poolscope.hooks.patching import Patcher
 
 
 def hook_early_close(patcher: Patcher, kind: Any) -> None:  # noqa: ANN401

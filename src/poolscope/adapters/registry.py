@@ -7,13 +7,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from poolscope.registry import HookRegistry, State, Status
+from poolscope.hooks.registry import HookRegistry, State, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poolscope.adapters.base import PoolAdapter
-    from poolscope.core.ledger import Ledger
+    from poolscope.core.pool_registry import Ledger
 
 #: The adapters: the module here that holds each, imported when it is looked at.
 ADAPTERS: Final = (

@@ -24,7 +24,6 @@ from poolscope.adapters.common import (
     named,
     remember_name,
 )
-from poolscope.adapters.patching import Refused
 from poolscope.adapters.sqlalchemy_calls import CallHooks
 from poolscope.adapters.sqlalchemy_source import (
     BACKEND_KEY,
@@ -37,18 +36,19 @@ from poolscope.adapters.sqlalchemy_source import (
     lend_shared,
     take_back_shared,
 )
+from poolscope.core.execution import LIVES, running_thread
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY, Outcome
-from poolscope.core.owner import LIVES, running_thread
+from poolscope.hooks.patching import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from poolscope.adapters.patching import Patcher
     from poolscope.core.lease import Lease
-    from poolscope.core.ledger import Ledger
     from poolscope.core.pool import Pool
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
 
 # The code of the pool's own timeout; a TimeoutError with another code, or out of the creator, is not ours.
 _POOL_TIMEOUT: Final = "3o7r"

@@ -18,8 +18,8 @@ from poolscope.core.lease import KEY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.adapters.patching import Patcher
     from poolscope.core.lease import Lease
+    from poolscope.hooks.patching import Patcher
 
 _STATEMENTS: Final = ("do_execute", "do_executemany")
 _ENDS: Final = ("do_commit", "do_rollback")

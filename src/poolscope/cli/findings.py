@@ -11,10 +11,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from poolscope import semconv
 from poolscope.cli import figures
 from poolscope.core.finding import KINDS, UNITS
 from poolscope.core.finding_kind import Unit
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,16 +30,16 @@ _LENGTH = 200
 
 # Evidence that deserves a line of its own, in this order; other texts follow, figures share one line.
 _LABELS = {
-    names.VERDICT: "cause",
-    names.HOLDERS: "holders",
-    names.DB_QUERY_TEXT: "query",
-    names.STANDS_AT: "currently executing",
-    names.CODE_STACKTRACE: "called by",
+    semconv.VERDICT: "cause",
+    semconv.HOLDERS: "holders",
+    semconv.DB_QUERY_TEXT: "query",
+    semconv.STANDS_AT: "currently executing",
+    semconv.CODE_STACKTRACE: "called by",
 }
 # What the panel is about is not said in front of each figure.
 _SUBJECT = re.compile(r"^(?:lease|pool|statement)\.")
 # What other rows say already.
-_HIDDEN = frozenset({names.UNIT_OF_WORK_KIND, "owner"})
+_HIDDEN = frozenset({semconv.UNIT_OF_WORK_KIND, "owner"})
 _LIBRARIES = ("site-packages", "dist-packages")
 _HOLDER = re.compile(r"(?P<lease>[^;]+); checked out at (?P<place>[^;]+)")
 _SHARE = "_share"
@@ -77,14 +77,14 @@ def _panel(finding: FindingReport) -> Panel:
 
 def _summary(finding: FindingReport) -> str:
     # The statement has a row of its own.
-    return finding.summary.removesuffix(f": {finding.evidence.get(names.DB_QUERY_TEXT)}")
+    return finding.summary.removesuffix(f": {finding.evidence.get(semconv.DB_QUERY_TEXT)}")
 
 
 def _evidence(evidence: Mapping[str, object]) -> list[tuple[str, str]]:
     rows, facts = [], []
     for name in sorted(evidence, key=lambda name: list(_LABELS).index(name) if name in _LABELS else len(_LABELS)):
         value = evidence[name]
-        label = _SUBJECT.sub("", name.removeprefix(names.EVIDENCE_PREFIX).removeprefix("poolscope."))
+        label = _SUBJECT.sub("", name.removeprefix(semconv.EVIDENCE_PREFIX).removeprefix("poolscope."))
         if name in _HIDDEN or label in _HIDDEN or not value:
             continue
         if isinstance(value, (int, float)):
@@ -127,14 +127,14 @@ def _figure(label: str, value: float, unit: Unit) -> str:
 def _lines(name: str, value: object) -> str:
     if not isinstance(value, (tuple, list)):
         text = str(value)
-        return _cut(_words(text) if name == names.VERDICT else figures.short_paths(text))
+        return _cut(_words(text) if name == semconv.VERDICT else figures.short_paths(text))
     lines = [str(line) for line in value]
     # The first line is where the application asked; of those that called it, the application's own.
     lines = [line for line in lines if line == lines[0] or not any(library in line for library in _LIBRARIES)]
-    if name == names.CODE_STACKTRACE:
+    if name == semconv.CODE_STACKTRACE:
         # Its first line is the place, which is shown already.
         del lines[:1]
-    if name == names.HOLDERS:
+    if name == semconv.HOLDERS:
         lines = [line.replace("idle_in_transaction", "idle in transaction") for line in holder_lines(lines)]
     more = [f"and {len(lines) - _LINES_SHOWN} more"] if len(lines) > _LINES_SHOWN else []
     return "\n".join([*(_cut(figures.short_paths(line)) for line in lines[:_LINES_SHOWN]), *more])

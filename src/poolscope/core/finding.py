@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Union
 
+from poolscope import semconv
 from poolscope.core.finding_kind import Field, FindingKind, Severity, Source, Unit
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,28 +41,28 @@ FLEET_BUDGET: Final = "fleet_budget"
 def _fields(unit: Unit, *short: str, **attributes: str) -> dict[str, Field]:
     # Evidence without an attribute of its own goes under the prefix.
     own = {name: Field(unit, attribute) for name, attribute in attributes.items()}
-    return {name: Field(unit, names.EVIDENCE_PREFIX + name) for name in short} | own
+    return {name: Field(unit, semconv.EVIDENCE_PREFIX + name) for name in short} | own
 
 
 _REPEATED: Final = _fields(Unit.COUNT, "repeated")
 _LEAK: Final = {
-    **_fields(Unit.NONE, leak_kind=names.LEAK_KIND),
-    **_fields(Unit.SECONDS, age=names.LEASE_AGE),
-    **_fields(Unit.NONE, "owner", "phase", "trace_id", checkout_stack=names.CODE_STACKTRACE),
-    **_fields(Unit.NONE, current_location=names.STANDS_AT, statement=names.DB_QUERY_TEXT),
-    **_fields(Unit.NONE, backend_process_id=names.BACKEND_PROCESS_ID),
+    **_fields(Unit.NONE, leak_kind=semconv.LEAK_KIND),
+    **_fields(Unit.SECONDS, age=semconv.LEASE_AGE),
+    **_fields(Unit.NONE, "owner", "phase", "trace_id", checkout_stack=semconv.CODE_STACKTRACE),
+    **_fields(Unit.NONE, current_location=semconv.STANDS_AT, statement=semconv.DB_QUERY_TEXT),
+    **_fields(Unit.NONE, backend_process_id=semconv.BACKEND_PROCESS_ID),
     **_REPEATED,
 }
 _HOLD: Final = {
     **_fields(Unit.SECONDS, "held", "query", "idle_in_transaction", "idle"),
-    **_fields(Unit.COUNT, queries=names.LEASE_QUERIES),
-    **_fields(Unit.NONE, statement=names.DB_QUERY_TEXT, checkout_stack=names.CODE_STACKTRACE),
+    **_fields(Unit.COUNT, queries=semconv.LEASE_QUERIES),
+    **_fields(Unit.NONE, statement=semconv.DB_QUERY_TEXT, checkout_stack=semconv.CODE_STACKTRACE),
     **_REPEATED,
 }
 _EXHAUSTION: Final = {
-    **_fields(Unit.NONE, cause=names.VERDICT, holders=names.HOLDERS),
-    **_fields(Unit.COUNT, holders_omitted=names.HOLDERS_OMITTED),
-    **_fields(Unit.COUNT, used=names.POOL_USED, limit=names.POOL_LIMIT, pending=names.POOL_PENDING),
+    **_fields(Unit.NONE, cause=semconv.VERDICT, holders=semconv.HOLDERS),
+    **_fields(Unit.COUNT, holders_omitted=semconv.HOLDERS_OMITTED),
+    **_fields(Unit.COUNT, used=semconv.POOL_USED, limit=semconv.POOL_LIMIT, pending=semconv.POOL_PENDING),
     **_fields(Unit.SECONDS, "waited"),
     **_fields(Unit.PER_SECOND, "arrival_rate", "arrival_rate_now", "arrival_rate_before"),
     **_fields(Unit.SECONDS, "mean_hold", "typical_hold"),
@@ -75,7 +75,7 @@ _CATALOGUE: Final = (
     FindingKind(
         LEAK,
         Source.DETECTOR,
-        names.LEAK_EVENT,
+        semconv.LEAK_EVENT,
         Severity.CRITICAL,
         "a connection is checked out, and nobody will return it",
         "return the connection on every path: a with block around its use, or close() in a finally block",
@@ -85,12 +85,12 @@ _CATALOGUE: Final = (
             "overdue": "if the long hold is intended, declare it with poolscope.expected_long_hold(why); if not, "
             "return the connection on every path"
         },
-        resolved_event=names.LEAK_RESOLVED_EVENT,
+        resolved_event=semconv.LEAK_RESOLVED_EVENT,
     ),
     FindingKind(
         POOL_EXHAUSTED,
         Source.DETECTOR,
-        names.EXHAUSTED_EVENT,
+        semconv.EXHAUSTED_EVENT,
         Severity.CRITICAL,
         "callers got no connection in time",
         "apply the fix of the cause that the report names",
@@ -100,7 +100,7 @@ _CATALOGUE: Final = (
     FindingKind(
         POOL_TOO_SMALL,
         Source.CAUSE,
-        names.EXHAUSTED_EVENT,
+        semconv.EXHAUSTED_EVENT,
         Severity.CRITICAL,
         "short, busy holds, and more of them than the pool has connections",
         "raise the pool's size within the server's max_connections, or hold each connection for a shorter time",
@@ -110,7 +110,7 @@ _CATALOGUE: Final = (
     FindingKind(
         LONG_HOLD,
         Source.DETECTOR,
-        names.LONG_HOLD_EVENT,
+        semconv.LONG_HOLD_EVENT,
         Severity.WARNING,
         "a connection is held for long, by slow queries or by other work outside of a transaction",
         "make the query faster (an index, fewer rows), or move it to a background task or a replica",
@@ -120,7 +120,7 @@ _CATALOGUE: Final = (
     FindingKind(
         BURST,
         Source.CAUSE,
-        names.EXHAUSTED_EVENT,
+        semconv.EXHAUSTED_EVENT,
         Severity.CRITICAL,
         "the pool is large enough on average, and full when much arrives at once",
         "limit how many requests run at once, or allow for the burst with max_overflow",
@@ -130,7 +130,7 @@ _CATALOGUE: Final = (
     FindingKind(
         SLOW_CONNECT,
         Source.CAUSE,
-        names.EXHAUSTED_EVENT,
+        semconv.EXHAUSTED_EVENT,
         Severity.CRITICAL,
         "the pool is not full; opening or validating a connection takes long",
         "check the database and the network (is it up, at its max_connections, slow to resolve or to log in?); a "
@@ -141,7 +141,7 @@ _CATALOGUE: Final = (
     FindingKind(
         IDLE_IN_TRANSACTION,
         Source.DETECTOR,
-        names.LONG_HOLD_EVENT,
+        semconv.LONG_HOLD_EVENT,
         Severity.WARNING,
         "a transaction is open for long and runs no query",
         "do other work (a call to a service, rendering) before the first query or after the commit",
@@ -150,14 +150,14 @@ _CATALOGUE: Final = (
     FindingKind(
         N_PLUS_ONE,
         Source.DETECTOR,
-        names.N_PLUS_ONE_EVENT,
+        semconv.N_PLUS_ONE_EVENT,
         Severity.WARNING,
         "one request runs the same query once per row",
         "run it once for all rows: eager loading, a join, or one WHERE ... IN",
         {
-            **_fields(Unit.NONE, "loader", statement=names.DB_QUERY_TEXT),
-            **_fields(Unit.COUNT, repetitions=names.STATEMENT_REPETITIONS),
-            **_fields(Unit.SECONDS, seconds=names.STATEMENT_TIME),
+            **_fields(Unit.NONE, "loader", statement=semconv.DB_QUERY_TEXT),
+            **_fields(Unit.COUNT, repetitions=semconv.STATEMENT_REPETITIONS),
+            **_fields(Unit.SECONDS, seconds=semconv.STATEMENT_TIME),
             **_REPEATED,
         },
         title="N+1",
@@ -165,7 +165,7 @@ _CATALOGUE: Final = (
     FindingKind(
         NESTED_CHECKOUT,
         Source.DETECTOR,
-        names.NESTED_CHECKOUT_EVENT,
+        semconv.NESTED_CHECKOUT_EVENT,
         Severity.WARNING,
         "a second connection is checked out while one of the same pool is held",
         "use the connection or session that is already open, or return it before the next checkout",
@@ -256,7 +256,7 @@ class Finding:
         return self.kind.id
 
     @property
-    def event(self) -> names.Event | None:
+    def event(self) -> semconv.Event | None:
         """
         The event that carries it.
         """

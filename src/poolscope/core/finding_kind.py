@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from poolscope.signals.names import Event
+    from poolscope.semconv import Event
 
 
 class Severity(Enum):

@@ -8,19 +8,19 @@ import sys
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.execution import running_task, running_thread
 from poolscope.core.origin import stack_of
-from poolscope.core.owner import running_task, running_thread
-from poolscope.core.statement import is_query
-from poolscope.core.unit_of_work import EXPECTED_REPETITION
+from poolscope.core.sql.fingerprint import is_query
+from poolscope.core.work import EXPECTED_REPETITION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from poolscope.core.execution import LifeReference, TaskReference
     from poolscope.core.origin import RawStack, Trail
-    from poolscope.core.owner import LifeReference, TaskReference
     from poolscope.core.pool import Pool
-    from poolscope.core.repetition import Repetition
-    from poolscope.core.unit_of_work import Share, UnitOfWork
+    from poolscope.core.sql.repetition import Repetition
+    from poolscope.core.work import Share, UnitOfWork
 
 
 class Outcome(Enum):

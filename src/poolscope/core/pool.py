@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poolscope.core import clock
 from poolscope.core.aggregate import Distribution, Peak, Sum, Tally
+from poolscope.core.execution import LIVES, running_task, running_thread, stack_of_thread, task_in
 from poolscope.core.lease import Adopted, Lease, Outcome
-from poolscope.core.observer import NullObserver
-from poolscope.core.owner import LIVES, running_task, running_thread, stack_of_thread, task_in
-from poolscope.core.unit_of_work import CURRENT_UNIT, EXPECTED_LONG_HOLD
+from poolscope.core.listener import NullObserver
+from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import CodeType, FrameType
 
     from poolscope.core.aggregate import Trace
-    from poolscope.core.observer import PoolObserver
+    from poolscope.core.execution import Life
+    from poolscope.core.listener import PoolObserver
     from poolscope.core.origin import Origins, RawStack
-    from poolscope.core.owner import Life
-    from poolscope.core.unit_of_work import Share
+    from poolscope.core.work import Share
 
 #: What `ambient` returns where the application asked not to be instrumented.
 SUPPRESSED: Final = object()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from poolscope.core.finding import Finding
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.core.work import UnitOfWork
 
 # What one detector keeps for the background thread; beyond that the newest are dropped and counted as an error of ours.
 _MOST_KEPT: Final = 10_000

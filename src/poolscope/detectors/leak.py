@@ -12,10 +12,10 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from poolscope.core.execution import ThreadsNow
 from poolscope.core.finding import KINDS, LEAK
 from poolscope.core.finding_kind import Severity
 from poolscope.core.guard import guard
-from poolscope.core.owner import ThreadsNow
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease
 from poolscope.detectors.diagnosis.describe import (
     finding_about,
@@ -32,9 +32,9 @@ from poolscope.detectors.diagnosis.describe import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from poolscope.core.execution import Frames
     from poolscope.core.finding import Evidence, Finding
     from poolscope.core.lease import Lease
-    from poolscope.core.owner import Frames
     from poolscope.core.pool import Pool
     from poolscope.detectors.detector import Context
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.finding import IDLE_IN_TRANSACTION, KINDS, LONG_HOLD
 from poolscope.core.lease import Lease
-from poolscope.detectors import nested, repetition
+from poolscope.detectors import n_plus_one, nested_checkout
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease
 from poolscope.detectors.diagnosis.describe import (
     finding_about,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from poolscope.core.finding import Finding
-    from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.core.work import UnitOfWork
     from poolscope.detectors.detector import Context
 
 # From this share of the hold on the database was at work; below it something else was.
@@ -71,8 +71,8 @@ class LongHoldDetector(Detector[Released, Lease]):
         return (
             lease.excuse is None
             and lease.held() >= self._threshold
-            and not nested.explains(lease, self._threshold)
-            and not repetition.explains(lease, self._repetitions, self._threshold)
+            and not nested_checkout.explains(lease, self._threshold)
+            and not n_plus_one.explains(lease, self._repetitions, self._threshold)
         )
 
 

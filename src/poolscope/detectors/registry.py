@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.detectors.leak import LeakDetector
 from poolscope.detectors.long_hold import LongHoldDetector
-from poolscope.detectors.nested import NestedCheckoutDetector
+from poolscope.detectors.n_plus_one import NPlusOneDetector
+from poolscope.detectors.nested_checkout import NestedCheckoutDetector
 from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
-from poolscope.detectors.repetition import NPlusOneDetector
 
 if TYPE_CHECKING:
     from poolscope.detectors.detector import Context, Detector

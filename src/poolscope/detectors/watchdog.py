@@ -13,7 +13,7 @@ from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
 from poolscope.detectors.detector import Nested, Released, Waited, WorkEnded
 from poolscope.detectors.diagnosis.describe import is_over
-from poolscope.detectors.telling import Telling
+from poolscope.detectors.throttle import Telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from poolscope.core.finding import FindingSink
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.core.work import UnitOfWork
     from poolscope.detectors.detector import Detector, Occurrence
 
 # Seconds between two looks at every pool.

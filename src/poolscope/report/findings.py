@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from poolscope import semconv
 from poolscope.core.finding import KINDS
 from poolscope.report.model import NO_PLACE, FindingReport, Place
 from poolscope.report.traces import Traces, place_of
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 _OF_THE_POOL = frozenset(kind.id for kind in KINDS.values() if kind.of_pool)
 _RESOLVED = frozenset(kind.resolved_event.name for kind in KINDS.values() if kind.resolved_event is not None)
 # How often the same was found and held back since the last report.
-_REPEATED = f"{names.EVIDENCE_PREFIX}repeated"
+_REPEATED = f"{semconv.EVIDENCE_PREFIX}repeated"
 _SEVERITIES = ("critical", "warning", "info")
 _SHOWN_ELSEWHERE = frozenset(
     {
-        names.FINDING_ID,
-        names.FINDING_SEVERITY,
-        names.FINDING_SUMMARY,
-        names.FINDING_CURE,
-        names.FINDING_PAGE,
+        semconv.FINDING_ID,
+        semconv.FINDING_SEVERITY,
+        semconv.FINDING_SUMMARY,
+        semconv.FINDING_CURE,
+        semconv.FINDING_PAGE,
         _REPEATED,
-        names.UNIT_OF_WORK_NAME,
-        names.CODE_FUNCTION,
-        names.CODE_FILE,
-        names.CODE_LINE,
-        *names.POOL_ATTRIBUTES,
+        semconv.UNIT_OF_WORK_NAME,
+        semconv.CODE_FUNCTION,
+        semconv.CODE_FILE,
+        semconv.CODE_LINE,
+        *semconv.POOL_ATTRIBUTES,
     }
 )
 
@@ -48,10 +48,10 @@ def finding_reports(events: Sequence[Event], traces: Traces) -> tuple[FindingRep
     """
     groups: defaultdict[tuple[str, str, str, Place], list[Event]] = defaultdict(list)
     for event in events:
-        if names.FINDING_ID in event.attributes:
-            finding_id = str(event.attributes[names.FINDING_ID])
+        if semconv.FINDING_ID in event.attributes:
+            finding_id = str(event.attributes[semconv.FINDING_ID])
             place = NO_PLACE if finding_id in _OF_THE_POOL else _place(event, traces)
-            pool = str(event.attributes.get(names.POOL_NAME, ""))
+            pool = str(event.attributes.get(semconv.POOL_NAME, ""))
             groups[finding_id, event.source.service, pool, place].append(event)
     found = [_finding(key, sorted(group, key=lambda event: event.time)) for key, group in groups.items()]
     return tuple(sorted((*found, *_from_spans(traces, {one.id for one in found})), key=_order))
@@ -60,7 +60,7 @@ def finding_reports(events: Sequence[Event], traces: Traces) -> tuple[FindingRep
 def _from_spans(traces: Traces, known: Collection[str]) -> Iterator[FindingReport]:
     counts: Counter[tuple[str, str, str]] = Counter()
     for span in traces.entries:
-        found = span.attributes.get(names.FINDINGS)
+        found = span.attributes.get(semconv.FINDINGS)
         for finding_id in found if isinstance(found, tuple) else ():
             counts[str(finding_id), span.source.service, traces.route(span.span_id)] += 1
     for (finding_id, service, route), count in counts.items():
@@ -75,7 +75,7 @@ def _from_spans(traces: Traces, known: Collection[str]) -> Iterator[FindingRepor
 
 
 def _place(event: Event, traces: Traces) -> Place:
-    route = event.attributes.get(names.UNIT_OF_WORK_NAME)
+    route = event.attributes.get(semconv.UNIT_OF_WORK_NAME)
     return place_of(event.attributes, str(route) if route is not None else traces.route(event.span_id))
 
 
@@ -85,15 +85,15 @@ def _finding(key: tuple[str, str, str, Place], events: Sequence[Event]) -> Findi
     latest = (reports or events)[-1].attributes
     return FindingReport(
         id=finding_id,
-        severity=str(latest.get(names.FINDING_SEVERITY, "warning")),
+        severity=str(latest.get(semconv.FINDING_SEVERITY, "warning")),
         service=service,
         pool=pool,
         place=place,
         count=len(reports) + sum(_repeated(event) for event in reports),
         resolved=len(events) - len(reports),
-        summary=str(latest.get(names.FINDING_SUMMARY, "")),
-        cure=str(latest.get(names.FINDING_CURE, "")),
-        page=str(latest.get(names.FINDING_PAGE, "")),
+        summary=str(latest.get(semconv.FINDING_SUMMARY, "")),
+        cure=str(latest.get(semconv.FINDING_CURE, "")),
+        page=str(latest.get(semconv.FINDING_PAGE, "")),
         evidence={name: value for name, value in latest.items() if name not in _SHOWN_ELSEWHERE},
     )
 

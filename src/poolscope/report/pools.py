@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from poolscope import semconv
 from poolscope.detectors.leak import ABANDONED
 from poolscope.report.distribution import NO_QUANTILES, Distribution, Quantiles, exact_quantiles, nearest
 from poolscope.report.model import Holder, Phase, Place, PoolReport, Timing
 from poolscope.report.series import Series, counted, distributed
 from poolscope.report.traces import USE_PHASES, WAIT_PHASES, Traces, holders, phase_seconds, starvations
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,9 +28,9 @@ def pool_reports(telemetry: Telemetry, traces: Traces) -> tuple[PoolReport, ...]
     Every pool of every process, the most saturated first.
     """
     found: dict[tuple[Source, str], None] = {}
-    for metric in (names.CONNECTION_COUNT, names.CONNECTION_MAX, names.WAIT_TIME, names.USE_TIME):
+    for metric in (semconv.CONNECTION_COUNT, semconv.CONNECTION_MAX, semconv.WAIT_TIME, semconv.USE_TIME):
         for series in telemetry.series.of(metric):
-            found[series.source, str(series.attributes.get(names.POOL_NAME, ""))] = None
+            found[series.source, str(series.attributes.get(semconv.POOL_NAME, ""))] = None
     reports = [_Pool(telemetry, traces, source, name).report() for source, name in found]
     return tuple(sorted(reports, key=lambda pool: (-pool.saturation, -pool.timeouts, pool.service, pool.name)))
 
@@ -49,99 +49,105 @@ class _Pool:
         self._checkouts = [span for span in traces.checkouts if self._is_mine(span)]
 
     def report(self) -> PoolReport:
-        identity = next(iter(self._series(names.CONNECTION_COUNT) or self._series(names.WAIT_TIME))).attributes
+        identity = next(iter(self._series(semconv.CONNECTION_COUNT) or self._series(semconv.WAIT_TIME))).attributes
         start, end = self._window()
-        used = self._state(names.STATE_USED)
-        limits = self._series(names.CONNECTION_MAX)
-        saturated = self._series(names.SATURATION_TIME)
+        used = self._state(semconv.STATE_USED)
+        limits = self._series(semconv.CONNECTION_MAX)
+        saturated = self._series(semconv.SATURATION_TIME)
         return PoolReport(
             service=self._source.service,
             instance=self._source.instance,
             name=self._name,
-            system=str(identity.get(names.DB_SYSTEM, "")),
-            namespace=str(identity.get(names.DB_NAMESPACE, "")),
-            server=":".join(str(identity[key]) for key in (names.SERVER_ADDRESS, names.SERVER_PORT) if key in identity),
+            system=str(identity.get(semconv.DB_SYSTEM, "")),
+            namespace=str(identity.get(semconv.DB_NAMESPACE, "")),
+            server=":".join(
+                str(identity[key]) for key in (semconv.SERVER_ADDRESS, semconv.SERVER_PORT) if key in identity
+            ),
             limit=int(limits[0].last) if limits else None,
             used=round(sum(series.last for series in used)),
-            idle=round(sum(series.last for series in self._state(names.STATE_IDLE))),
-            peak=self._peak(names.USED_PEAK, used),
-            pending_peak=self._peak(names.PENDING_PEAK, self._series(names.PENDING_REQUESTS)),
+            idle=round(sum(series.last for series in self._state(semconv.STATE_IDLE))),
+            peak=self._peak(semconv.USED_PEAK, used),
+            pending_peak=self._peak(semconv.PENDING_PEAK, self._series(semconv.PENDING_REQUESTS)),
             observed_seconds=(end - start) / 1e9,
             saturated_seconds=counted(saturated) if saturated else None,
-            oldest_lease_seconds=max((series.last for series in self._series(names.OLDEST_LEASE_AGE)), default=0.0),
+            oldest_lease_seconds=max((series.last for series in self._series(semconv.OLDEST_LEASE_AGE)), default=0.0),
             waits=self._waits(),
             holds=self._held(),
-            timeouts=round(counted(self._series(names.TIMEOUTS))),
-            created=_count(distributed(self._series(names.CREATE_TIME))),
-            closures=self._by(names.CLOSURES, names.CLOSE_REASON),
-            leaks=self._by(names.LEAKS, names.LEAK_KIND),
-            nested_checkouts=round(counted(self._series(names.NESTED_CHECKOUTS))),
-            drift=round(sum(series.last for series in self._series(names.DRIFT))),
+            timeouts=round(counted(self._series(semconv.TIMEOUTS))),
+            created=_count(distributed(self._series(semconv.CREATE_TIME))),
+            closures=self._by(semconv.CLOSURES, semconv.CLOSE_REASON),
+            leaks=self._by(semconv.LEAKS, semconv.LEAK_KIND),
+            nested_checkouts=round(counted(self._series(semconv.NESTED_CHECKOUTS))),
+            drift=round(sum(series.last for series in self._series(semconv.DRIFT))),
             holders=holders(self._traces, self._holds, self._still_out(), end) or self._metered_holders(),
             starvations=starvations(self._traces, self._checkouts),
         )
 
     def _is_mine(self, span: Span) -> bool:
-        return span.source == self._source and span.attributes.get(names.POOL_NAME) == self._name
+        return span.source == self._source and span.attributes.get(semconv.POOL_NAME) == self._name
 
-    def _series(self, metric: names.Metric) -> list[Series]:
+    def _series(self, metric: semconv.Metric) -> list[Series]:
         return self._telemetry.series.where(
             metric,
-            lambda series: series.source == self._source and series.attributes.get(names.POOL_NAME, "") == self._name,
+            lambda series: series.source == self._source and series.attributes.get(semconv.POOL_NAME, "") == self._name,
         )
 
     def _state(self, state: str) -> list[Series]:
-        return [s for s in self._series(names.CONNECTION_COUNT) if s.attributes.get(names.CONNECTION_STATE) == state]
+        return [
+            s for s in self._series(semconv.CONNECTION_COUNT) if s.attributes.get(semconv.CONNECTION_STATE) == state
+        ]
 
-    def _peak(self, metric: names.Metric, sampled: Iterable[Series]) -> int:
+    def _peak(self, metric: semconv.Metric, sampled: Iterable[Series]) -> int:
         return round(max((series.peak for series in (*self._series(metric), *sampled)), default=0.0))
 
-    def _by(self, metric: names.Metric, attribute: str) -> dict[str, int]:
+    def _by(self, metric: semconv.Metric, attribute: str) -> dict[str, int]:
         counts = {str(s.attributes.get(attribute, "")): round(counted([s])) for s in self._series(metric)}
         return {value: count for value, count in sorted(counts.items()) if count}
 
     def _window(self) -> tuple[int, int]:
-        every = [s for metric in (names.SATURATION_TIME, names.WAIT_TIME, names.USE_TIME) for s in self._series(metric)]
+        every = [
+            s for metric in (semconv.SATURATION_TIME, semconv.WAIT_TIME, semconv.USE_TIME) for s in self._series(metric)
+        ]
         return min((s.start for s in every), default=0), max((s.time for s in every), default=0)
 
     def _waits(self) -> Timing:
-        series = self._series(names.WAIT_TIME)
+        series = self._series(semconv.WAIT_TIME)
         every = distributed(series)
-        failed = distributed(one for one in series if names.ERROR_TYPE in one.attributes)
+        failed = distributed(one for one in series if semconv.ERROR_TYPE in one.attributes)
         threshold = self._span_threshold()
         shortest = every.bound_from(threshold) if every is not None and threshold is not None else None
         # A wait that failed has a span however short it was.
         slow = [span for span in self._checkouts if shortest is not None and span.seconds >= shortest]
         measured = {
-            phase: over_all_waits(phase_seconds(slow, names.SPAN_WAIT_PHASE_PREFIX, phase), every, shortest)
+            phase: over_all_waits(phase_seconds(slow, semconv.SPAN_WAIT_PHASE_PREFIX, phase), every, shortest)
             for phase in WAIT_PHASES
         }
-        return _timing(every, _count(failed), self._phases(names.WAIT_PHASE_TIME, names.WAIT_PHASE, measured))
+        return _timing(every, _count(failed), self._phases(semconv.WAIT_PHASE_TIME, semconv.WAIT_PHASE, measured))
 
     def _span_threshold(self) -> float | None:
         """
         The wait from which this process made spans, in seconds, as its spans say; None where there is no span.
         """
-        said = [span.attributes.get(names.CHECKOUT_SPAN_THRESHOLD) for span in self._checkouts]
+        said = [span.attributes.get(semconv.CHECKOUT_SPAN_THRESHOLD) for span in self._checkouts]
         return max((float(value) for value in said if isinstance(value, (int, float))), default=None)
 
     def _still_out(self) -> set[str]:
         """
         Hold spans that end although the hold does not: it was found leaked, not collected, and not resolved since.
         """
-        resolved = {e.trace_id for e in self._telemetry.events if e.name == names.LEAK_RESOLVED_EVENT.name}
-        kinds = {span.span_id: span.attributes.get(names.LEAK_KIND, ABANDONED) for span in self._holds}
+        resolved = {e.trace_id for e in self._telemetry.events if e.name == semconv.LEAK_RESOLVED_EVENT.name}
+        kinds = {span.span_id: span.attributes.get(semconv.LEAK_KIND, ABANDONED) for span in self._holds}
         return {s.span_id for s in self._holds if kinds[s.span_id] != ABANDONED and s.trace_id not in resolved}
 
     def _metered_holders(self) -> tuple[Holder, ...]:
         """
         The units of work by their own histogram: it counts every one of them, also when no trace was sampled.
         """
-        held = [(s, s.total) for s in self._series(names.UNIT_HOLD_TIME) if isinstance(s.total, Distribution)]
+        held = [(s, s.total) for s in self._series(semconv.UNIT_HOLD_TIME) if isinstance(s.total, Distribution)]
         everything = sum(total.total for _, total in held)
         found = [
             Holder(
-                place=Place(str(series.attributes.get(names.UNIT_OF_WORK_NAME, ""))),
+                place=Place(str(series.attributes.get(semconv.UNIT_OF_WORK_NAME, ""))),
                 count=total.count,
                 still_out=0,
                 seconds=total.total,
@@ -157,13 +163,13 @@ class _Pool:
 
     def _held(self) -> Timing:
         measured = {
-            phase: exact_quantiles(phase_seconds(self._holds, names.SPAN_USE_PHASE_PREFIX, phase))
+            phase: exact_quantiles(phase_seconds(self._holds, semconv.SPAN_USE_PHASE_PREFIX, phase))
             for phase in USE_PHASES
         }
-        phases = self._phases(names.USE_PHASE_TIME, names.USE_PHASE, measured)
-        return _timing(distributed(self._series(names.USE_TIME)), 0, phases)
+        phases = self._phases(semconv.USE_PHASE_TIME, semconv.USE_PHASE, measured)
+        return _timing(distributed(self._series(semconv.USE_TIME)), 0, phases)
 
-    def _phases(self, metric: names.Metric, attribute: str, measured: dict[str, Quantiles]) -> tuple[Phase, ...]:
+    def _phases(self, metric: semconv.Metric, attribute: str, measured: dict[str, Quantiles]) -> tuple[Phase, ...]:
         seconds = dict.fromkeys(measured, 0.0)
         for series in self._series(metric):
             phase = str(series.attributes.get(attribute, ""))

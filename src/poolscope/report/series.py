@@ -13,7 +13,7 @@ from poolscope.report.otlp import Point, Source, Temporality
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from poolscope.signals.names import Metric
+    from poolscope.semconv import Metric
 
 Key = tuple[str, Source, frozenset[tuple[str, object]]]
 Value = TypeVar("Value", float, Distribution)

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+from poolscope import semconv
 from poolscope.report.distribution import exact_quantiles
 from poolscope.report.model import Holder, Place, Starvation
-from poolscope.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -34,11 +34,11 @@ class Traces:
         self._by_id = {span.span_id: span for span in spans}
         self.entries = [span for span in self._by_id.values() if span.kind in _ENTRY_KINDS]
         self._entry_names = {span.trace_id: _name_of(span) for span in self.entries}
-        self.holds = self._ours(names.HOLD_SPAN.prefix)
-        self.checkouts = self._ours(names.CHECKOUT_SPAN.prefix)
+        self.holds = self._ours(semconv.HOLD_SPAN.prefix)
+        self.checkouts = self._ours(semconv.CHECKOUT_SPAN.prefix)
 
     def _ours(self, prefix: str) -> list[Span]:
-        return [s for s in self._by_id.values() if s.scope == names.SCOPE and s.name.startswith(f"{prefix} ")]
+        return [s for s in self._by_id.values() if s.scope == semconv.SCOPE and s.name.startswith(f"{prefix} ")]
 
     def route(self, span_id: str) -> str:
         """
@@ -49,12 +49,12 @@ class Traces:
         for _ in range(_DEPTH):
             if span is None:
                 break
-            if names.UNIT_OF_WORK_NAME in span.attributes:
-                return str(span.attributes[names.UNIT_OF_WORK_NAME])
+            if semconv.UNIT_OF_WORK_NAME in span.attributes:
+                return str(span.attributes[semconv.UNIT_OF_WORK_NAME])
             if span.kind in _ENTRY_KINDS:
                 return _name_of(span)
             outermost, span = span, self._by_id.get(span.parent_id)
-        return NO_ROUTE if outermost is None or outermost.scope == names.SCOPE else outermost.name
+        return NO_ROUTE if outermost is None or outermost.scope == semconv.SCOPE else outermost.name
 
     def route_of_link(self, trace_id: str, span_id: str) -> str:
         """
@@ -83,11 +83,11 @@ def place_of(attributes: Mapping[str, object], route: str) -> Place:
     """
     The place that attributes name.
     """
-    line = attributes.get(names.CODE_LINE, 0)
+    line = attributes.get(semconv.CODE_LINE, 0)
     return Place(
         route,
-        str(attributes.get(names.CODE_FUNCTION, "")),
-        str(attributes.get(names.CODE_FILE, "")),
+        str(attributes.get(semconv.CODE_FUNCTION, "")),
+        str(attributes.get(semconv.CODE_FILE, "")),
         line if isinstance(line, int) else 0,
     )
 
@@ -98,7 +98,7 @@ def phase_seconds(spans: Sequence[Span], prefix: str, phase: str) -> list[float]
 
     Args:
         spans: The waits or the holds.
-        prefix: The attribute's prefix, `names.SPAN_WAIT_PHASE_PREFIX` or `names.SPAN_USE_PHASE_PREFIX`.
+        prefix: The attribute's prefix, `semconv.SPAN_WAIT_PHASE_PREFIX` or `semconv.SPAN_USE_PHASE_PREFIX`.
         phase: The phase.
     """
     return [_number(span.attributes.get(f"{prefix}{phase}", 0.0)) for span in spans]
@@ -134,7 +134,7 @@ def _holder(place: Place, holds: Sequence[_Hold], everything: float) -> Holder:
     spans = [hold.span for hold in holds]
     lengths = [hold.seconds for hold in holds]
     seconds = sum(lengths)
-    queries = sum(_number(span.attributes.get(names.LEASE_QUERIES, 0)) for span in spans)
+    queries = sum(_number(span.attributes.get(semconv.LEASE_QUERIES, 0)) for span in spans)
     return Holder(
         place=place,
         count=len(spans),
@@ -144,7 +144,7 @@ def _holder(place: Place, holds: Sequence[_Hold], everything: float) -> Holder:
         quantiles=exact_quantiles(lengths),
         longest=max(lengths),
         queries=queries / len(spans),
-        phases={phase: sum(phase_seconds(spans, names.SPAN_USE_PHASE_PREFIX, phase)) for phase in USE_PHASES},
+        phases={phase: sum(phase_seconds(spans, semconv.SPAN_USE_PHASE_PREFIX, phase)) for phase in USE_PHASES},
     )
 
 

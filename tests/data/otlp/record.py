@@ -27,17 +27,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
+from poolscope import semconv
 from poolscope.core import finding
 from poolscope.core.finding_kind import Severity
-from poolscope.signals import names
 from tests.data.otlp.truth import HOLDS, ROUTES, TIMEOUTS, USED, WAITS
 
 HERE = Path(__file__).parent
 POOL: dict[str, Any] = {
-    names.POOL_NAME: "shop",
-    names.DB_SYSTEM: "postgresql",
-    names.SERVER_ADDRESS: "db.example",
-    names.SERVER_PORT: 5432,
+    semconv.POOL_NAME: "shop",
+    semconv.DB_SYSTEM: "postgresql",
+    semconv.SERVER_ADDRESS: "db.example",
+    semconv.SERVER_PORT: 5432,
 }
 RESOURCE = Resource.create({"service.name": "shop", "service.instance.id": "one"})
 
@@ -50,37 +50,37 @@ def metrics(path: Path, temporality: AggregationTemporality, views: tuple[View, 
     preferred: dict[type, AggregationTemporality] = dict.fromkeys((Counter, Histogram, ObservableCounter), temporality)
     reader = PeriodicExportingMetricReader(FileMetricExporter(path, preferred_temporality=preferred), 3_600_000)
     provider = MeterProvider([reader], RESOURCE, views=views, shutdown_on_exit=False)
-    meter = provider.get_meter(names.SCOPE)
+    meter = provider.get_meter(semconv.SCOPE)
     now = {"used": 0}
 
     def used(_options: CallbackOptions) -> list[Observation]:
         return [
-            Observation(now["used"], {**POOL, names.CONNECTION_STATE: names.STATE_USED}),
-            Observation(15 - now["used"], {**POOL, names.CONNECTION_STATE: names.STATE_IDLE}),
+            Observation(now["used"], {**POOL, semconv.CONNECTION_STATE: semconv.STATE_USED}),
+            Observation(15 - now["used"], {**POOL, semconv.CONNECTION_STATE: semconv.STATE_IDLE}),
         ]
 
     def limit(_options: CallbackOptions) -> list[Observation]:
         return [Observation(15, POOL)]
 
-    meter.create_observable_up_down_counter(names.CONNECTION_COUNT.name, [used], names.CONNECTION_COUNT.unit)
-    meter.create_observable_up_down_counter(names.CONNECTION_MAX.name, [limit], names.CONNECTION_MAX.unit)
-    waits, holds = (_histogram(meter, metric) for metric in (names.WAIT_TIME, names.USE_TIME))
-    unit = _histogram(meter, names.UNIT_HOLD_TIME)
-    timeouts = meter.create_counter(names.TIMEOUTS.name, names.TIMEOUTS.unit)
+    meter.create_observable_up_down_counter(semconv.CONNECTION_COUNT.name, [used], semconv.CONNECTION_COUNT.unit)
+    meter.create_observable_up_down_counter(semconv.CONNECTION_MAX.name, [limit], semconv.CONNECTION_MAX.unit)
+    waits, holds = (_histogram(meter, metric) for metric in (semconv.WAIT_TIME, semconv.USE_TIME))
+    unit = _histogram(meter, semconv.UNIT_HOLD_TIME)
+    timeouts = meter.create_counter(semconv.TIMEOUTS.name, semconv.TIMEOUTS.unit)
     for collection in range(2):
         for seconds in WAITS[collection]:
             waits.record(seconds, POOL)
         for seconds in HOLDS[collection]:
             holds.record(seconds, POOL)
-            route = {names.UNIT_OF_WORK_KIND: "http", names.UNIT_OF_WORK_NAME: ROUTES[collection]}
-            unit.record(seconds, {**route, names.POOL_NAME: POOL[names.POOL_NAME]})
+            route = {semconv.UNIT_OF_WORK_KIND: "http", semconv.UNIT_OF_WORK_NAME: ROUTES[collection]}
+            unit.record(seconds, {**route, semconv.POOL_NAME: POOL[semconv.POOL_NAME]})
         timeouts.add(TIMEOUTS[collection], POOL)
         now["used"] = USED[collection]
         provider.force_flush()
     provider.shutdown()
 
 
-def _histogram(meter: Any, metric: names.Metric) -> Any:
+def _histogram(meter: Any, metric: semconv.Metric) -> Any:
     return meter.create_histogram(metric.name, metric.unit, explicit_bucket_boundaries_advisory=list(metric.boundaries))
 
 
@@ -91,24 +91,24 @@ def traces(path: Path) -> None:
     path.unlink(missing_ok=True)
     provider = TracerProvider(resource=RESOURCE, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(FileSpanExporter(path)))
-    web, ours = provider.get_tracer("web"), provider.get_tracer(names.SCOPE)
+    web, ours = provider.get_tracer("web"), provider.get_tracer(semconv.SCOPE)
     second = 1_000_000_000
-    found = {names.FINDINGS: [finding.IDLE_IN_TRANSACTION]}
+    found = {semconv.FINDINGS: [finding.IDLE_IN_TRANSACTION]}
     holder = web.start_span("POST /checkout/{id}", kind=SpanKind.SERVER, start_time=second, attributes=found)
     inner = web.start_span("charge", context=set_span_in_context(holder), start_time=second)
-    where = {names.CODE_FUNCTION: "checkout", names.CODE_FILE: "/srv/shop/app.py", names.CODE_LINE: 42}
+    where = {semconv.CODE_FUNCTION: "checkout", semconv.CODE_FILE: "/srv/shop/app.py", semconv.CODE_LINE: 42}
     phases = {"query": 0.1, "idle_in_transaction": 1.8, "idle": 0.1}
-    used = {f"{names.SPAN_USE_PHASE_PREFIX}{phase}": value for phase, value in phases.items()}
-    attributes = {**POOL, **where, **used, names.LEASE_QUERIES: 3}
-    name = names.HOLD_SPAN.named("shop")
+    used = {f"{semconv.SPAN_USE_PHASE_PREFIX}{phase}": value for phase, value in phases.items()}
+    attributes = {**POOL, **where, **used, semconv.LEASE_QUERIES: 3}
+    name = semconv.HOLD_SPAN.named("shop")
     hold = ours.start_span(name, set_span_in_context(inner), attributes=attributes, start_time=second)
     waiter = web.start_span("GET /users/{id}", kind=SpanKind.SERVER, start_time=2 * second)
     phases = {"queue": 0.7, "connect": 0.2, "validate": 0.1}
-    waited = {f"{names.SPAN_WAIT_PHASE_PREFIX}{phase}": value for phase, value in phases.items()}
+    waited = {f"{semconv.SPAN_WAIT_PHASE_PREFIX}{phase}": value for phase, value in phases.items()}
     checkout = ours.start_span(
-        names.CHECKOUT_SPAN.named("shop"),
+        semconv.CHECKOUT_SPAN.named("shop"),
         set_span_in_context(waiter),
-        attributes={**POOL, **waited, names.CHECKOUT_SPAN_THRESHOLD: 0.001},
+        attributes={**POOL, **waited, semconv.CHECKOUT_SPAN_THRESHOLD: 0.001},
         links=[Link(holder.get_span_context())],
         start_time=2 * second,
     )
@@ -124,24 +124,24 @@ def logs(path: Path) -> None:
     path.unlink(missing_ok=True)
     provider = LoggerProvider(RESOURCE, shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(FileLogExporter(path)))
-    logger = provider.get_logger(names.SCOPE)
-    repeated = f"{names.EVIDENCE_PREFIX}repeated"
+    logger = provider.get_logger(semconv.SCOPE)
+    repeated = f"{semconv.EVIDENCE_PREFIX}repeated"
     for event, age, more in (
-        (names.LEAK_EVENT, 1.5, 0),
-        (names.LEAK_EVENT, 2.5, 3),
-        (names.LEAK_RESOLVED_EVENT, 4.0, 0),
+        (semconv.LEAK_EVENT, 1.5, 0),
+        (semconv.LEAK_EVENT, 2.5, 3),
+        (semconv.LEAK_RESOLVED_EVENT, 4.0, 0),
     ):
         attributes: dict[str, Any] = {
-            names.FINDING_ID: finding.LEAK,
-            names.FINDING_SEVERITY: Severity.CRITICAL.value,
-            names.FINDING_SUMMARY: "GET /cart/{id} is over and still has a connection",
-            names.FINDING_CURE: "close the session",
-            names.FINDING_PAGE: "docs/findings/connection_leak.md",
-            names.POOL_NAME: "shop",
-            names.UNIT_OF_WORK_NAME: "GET /cart/{id}",
-            names.CODE_FILE: "/srv/shop/app.py",
-            names.CODE_LINE: 77,
-            names.LEASE_AGE: age,
+            semconv.FINDING_ID: finding.LEAK,
+            semconv.FINDING_SEVERITY: Severity.CRITICAL.value,
+            semconv.FINDING_SUMMARY: "GET /cart/{id} is over and still has a connection",
+            semconv.FINDING_CURE: "close the session",
+            semconv.FINDING_PAGE: "docs/findings/connection_leak.md",
+            semconv.POOL_NAME: "shop",
+            semconv.UNIT_OF_WORK_NAME: "GET /cart/{id}",
+            semconv.CODE_FILE: "/srv/shop/app.py",
+            semconv.CODE_LINE: 77,
+            semconv.LEASE_AGE: age,
             repeated: more,
         }
         record = LogRecord(

@@ -18,8 +18,8 @@ import warnings
 import sqlalchemy
 from sqlalchemy.pool import QueuePool
 
+from poolscope import semconv
 from poolscope.core.guard import guard
-from poolscope.signals import names
 from tests.support.telemetry import Telemetry
 
 #: Seconds; it takes seven, and some thirty on a busy machine.
@@ -123,9 +123,9 @@ def check(telemetry: Telemetry, failures: list[BaseException]) -> None:
     collected = telemetry.collect()
     asked = 2 * ROUNDS
     assert failures == [], failures
-    assert collected.counts(names.WAIT_TIME, POOL) == {"": asked}, collected.counts(names.WAIT_TIME, POOL)
-    assert collected.counts(names.USE_TIME, POOL) == {"": asked}, collected.counts(names.USE_TIME, POOL)
-    assert (collected.used(POOL), collected.value(names.DRIFT, POOL)) == (0, 0)
+    assert collected.counts(semconv.WAIT_TIME, POOL) == {"": asked}, collected.counts(semconv.WAIT_TIME, POOL)
+    assert collected.counts(semconv.USE_TIME, POOL) == {"": asked}, collected.counts(semconv.USE_TIME, POOL)
+    assert (collected.used(POOL), collected.value(semconv.DRIFT, POOL)) == (0, 0)
     assert guard.counts() == {}, guard.counts()
     print("exact", flush=True)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import sqlalchemy
 
+from poolscope import semconv
 from poolscope.core.guard import guard
-from poolscope.signals import names
 from tests.support.telemetry import Telemetry
 
 POOL = "forking"
@@ -28,15 +28,15 @@ def figures(telemetry: Telemetry) -> dict[str, Any]:
     What one collection says of the pool.
     """
     collected = telemetry.collect()
-    waits = collected.points(names.WAIT_TIME, POOL)
+    waits = collected.points(semconv.WAIT_TIME, POOL)
     return {
         "used": collected.used(POOL),
         "idle": collected.idle(POOL),
-        "drift": collected.value(names.DRIFT, POOL),
+        "drift": collected.value(semconv.DRIFT, POOL),
         "waits": sum(point.count for point in waits),
-        "uses": sum(collected.counts(names.USE_TIME, POOL).values()),
+        "uses": sum(collected.counts(semconv.USE_TIME, POOL).values()),
         "began": min((point.start_time_unix_nano for point in waits), default=0),
-        "closures": collected.total(names.CLOSURES, POOL),
+        "closures": collected.total(semconv.CLOSURES, POOL),
         "threads": sum(thread.name == "poolscope" for thread in threading.enumerate()),
         "holds": sum(span.name.startswith("hold ") for span in telemetry.spans()),
         "errors": guard.counts(),

@@ -16,10 +16,9 @@ import sqlalchemy
 from opentelemetry import metrics, trace
 from sqlalchemy.pool import QueuePool
 
-from poolscope import unit_of_work
+from poolscope import semconv, unit_of_work
 from poolscope.core.guard import guard
 from poolscope.instrumentor import PoolscopeInstrumentor
-from poolscope.signals import names
 
 POOL = "silent"
 
@@ -77,8 +76,8 @@ def spans_under_a_later_tracer_provider(engine: sqlalchemy.Engine) -> tuple[int,
         work(engine)
     PoolscopeInstrumentor().flush()
     spans = {span.name: span.attributes or {} for span in exporter.get_finished_spans()}
-    holds = sum(span.name == names.HOLD_SPAN.named(POOL) for span in exporter.get_finished_spans())
-    return holds, spans["request"].get(names.UNIT_OF_WORK_QUERIES)
+    holds = sum(span.name == semconv.HOLD_SPAN.named(POOL) for span in exporter.get_finished_spans())
+    return holds, spans["request"].get(semconv.UNIT_OF_WORK_QUERIES)
 
 
 def main(kind: str) -> None:
@@ -120,7 +119,7 @@ def main(kind: str) -> None:
         collected = Collected.of(reader.get_metrics_data())
         reports["exported"] = sorted(collected.metrics)
         reports["used"] = collected.used(POOL)
-        reports["drift"] = collected.value(names.DRIFT, POOL)
+        reports["drift"] = collected.value(semconv.DRIFT, POOL)
     reports["after"] = state(engine)
     print(json.dumps(reports), flush=True)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
-    from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.core.work import UnitOfWork
 
 
 @dataclass(order=True)

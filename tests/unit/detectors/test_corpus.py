@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.unit_of_work import EXPECTED_LONG_HOLD, EXPECTED_REPETITION
+from poolscope.core.work import EXPECTED_LONG_HOLD, EXPECTED_REPETITION
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poolscope.core.finding import LEAK, Severity
-from poolscope.core.unit_of_work import EXPECTED_LONG_HOLD
+from poolscope.core.work import EXPECTED_LONG_HOLD
 from tests.support.scene import Scene, line
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from poolscope.core.finding import IDLE_IN_TRANSACTION, LONG_HOLD
-from poolscope.core.unit_of_work import EXPECTED_LONG_HOLD
+from poolscope.core.work import EXPECTED_LONG_HOLD
 from poolscope.detectors.long_hold import phase_of
 from tests.support.scene import Scene
 

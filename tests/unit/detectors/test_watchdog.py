@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from poolscope.core.finding import LEAK, LONG_HOLD, POOL_EXHAUSTED
 from poolscope.core.guard import guard
-from poolscope.detectors import detector, telling
+from poolscope.detectors import detector, throttle
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_the_places_it_remembers_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
     """
     A service with endless places starts over: it is told of some twice, and grows no more.
     """
-    monkeypatch.setattr(telling, "_MOST_PLACES", 3)
+    monkeypatch.setattr(throttle, "_MOST_PLACES", 3)
     scene = Scene()
     for number in (0, 1, 2, 0, 3, 0):
         scene.request(f"GET /{number}", query=1.0)

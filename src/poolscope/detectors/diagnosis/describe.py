@@ -7,21 +7,21 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.execution import stack_of_task, stack_of_thread
 from poolscope.core.finding import KINDS, Finding, UnitLabel
 from poolscope.core.origin import locate, resolve
-from poolscope.core.owner import stack_of_task, stack_of_thread
 from poolscope.core.pool import is_on
-from poolscope.core.statement import shape_of
+from poolscope.core.sql.fingerprint import shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from poolscope.core.execution import Frames, TaskReference
     from poolscope.core.finding import Evidence
     from poolscope.core.finding_kind import Severity
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
-    from poolscope.core.owner import Frames, TaskReference
-    from poolscope.core.unit_of_work import UnitOfWork
+    from poolscope.core.work import UnitOfWork
 
 # Frames looked at to find the application where a holder stands now.
 _SEARCH: Final = 80

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.owner import ThreadsNow
+from poolscope.core.execution import ThreadsNow
 from poolscope.detectors.diagnosis.describe import (
     lines_of,
     of_application,

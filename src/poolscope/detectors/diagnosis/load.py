@@ -8,15 +8,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.owner import ThreadsNow
+from poolscope.core.execution import ThreadsNow
 from poolscope.detectors.diagnosis.describe import is_left
 from poolscope.detectors.leak import OVERDUE, OWNER_FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from poolscope.core.execution import Frames
     from poolscope.core.lease import Lease
-    from poolscope.core.owner import Frames
     from poolscope.core.pool import Pool
 
 #: The span that rates are taken over, in seconds, and that of "the last moment".

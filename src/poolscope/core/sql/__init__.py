@@ -1,0 +1,3 @@
+"""
+SQL: its tokens, fingerprints of statements, batches, and repetitions of a statement.
+"""

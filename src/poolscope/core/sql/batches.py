@@ -1,0 +1,258 @@
+"""
+Chunks: a loop that works off much data piece by piece runs one statement over and over, and is no N+1.
+
+The text does not tell: ``where tenant = ? and id > ? order by id limit ?`` is the next page of one tenant, or the first
+page of each of many; ``where id = any(?)`` brings a thousand rows, or three. The values do. They are looked at in the
+process, for statements that are repeated and could be chunks, and none of them is exported.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, time, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from poolscope.core.sql.lexer import tokens_of
+
+#: A list of so many elements is a batch: whoever sends it has thought of the round trips.
+BATCH: Final = 100
+
+# What a value is for: where the last page ended, how long a page is, an array, or anything else.
+_ABOVE: Final = "above"
+_BELOW: Final = "below"
+_LIMIT: Final = "limit"
+_ARRAY: Final = "array"
+_KEY: Final = "key"
+
+# In shapes: a comparison, an order and a limit; an array; rows that are changed, as many as a limit says.
+_COMPARISON: Final = r"(?<![-<>@#&|?!])(?P<{name}>[<>])=? ?"
+_BEYOND: Final = re.compile(_COMPARISON.format(name="sign") + r"\(?\?")
+_LIMITED: Final = re.compile(r"\b(?:limit|fetch (?:first|next)) \?")
+_ARRAYS: Final = re.compile(r"\b(?:any|unnest) ?\((?:cast ?\()?\?")
+_WORKED_OFF: Final = re.compile(r"^(?:delete|update)\b.*\blimit \?|^with\b.*\blimit \?.*\b(?:delete from|update)\b")
+
+# Before a value, which "\0" stands for; the values before it in the same row or call are passed over.
+_ROW: Final = r"(?:\0(?:::[\w.]+(?:\[\])?)? ?, ?)*"
+_BEFORE: Final = re.compile(
+    rf"(?:{_COMPARISON.format(name='bound')}\(? ?|(?P<array>\b(?:any|unnest)) ?\( ?(?:cast ?\( ?)?){_ROW}\Z"
+    r"|(?P<limit>\b(?:limit|fetch (?:first|next))) ?\(?\Z"
+)
+_SPACE: Final = re.compile(r"\s+")
+_LOOK_BACK: Final = 100
+# A statement with more values than that is none of these.
+_MOST_VALUES: Final = 64
+
+_PLAIN: Final = (int, float, str, bytes, Decimal, date, time, timedelta, UUID, type(None))
+_LONGEST_VALUE: Final = 200
+_MOST_SERIES: Final = 16
+_UNKNOWN: Final = object()
+
+
+class Slot(NamedTuple):
+    """
+    One value of a statement.
+
+    Args:
+        role: What it is for.
+        parameter: Position or name of the parameter that holds it; None for a literal.
+        literal: The literal.
+    """
+
+    role: str
+    parameter: int | str | None
+    literal: Any
+
+
+class Chunked(NamedTuple):
+    """
+    What a statement that could be one chunk of many does with its values.
+
+    Args:
+        slots: Its values, in order.
+        paged: Whether it could be a page, with a comparison, an order and a limit.
+        worked_off: Whether it deletes or changes as many rows as a limit says: the next run finds the next ones.
+    """
+
+    slots: tuple[Slot, ...]
+    paged: bool
+    worked_off: bool
+
+
+class Progress:
+    """
+    How far the chunks of one shape from one line have come.
+    """
+
+    __slots__ = ("_series",)
+
+    def __init__(self) -> None:
+        # Where the last page ended, for each set of the other values.
+        self._series: dict[int, tuple[Any, ...]] = {}
+
+    def goes_on(self, chunked: Chunked, parameters: Any) -> bool:  # noqa: ANN401
+        """
+        Whether a run goes on where an earlier one stopped, and so is no repetition.
+
+        That is a batch by array; a batch of rows that are deleted or changed, with the same values as before; or a page
+        that has moved on in its direction while all other values are the same, and that is longer than one row. What
+        cannot be told from the values is a page if nothing but the comparison chooses its rows.
+
+        Args:
+            chunked: The statement's.
+            parameters: The statement's parameters as the driver gets them; None where they are not known.
+        """
+        values = [_value(slot, parameters) for slot in chunked.slots]
+        if any(_is_batch(slot, value) for slot, value in zip(chunked.slots, values, strict=True)):
+            return True
+        try:
+            if chunked.worked_off and self._is_worked_off(chunked.slots, values):
+                return True
+            if not chunked.paged or _is_single(chunked.slots, values):
+                return False
+            if parameters is None and any(slot.parameter is not None for slot in chunked.slots):
+                return all(slot.role not in {_KEY, _ARRAY} for slot in chunked.slots)
+            return self._moves_on(chunked.slots, values)
+        except Exception:  # noqa: BLE001 - a value's own comparison may fail
+            return False
+
+    def _is_worked_off(self, slots: tuple[Slot, ...], values: list[Any]) -> bool:
+        limits = [value for slot, value in zip(slots, values, strict=True) if slot.role == _LIMIT]
+        if not all(isinstance(value, _PLAIN) for value in values) or not all(limit >= BATCH for limit in limits):
+            return False
+        series = hash((_LIMIT, *values))
+        known = series in self._series
+        if len(self._series) < _MOST_SERIES:
+            self._series[series] = ()
+        return known
+
+    def _moves_on(self, slots: tuple[Slot, ...], values: list[Any]) -> bool:
+        pairs = list(zip(slots, values, strict=True))
+        ends = [(slot, value) for slot, value in pairs if slot.role in {_ABOVE, _BELOW}]
+        bounds = tuple(value for _, value in ends)
+        # Where the last page ended may be said twice: day > ? or (day = ? and id > ?); $1 is null or id > $1.
+        again = {slot.parameter for slot, _ in ends if slot.parameter is not None}
+        twice = bounds if len(bounds) > 1 else ()
+        keys = [
+            value
+            for slot, value in pairs
+            if slot.role in {_KEY, _ARRAY} and slot.parameter not in again and value not in twice
+        ]
+        if not all(isinstance(value, _PLAIN) for value in (*bounds, *keys)):
+            return False
+        series = hash(tuple(keys))
+        before = self._series.get(series)
+        if before is not None or len(self._series) < _MOST_SERIES:
+            self._series[series] = bounds
+        return before is not None and _is_further([slot.role for slot, _ in ends], before, bounds)
+
+
+def chunked_of(statement: str, shape: str, system: str) -> Chunked | None:
+    """
+    What a statement does with its values, if it could be one chunk of many.
+
+    Args:
+        statement: SQL, as it was sent.
+        shape: Its shape.
+        system: The database.
+    """
+    order = shape.rfind(" order by ")
+    paged = order > 0 and _LIMITED.search(shape, order) is not None and _BEYOND.search(shape, 0, order) is not None
+    worked_off = _WORKED_OFF.search(shape) is not None
+    if not paged and not worked_off and _ARRAYS.search(shape) is None:
+        return None
+    slots = _slots(statement, system)
+    return Chunked(slots, paged, worked_off) if len(slots) <= _MOST_VALUES else None
+
+
+def _slots(statement: str, system: str) -> tuple[Slot, ...]:
+    tokens: list[re.Match[str]] = []
+
+    def stand_in(match: re.Match[str]) -> str:
+        if match.lastgroup == "comment":
+            return " "
+        if match.group("name") is not None:
+            return "x"
+        tokens.append(match)
+        return "\0"
+
+    text = _SPACE.sub(" ", tokens_of(system).sub(stand_in, statement.replace("\0", "")).lower())
+    if len(tokens) > _MOST_VALUES:
+        return (Slot(_KEY, None, None),) * len(tokens)
+    slots: list[Slot] = []
+    position = -1
+    anonymous = 0
+    for token in tokens:
+        position = text.index("\0", position + 1)
+        role = _role(text, position)
+        if token.group("parameter") is None:
+            slots.append(Slot(role, None, _literal(token)))
+            continue
+        parameter = _parameter(token.group(), anonymous)
+        anonymous += token.group() in _ANONYMOUS
+        slots.append(Slot(role, parameter, None))
+    return tuple(slots)
+
+
+def _role(text: str, position: int) -> str:
+    match = _BEFORE.search(text, max(0, position - _LOOK_BACK), position)
+    if match is None:
+        return _KEY
+    if match.group("bound"):
+        return _ABOVE if match.group("bound") == ">" else _BELOW
+    return _ARRAY if match.group("array") else _LIMIT
+
+
+_ANONYMOUS: Final = frozenset({"?", "%s", "%b", "%t"})
+
+
+def _parameter(token: str, anonymous: int) -> int | str:
+    if token in _ANONYMOUS:
+        return anonymous
+    if token.startswith("$") and token[1:].isdigit():
+        return int(token[1:]) - 1
+    if token.startswith("%("):
+        return token[2 : token.rindex(")")]
+    return token[1:]
+
+
+def _literal(token: re.Match[str]) -> Any:  # noqa: ANN401
+    if token.group("number") is None:
+        return token.group()
+    try:
+        return Decimal(token.group())
+    except InvalidOperation:  # a hexadecimal number
+        return token.group()
+
+
+def _value(slot: Slot, parameters: Any) -> Any:  # noqa: ANN401
+    value: Any = slot.literal
+    if isinstance(slot.parameter, str):
+        value = dict.get(parameters, slot.parameter, _UNKNOWN) if isinstance(parameters, dict) else _UNKNOWN
+    elif slot.parameter is not None:
+        known = isinstance(parameters, (tuple, list)) and slot.parameter < len(parameters)
+        value = parameters[slot.parameter] if known else _UNKNOWN
+    return _UNKNOWN if isinstance(value, (str, bytes)) and len(value) > _LONGEST_VALUE else value
+
+
+def _is_batch(slot: Slot, value: Any) -> bool:  # noqa: ANN401
+    return slot.role == _ARRAY and isinstance(value, (list, tuple, set, frozenset)) and len(value) >= BATCH
+
+
+def _is_single(slots: tuple[Slot, ...], values: list[Any]) -> bool:
+    # The next row after a value, for each of many values.
+    return any(
+        slot.role == _LIMIT and isinstance(value, (int, Decimal)) and value <= 1
+        for slot, value in zip(slots, values, strict=True)
+    )
+
+
+def _is_further(directions: list[str], before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
+    for direction, old, new in zip(directions, before, now, strict=True):
+        if old == new:
+            continue
+        if old is None or new is None:  # the first page has no end of an earlier one
+            return old is None
+        return bool(new > old) if direction == _ABOVE else bool(new < old)
+    return False

@@ -1,0 +1,193 @@
+"""
+Statements: their shape, and what is no query.
+
+A shape is the statement with everything taken out that differs between two runs of the same code: literals, parameters,
+the lengths of lists, comments, white space and case. It is also all of a statement that ever leaves the process.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Final, NamedTuple
+
+from poolscope.core.sql.batches import BATCH, Chunked, chunked_of
+from poolscope.core.sql.lexer import COMMENT, tokens_of
+
+#: A longer statement is cut before it is looked at; what differs behind that is the data of a bulk statement.
+LONGEST: Final = 10_000
+#: The longest shape that is kept and exported, in characters.
+LONGEST_SHAPE: Final = 2_000
+
+# Characters of statements and shapes that are remembered by the process.
+_MOST_REMEMBERED: Final = 2_000_000
+# As many characters as the place that a value's role takes.
+_SLOT: Final = 200
+
+_SPACE: Final = re.compile(r"\s+")
+_PADDING: Final = re.compile(r" ?, ?|(?<=\() | (?=\))")
+_CAST: Final = re.compile(r"\?::[\w.]+(?:\[\])?")
+_LIST: Final = re.compile(r"\((\?(?:,\?)*)(?:\)|,?\Z)|\[(\?(?:,\?)*)\]")
+_TUPLES: Final = re.compile(r"\(\(\?\)(?:,\(\?\))+\)")
+_ROW: Final = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
+_ROWS: Final = re.compile(rf"\b(values? ?{_ROW})((?:,{_ROW})+)")
+
+# Statements that are meant to be repeated. Pages by OFFSET or MySQL's LIMIT a, b. A queue's next job. A ping. Rows that
+# travel as arrays or documents, and COPY.
+_LOOPS: Final = re.compile(
+    r"^select \?$|\boffset \?|\blimit \?, ?\?|\bskip locked\b|^copy\b"
+    r"|^insert\b.*\b(?:unnest|openjson|jsonb?_(?:to|populate)_recordset|jsonb?_array_elements(?:_text)?) ?\("
+)
+
+# In what is no SQL, what stands beside a literal may become a part of one once that is out. A shape is final.
+_MAY_CHANGE: Final = re.compile(r"[#'$%@:\\]|--|/\*")
+_MOST_PASSES: Final = 5
+
+# What most statements begin with; what else begins a query is found by not being control.
+_USUAL: Final = frozenset({"sele", "inse", "upda", "dele", "with"})
+_CONTROL: Final = re.compile(
+    rf"(?:\s|{COMMENT})*"
+    r"(?:(?:start|commit|rollback|abort|savepoint|release|reset|discard|fetch|move|close|deallocate|listen|unlisten"
+    r"|set|show|pragma)\b"
+    r"|(?:begin|end)\s*(?:;|\Z|(?:work|tran|transaction|isolation|read|deferred|immediate|exclusive)\b))",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Shape(NamedTuple):
+    """
+    What a statement looks like.
+
+    Args:
+        text: The shape, in lower case outside of quoted names.
+        loops: Whether it is meant to be repeated: a batch of rows, a page, the next job of a queue, a ping.
+        chunked: Set where that depends on its values.
+    """
+
+    text: str
+    loops: bool
+    chunked: Chunked | None = None
+
+
+class _Remembered:
+    """
+    Shapes by the text of the statement, as many as fit.
+    """
+
+    def __init__(self) -> None:
+        self.shapes: dict[tuple[str, str], Shape] = {}
+        self.size = 0
+
+    def add(self, key: tuple[str, str], shape: Shape) -> None:
+        if self.size > _MOST_REMEMBERED:
+            self.shapes = {}
+            self.size = 0
+        self.shapes[key] = shape
+        slots = len(shape.chunked.slots) if shape.chunked is not None else 0
+        self.size += len(key[0]) + len(shape.text) + slots * _SLOT
+
+
+_remembered: Final = _Remembered()
+
+
+def shape_of(statement: str, system: str = "postgresql") -> str:
+    """
+    The shape of a statement. It holds no literal.
+
+    Args:
+        statement: SQL, as it was sent.
+        system: The database, as the semantic conventions name it: they differ in what a string is.
+
+    Returns:
+        The shape, in lower case outside of quoted names; `LONGEST_SHAPE` characters at the most.
+    """
+    return (remembered(statement, system) or analyse(statement, system)).text
+
+
+def remembered(statement: str, system: str) -> Shape | None:
+    """
+    The shape of a statement, if it is known already: this costs next to nothing.
+    """
+    return _remembered.shapes.get((statement, system))
+
+
+def analyse(statement: str, system: str) -> Shape:
+    """
+    Compute the shape of a statement, and remember it.
+    """
+    text, loops = _folded(_without_literals(statement, system), cut=len(statement) > LONGEST)
+    for _ in range(_MOST_PASSES):
+        if not _MAY_CHANGE.search(text):
+            break
+        before, text = text, _folded(_without_literals(text, system), cut=False)[0]
+        if text == before:
+            break
+    loops = loops or _LOOPS.search(text) is not None
+    cut = len(statement) > LONGEST
+    shape = Shape(text, loops, None if loops or cut else chunked_of(statement, text, system))
+    if not cut:
+        _remembered.add((statement, system), shape)
+    return shape
+
+
+def is_query(statement: str) -> bool:
+    """
+    Whether a statement is a query: not the begin or end of a transaction, a setting, or a cursor's fetch.
+    """
+    return statement[:4].lower() in _USUAL or _CONTROL.match(statement, 0, LONGEST) is None
+
+
+def summary_of(statement: str) -> str:
+    """
+    The first word of a statement in capitals, such as ``SELECT``; ``SQL`` when there is none.
+    """
+    match = re.search(r"[A-Za-z]+", re.sub(COMMENT, " ", statement[:LONGEST]))
+    return match.group().upper() if match else "SQL"
+
+
+def _without_literals(statement: str, system: str) -> tuple[str, list[str]]:
+    names: list[str] = []
+
+    def stand_in(match: re.Match[str]) -> str:
+        if match.lastgroup == "comment":
+            return " "
+        if match.group("name") is not None:
+            names.append(match.group())
+            return f"\0{len(names) - 1}\0"
+        return "?"
+
+    return tokens_of(system).sub(stand_in, statement[:LONGEST].replace("\0", "")).lower(), names
+
+
+def _folded(literal_free: tuple[str, list[str]], *, cut: bool) -> tuple[str, bool]:
+    text, names = literal_free
+    text = _CAST.sub("?", _PADDING.sub(_unpadded, _SPACE.sub(" ", text))).strip(" ;")
+    if cut and "," in text:  # the last element is not whole
+        text = text[: text.rfind(",")]
+    loops = any(match.group().count(",") >= BATCH - 1 for match in _LIST.finditer(text))
+    text = _TUPLES.sub("((?))", _LIST.sub(_one_element, text))
+    text, batches = _ROWS.subn(r"\1", text)
+    text = re.sub(r"\0(\d+)\0", lambda match: names[int(match.group(1))], text.replace(",", ", "))
+    return _shortened(text), loops or batches > 0
+
+
+def _unpadded(match: re.Match[str]) -> str:
+    return match.group().strip(" ")
+
+
+def _one_element(match: re.Match[str]) -> str:
+    return "[?]" if match.group().startswith("[") else "(?)"
+
+
+def _shortened(text: str) -> str:
+    # What is cut off is represented by its checksum, in letters: two statements are not the same because they begin
+    # the same.
+    if len(text) <= LONGEST_SHAPE:
+        return text
+    kept = text[: LONGEST_SHAPE - 10]
+    for quote in '"`':
+        if kept.count(quote) % 2:
+            kept = kept[: kept.rfind(quote)]
+    checksum = zlib.crc32(text.encode(errors="replace"))
+    letters = "".join(chr(ord("a") + (checksum >> shift & 15)) for shift in range(0, 32, 4))
+    return f"{kept.rstrip(' ,;')}…{letters}"

@@ -1,0 +1,215 @@
+"""
+Repetitions: how often one unit of work runs one shape of statement from one line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.origin import know_template
+from poolscope.core.sql.batches import Progress
+from poolscope.core.sql.fingerprint import LONGEST, analyse, remembered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import CodeType, FrameType
+
+    from poolscope.core.sql.fingerprint import Shape
+
+#: A line: a code object and an instruction's index; None where no frame was found.
+Site = tuple["CodeType", int]
+
+#: Who ran a statement on the application's behalf: the cure of a repetition depends on it.
+LAZY: Final = "SQLAlchemy lazy load"
+EXPIRED: Final = "SQLAlchemy refresh"
+RELATED: Final = "Django related object"
+QUERY_SET: Final = "Django query set"
+EAGER: Final = "SQLAlchemy eager load"
+PREFETCH: Final = "Django prefetch"
+
+# By the end of the file's name, and the function where the file does more than that. The first that is met counts.
+_LOADERS: Final = (
+    ("sqlalchemy/orm/strategies.py", ("_load_for_state", "_emit_lazyload"), LAZY),
+    ("sqlalchemy/orm/loading.py", ("load_scalar_attributes", "_load_scalar_attributes"), EXPIRED),
+    ("sqlalchemy/orm/strategies.py", ("_load_for_path", "_load_via_parent", "_load_via_child"), EAGER),
+    ("django/db/models/fields/related_descriptors.py", (), RELATED),
+    ("django/db/models/query.py", ("prefetch_one",), PREFETCH),
+    ("django/db/models/query.py", (), QUERY_SET),
+)
+# Who asked whom: a query set stands between the query and the descriptor, a refresh between it and a deferred column.
+_MAY_BE_CALLED_BY: Final = {QUERY_SET: (RELATED, PREFETCH), EXPIRED: (LAZY,)}
+_SEARCH: Final = 80
+
+
+class Repetition:
+    """
+    One shape that one line of code ran.
+
+    Args:
+        shape: The shape.
+        site: The line.
+    """
+
+    __slots__ = ("count", "loader", "progress", "seconds", "shape", "site")
+
+    def __init__(self, shape: str, site: Site | None) -> None:
+        self.shape = shape
+        self.site = site
+        self.count = 0
+        #: How long the runs took from the second one on, in seconds.
+        self.seconds = 0.0
+        #: Who ran it on the application's behalf; empty for SQL by hand.
+        self.loader = ""
+        #: How far it has come, where it may be chunks.
+        self.progress: Progress | None = None
+
+
+class _Line:
+    __slots__ = ("group", "groups", "text")
+
+    def __init__(self) -> None:
+        self.groups: dict[str, Repetition] = {}
+        # The last statement that was counted, and to what: most loops run the same text.
+        self.text: str | None = None
+        self.group: Repetition | None = None
+
+
+class Repetitions:
+    """
+    Counts what one unit of work repeats, in bounded space and with next to no work for what it does not.
+
+    The first statement of each line is only noted. From the second one on that the same line runs, the shape is
+    computed, once for each text in the process. Beyond the budget, unknown texts are counted to the line's shape where
+    it has run but one, and not at all where it has run several.
+
+    Args:
+        system: The database.
+        locate: Finds the application's line from a frame.
+    """
+
+    #: Lines, and shapes, that one unit of work may have.
+    MOST: Final = 512
+    #: Characters of statements whose shapes one unit of work may have computed.
+    BUDGET: Final = 200_000
+
+    __slots__ = ("_budget", "_groups", "_lines", "_locate", "_system", "beyond")
+
+    def __init__(self, system: str, locate: Callable[[FrameType | None], Site | None]) -> None:
+        self._system = system
+        self._locate = locate
+        self._lines: dict[Site | None, str | _Line] = {}
+        self._groups: list[Repetition] = []
+        self._budget = self.BUDGET
+        #: Statements that were not counted, for want of space.
+        self.beyond = 0
+
+    def saw(self, statement: str, frame: FrameType | None, parameters: Any = None) -> Repetition | None:  # noqa: ANN401
+        """
+        A statement is run.
+
+        Args:
+            statement: SQL.
+            frame: Where to look for the application from.
+            parameters: What the driver gets for its parameters; looked at only where it tells chunks from repetitions.
+
+        Returns:
+            What it is counted to; None for a line's first, and for what is meant to be repeated.
+        """
+        site = self._locate(frame)
+        line = self._lines.get(site)
+        if line is None:
+            if len(self._lines) < self.MOST:
+                self._lines[site] = statement[: LONGEST + 1]
+            else:
+                self.beyond += 1
+            return None
+        if isinstance(line, str):
+            first, line = line, _Line()
+            self._lines[site] = line
+            self._count(first, site, line, None, None)
+        group = line.group
+        if group is not None and statement == line.text and group.count > 1:
+            group.count += 1
+            return group
+        return self._count(statement, site, line, frame, parameters)
+
+    def beyond_threshold(self, threshold: int) -> Iterator[Repetition]:
+        """
+        What was repeated more often than the threshold.
+        """
+        return (group for group in tuple(self._groups) if group.count > threshold)
+
+    def _count(
+        self,
+        statement: str,
+        site: Site | None,
+        line: _Line,
+        frame: FrameType | None,
+        parameters: Any,  # noqa: ANN401
+    ) -> Repetition | None:
+        shape = self._shape_of(statement)
+        if shape is not None and shape.loops:
+            return None
+        group = self._group(shape, site, line)
+        if group is None or (shape is None and group.progress is not None):
+            self.beyond += 1
+            return None
+        if shape is not None and shape.chunked is not None:
+            progress = group.progress = group.progress or Progress()
+            if progress.goes_on(shape.chunked, parameters):
+                return None
+        else:
+            line.text, line.group = statement[: LONGEST + 1], group
+        group.count += 1
+        if group.count == 2:  # noqa: PLR2004 - the second run: from here on it is a repetition
+            group.loader = loader_of(frame, site)
+        return group
+
+    def _group(self, shape: Shape | None, site: Site | None, line: _Line) -> Repetition | None:
+        if shape is None:
+            return next(iter(line.groups.values())) if len(line.groups) == 1 else None
+        group = line.groups.get(shape.text)
+        if group is None and len(self._groups) < self.MOST:
+            group = line.groups[shape.text] = Repetition(shape.text, site)
+            self._groups.append(group)
+        return group
+
+    def _shape_of(self, statement: str) -> Shape | None:
+        shape = remembered(statement, self._system)
+        if shape is None and self._budget > 0:
+            self._budget -= min(len(statement), LONGEST)
+            shape = analyse(statement, self._system)
+        return shape
+
+
+def loader_of(frame: FrameType | None, site: Site | None) -> str:
+    """
+    Who runs a statement on the application's behalf: looks at the frames between the query and the application.
+
+    Args:
+        frame: Where to look from.
+        site: The application's line, where the search ends.
+
+    Returns:
+        One of the names above; empty when there is nobody, so that the application runs it by hand.
+    """
+    found = ""
+    for _ in range(_SEARCH):
+        if frame is None:
+            break
+        if site is not None and frame.f_code is site[0]:
+            know_template(frame)
+            break
+        who = _loads(frame.f_code)
+        if who and (not found or who in _MAY_BE_CALLED_BY.get(found, ())):
+            found = who
+        frame = frame.f_back
+    return found
+
+
+def _loads(code: CodeType) -> str:
+    file = code.co_filename.replace("\\", "/")
+    for ending, functions, who in _LOADERS:
+        if file.endswith(ending) and (not functions or code.co_name in functions):
+            return who
+    return ""

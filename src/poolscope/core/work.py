@@ -1,0 +1,234 @@
+"""
+The unit of work: one request, task or job, to which leases and queries belong.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar
+from threading import RLock, get_ident
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core import clock
+from poolscope.core.aggregate import Distribution, Sum
+from poolscope.core.execution import running_task
+from poolscope.core.sql.repetition import Repetitions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
+
+_logger: Final = logging.getLogger("poolscope")
+
+#: The name that units of work beyond the allowed number of names share.
+OVERFLOW: Final = "overflow"
+
+
+class Share:
+    """
+    One unit of work's part in one pool. Threads and tasks of the unit may use it at the same time.
+    """
+
+    __slots__ = ("hold_time", "leases", "nested", "queries", "repetitions", "seen", "wait_time")
+
+    def __init__(self, pool: Pool) -> None:
+        self.leases: set[Lease] = set()
+        self.seen: set[int] = set()
+        self.wait_time = Sum()
+        self.hold_time = Sum()
+        self.queries = Sum()
+        self.nested = 0
+        self.repetitions = Repetitions(pool.identity.system, pool.locate)
+
+    def most_held(self) -> int:
+        """
+        The most connections that the unit of work held at once.
+        """
+        return max(self.seen, default=0)
+
+
+class UnitOfWork:
+    """
+    One request, task or job.
+
+    Args:
+        kind: `http`, `task`, `rpc` or `job`.
+        name: A route template or task name, never a raw path. It may become known later: it is read at the end.
+        started_at: Seconds of the clock.
+    """
+
+    __slots__ = (
+        "__weakref__", "ended", "findings", "kind", "name",
+        "shares", "span", "started_at", "task", "thread", "timeouts",
+    )  # fmt: skip
+
+    def __init__(self, kind: str, name: str, started_at: float = 0.0) -> None:
+        self.kind = kind
+        self.name = name
+        self.started_at = started_at
+        #: Where it began; threads and tasks that it starts may outlive it.
+        self.thread = get_ident()
+        self.task = running_task()
+        self.ended = False
+        self.shares: dict[Pool, Share] = {}
+        #: The span that surrounds it (SERVER, CONSUMER), if it is recorded.
+        self.span: Any = None
+        #: Asks of it that timed out.
+        self.timeouts = 0
+        #: Ids of what was found about it.
+        self.findings: set[str] = set()
+
+    def share_of(self, pool: Pool) -> Share:
+        """
+        Its part in a pool; begun with the first ask.
+        """
+        share = self.shares.get(pool)
+        return share if share is not None else self.shares.setdefault(pool, Share(pool))
+
+    def __str__(self) -> str:
+        """
+        Kind and name.
+        """
+        return f"{self.kind} {self.name}"
+
+
+#: The unit of work that the running code belongs to.
+CURRENT_UNIT: Final[ContextVar[UnitOfWork | None]] = ContextVar("poolscope_unit_of_work", default=None)
+
+#: Why repetitions are all right here (`poolscope.expected_repetition`); None where they are not.
+EXPECTED_REPETITION: Final[ContextVar[str | None]] = ContextVar("poolscope_expected_repetition", default=None)
+
+#: Why a long hold is all right here (`poolscope.expected_long_hold`); None where it is not.
+EXPECTED_LONG_HOLD: Final[ContextVar[str | None]] = ContextVar("poolscope_expected_long_hold", default=None)
+
+
+class UnitSeries:
+    """
+    What was measured of units of work of one kind and name, in one pool.
+
+    Args:
+        duration_bounds: Upper bounds of durations, in seconds.
+        count_bounds: Upper bounds of counts.
+        distribution: The kind of histogram to keep.
+    """
+
+    def __init__(
+        self, duration_bounds: Sequence[float], count_bounds: Sequence[float], distribution: type[Distribution[Any]]
+    ) -> None:
+        self.queries: Distribution[Any] = distribution(count_bounds)
+        self.connections: Distribution[Any] = distribution(count_bounds)
+        self.wait_time: Distribution[Any] = distribution(duration_bounds)
+        self.hold_time: Distribution[Any] = distribution(duration_bounds)
+        self.repeated_queries = Sum()
+
+
+class Units:
+    """
+    Begins and ends units of work, and keeps what was measured of them.
+
+    Args:
+        duration_bounds: Upper bounds of duration histograms, in seconds.
+        count_bounds: Upper bounds of histograms of counts.
+        most_names: How many kinds and names there may be; further ones share `OVERFLOW`.
+        threshold: From how many runs of one shape by one line on, exclusive, it is a repetition.
+        now: The clock.
+        on_judge: Adds the ids of what is known about a unit of work to its findings; in the application's thread.
+    """
+
+    def __init__(
+        self,
+        duration_bounds: Sequence[float],
+        count_bounds: Sequence[float],
+        *,
+        most_names: int = 500,
+        threshold: int = 5,
+        now: clock.Clock = clock.monotonic,
+        on_judge: Callable[[UnitOfWork], None] | None = None,
+    ) -> None:
+        self.threshold = threshold
+        self.series: dict[tuple[str, str, str], UnitSeries] = {}
+        #: Told of each unit of work that begins; in the application's thread.
+        self.on_begin: Callable[[UnitOfWork], None] = _nothing
+        #: Told of each unit of work that ends, before its figures are recorded; in the application's thread.
+        self.on_end: Callable[[UnitOfWork], None] = _nothing
+        self._on_judge = on_judge or _nothing
+        self.distribution: type[Distribution[Any]] = Distribution
+        self.now = now
+        self._duration_bounds = tuple(duration_bounds)
+        self._count_bounds = tuple(count_bounds)
+        self._most_names = most_names
+        self._names: set[tuple[str, str]] = set()
+        self._adding = RLock()
+
+    def begin(self, kind: str, name: str) -> UnitOfWork:
+        """
+        A unit of work begins; the caller puts it into `CURRENT_UNIT` and calls `end` in any case.
+        """
+        unit = UnitOfWork(kind, name, self.now())
+        self.on_begin(unit)
+        return unit
+
+    def end(self, unit: UnitOfWork) -> None:
+        """
+        A unit of work ends: each pool that it used gets one point in each of its histograms. Only the first call
+        counts.
+        """
+        if unit.ended:
+            return
+        self.on_end(unit)
+        unit.ended = True
+        now = self.now()
+        for pool, share in tuple(unit.shares.items()):
+            series = self.series_of(unit.kind, unit.name, pool.identity.name)
+            still_held = sum(now - lease.started_at for lease in share.leases.copy() if lease.started_at is not None)
+            series.queries.record(share.queries.read())
+            series.connections.record(share.most_held())
+            series.wait_time.record(share.wait_time.read())
+            series.hold_time.record(share.hold_time.read() + still_held)
+            for repetition in share.repetitions.beyond_threshold(self.threshold):
+                series.repeated_queries.add(repetition.count)
+
+    def series_of(self, kind: str, name: str, pool: str) -> UnitSeries:
+        """
+        The series of a kind and name in a pool; that of `OVERFLOW` when there are too many names.
+        """
+        series = self.series.get((kind, name, pool))
+        if series is not None:
+            return series
+        with self._adding:
+            if (kind, name) not in self._names and len(self._names) >= self._most_names:
+                if (kind, OVERFLOW) not in self._names:
+                    _logger.warning(
+                        "more than %d names of units of work: further ones share the series %r; "
+                        "see POOLSCOPE_MAX_UNITS",
+                        self._most_names,
+                        OVERFLOW,
+                    )
+                name = OVERFLOW
+            self._names.add((kind, name))
+            key = (kind, name, pool)
+            if key not in self.series:
+                fresh = UnitSeries(self._duration_bounds, self._count_bounds, self.distribution)
+                self.series = {**self.series, key: fresh}
+            return self.series[key]
+
+    def findings_of(self, unit: UnitOfWork) -> list[str]:
+        """
+        The ids of what is known against a unit of work so far, in alphabetical order.
+        """
+        self._on_judge(unit)
+        return sorted(unit.findings)
+
+    def forget(self) -> None:
+        """
+        In a child process after a fork: start anew at nothing.
+        """
+        self._adding = RLock()
+        self.series = {}
+        self._names = set()
+
+
+def _nothing(_: UnitOfWork) -> None:
+    pass

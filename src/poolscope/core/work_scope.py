@@ -1,0 +1,207 @@
+"""
+The way of the running code through a unit of work: in, out, in again, and over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.core.work import CURRENT_UNIT
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+    from contextvars import Token
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.work import UnitOfWork, Units
+
+
+class Passage:
+    """
+    One unit of work, and whether the running code is inside it.
+
+    Of a response that is streamed, or of a generator, only the steps are inside; between them runs the server's code.
+
+    Args:
+        units: Where the unit of work begins and ends.
+        kind: `http`, `task`, `rpc` or `job`.
+        name: A route template or task name.
+    """
+
+    __slots__ = ("_token", "_units", "unit")
+
+    def __init__(self, units: Units, kind: str, name: str) -> None:
+        self._units = units
+        self._token: Token[UnitOfWork | None] | None = None
+        self.unit = units.begin(kind, name)
+
+    def enter(self) -> None:
+        """
+        What runs from here on belongs to the unit of work.
+        """
+        self._token = CURRENT_UNIT.set(self.unit)
+
+    def leave(self) -> None:
+        """
+        What runs from here on belongs to what it belonged to before.
+        """
+        token, self._token = self._token, None
+        if token is None:
+            return
+        try:
+            CURRENT_UNIT.reset(token)
+        except ValueError:  # entered in another context, such as that of another thread or task
+            if CURRENT_UNIT.get() is self.unit:
+                CURRENT_UNIT.set(None)
+
+    def end(self) -> None:
+        """
+        Leave; and the unit of work is over.
+        """
+        try:
+            self.leave()
+            self._units.end(self.unit)
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("unit_of_work.end")
+
+    def end_in_collection(self) -> None:
+        """
+        The same where the garbage collector may be the caller: the span around it is left alone, for its SDK may be
+        what the collection interrupted. It gets the figures when it ends.
+        """
+        self.unit.span = None
+        self.end()
+
+
+#: Begins a unit of work and enters it; None where none began.
+Begins = Callable[[], Passage | None]
+
+
+class _Nowhere:
+    """
+    The passage where no unit of work began.
+    """
+
+    def enter(self) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def end_in_collection(self) -> None:
+        pass
+
+
+_NOWHERE: Final = _Nowhere()
+
+
+def begin(ledger: Ledger, kind: str, name: str, *, outermost: bool = True) -> Passage | None:
+    """
+    Begin a unit of work and enter it.
+
+    Args:
+        ledger: Whose.
+        kind: `http`, `task`, `rpc` or `job`.
+        name: A route template or task name.
+        outermost: Whether it begins only where the running code is in no other one.
+
+    Returns:
+        None where none began: while nothing listens, inside another one, or through an error of ours.
+    """
+    try:
+        if ledger.asleep and ledger.still_asleep():
+            return None
+        if outermost and current() is not None:
+            return None
+        passage = Passage(ledger.units, kind, name)
+        passage.enter()
+    except Exception:  # noqa: BLE001 - ours
+        guard.caught("unit_of_work.begin")
+        return None
+    return passage
+
+
+def current() -> UnitOfWork | None:
+    """
+    The unit of work that the running code belongs to; None when that is over.
+    """
+    unit = CURRENT_UNIT.get()
+    return unit if unit is not None and not unit.ended else None
+
+
+def stepping(begins: Begins, function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Make a generator function whose steps, and nothing between them, are inside a unit of work that ends with it.
+
+    Args:
+        begins: Begins the unit of work; called at the first step.
+        function: Makes the generator; that gets whatever is sent and thrown.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401
+        way = begins() or _NOWHERE
+        try:
+            generator = function(*args, **kwargs)
+            step, value = generator.send, None
+            while True:
+                try:
+                    item = step(value)
+                except StopIteration as stop:
+                    return stop.value
+                way.leave()
+                try:
+                    value = yield item
+                except GeneratorExit:
+                    way.enter()
+                    try:
+                        generator.close()
+                    finally:
+                        way.end_in_collection()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is the generator's
+                    step, value = generator.throw, error
+                else:
+                    step = generator.send
+                way.enter()
+        finally:
+            way.end()
+
+    return call
+
+
+def async_stepping(begins: Begins, function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    The same for asynchronous generator functions.
+    """
+
+    async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401
+        way = begins() or _NOWHERE
+        try:
+            generator = function(*args, **kwargs)
+            step, value = generator.asend, None
+            while True:
+                try:
+                    item = await step(value)
+                except StopAsyncIteration:
+                    return
+                way.leave()
+                try:
+                    value = yield item
+                except GeneratorExit:
+                    way.enter()
+                    await generator.aclose()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is the generator's
+                    step, value = generator.athrow, error
+                else:
+                    step = generator.asend
+                way.enter()
+        finally:
+            way.end()
+
+    return call

@@ -1,0 +1,163 @@
+"""
+N+1: the same shape of statement from the same line, over and over within one unit of work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from poolscope.core.finding import KINDS, N_PLUS_ONE, Finding, UnitLabel
+from poolscope.core.origin import locate
+from poolscope.core.sql.fingerprint import summary_of
+from poolscope.core.sql.repetition import EAGER, EXPIRED, LAZY, PREFETCH, QUERY_SET, RELATED
+from poolscope.detectors.detector import Detector, Occurrence, WorkEnded
+from poolscope.detectors.diagnosis.describe import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poolscope.core.finding import Evidence
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
+    from poolscope.core.sql.repetition import Repetition
+    from poolscope.core.work import UnitOfWork
+    from poolscope.detectors.detector import Context
+
+# By who ran the statement on the application's behalf.
+_LOADERS: Final = {
+    LAZY: (
+        "eager loading: .options(selectinload(...)) for a collection, joinedload(...) for a single object, "
+        "undefer(...) for a column"
+    ),
+    EXPIRED: (
+        "the objects have expired with a commit and are read again one by one: read what is needed before the commit, "
+        "use expire_on_commit=False, or select them again in one query"
+    ),
+    EAGER: "load for more objects at once: a larger yield_per(...), or one query for all that they belong to",
+    PREFETCH: "load for more objects at once: a larger .iterator(chunk_size=...), or one query for all they belong to",
+    RELATED: "eager loading: .select_related(...) for a foreign key, .prefetch_related(...) for what points back",
+    QUERY_SET: "eager loading with .prefetch_related(...), or one query with field__in=... for all",
+}
+# What Django writes row by row, as save() in a loop does.
+_WRITTEN_BY_DJANGO: Final = {
+    "INSERT": "write all rows at once: bulk_create(...)",
+    "UPDATE": "write all rows at once: bulk_update(...), or one .filter(...).update(...)",
+    "DELETE": "delete all at once: one .filter(...).delete()",
+}
+# By the first word of SQL by hand.
+_FIXES: Final = {
+    "SELECT": "one query for all: a join, or WHERE ... IN",
+    "INSERT": "send all rows at once: executemany, a bulk insert, COPY",
+    "UPDATE": "send all rows at once: executemany, or one UPDATE with a join or CASE",
+    "DELETE": "delete all at once: WHERE ... IN",
+}
+
+
+class Repeated(NamedTuple):
+    """
+    One group of repeated statements of a unit of work.
+
+    Args:
+        unit: The unit of work, at its end.
+        pool: The pool whose connections were used.
+        repetition: What was repeated.
+    """
+
+    unit: UnitOfWork
+    pool: Pool
+    repetition: Repetition
+
+
+class NPlusOneDetector(Detector[WorkEnded, Repeated]):
+    """
+    Observes the ends of units of work: what ran too often by then is known.
+    """
+
+    kinds = (N_PLUS_ONE,)
+    observes = WorkEnded
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._threshold = context.settings.n_plus_one_threshold
+
+    def observe(self, event: WorkEnded) -> None:
+        """
+        A unit of work ends.
+        """
+        for seen in self._repeated(event.unit):
+            event.unit.findings.add(N_PLUS_ONE)
+            self.keep(seen)
+
+    def diagnose(self, seen: Repeated) -> Iterator[Occurrence]:
+        """
+        One group of repeated statements.
+        """
+        place = (seen.pool.identity.name, str(seen.unit), seen.repetition.shape, seen.repetition.site)
+        yield Occurrence(place, lambda repeated: found(seen, repeated))
+
+    def mark(self, unit: UnitOfWork) -> None:
+        """
+        See `Detector.mark`: what has run too often already is certain.
+        """
+        if any(True for _ in self._repeated(unit)):
+            unit.findings.add(N_PLUS_ONE)
+
+    def _repeated(self, unit: UnitOfWork) -> Iterator[Repeated]:
+        for pool, share in tuple(unit.shares.items()):
+            for repetition in share.repetitions.beyond_threshold(self._threshold):
+                yield Repeated(unit, pool, repetition)
+
+
+def explains(lease: Lease, repetitions: int, threshold: float) -> bool:
+    """
+    Whether a long hold is long only by what its unit of work repeats: one cause is reported once.
+
+    Args:
+        lease: A lease that lasted for the threshold of long holds or longer.
+        repetitions: From how many runs on, exclusive, it is a repetition.
+        threshold: The threshold of long holds, in seconds.
+    """
+    share = lease.share
+    if share is None or lease.queries <= repetitions:
+        return False
+    repeated = sum(repetition.seconds for repetition in share.repetitions.beyond_threshold(repetitions))
+    return repeated > 0 and lease.held() - repeated < threshold
+
+
+def found(seen: Repeated, repeated: int) -> Finding:
+    """
+    Put repeated statements in words.
+
+    Args:
+        seen: What was repeated.
+        repeated: In how many more units of work it was found since the last report.
+    """
+    unit, pool, repetition = seen
+    where = str(locate(*repetition.site)) if repetition.site is not None else "unknown"
+    loader = f", as a {repetition.loader}" if repetition.loader else ""
+    evidence: dict[str, Evidence] = {
+        "statement": repetition.shape,
+        "repetitions": repetition.count,
+        "seconds": repetition.seconds,
+        "loader": repetition.loader,
+        "repeated": repeated,
+    }
+    return Finding(
+        KINDS[N_PLUS_ONE],
+        KINDS[N_PLUS_ONE].severity,
+        f"{unit} ran one statement {repetition.count} times from {where} "
+        f"({seconds(repetition.seconds)}){loader}: {repetition.shape}",
+        _fix(repetition),
+        pool=pool.identity,
+        evidence={name: value for name, value in evidence.items() if value != ""},
+        unit=UnitLabel(unit.kind, unit.name),
+        origin=repetition.site,
+        trace=unit.span,
+    )
+
+
+def _fix(repetition: Repetition) -> str:
+    verb = summary_of(repetition.shape)
+    if repetition.loader in {RELATED, QUERY_SET} and verb in _WRITTEN_BY_DJANGO:
+        return _WRITTEN_BY_DJANGO[verb]
+    return _LOADERS.get(repetition.loader) or _FIXES.get(verb) or KINDS[N_PLUS_ONE].fix

@@ -1,0 +1,133 @@
+"""
+ASGI: a unit of work from the call of an application until it returns, background tasks included.
+
+Of a websocket each message is one, from its receipt until the application asks for the next; the handshake is the
+first. While the application holds a connection across messages, they are one together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.core.work_scope import begin
+from poolscope.frameworks.naming import WEBSOCKET, unmatched
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.work_scope import Passage
+
+#: The key in a scope that says that the request is a unit of work already; scopes of mounted applications inherit it.
+#: The context does not serve for that: it may be that of the request before on the same connection.
+MARK: Final = "poolscope"
+
+_HTTP: Final = "http"
+_WEBSOCKET: Final = "websocket"
+
+
+class Middleware:
+    """
+    Makes each request to an ASGI application a unit of work, where the application is of no framework that is hooked.
+
+    Args:
+        application: The application.
+        ledger: Where units of work begin.
+    """
+
+    def __init__(self, application: Callable[..., Any], ledger: Ledger) -> None:
+        self._application = application
+        self._ledger = ledger
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
+        """
+        One request.
+        """
+        return await serve(self._ledger, scope, receive, lambda receive: self._application(scope, receive, send))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the application has
+        return getattr(self._application, name)
+
+
+def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """
+    Makes the ``__call__`` of an application class begin and end units of work.
+    """
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        async def __call__(self: Any, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
+            return await serve(ledger, scope, receive, lambda receive: original(self, scope, receive, send))
+
+        return __call__
+
+    return make
+
+
+async def serve(ledger: Ledger, scope: Any, receive: Any, call: Callable[[Any], Awaitable[Any]]) -> Any:  # noqa: ANN401
+    """
+    Serve one request as a unit of work, if it is not part of one.
+
+    Args:
+        ledger: Where units of work begin.
+        scope: The request.
+        receive: Gives the application its messages.
+        call: Calls the application; gets what gives it its messages.
+
+    Returns:
+        What the application returned.
+    """
+    kind = scope["type"]
+    if kind == _HTTP and MARK not in scope:
+        passage = begin(ledger, "http", unmatched(scope.get("method")), outermost=False)
+        if passage is None:
+            return await call(receive)
+        scope[MARK] = True
+        try:
+            return await call(receive)
+        finally:
+            passage.end()
+    if kind == _WEBSOCKET and MARK not in scope:
+        scope[MARK] = True
+        messages = _Messages(ledger, receive)
+        try:
+            return await call(messages.receive)
+        finally:
+            messages.end()
+    return await call(receive)
+
+
+class _Messages:
+    """
+    The messages of one websocket, each a unit of work.
+    """
+
+    def __init__(self, ledger: Ledger, receive: Callable[[], Awaitable[Any]]) -> None:
+        self._ledger = ledger
+        self._receive = receive
+        self._name = unmatched(WEBSOCKET)
+        self._passage: Passage | None = None
+        self._begin()
+
+    async def receive(self) -> Any:  # noqa: ANN401
+        guard.run("asgi.message", self._pause, None)
+        message = await self._receive()
+        guard.run("asgi.message", self._begin, None)
+        return message
+
+    def end(self) -> None:
+        passage, self._passage = self._passage, None
+        if passage is not None:
+            self._name = passage.unit.name
+            passage.end()
+
+    def _pause(self) -> None:
+        # A handshake is not over before the application has answered the message that opens it; what is held across
+        # messages would look as if it were left behind.
+        unit = self._passage.unit if self._passage is not None else None
+        if unit is not None and not any(share.leases for share in unit.shares.values()):
+            self.end()
+
+    def _begin(self) -> None:
+        if self._passage is None:
+            self._passage = begin(self._ledger, "http", self._name, outermost=False)

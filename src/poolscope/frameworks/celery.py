@@ -1,0 +1,73 @@
+"""
+Celery: from ``task_prerun`` to ``task_postrun``, which every kind of worker sends, also for tasks that fail.
+
+A wrap of ``Task.__call__`` would never be called: Celery's tracer calls ``run`` itself.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.core.work_scope import Passage, begin
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
+    from poolscope.hooks.registry import Hook
+
+
+# Of the tasks that the running code is inside of, the innermost last; None for one that is part of another. Not by the
+# task's id: a retry has the same, and may begin in another thread before the attempt that asked for it is over.
+_PASSAGES: Final[ContextVar[tuple[Passage | None, ...]]] = ContextVar("poolscope_celery", default=())
+
+
+class CeleryBoundary:
+    """
+    Tasks of Celery.
+    """
+
+    name = "celery"
+    module = "celery.signals"
+
+    def __init__(self) -> None:
+        self._signals: Any = None
+        self._ledger: Ledger | None = None
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        patcher.require(module, ("task_prerun", "task_postrun"))
+        self._signals = module
+        self._ledger = ledger
+        module.task_prerun.connect(self._begin, weak=False)
+        module.task_postrun.connect(self._end, weak=False)
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+        signals, self._signals = self._signals, None
+        if signals is not None:
+            signals.task_prerun.disconnect(self._begin)
+            signals.task_postrun.disconnect(self._end)
+
+    def _begin(self, task: Any = None, **_: Any) -> None:  # noqa: ANN401
+        ledger = self._ledger
+        if ledger is not None:
+            name = str(getattr(task, "name", None) or "<unnamed>")
+            _PASSAGES.set((*_PASSAGES.get(), begin(ledger, "task", name)))
+
+    def _end(self, **_: Any) -> None:  # noqa: ANN401
+        passages = _PASSAGES.get()
+        if passages:
+            _PASSAGES.set(passages[:-1])
+            if passages[-1] is not None:
+                guard.run("celery.end", passages[-1].end, None)
+
+
+BOUNDARIES: Final[tuple[Hook, ...]] = (CeleryBoundary(),)

@@ -1,0 +1,172 @@
+"""
+Django: the handlers' ``__call__``, WSGI and ASGI, and those of its test clients.
+
+Django closes old connections in ``request_finished``, which the response's ``close()`` sends; the request ends after
+it. The test clients' handlers return the response object itself and close it before that, or, where it is streamed,
+with its last chunk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.core.work_scope import begin
+from poolscope.frameworks import asgi, wsgi
+from poolscope.frameworks.naming import matched, unmatched
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from types import ModuleType
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.work_scope import Passage
+    from poolscope.hooks.patching import Patcher
+    from poolscope.hooks.registry import Hook
+
+_HANDLERS: Final = "django.core.handlers."
+_CLIENT: Final = "django.test.client"
+
+
+class DjangoBoundary:
+    """
+    Requests to Django.
+    """
+
+    name = "django"
+    module = f"{_HANDLERS}base"
+    modules = (module, f"{_HANDLERS}wsgi", f"{_HANDLERS}asgi", _CLIENT)
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        part = module.__name__.removeprefix(_HANDLERS)
+        if part == _CLIENT:
+            for handler in (module.ClientHandler, module.AsyncClientHandler):
+                patcher.require(handler, ("__call__",))
+            patcher.replace(module.ClientHandler, "__call__", _make_client(ledger))
+            patcher.replace(module.AsyncClientHandler, "__call__", _make_async_client(ledger))
+        elif part == "base":
+            patcher.require(module.BaseHandler, ("resolve_request",))
+            patcher.replace(module.BaseHandler, "resolve_request", _make_resolve)
+        elif part == "wsgi":
+            patcher.require(module.WSGIHandler, ("__call__",))
+            patcher.replace(module.WSGIHandler, "__call__", wsgi.make_call(ledger))
+        else:
+            patcher.require(module.ASGIHandler, ("__call__",))
+            patcher.replace(module.ASGIHandler, "__call__", asgi.make_call(ledger))
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+def _make_resolve(original: Callable[..., Any]) -> Callable[..., Any]:
+    def resolve_request(self: Any, request: Any) -> Any:  # noqa: ANN401
+        match = original(self, request)
+        guard.run("django.route", lambda: matched(f"/{match.route}"), None)
+        return match
+
+    return resolve_request
+
+
+def _make_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def __call__(self: Any, environ: Any) -> Any:  # noqa: ANN401
+            passage = begin(ledger, "http", unmatched(environ.get("REQUEST_METHOD")))
+            if passage is None:
+                return original(self, environ)
+            try:
+                response = original(self, environ)
+            except BaseException:
+                passage.end()
+                raise
+            guard.run("django.client", lambda: _follow(passage, response), None)
+            return response
+
+        return __call__
+
+    return make
+
+
+def _make_async_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        async def __call__(self: Any, scope: Any) -> Any:  # noqa: ANN401
+            passage = begin(ledger, "http", unmatched(scope.get("method")))
+            if passage is None:
+                return await original(self, scope)
+            try:
+                response = await original(self, scope)
+            except BaseException:
+                passage.end()
+                raise
+            guard.run("django.client", lambda: _follow(passage, response), None)
+            return response
+
+        return __call__
+
+    return make
+
+
+def _follow(passage: Passage, response: Any) -> None:  # noqa: ANN401
+    # A response that is not streamed is closed by now.
+    if not getattr(response, "streaming", False):
+        passage.end()
+        return
+    passage.leave()
+    chunks = _AsyncChunks if getattr(response, "is_async", False) else _Chunks
+    response.streaming_content = chunks(passage, response.streaming_content)
+    close = response.close
+
+    def close_inside() -> None:
+        passage.enter()
+        try:
+            close()
+        finally:
+            passage.end()
+
+    response.close = close_inside  # of one that is not read to its end
+
+
+class _Chunks:
+    # Without `close`: the response would call it before it sends `request_finished`.
+    def __init__(self, passage: Passage, content: Iterator[Any]) -> None:
+        self._passage = passage
+        self._content = iter(content)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401
+        self._passage.enter()
+        try:
+            chunk = next(self._content)
+        except BaseException:
+            self._passage.end()
+            raise
+        self._passage.leave()
+        return chunk
+
+
+class _AsyncChunks:
+    def __init__(self, passage: Passage, content: AsyncIterator[Any]) -> None:
+        self._passage = passage
+        self._content = aiter(content)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:  # noqa: ANN401
+        self._passage.enter()
+        try:
+            chunk = await anext(self._content)
+        except BaseException:
+            self._passage.end()
+            raise
+        self._passage.leave()
+        return chunk
+
+
+BOUNDARIES: Final[tuple[Hook, ...]] = (DjangoBoundary(),)

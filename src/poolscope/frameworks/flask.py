@@ -1,0 +1,62 @@
+"""
+Flask: ``Flask.__call__``, outside of whatever middleware ``wsgi_app`` is wrapped in, also from before we came.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.frameworks.naming import matched
+from poolscope.frameworks.wsgi import make_call
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
+    from poolscope.hooks.registry import Hook
+
+
+class FlaskBoundary:
+    """
+    Requests to Flask applications.
+    """
+
+    name = "flask"
+    module = "flask"
+
+    def __init__(self) -> None:
+        self._flask: Any = None
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        application = module.app.Flask
+        patcher.require(application, ("__call__", "dispatch_request"))
+        patcher.replace(application, "__call__", make_call(ledger))
+        self._flask = module
+        try:
+            module.request_started.connect(self._request_started)
+        except RuntimeError:  # before 2.3 signals need blinker, which may be absent: routes stay unknown
+            guard.caught("flask.signals")
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+        flask, self._flask = self._flask, None
+        if flask is not None:
+            flask.request_started.disconnect(self._request_started)
+
+    def _request_started(self, _: Any, **__: Any) -> None:  # noqa: ANN401
+        try:
+            rule = self._flask.request.url_rule
+            if rule is not None:
+                matched(rule.rule)
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("flask.route")
+
+
+BOUNDARIES: Final[tuple[Hook, ...]] = (FlaskBoundary(),)

@@ -1,0 +1,142 @@
+"""
+gRPC servers, with threads and with asyncio: an interceptor around each method that exists.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.core.work_scope import async_stepping, begin, stepping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.work_scope import Begins
+    from poolscope.hooks.patching import Patcher
+    from poolscope.hooks.registry import Hook
+
+_AIO: Final = "grpc.aio"
+# Of `interceptors` among the arguments of both `server` functions.
+_POSITION: Final = 2
+
+
+class GrpcBoundary:
+    """
+    Calls to gRPC servers that are made while it is hooked.
+    """
+
+    name = "grpc"
+    module = "grpc"
+    modules = (module, _AIO)
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        patcher.require(module, ("server", "ServerInterceptor"))
+        base: Any = module.ServerInterceptor
+        interceptor = _async_interceptor(base, ledger) if module.__name__ == _AIO else _interceptor(base, ledger)
+
+        def server(wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+            positional, named = guard.run("grpc.server", lambda: _with(interceptor, args, kwargs), (args, kwargs))
+            return wrapped(*positional, **named)
+
+        patcher.wrap(module, "server", server)
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+def _with(interceptor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
+    # By name where it is not given by position: upstream's instrumentation puts its own into the keywords, and the
+    # signature of what it leaves in the place of `server` says nothing.
+    if len(args) > _POSITION:
+        theirs = args[_POSITION] or ()
+        return (*args[:_POSITION], (interceptor, *theirs), *args[_POSITION + 1 :]), kwargs
+    return args, {**kwargs, "interceptors": (interceptor, *(kwargs.get("interceptors") or ()))}
+
+
+def _interceptor(base: Any, ledger: Ledger) -> Any:  # noqa: ANN401
+    class Interceptor(base):  # type: ignore[misc]
+        def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:  # noqa: ANN401
+            handler = continuation(details)
+            return guard.run("grpc.handler", lambda: _wrapped(handler, details.method, ledger), handler)
+
+    return Interceptor()
+
+
+def _async_interceptor(base: Any, ledger: Ledger) -> Any:  # noqa: ANN401
+    class Interceptor(base):  # type: ignore[misc]
+        async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:  # noqa: ANN401
+            handler = await continuation(details)
+            return guard.run("grpc.handler", lambda: _wrapped(handler, details.method, ledger), handler)
+
+    return Interceptor()
+
+
+class _Handler:
+    """
+    A method's handler, with another function for it (`grpc.RpcMethodHandler`).
+    """
+
+    def __init__(self, handler: Any, name: str, function: Callable[..., Any]) -> None:  # noqa: ANN401
+        self._handler = handler
+        setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the handler has
+        return getattr(self._handler, name)
+
+
+def _wrapped(handler: Any, method: str, ledger: Ledger) -> Any:  # noqa: ANN401
+    if handler is None:  # there is no such method; its name is whatever the client sent
+        return None
+    name = "_".join(
+        "stream" if streaming else "unary" for streaming in (handler.request_streaming, handler.response_streaming)
+    )
+    function = getattr(handler, name)
+
+    def begins() -> Any:  # noqa: ANN401
+        return begin(ledger, "rpc", method.lstrip("/"))
+
+    return _Handler(handler, name, _inside(begins, function, streaming=handler.response_streaming))
+
+
+def _inside(begins: Begins, function: Callable[..., Any], *, streaming: bool) -> Callable[..., Any]:
+    if inspect.isasyncgenfunction(function):
+        return async_stepping(begins, function)
+    if inspect.iscoroutinefunction(function):
+
+        async def answer_later(request: Any, context: Any) -> Any:  # noqa: ANN401
+            passage = begins()
+            try:
+                return await function(request, context)
+            finally:
+                if passage is not None:
+                    passage.end()
+
+        return answer_later
+    if streaming:
+
+        def answers(request: Any, context: Any) -> Any:  # noqa: ANN401
+            yield from function(request, context)
+
+        return stepping(begins, answers)
+
+    def answer(request: Any, context: Any) -> Any:  # noqa: ANN401
+        passage = begins()
+        try:
+            return function(request, context)
+        finally:
+            if passage is not None:
+                passage.end()
+
+    return answer
+
+
+BOUNDARIES: Final[tuple[Hook, ...]] = (GrpcBoundary(),)

@@ -1,0 +1,145 @@
+"""
+Task queues beside Celery: RQ, arq and dramatiq. What runs one job is hooked, so that enqueueing is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.core.work_scope import begin, current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
+    from poolscope.hooks.registry import Hook
+
+#: The name of a job until its function is known.
+UNNAMED: Final = "<unnamed>"
+
+
+class RqBoundary:
+    """
+    Jobs of RQ. Its work horse is a child process that ends without notice: what is known is sent before it does.
+    """
+
+    name = "rq"
+    module = "rq.job"
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        patcher.require(module.Job, ("perform",))
+        parent = os.getpid()
+
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            def perform(self: Any) -> Any:  # noqa: ANN401
+                passage = begin(ledger, "task", guard.run("rq.name", lambda: str(self.func_name), UNNAMED))
+                if passage is None:
+                    return original(self)
+                try:
+                    return original(self)
+                finally:
+                    passage.end()
+                    if os.getpid() != parent:
+                        guard.run("rq.flush", ledger.flush, None)
+
+            return perform
+
+        patcher.replace(module.Job, "perform", make)
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+class ArqBoundary:
+    """
+    Jobs of arq. Which function a job is for is known once it has been read.
+    """
+
+    name = "arq"
+    module = "arq.worker"
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        patcher.require(module.Worker, ("run_job",))
+        patcher.require(module, ("deserialize_job_raw",))
+
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            async def run_job(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+                passage = begin(ledger, "task", UNNAMED)
+                if passage is None:
+                    return await original(self, *args, **kwargs)
+                try:
+                    return await original(self, *args, **kwargs)
+                finally:
+                    passage.end()
+
+            return run_job
+
+        patcher.replace(module.Worker, "run_job", make)
+        patcher.replace(module, "deserialize_job_raw", _make_read)
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+def _make_read(original: Callable[..., Any]) -> Callable[..., Any]:
+    def deserialize_job_raw(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        job = original(*args, **kwargs)
+        unit = current()
+        if unit is not None and unit.name == UNNAMED:
+            guard.run("arq.name", lambda: setattr(unit, "name", str(job[0])), None)
+        return job
+
+    return deserialize_job_raw
+
+
+class DramatiqBoundary:
+    """
+    Messages of dramatiq; middleware around the actor is part of it.
+    """
+
+    name = "dramatiq"
+    module = "dramatiq.worker"
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        # Before 2.0 its name had an underscore.
+        worker = getattr(module, "WorkerThread", None) or getattr(module, "_WorkerThread", module)
+        patcher.require(worker, ("process_message",))
+
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            def process_message(self: Any, message: Any) -> Any:  # noqa: ANN401
+                passage = begin(ledger, "task", guard.run("dramatiq.name", lambda: str(message.actor_name), UNNAMED))
+                if passage is None:
+                    return original(self, message)
+                try:
+                    return original(self, message)
+                finally:
+                    passage.end()
+
+            return process_message
+
+        patcher.replace(worker, "process_message", make)
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+BOUNDARIES: Final[tuple[Hook, ...]] = (RqBoundary(), ArqBoundary(), DramatiqBoundary())

@@ -1,0 +1,53 @@
+"""
+All boundaries, and the state of each.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from poolscope.hooks.registry import Hook, HookRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poolscope.core.pool_registry import Ledger
+
+#: The modules here that hold boundaries, each in its ``BOUNDARIES``.
+MODULES: Final = ("flask", "starlette", "django", "celery", "queues", "grpc", "servers", "asgiref", "threads")
+
+#: The boundary that is there only on demand.
+THREADS: Final = "threads"
+
+
+def load(names: Iterable[str] = MODULES) -> list[Hook]:
+    """
+    The boundaries of those modules.
+    """
+    return [hook for name in names for hook in importlib.import_module(f"poolscope.frameworks.{name}").BOUNDARIES]
+
+
+class Boundaries(HookRegistry[Hook]):
+    """
+    Hooks each framework when it is imported, or now if it is already.
+
+    Args:
+        ledger: Where units of work begin.
+        disabled: Names of boundaries to leave alone.
+        carry_to_threads: Whether threads that a unit of work starts belong to it.
+        hooks: The boundaries.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        disabled: Iterable[str] = (),
+        *,
+        carry_to_threads: bool = False,
+        hooks: Iterable[Hook] | None = None,
+    ) -> None:
+        wanted = load() if hooks is None else hooks
+        if not carry_to_threads:
+            wanted = [hook for hook in wanted if hook.name != THREADS]
+        super().__init__(ledger, wanted, disabled, "POOLSCOPE_DISABLED_BOUNDARIES")

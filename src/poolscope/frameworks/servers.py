@@ -1,0 +1,136 @@
+"""
+Servers, for applications of no framework that is hooked: waitress, gunicorn and wsgiref for WSGI, uvicorn for ASGI.
+
+What a server calls is put into a middleware; a framework inside it names the request. Servers that run already keep
+their application as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.frameworks import asgi, wsgi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
+    from poolscope.hooks.registry import Hook
+
+# Of gunicorn's workers those that call the application by WSGI; others, such as uvicorn's, have an ASGI application.
+_WSGI_WORKERS: Final = frozenset(f"gunicorn.workers.{name}" for name in ("sync", "gthread", "base_async", "gtornado"))
+
+
+class WaitressBoundary:
+    """
+    Requests to waitress.
+    """
+
+    name = "waitress"
+    module = "waitress.server"
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        patcher.require(module.BaseWSGIServer, ("__init__",))
+        patcher.wrap(module.BaseWSGIServer, "__init__", _afterwards("application", wsgi.Middleware, ledger))
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+class GunicornBoundary:
+    """
+    Requests to gunicorn's workers.
+    """
+
+    name = "gunicorn"
+    module = "gunicorn.workers.base"
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        patcher.require(module.Worker, ("load_wsgi",))
+        wrapper = _afterwards("wsgi", wsgi.Middleware, ledger)
+
+        def load_wsgi(wrapped: Callable[..., Any], worker: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+            if _WSGI_WORKERS.isdisjoint(kind.__module__ for kind in type(worker).__mro__):
+                return wrapped(*args, **kwargs)
+            return wrapper(wrapped, worker, args, kwargs)
+
+        patcher.wrap(module.Worker, "load_wsgi", load_wsgi)
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+class WsgirefBoundary:
+    """
+    Requests to the standard library's server, and to Django's development server.
+    """
+
+    name = "wsgiref"
+    module = "wsgiref.handlers"
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        patcher.require(module.BaseHandler, ("run",))
+
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            def run(self: Any, application: Any) -> Any:  # noqa: ANN401
+                return original(self, wsgi.Middleware(application, ledger))
+
+            return run
+
+        patcher.replace(module.BaseHandler, "run", make)
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+class UvicornBoundary:
+    """
+    Requests to uvicorn.
+    """
+
+    name = "uvicorn"
+    module = "uvicorn.config"
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        patcher.require(module.Config, ("load",))
+        patcher.wrap(module.Config, "load", _afterwards("loaded_app", asgi.Middleware, ledger))
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+def _afterwards(attribute: str, middleware: Callable[..., Any], ledger: Ledger) -> Callable[..., Any]:
+    def wrapper(wrapped: Callable[..., Any], server: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        result = wrapped(*args, **kwargs)
+        guard.run(
+            "servers.wrap", lambda: setattr(server, attribute, middleware(getattr(server, attribute), ledger)), None
+        )
+        return result
+
+    return wrapper
+
+
+BOUNDARIES: Final[tuple[Hook, ...]] = (WaitressBoundary(), GunicornBoundary(), WsgirefBoundary(), UvicornBoundary())

@@ -1,0 +1,111 @@
+"""
+Starlette, and FastAPI, which inherits from it.
+
+The request ends when ``Starlette.__call__`` returns: after background tasks and dependencies with ``yield``. The routes
+that handle it name it, each the more the further inside it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.frameworks.asgi import make_call
+from poolscope.frameworks.naming import MOUNTED_AT, matched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.hooks.patching import Patcher
+    from poolscope.hooks.registry import Hook
+
+_ROUTING: Final = "starlette.routing"
+
+
+class StarletteBoundary:
+    """
+    Requests to Starlette applications.
+    """
+
+    name = "starlette"
+    module = "starlette.applications"
+    modules = (module, _ROUTING)
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+        """
+        See `Hook.hook`.
+        """
+        if module.__name__ != _ROUTING:
+            application = _own(module.Starlette)
+            patcher.require(application, ("__call__",))
+            patcher.replace(application, "__call__", make_call(ledger))
+            return
+        for route in (module.Route, module.WebSocketRoute, module.Mount):
+            patcher.require(route, ("handle",))
+        patcher.replace(module.Route, "handle", _make_handle)
+        patcher.replace(module.WebSocketRoute, "handle", _make_handle)
+        patcher.replace(module.Mount, "handle", _make_mount)
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+class FastApiBoundary:
+    """
+    The routes of FastAPI, which know their prefix only while they handle a request (0.137 and later).
+    """
+
+    name = "fastapi"
+    module = "fastapi.routing"
+
+    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:  # noqa: ARG002 - the interface
+        """
+        See `Hook.hook`.
+        """
+        if "handle" in vars(module.APIRoute):
+            patcher.replace(module.APIRoute, "handle", _make_handle)
+
+    def release(self) -> None:
+        """
+        See `Hook.release`.
+        """
+
+
+def _own(application: type) -> type:
+    # Upstream's instrumentation puts a class of its own, which inherits, in the place of Starlette's.
+    return next((owner for owner in application.__mro__ if "__call__" in vars(owner)), application)
+
+
+def _make_handle(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def handle(self: Any, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
+        guard.run("starlette.route", lambda: matched(_template(self, scope)), None)
+        return await original(self, scope, receive, send)
+
+    return handle
+
+
+def _make_mount(original: Callable[..., Any]) -> Callable[..., Any]:
+    async def handle(self: Any, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
+        token = MOUNTED_AT.set(MOUNTED_AT.get() + self.path)
+        guard.run("starlette.route", lambda: matched("/{path}"), None)
+        try:
+            return await original(self, scope, receive, send)
+        finally:
+            MOUNTED_AT.reset(token)
+
+    return handle
+
+
+def _template(route: Any, scope: Any) -> str:  # noqa: ANN401
+    # A router that is included under a prefix does not change the route; the path with it is in the scope.
+    effective = (scope.get("fastapi") or {}).get("effective_route_context")
+    if effective is not None and getattr(effective, "original_route", None) is route:
+        return str(effective.path)
+    return str(route.path)
+
+
+BOUNDARIES: Final[tuple[Hook, ...]] = (StarletteBoundary(), FastApiBoundary())

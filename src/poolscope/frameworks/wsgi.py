@@ -1,0 +1,139 @@
+"""
+WSGI: a unit of work from the call to the ``close()`` of what it returned (PEP 3333).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+from poolscope.core.work_scope import begin
+from poolscope.frameworks.naming import unmatched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.work_scope import Passage
+
+_FILE_WRAPPER: Final = "wsgi.file_wrapper"
+
+
+class Middleware:
+    """
+    Makes each request to a WSGI application a unit of work, where the application is of no framework that is hooked.
+
+    Args:
+        application: The application.
+        ledger: Where units of work begin.
+    """
+
+    def __init__(self, application: Callable[..., Any], ledger: Ledger) -> None:
+        self._application = application
+        self._ledger = ledger
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:  # noqa: ANN401
+        """
+        One request.
+        """
+        return serve(self._ledger, environ, lambda: self._application(environ, start_response))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the application has
+        return getattr(self._application, name)
+
+
+def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """
+    Makes the ``__call__`` of an application class begin and end units of work.
+    """
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def __call__(self: Any, environ: Any, start_response: Any) -> Any:  # noqa: ANN401
+            return serve(ledger, environ, lambda: original(self, environ, start_response))
+
+        return __call__
+
+    return make
+
+
+def serve(ledger: Ledger, environ: Any, call: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """
+    Serve one request as a unit of work, if it is not part of one.
+
+    Args:
+        ledger: Where units of work begin.
+        environ: The request.
+        call: Calls the application.
+
+    Returns:
+        What the application returned; or the same values, if reading them is part of the unit of work.
+    """
+    passage = begin(ledger, "http", unmatched(environ.get("REQUEST_METHOD")))
+    if passage is None:
+        return call()
+    try:
+        body = call()
+    except BaseException:
+        passage.end()
+        raise
+    return guard.run("wsgi.body", lambda: _body(passage, body, environ), body)
+
+
+def _body(passage: Passage, body: Any, environ: Any) -> Any:  # noqa: ANN401
+    if isinstance(body, (list, tuple, bytes)):
+        passage.end()  # nothing is computed any more when it is sent, and servers look at its length
+        return body
+    passage.leave()
+    wrapper = environ.get(_FILE_WRAPPER)
+    if isinstance(wrapper, type) and isinstance(body, wrapper):
+        return _file(passage, body)  # servers know it by its class
+    return _SizedBody(passage, body) if hasattr(body, "__len__") else _Body(passage, body)
+
+
+def _file(passage: Passage, body: Any) -> Any:  # noqa: ANN401
+    closing = _Body(passage, body).close
+    try:
+        body.close = closing
+    except AttributeError:
+        passage.end()
+    return body
+
+
+class _Body:
+    """
+    What an application returned; computing each part of it is part of the unit of work.
+    """
+
+    def __init__(self, passage: Passage, body: Any) -> None:  # noqa: ANN401
+        self._passage = passage
+        self._body = body
+        self._close = getattr(body, "close", None)
+        self._parts: Iterator[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401
+        self._passage.enter()
+        try:
+            if self._parts is None:
+                self._parts = iter(self._body)
+            return next(self._parts)
+        finally:
+            self._passage.leave()
+
+    def close(self) -> None:
+        self._passage.enter()
+        try:
+            if self._close is not None:
+                self._close()
+        finally:
+            self._passage.end()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the body has
+        return getattr(self._body, name)
+
+
+class _SizedBody(_Body):
+    def __len__(self) -> int:
+        return len(self._body)

@@ -1,0 +1,3 @@
+"""
+Spans: of checkouts and holds, and what is added to the spans around them.
+"""

@@ -1,0 +1,228 @@
+"""
+Nested check-outs: who asks for a second connection, and the size at which that cannot deadlock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from poolscope.core.finding import IDLE_IN_TRANSACTION, NESTED_CHECKOUT, Severity
+from poolscope.detectors.nested_checkout import safe_size
+from tests.support.scene import Scene, line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolscope.core.lease import Lease
+
+
+@pytest.mark.parametrize(("workers", "connections", "size"), [(1, 1, 1), (1, 2, 2), (8, 2, 9), (3, 4, 10), (40, 2, 41)])
+def test_the_formula_is_hikaricps(workers: int, connections: int, size: int) -> None:
+    """
+    Threads x (connections per thread - 1) + 1.
+    """
+    assert safe_size(workers, connections) == size
+
+
+def test_the_second_connection_is_found_and_both_lines_are_told() -> None:
+    """
+    Once for each unit of work; one after the other is nothing.
+    """
+    scene = Scene(10)
+    with scene.unit("GET /profile") as bad:
+        first = scene.checkout("outer")
+        second = scene.checkout("inner")
+        third = scene.checkout("innermost")
+        assert scene.ledger.units.findings_of(bad) == [NESTED_CHECKOUT]
+        for lease in (third, second, first):
+            lease.end()
+    with scene.unit("GET /fixed") as fixed:
+        scene.checkout("outer").end()
+        scene.checkout("inner").end()
+        assert scene.ledger.units.findings_of(fixed) == []
+    (finding,) = scene.found()
+    assert (finding.id, finding.severity, str(finding.unit)) == (NESTED_CHECKOUT, Severity.WARNING, str(bad))
+    assert finding.evidence["first_checkout"][0] == "/application/outer.py:2 in outer"  # type: ignore[index]
+    assert finding.evidence["second_checkout"][0] == "/application/inner.py:2 in inner"  # type: ignore[index]
+    assert {name: finding.evidence[name] for name in ("connections", "workers", "safe_size")} == {
+        "connections": 3,
+        "workers": 1,
+        "safe_size": 3,
+    }
+    assert scene.pool.nested_checkouts.read() == 2
+
+
+def test_a_pool_that_can_deadlock_is_critical() -> None:
+    """
+    Six at once with two each need seven; a pool without a limit needs nothing.
+    """
+    for limit, severity in ((6, Severity.CRITICAL), (7, Severity.WARNING), (None, Severity.WARNING)):
+        scene = Scene(limit)
+        for _ in range(5):
+            with scene.unit():
+                scene.checkout()
+        with scene.unit("GET /profile"):
+            scene.checkout()
+            scene.ask()
+        (finding,) = scene.found(NESTED_CHECKOUT)
+        assert finding.evidence["workers"] == 6
+        assert (finding.evidence["safe_size"], finding.severity) == (7, severity)
+        assert ("its limit is" in finding.summary) == (limit is not None)
+
+
+def test_the_most_at_once_are_remembered() -> None:
+    """
+    The formula counts with the busiest moment, not with the one at which it was told last.
+    """
+    scene = Scene(10, finding_interval=0)
+    with scene.unit():
+        scene.checkout()
+        with scene.unit():
+            scene.checkout()
+            with scene.unit("GET /profile"):
+                for lease in (scene.checkout(), scene.checkout()):
+                    lease.end()
+    for lease in scene.pool.leases.copy():
+        lease.end()
+    with scene.unit("GET /profile"):
+        scene.checkout()
+        scene.checkout()
+    assert [finding.evidence["workers"] for finding in scene.found(NESTED_CHECKOUT)] == [3, 3]
+
+
+def test_workers_are_units_tasks_and_threads() -> None:
+    """
+    Outside of units of work whoever holds counts once for each thread.
+    """
+    scene = Scene(10)
+    thread = threading.Thread(target=scene.checkout)
+    thread.start()
+    thread.join(60)
+    scene.checkout()
+    with scene.unit():
+        scene.checkout()
+        scene.checkout()
+    assert scene.found(NESTED_CHECKOUT)[0].evidence["workers"] == 3
+
+
+@pytest.mark.parametrize("at", ["fetches", "works"])
+def test_what_a_thread_has_fetched_for_a_request_is_held_by_the_request(at: str) -> None:
+    """
+    FastAPI runs synchronous dependencies and routes in threads, mostly in several: the second one asks while the first
+    one's connection stays out until the request is over. A thread that still works gives its own back.
+    """
+    scene = Scene(10)
+    got, done = threading.Event(), threading.Event()
+
+    def dependency() -> None:
+        scene.checkout("dependency")
+        got.set()
+        if at == "works":
+            done.wait(60)
+
+    def inside(function: Callable[[], Any]) -> Callable[[], Any]:
+        return functools.partial(contextvars.copy_context().run, line("dependency"), function)
+
+    async def request() -> None:
+        loop = asyncio.get_running_loop()
+        with scene.unit(), ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+            first = loop.run_in_executor(one, inside(dependency))
+            await loop.run_in_executor(other, got.wait, 60)
+            if at == "fetches":
+                await first
+            await loop.run_in_executor(
+                other, functools.partial(contextvars.copy_context().run, scene.checkout, "route")
+            )
+            done.set()
+            await first
+
+    asyncio.run(request())
+    assert [finding.id for finding in scene.found(NESTED_CHECKOUT)] == [NESTED_CHECKOUT] * (at == "fetches")
+
+
+def test_another_thread_of_the_unit_may_have_its_own() -> None:
+    """
+    It returns its connection without waiting for ours: nothing is nested.
+    """
+    scene = Scene(10)
+    with scene.unit() as unit:
+        scene.checkout()
+
+        def in_thread() -> None:
+            lease = scene.ask()
+            lease.unit, lease.share = unit, unit.share_of(scene.pool)
+            lease.grant()
+            lease.end()
+
+        thread = threading.Thread(target=in_thread)
+        thread.start()
+        thread.join(60)
+    assert scene.found(NESTED_CHECKOUT) == []
+
+
+def test_its_wait_is_no_long_hold_of_its_own() -> None:
+    """
+    One cause is told of once: the first connection was held for long only because of the wait for the second. Held for
+    long besides, it is both.
+    """
+    scene = Scene(2)
+    for work, ids in ((0.0, [NESTED_CHECKOUT]), (2.0, [NESTED_CHECKOUT, IDLE_IN_TRANSACTION])):
+        with scene.unit(f"GET /profile/{work}") as unit:
+            first = scene.checkout()
+            scene.query(first)
+            second = scene.ask()
+            scene.clock.advance(3)
+            second.grant()
+            second.end()
+            scene.clock.advance(work)
+            first.end()
+            assert scene.ledger.units.findings_of(unit) == sorted(ids)
+
+
+def test_what_may_deadlock_now_is_told_at_once() -> None:
+    """
+    A place that was told of when few were about is told of again when more are than the pool is safe with; once.
+    """
+    scene = Scene(4)
+
+    def nests(others: int) -> None:
+        held = [_alone(scene) for _ in range(others)]
+        with scene.unit("GET /profile"):
+            for lease in (scene.checkout(), scene.checkout()):
+                lease.end()
+        for lease in held:
+            lease.end()
+
+    for others in (0, 1, 2, 3, 3):
+        nests(others)
+    told = scene.found(NESTED_CHECKOUT)
+    assert [(one.severity, one.evidence["workers"], one.evidence["repeated"]) for one in told] == [
+        (Severity.WARNING, 1, 0),
+        (Severity.CRITICAL, 4, 2),
+    ]
+
+
+def _alone(scene: Scene) -> Lease:
+    with scene.unit("GET /other"):
+        return scene.checkout()
+
+
+def test_one_place_is_told_of_once_in_an_interval() -> None:
+    """
+    With the number of those left out at the next.
+    """
+    scene = Scene(10)
+    for seconds in (0, 0, 0, 40):
+        scene.clock.advance(seconds)
+        with scene.unit():
+            for lease in (scene.checkout(), scene.checkout()):
+                lease.end()
+        scene.found()
+    assert [finding.evidence["repeated"] for finding in scene.found()] == [0, 2]
