@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.asyncpg_calls import CallHooks
 from poolscope.adapters.asyncpg_source import (
-    LEASES_KEY,
-    POOL_KEY,
-    SERVER_KEY,
     AsyncpgSource,
     close_reason,
     identify,
@@ -35,6 +32,7 @@ from poolscope.adapters.common import (
     existing,
     learn,
 )
+from poolscope.adapters.marks import LEASES_KEY, LIBRARY_POOL_KEY, SERVER_KEY
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY, Outcome
 
@@ -132,7 +130,7 @@ class AsyncpgAdapter(Adapter):
         """
         marks = pool._queue.__dict__
         # The pool's parts refer to it anyway: one reference more does not prolong its life.
-        marks[POOL_KEY] = pool
+        marks[LIBRARY_POOL_KEY] = pool
         marks[LEASES_KEY] = {}
         return AsyncpgSource(pool._queue)
 
@@ -153,7 +151,7 @@ class AsyncpgAdapter(Adapter):
         See `Adapter.forget`.
         """
         anchor.__dict__.get(LEASES_KEY, {}).clear()
-        for key in (POOL_KEY, LEASES_KEY, SERVER_KEY):
+        for key in (LIBRARY_POOL_KEY, LEASES_KEY, SERVER_KEY):
             anchor.__dict__.pop(key, None)
 
     def outcome(self, lease: Lease, error: BaseException) -> Outcome:

@@ -13,17 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from poolscope.adapters.common import WeakSource, first_of, identity, is_torn
+from poolscope.adapters.marks import LEASES_KEY, LIBRARY_POOL_KEY, SERVER_KEY
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity
-
-#: Under these keys the queue's ``__dict__`` holds its pool, the leases by the id of their holder, and what a connection
-#: of it told of the server.
-POOL_KEY: Final = "_poolscope_pool"
-LEASES_KEY: Final = "_poolscope_leases"
-SERVER_KEY: Final = "_poolscope_server"
 
 # The references to a proxy that nobody but the library holds: the holder's, the connection's, and the counting itself.
 _LIBRARY_REFERENCES: Final = 3
@@ -50,7 +45,7 @@ class AsyncpgSource(WeakSource):
         The pool; None when it is no more.
         """
         queue = self.reference()
-        return queue.__dict__.get(POOL_KEY) if queue is not None else None
+        return queue.__dict__.get(LIBRARY_POOL_KEY) if queue is not None else None
 
     def alive(self) -> bool:
         """
@@ -151,7 +146,7 @@ def close_reason(connection: Any, queue: Any) -> str:  # noqa: ANN401, PLR0911 -
     """
     Why a pool's connection is closed: told by who asks for it, since asyncpg passes no reason along. Cold.
     """
-    pool = queue.__dict__.get(POOL_KEY) if queue is not None else None
+    pool = queue.__dict__.get(LIBRARY_POOL_KEY) if queue is not None else None
     if pool is None or pool._closing or pool._closed:
         return "disposed"
     frame: Any = sys._getframe(1)

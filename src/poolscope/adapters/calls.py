@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.common import DRIVER_KEY, begin_statement
+from poolscope.adapters.libpq import is_in_transaction as libpq_in_transaction
+from poolscope.adapters.marks import DRIVER_KEY
+from poolscope.adapters.statements import begin_statement, dbapi_statement
 from poolscope.core.guard import guard
 from poolscope.core.lease import Lease
 
@@ -17,10 +19,6 @@ if TYPE_CHECKING:
     LeaseOf = Callable[[Any], Lease | None]
     #: From the hooked object and the call's arguments: the statement, whether it is for many rows, its parameters.
     Describe = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[Any, bool, Any]]
-
-# libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN (libpq-fe.h): what lies between is an open transaction.
-_IDLE: Final = 0
-_UNKNOWN: Final = 4
 
 
 class Calls:
@@ -199,17 +197,6 @@ class Calls:
         return connection, self.begin_statement(connection, statement, many=many, parameters=parameters)
 
 
-def dbapi_statement(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool, Any]:
-    """
-    What a method of PEP 249's name runs: the statement, whether it is for many rows, and its parameters.
-    """
-    given = (*args, *kwargs.values())
-    statement = given[0] if given else None
-    if name.startswith("call"):
-        statement = f"CALL {statement}"
-    return statement, name == "executemany", given[1] if len(given) > 1 else None
-
-
 def _by_name(name: str) -> Describe:
     return lambda _, args, kwargs: dbapi_statement(name, args, kwargs)
 
@@ -223,8 +210,4 @@ def driver_lease(connection: Any) -> Lease | None:  # noqa: ANN401
     return lease if isinstance(lease, Lease) else None
 
 
-def libpq_in_transaction(status: int) -> bool:
-    """
-    Whether a transaction is open, by what libpq's ``PQtransactionStatus`` says.
-    """
-    return _IDLE < status < _UNKNOWN
+__all__: Final = ["Calls", "dbapi_statement", "driver_lease", "libpq_in_transaction"]

@@ -1,21 +1,26 @@
 """
 Where libpq finds its server; for the pools of drivers that are built on it.
 
-What the arguments of a connect leave open, libpq takes from a service file or the environment. Its connections tell.
+What the arguments of a connect leave open, libpq takes from a service file or the environment; its connections know it.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.common import first_of, identity, is_torn, learn
+from poolscope.adapters.identity import first_of, identity, is_torn, learn
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.pool import Identity, Pool
+
+# libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN (libpq-fe.h): what lies between is an open transaction.
+_IDLE: Final = 0
+_UNKNOWN: Final = 4
 
 
 def parse(conninfo: object) -> dict[str, Any]:
@@ -49,7 +54,7 @@ def identify(given: Sequence[Mapping[str, Any]], name: str | None = None) -> Ide
     return identity("postgresql", name=name, namespace=namespace, address=address, port=port)
 
 
-def told_by(connection: Any) -> dict[str, Any]:  # noqa: ANN401
+def told_by(connection: LibraryObject) -> dict[str, Any]:
     """
     What a connection knows of its server.
     """
@@ -59,8 +64,15 @@ def told_by(connection: Any) -> dict[str, Any]:  # noqa: ANN401
     )
 
 
-def learn_from(tracked: Pool, connection: Any) -> None:  # noqa: ANN401
+def learn_from(pool: Pool, connection: LibraryObject) -> None:
     """
-    A connection was made: if nothing told of the pool's server yet, it does.
+    A connection was made: if nothing named the pool's server yet, it does.
     """
-    learn(tracked, "libpq.learn", lambda: identify([told_by(connection)]))
+    learn(pool, "libpq.learn", lambda: identify([told_by(connection)]))
+
+
+def is_in_transaction(status: int) -> bool:
+    """
+    Whether a transaction is open, by what libpq's ``PQtransactionStatus`` says.
+    """
+    return _IDLE < status < _UNKNOWN

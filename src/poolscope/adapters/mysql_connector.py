@@ -24,7 +24,8 @@ from poolscope.adapters.common import (
     learn,
     limit_changed,
 )
-from poolscope.adapters.mysql_connector_calls import CLOSED_KEY, CallHooks, lease_of
+from poolscope.adapters.marks import CLOSED_KEY, SOURCE_KEY
+from poolscope.adapters.mysql_connector_calls import CallHooks, lease_of
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY, Outcome
 
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from poolscope.core.pool import Identity
     from poolscope.core.pool_registry import Ledger
     from poolscope.hooks.patching import Patcher
-
-#: Under this key a pool's ``__dict__`` holds its `ConnectorSource`.
-SOURCE_KEY: Final = "_poolscope_source"
 
 _POOL: Final = ("__init__", "get_connection", "add_connection", "_remove_connections")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.calls import Calls
 from poolscope.adapters.common import ASK, DRIVER_KEY, connect_begins, connect_ends, connect_fails
+from poolscope.adapters.marks import CLOSED_KEY
 from poolscope.core.guard import guard
 from poolscope.core.lease import Lease
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 _STATEMENTS: Final = ("execute", "executemany", "callproc")
 _CONNECTION: Final = ("is_connected", "commit", "rollback")
 _ABSTRACT: Final = ("reconnect", "start_transaction")
-
-#: Under this key a connection's ``__dict__`` says that it is closed, and that this was counted.
-CLOSED_KEY: Final = "_poolscope_closed"
 
 
 class CallHooks:

@@ -14,7 +14,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.calls import Calls, dbapi_statement, driver_lease, libpq_in_transaction
-from poolscope.adapters.common import DRIVER_KEY
+from poolscope.adapters.marks import DRIVER_KEY, WATCHED_KEY
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
@@ -98,10 +98,6 @@ def unwatch(pool: Any) -> None:  # noqa: ANN401
         pool._args, pool._kwargs = before
     for connection in (*pool._pool, *pool._used.values()):
         getattr(connection, "__dict__", {}).pop(DRIVER_KEY, None)
-
-
-#: Under this key a pool's ``__dict__`` holds the arguments that it was made with.
-WATCHED_KEY: Final = "_poolscope_watched"
 
 
 def mark(connection: Any, lease: Lease | None) -> None:  # noqa: ANN401

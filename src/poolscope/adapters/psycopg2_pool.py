@@ -26,7 +26,8 @@ from poolscope.adapters.common import (
     existing,
     limit_changed,
 )
-from poolscope.adapters.psycopg2_calls import WATCHED_KEY, Classes, mark, unwatch, watch
+from poolscope.adapters.marks import LEASES_KEY, WATCHED_KEY
+from poolscope.adapters.psycopg2_calls import Classes, mark, unwatch, watch
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from poolscope.core.pool import Identity, Pool
     from poolscope.core.pool_registry import Ledger
     from poolscope.hooks.patching import Patcher
-
-#: Under this key a pool's ``__dict__`` holds its leases, by the id of their connection.
-LEASES_KEY: Final = "_poolscope_leases"
 
 # The references to a connection that nobody but its pool holds: the pool's, and the counting itself. No variable may
 # hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.

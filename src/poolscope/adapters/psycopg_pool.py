@@ -24,10 +24,10 @@ from poolscope.adapters.common import (
     remember_name,
 )
 from poolscope.adapters.libpq import learn_from
+from poolscope.adapters.marks import SOURCE_KEY
 from poolscope.adapters.psycopg_calls import CallHooks
 from poolscope.adapters.psycopg_pool_early import hook_early_close
 from poolscope.adapters.psycopg_pool_source import (
-    SOURCE_KEY,
     Carrier,
     PsycopgSource,
     close_reason,

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters import libpq
 from poolscope.adapters.common import DRIVER_KEY, WeakSource, first_of, limit_changed, name_by_framework
+from poolscope.adapters.marks import SOURCE_KEY
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity
-
-#: Under this key a pool's ``__dict__`` holds its `PsycopgSource`.
-SOURCE_KEY: Final = "_poolscope_source"
 
 # The name that the library gives a pool without one.
 _UNNAMED: Final = re.compile(r"pool-\d+")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from poolscope.adapters.existing import one_walk
 from poolscope.hooks.registry import HookRegistry, State, Status
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ class Registry(HookRegistry["PoolAdapter"]):
         self, ledger: Ledger, disabled: Iterable[str] = (), adapters: Iterable[PoolAdapter] | None = None
     ) -> None:
         super().__init__(ledger, load() if adapters is None else adapters, disabled, "POOLSCOPE_DISABLED_ADAPTERS")
+
+    def start(self) -> None:
+        """
+        Hook what is there and wait for the rest; pools that exist already are found by one walk for all adapters.
+        """
+        with one_walk():
+            super().start()
 
 
 __all__: Final = ["ADAPTERS", "Registry", "State", "Status", "load"]

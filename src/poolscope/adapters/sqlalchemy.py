@@ -24,10 +24,9 @@ from poolscope.adapters.common import (
     named,
     remember_name,
 )
+from poolscope.adapters.marks import BACKEND_KEY, RECORDS_KEY
 from poolscope.adapters.sqlalchemy_calls import CallHooks
 from poolscope.adapters.sqlalchemy_source import (
-    BACKEND_KEY,
-    RECORDS_KEY,
     Records,
     SqlAlchemySource,
     backend_process_id,

@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.common import database_file, identity
+from poolscope.adapters.marks import RECORDS_KEY
 from poolscope.core.lease import KEY
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity, Pool
-
-#: Under this key a pool's ``__dict__`` holds its `Records`.
-RECORDS_KEY: Final = "_poolscope_records"
-
-#: Under this key a record's ``__dict__`` holds the server's process id for its connection.
-BACKEND_KEY: Final = "_poolscope_backend"
 
 # SQLAlchemy's name of a database, where the semantic conventions (`db.system.name`) have another.
 _SYSTEMS: Final = {"oracle": "oracle.db", "mssql": "microsoft.sql_server", "cockroachdb": "cockroachdb"}

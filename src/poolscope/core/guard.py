@@ -49,6 +49,13 @@ class Guard:
                 exc_info=True,  # noqa: LOG014 - it is called from exception handlers
             )
 
+    def caught_quietly(self, site: str) -> None:
+        """
+        Count the exception that is being handled and log nothing: for what the garbage collector calls, which may run
+        while this thread is in the midst of logging.
+        """
+        self._counts[site] += 1
+
     def count(self, site: str) -> None:
         """
         Count something lost without an exception; it is logged once.

@@ -44,11 +44,11 @@ _LOOPS: Final = tuple(
     )
 )  # fmt: skip
 _SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
-# What carries queries, between the pool and whoever wants something of the database.
-_CARRIERS: Final = frozenset({
-    "", "poolscope", "sqlalchemy", "psycopg", "psycopg_pool", "psycopg2", "asyncpg", "aiomysql", "pymysql", "mysql",
-    "oracledb", "dbutils", "aiosqlite", "wrapt", "contextlib",
-})  # fmt: skip
+# What carries queries, between the pool and whoever wants something of the database: packages by their name.
+_CARRIERS: Final = {
+    "", "poolscope", "sqlalchemy", "psycopg", "psycopg_pool", "psycopg2", "asyncpg", "pymysql", "mysql", "oracledb",
+    "dbutils", "aiosqlite", "wrapt", "contextlib",
+}  # fmt: skip
 
 #: Where the application stands that waits for what this thread runs on its behalf; empty where that is not known.
 ASKED_FROM: Final[ContextVar[Trail]] = ContextVar("poolscope_asked_from", default=())
@@ -219,6 +219,16 @@ class Origins:
             kind = LOOP if path.endswith(_LOOPS) else LIBRARY
         self._judged[file] = kind
         return kind
+
+
+def know_libraries(packages: Iterable[str]) -> None:
+    """
+    An adapter's library is hooked: its frames carry queries and want none.
+
+    Args:
+        packages: The names of its packages.
+    """
+    _CARRIERS.update(packages)
 
 
 def _outside(frame: FrameType | None) -> FrameType | None:

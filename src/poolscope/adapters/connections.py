@@ -1,0 +1,159 @@
+"""
+Which lease a connection has, and what is known of it: kept in its `ConnectionState`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from poolscope.adapters.identity import learn
+from poolscope.adapters.leases import ConnectionState
+from poolscope.adapters.marks import CONNECTION_KEY, KEY
+
+if TYPE_CHECKING:
+    from poolscope.adapters.marks import LibraryObject
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool import Identity, Pool
+
+
+class Connections:
+    """
+    The part of an adapter that is about connections. As it stands, it serves those that have a ``__dict__``;
+    `ConnectionsById` serves the others.
+    """
+
+    #: The adapter's name, which its sites of guarded errors start with; also its name in settings.
+    name: str
+    #: Makes the state of a connection.
+    state_class: type[ConnectionState] = ConnectionState
+
+    # What an adapter says of its library's connections
+
+    def in_transaction(self, connection: LibraryObject) -> bool | None:
+        """
+        Whether a transaction is open; None when the driver does not know: a statement then opens one, as PEP 249 has
+        it, and a `Call` ends it.
+        """
+        raise NotImplementedError
+
+    def connection_of(self, hooked: LibraryObject) -> LibraryObject:
+        """
+        The connection of a cursor, or of what else a `Statement` or `Call` is hooked on.
+        """
+        return hooked
+
+    def connects_for(self, hooked: LibraryObject) -> LibraryObject:
+        """
+        The pool that a `Connect` makes a connection for; None for none.
+        """
+        return hooked
+
+    def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity | None:  # noqa: ARG002
+        """
+        What a pool is, by a connection of it, where `identify` did not find the server.
+        """
+        return None
+
+    def backend_process_id(self, connection: LibraryObject) -> int | None:  # noqa: ARG002
+        """
+        The server's process for a connection, where the driver knows it.
+        """
+        return None
+
+    # What follows from it
+
+    def state(self, connection: LibraryObject, pool: Pool | None) -> ConnectionState:
+        """
+        A connection's state, made where there is none.
+
+        Args:
+            connection: The connection.
+            pool: The pool that it belongs to.
+        """
+        state: ConnectionState | None = connection.__dict__.get(CONNECTION_KEY)
+        if state is None:
+            state = connection.__dict__[CONNECTION_KEY] = self.state_class(pool)
+        return state
+
+    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
+        """
+        A caller holds a connection by this lease. Hot.
+        """
+        state: ConnectionState | None = connection.__dict__.get(CONNECTION_KEY)
+        if state is None:
+            state = self.state(connection, lease.pool)
+        earlier, state.lease = state.lease, lease
+        if earlier is not None:  # adopted while it was being returned, which was not seen
+            earlier.end()
+        if state.backend_process_id is not None:
+            lease.backend_process_id = state.backend_process_id
+
+    def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
+        """
+        A caller returns a connection. Hot.
+
+        Args:
+            library_pool: The pool that it is returned to; None where the connection itself was hooked.
+            connection: The connection.
+
+        Returns:
+            Its lease; None when it has none of this pool.
+        """
+        state: ConnectionState | None = connection.__dict__.get(CONNECTION_KEY)
+        lease = state.lease if state is not None else None
+        if state is None or lease is None:
+            return None
+        if library_pool is not None and library_pool.__dict__.get(KEY) is not lease.pool:
+            return None  # it is another pool's, which the library will refuse
+        state.lease = None
+        return lease
+
+    def lease_of(self, connection: LibraryObject) -> Lease | None:
+        """
+        The lease of a connection; also asked of other libraries' connections. Hot.
+        """
+        marks = getattr(connection, "__dict__", None)
+        state = marks.get(CONNECTION_KEY) if type(marks) is dict else None
+        return state.lease if state is not None else None
+
+    def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002
+        """
+        The pool whose connection a `Close` closes, once for each connection; None for none.
+
+        Args:
+            hooked: What the point is hooked on: here, the connection.
+            args: The call's first argument, if any.
+        """
+        marks = getattr(hooked, "__dict__", None)
+        state: ConnectionState | None = marks.get(CONNECTION_KEY) if type(marks) is dict else None
+        if state is None:
+            return None
+        pool, state.pool = state.pool, None
+        return pool
+
+    def connected(
+        self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
+    ) -> None:
+        """
+        A physical connection was made.
+
+        Args:
+            library_pool: The pool that it was made for.
+            pool: Ours.
+            connection: The connection.
+            lease: The checkout that it was made for, if it was.
+        """
+        state = self.state(connection, pool)
+        state.pool = pool
+        state.backend_process_id = self.backend_process_id(connection)
+        learn(pool, f"{self.name}.learn", lambda: self.identify_by(library_pool, connection))
+        if lease is not None:
+            lease.backend_process_id = state.backend_process_id
+
+    def forget_connection(self, connection: LibraryObject) -> None:
+        """
+        Take our mark off a connection.
+        """
+        marks = getattr(connection, "__dict__", None)
+        if type(marks) is dict:
+            marks.pop(CONNECTION_KEY, None)

@@ -1,0 +1,84 @@
+"""
+Finding the objects of a library that were made before poolscope came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from typing import TYPE_CHECKING
+
+from poolscope.core.guard import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from poolscope.adapters.marks import LibraryObject
+
+    Request = tuple[tuple[type, ...], str, Callable[[list[LibraryObject]], None]]
+
+# What adapters that start together look for; None while none of them is starting.
+_requests: list[Request] | None = None
+
+
+def find_existing(kinds: tuple[type, ...], site: str, found: Callable[[list[LibraryObject]], None]) -> None:
+    """
+    Hand over all objects of these classes and of those that inherit from them: now, or at the end of `one_walk`.
+
+    Args:
+        kinds: The classes.
+        site: What an error of ours is counted as.
+        found: Gets the objects.
+    """
+    if _requests is not None:
+        _requests.append((kinds, site, found))
+    else:
+        _walk([(kinds, site, found)])
+
+
+@contextlib.contextmanager
+def one_walk() -> Iterator[None]:
+    """
+    While it runs, the requests of all adapters are put off; at its end one walk over all objects serves them.
+    """
+    global _requests  # noqa: PLW0603 - one process starts its adapters once
+    requests: list[Request] = []
+    _requests = requests
+    try:
+        yield
+    finally:
+        _requests = None
+    if requests:
+        _walk(requests)
+
+
+def existing(kinds: tuple[type, ...]) -> list[LibraryObject]:
+    """
+    All objects of these classes and those that inherit from them: one walk, 0.1 s for 700,000 objects.
+
+    Only for an adapter that comes after its library was imported.
+    """
+    matching: dict[type, bool] = {}
+    found: list[LibraryObject] = []
+    for thing in gc.get_objects():
+        kind = type(thing)
+        matches = matching.get(kind)
+        if matches is None:
+            matches = matching[kind] = any(base in kind.__mro__ for base in kinds)
+        if matches:
+            found.append(thing)
+    return found
+
+
+def being_imported(module: LibraryObject) -> bool:
+    """
+    Whether a module is being imported now, so that no object of it exists yet.
+    """
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
+def _walk(requests: list[Request]) -> None:
+    things = existing(tuple({kind for kinds, _, _ in requests for kind in kinds}))
+    for kinds, site, found in requests:
+        wanted = [thing for thing in things if any(base in type(thing).__mro__ for base in kinds)]
+        guard.run(site, lambda found=found, wanted=wanted: found(wanted), None)  # type: ignore[misc]

@@ -1,0 +1,141 @@
+"""
+How a function of a library is bracketed: plain, a coroutine function, or a plain function that returns a coroutine.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from poolscope.adapters.base import PointAdapter
+    from poolscope.adapters.marks import LibraryObject
+
+    Function = Callable[..., Any]
+    Arguments = tuple[Any, ...]
+    Before = Callable[[LibraryObject, Arguments, dict[str, Any]], Any]
+    After = Callable[[Any, LibraryObject, BaseException | None], None]
+
+# Frames walked in search of a library's function. Between it and a hook lie the library's own functions and whatever
+# else wraps them.
+_MOST_FRAMES: Final = 15
+
+
+def fit(
+    original: Function, plain: Callable[[Function], Function], coroutine: Callable[[Function], Function]
+) -> Function:
+    """
+    The hook that fits a function. What the application sees of it stays as it was: a coroutine function is one, and a
+    plain function that returns a coroutine refuses at the call what it refused at the call.
+
+    Args:
+        original: The library's function.
+        plain: Makes the hook of a plain function.
+        coroutine: Makes the hook of a coroutine function; its bracket begins when the coroutine is awaited.
+    """
+    if inspect.iscoroutinefunction(original):
+        return coroutine(original)
+    if not inspect.iscoroutinefunction(inspect.unwrap(original)):
+        return plain(original)
+
+    def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        awaitable = original(self_, *args, **kwargs)
+        if not inspect.iscoroutine(awaitable):
+            return awaitable
+        return coroutine(lambda *_, **__: awaitable)(self_, *args, **kwargs)
+
+    return call
+
+
+def bracket(adapter: PointAdapter, site: str, original: Function, before: Before, after: After) -> Function:
+    """
+    Do something before and after a function. For cold points.
+
+    Args:
+        adapter: It does nothing any more once the adapter was released, though another library's wrapper may have kept
+            it in place.
+        site: What an error of ours is counted as.
+        original: The library's function.
+        before: Gets the object and the call's arguments; returns a state, or None to leave this call alone.
+        after: Gets the state, the result and the exception; one of the two is None.
+    """
+    ledger = adapter.ledger
+
+    def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        if adapter.ledger is not ledger:
+            return None
+        try:
+            return before(hooked, args, kwargs)
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught(site)
+            return None
+
+    def end(state: Any, result: LibraryObject, error: BaseException | None) -> None:  # noqa: ANN401
+        try:
+            after(state, result, error)
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught(site)
+
+    return fit(
+        original, lambda function: _plain(function, begin, end), lambda function: _coroutine(function, begin, end)
+    )
+
+
+def _plain(original: Function, begin: Before, end: After) -> Function:
+    def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        state = begin(self_, args, kwargs)
+        if state is None:
+            return original(self_, *args, **kwargs)
+        try:
+            result = original(self_, *args, **kwargs)
+        except BaseException as error:
+            end(state, None, error)
+            raise
+        end(state, result, None)
+        return result
+
+    return call
+
+
+def _coroutine(original: Function, begin: Before, end: After) -> Function:
+    async def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        state = begin(self_, args, kwargs)
+        if state is None:
+            return await original(self_, *args, **kwargs)
+        try:
+            result = await original(self_, *args, **kwargs)
+        except BaseException as error:
+            end(state, None, error)
+            raise
+        end(state, result, None)
+        return result
+
+    return call
+
+
+def nothing(*_: object) -> None:
+    """
+    For a bracket with one end.
+    """
+
+
+def library_frames(modules: tuple[str, ...]) -> Iterator[FrameType]:
+    """
+    The frames of a library that are running, the innermost first; other libraries' wrappers may lie between. Cold.
+
+    Args:
+        modules: The names of its packages.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_MOST_FRAMES):
+        if frame is None:
+            return
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in modules:
+            yield frame
+        frame = frame.f_back

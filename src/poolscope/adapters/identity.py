@@ -1,0 +1,158 @@
+"""
+What a pool is and what it is called: from what its library was given, from a connection, and from the application.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from poolscope.core.guard import guard
+from poolscope.core.pool import POOL_NAME, Identity
+from poolscope.core.pool_registry import OVERFLOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from poolscope.adapters.marks import LibraryObject
+    from poolscope.core.pool import Pool
+
+#: By adapter: how a framework that makes pools names one of them.
+NAMERS: Final[dict[str, Callable[[LibraryObject], str | None]]] = {}
+
+#: The names that the application gave to pools by `poolscope.pool_name`, by their anchor; they outlive our presence.
+NAMES: Final[weakref.WeakKeyDictionary[LibraryObject, str]] = weakref.WeakKeyDictionary()
+
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "oracle.db": 1521, "microsoft.sql_server": 1433}
+
+
+def identity(
+    system: str,
+    *,
+    name: str | None = None,
+    namespace: str | None = None,
+    address: str | None = None,
+    port: object = None,
+) -> Identity:
+    """
+    A pool's identity; its name is made of the server and the database where the user gave none.
+
+    Args:
+        system: As the semantic conventions name it.
+        name: What the user named it.
+        namespace: The database.
+        address: The server's address, or its socket's folder.
+        port: The server's port as a number or text; the system's own where there is none.
+    """
+    number = whole(port)
+    if number is None and address is not None and not address.startswith("/") and not port:
+        number = _PORTS.get(system)
+    return Identity(name or _default_name(system, address, number, namespace), system, namespace, address, number)
+
+
+def learn(pool: Pool, site: str, identify: Callable[[], Identity | None]) -> None:
+    """
+    A connection was made: where nothing named the pool's server before, it may. The pool's name stays what it is.
+
+    Args:
+        pool: The pool.
+        site: What an error of ours is counted as.
+        identify: What the pool is, by the connection; called only where that is wanted.
+    """
+    known = pool.identity
+    if known.address is not None or known.name == OVERFLOW:
+        return
+    what = guard.run(site, identify, None)
+    if what is not None and what.address is not None:
+        namespace = known.namespace or what.namespace
+        pool.identity = replace(known, namespace=namespace, address=what.address, port=what.port)
+
+
+def remember_name(anchor: LibraryObject) -> None:
+    """
+    A pool was made: if the application names those that it makes now, this one has that name, also when it becomes
+    known only later.
+    """
+    name = POOL_NAME.get()
+    if name is not None:
+        NAMES[anchor] = name
+
+
+def named(anchor: LibraryObject, what: Identity) -> Identity:
+    """
+    A pool's identity with the name that the application gave it by `poolscope.pool_name`, if it did.
+    """
+    name = NAMES.get(anchor) or POOL_NAME.get()
+    if name is None:
+        return what
+    NAMES[anchor] = name
+    return replace(what, name=name)
+
+
+def name_by_framework(library_pool: LibraryObject) -> str | None:
+    """
+    The name of a pool that a framework made, such as Django's alias of the database.
+    """
+    for name_of in NAMERS.values():
+        name = guard.run("common.namer", lambda name_of=name_of: name_of(library_pool), None)  # type: ignore[misc]
+        if name is not None:
+            return str(name)
+    return None
+
+
+def error_name(error: BaseException) -> str:
+    """
+    An exception's qualified name, as `error.type` has it: without the module for built-in ones.
+    """
+    kind = type(error)
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+
+
+def whole(value: object) -> int | None:
+    """
+    A whole number from what a driver was given; None when it is none, or when several servers have different ones.
+    """
+    several = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    try:
+        (number,) = {int(str(one)) for one in several}
+    except ValueError:
+        return None
+    return number
+
+
+def is_torn(url: str) -> bool:
+    """
+    Whether a URL holds a password with a ``/``, ``?`` or ``#`` that is not quoted, so that what looks like its server
+    or database is part of the login.
+    """
+    parts = urlsplit(url)
+    return "@" in parts.path + parts.query + parts.fragment
+
+
+def database_file(path: str | None) -> str:
+    """
+    The name of a database that is a file.
+    """
+    return os.path.basename(path) if path else ":memory:"
+
+
+def first_of(mappings: Iterable[Mapping[str, Any]], *keys: str) -> LibraryObject:
+    """
+    The first value that is set under one of the keys.
+    """
+    for mapping in mappings:
+        for key in keys:
+            if mapping.get(key):
+                return mapping[key]
+    return None
+
+
+def _default_name(system: str, address: str | None, port: int | None, namespace: str | None) -> str:
+    if address is None:
+        return f"{system}/{namespace}" if namespace else system
+    place = f"{address}:{port}" if port else address
+    return f"{place}/{namespace}" if namespace else place

@@ -1,0 +1,163 @@
+"""
+Leases in an adapter's hands: how a connection keeps its own, and what becomes of one when a hook of ours fails.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.guard import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolscope.adapters.marks import LibraryObject
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
+
+#: By adapter: how the lease of a driver's connection is found, for a pool that sits on top of that adapter's.
+LEASE_FINDERS: Final[dict[str, Callable[[LibraryObject], Lease | None]]] = {}
+
+
+class ConnectionState:
+    """
+    What is known of one physical connection, for as long as it is open. An adapter that knows more derives from it.
+
+    Args:
+        pool: The pool that it belongs to; None once it left that.
+    """
+
+    __slots__ = ("backend_process_id", "lease", "pool")
+
+    def __init__(self, pool: Pool | None) -> None:
+        self.pool = pool
+        #: Of whoever holds it now.
+        self.lease: Lease | None = None
+        #: The server's process for it, where the driver knows that.
+        self.backend_process_id: int | None = None
+
+
+def lease_below(connection: LibraryObject) -> Lease | None:
+    """
+    The lease of a driver's connection in the pool that it comes from, if it comes from one.
+    """
+    for find in LEASE_FINDERS.values():
+        lease = find(connection)
+        if lease is not None:
+            return lease
+    return None
+
+
+def undo(lease: Lease) -> None:
+    """
+    The bookkeeping of a lease failed halfway: forget it, whatever it was by then. It neither waits nor is held.
+
+    Of the core nothing is called that may fail in its turn, but for the end of a saturation, which is guarded. Nothing
+    here logs: the garbage collector may be running.
+    """
+    pool = lease.pool
+    pool.asking.discard(lease)
+    pool.leases.discard(lease)
+    pool.inherited.discard(lease)
+    lease.connecting = lease.running = False
+    lease.above = lease.carrier = None
+    lease.starved_by = ()
+    share = lease.share
+    if share is not None:
+        share.leases.discard(lease)
+    if pool.full_since:
+        try:
+            pool.emptied()
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught_quietly("adapters.undo")
+
+
+def recover(site: str, lease: Lease | None) -> None:
+    """
+    A hook failed. To be called from the handler of what it raised.
+
+    Args:
+        site: What the error is counted as.
+        lease: The lease that the hook was about; it is undone.
+
+    Raises:
+        BaseException: What a signal handler raised meanwhile, such as ``KeyboardInterrupt``: it is the application's.
+    """
+    if lease is not None:
+        undo(lease)
+    if not isinstance(sys.exc_info()[1], Exception):
+        raise  # noqa: PLE0704 - it is called from exception handlers
+    guard.caught(site)
+
+
+def recover_quietly(site: str, lease: Lease | None) -> None:
+    """
+    `recover`, for what the garbage collector calls: it logs nothing.
+
+    Args:
+        site: What the error is counted as.
+        lease: The lease that the hook was about; it is undone.
+
+    Raises:
+        BaseException: What a signal handler raised meanwhile, such as ``KeyboardInterrupt``: it is the application's.
+    """
+    if lease is not None:
+        undo(lease)
+    if not isinstance(sys.exc_info()[1], Exception):
+        raise  # noqa: PLE0704 - it is called from exception handlers
+    guard.caught_quietly(site)
+
+
+def recover_call(site: str, lease: Lease | None) -> None:
+    """
+    A hook around a call to the server failed: the lease goes on, and nothing runs on it. To be called from the handler
+    of what the hook raised.
+
+    Args:
+        site: What the error is counted as.
+        lease: The lease of the connection.
+
+    Raises:
+        BaseException: What a signal handler raised meanwhile, such as ``KeyboardInterrupt``: it is the application's.
+    """
+    if lease is not None:
+        lease.running = False
+        lease.repetition = None
+    recover(site, None)
+
+
+class LeaseReference(weakref.ref[Any]):
+    """
+    Ends a lease, as abandoned, when what the caller held of it is collected.
+
+    Whoever makes one keeps it; where it is dropped first, nothing happens.
+
+    Args:
+        connection: What the caller holds.
+        lease: Its lease.
+        site: What an error of ours is counted as.
+    """
+
+    __slots__ = ("lease", "site")
+
+    def __new__(cls, connection: LibraryObject, lease: Lease, site: str) -> LeaseReference:  # noqa: ARG004, PYI034
+        """
+        A reference that calls `_collected`.
+        """
+        return super().__new__(cls, connection, _collected)
+
+    def __init__(self, connection: LibraryObject, lease: Lease, site: str) -> None:  # noqa: ARG002 - see __new__
+        super().__init__()
+        self.lease = lease
+        self.site = site
+
+
+def _collected(reference: LeaseReference) -> None:
+    # The garbage collector calls this wherever it happens to run: nothing here may log or wait for a lock.
+    try:
+        reference.lease.end(abandoned=True)
+    except Exception:  # noqa: BLE001 - ours
+        guard.caught_quietly(reference.site)
+        undo(reference.lease)

@@ -1,0 +1,56 @@
+"""
+Every key under which the ``__dict__`` of a library's object holds something of ours.
+
+All of them start alike: after ``uninstrument()`` no object may have an attribute that does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from poolscope.core.lease import KEY
+
+#: An object of somebody else's library.
+LibraryObject = Any
+
+#: On a pool's anchor: the leases of connections that carry no marks, by the connection's id.
+LEASES_KEY: Final = "_poolscope_leases"
+
+#: On a driver's connection: its `ConnectionState`. Not `KEY`: the proxies of a pool above may pass a look into their
+#: ``__dict__`` on to the connection.
+CONNECTION_KEY: Final = "_poolscope_connection"
+
+#: On a driver's connection: its lease, or what ties it to one, in adapters that are not declared by points.
+DRIVER_KEY: Final = "_poolscope_driver"
+
+#: On asyncpg's queue: its pool, and what a connection reported of the server.
+LIBRARY_POOL_KEY: Final = "_poolscope_pool"
+SERVER_KEY: Final = "_poolscope_server"
+
+#: On a pool of psycopg_pool or mysql-connector: its `PoolSource`.
+SOURCE_KEY: Final = "_poolscope_source"
+
+#: On a connection of mysql-connector: whether its close was counted.
+CLOSED_KEY: Final = "_poolscope_closed"
+
+#: On a pool of psycopg2: the connection class that the application gave it.
+WATCHED_KEY: Final = "_poolscope_watched"
+
+#: On a pool of SQLAlchemy: its connection records; on a record: the server's process id for its connection.
+RECORDS_KEY: Final = "_poolscope_records"
+BACKEND_KEY: Final = "_poolscope_backend"
+
+__all__: Final = [
+    "BACKEND_KEY",
+    "CLOSED_KEY",
+    "CONNECTION_KEY",
+    "DRIVER_KEY",
+    "KEY",
+    "LEASES_KEY",
+    "LIBRARY_POOL_KEY",
+    "RECORDS_KEY",
+    "SERVER_KEY",
+    "SOURCE_KEY",
+    "WATCHED_KEY",
+    "LibraryObject",
+]

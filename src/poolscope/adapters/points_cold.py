@@ -1,0 +1,291 @@
+"""
+Hook points that few checkouts pass: pools that are made, physical connections, validation, closing many at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from poolscope.adapters.base import Capability, Point
+from poolscope.adapters.connects import ASK, connect_begins, connect_ends, connect_fails, limit_changed
+from poolscope.adapters.hooks import bracket, library_frames, nothing
+from poolscope.adapters.leases import undo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+    from poolscope.adapters.base import PointAdapter
+    from poolscope.adapters.hooks import After, Before, Function
+    from poolscope.adapters.marks import LibraryObject
+    from poolscope.core.lease import Lease
+
+    Arguments = tuple[Any, ...]
+
+
+class ColdPoint(Point):
+    """
+    A point whose hook is a bracket.
+    """
+
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        """
+        The hook.
+        """
+        return bracket(adapter, f"{adapter.name}.{type(self).__name__.lower()}", original, *self.hooks(adapter))
+
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        """
+        What is done before and after; see `bracket`.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Created(ColdPoint):
+    """
+    A pool is made: its ``__init__``, or what makes it ready for use.
+
+    Args:
+        where: See `Point`.
+        optional: See `Point`.
+        known: Whether it is known from then on; else only the name that the application gives it is remembered, and it
+            becomes known when it is opened or used.
+    """
+
+    _: KW_ONLY
+    known: bool = True
+
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        """
+        What is done before and after.
+        """
+        made = adapter.made if self.known else adapter.remember_name
+
+        def after(library_pool: LibraryObject, _: LibraryObject, error: BaseException | None) -> None:
+            if error is None:
+                made(library_pool)
+
+        return lambda library_pool, _, __: library_pool, after
+
+
+@dataclass(frozen=True)
+class Opened(ColdPoint):
+    """
+    A pool that was made earlier is opened.
+    """
+
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        """
+        What is done before and after.
+        """
+        return lambda library_pool, _, __: adapter.know(library_pool), nothing
+
+
+@dataclass(frozen=True)
+class Resize(ColdPoint):
+    """
+    A pool gets another limit.
+    """
+
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        """
+        What is done before and after.
+        """
+        return lambda library_pool, _, __: adapter.pool_of(library_pool), lambda pool, _, __: limit_changed(pool)
+
+
+@dataclass(frozen=True)
+class Handover(ColdPoint):
+    """
+    Inside a checkout, the pool takes out the connection that it will hand over: the result.
+    """
+
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        """
+        What is done before and after.
+        """
+
+        def after(library_pool: LibraryObject, connection: LibraryObject, error: BaseException | None) -> None:
+            lease = waiting(adapter, library_pool) if error is None else None
+            if lease is None:
+                return
+            try:
+                lease.got()
+                adapter.tie(library_pool, connection, lease)
+            except BaseException:
+                undo(lease)
+                raise
+
+        return lambda library_pool, _, __: library_pool, after
+
+
+@dataclass(frozen=True)
+class Validation(ColdPoint):
+    """
+    Inside a checkout, the pool tries a connection that it took out; where that raises, the checkout goes on.
+
+    Args:
+        where: See `Point`.
+        optional: See `Point`.
+        when: By the pool, whether it tries connections at all.
+    """
+
+    measures: ClassVar[Capability] = Capability.WAIT_PHASES
+
+    _: KW_ONLY
+    when: Callable[[LibraryObject], object] = bool
+
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        """
+        What is done before and after.
+        """
+
+        def before(library_pool: LibraryObject, _: Arguments, __: dict[str, Any]) -> Lease | None:
+            lease = waiting(adapter, library_pool) if self.when is bool or self.when(library_pool) else None
+            if lease is not None:
+                _or_undo(lease, lease.got)
+            return lease
+
+        def after(lease: Lease, _: LibraryObject, error: BaseException | None) -> None:
+            if error is not None:
+                _or_undo(lease, lease.invalid)
+
+        return before, after
+
+
+@dataclass(frozen=True)
+class Sweep(ColdPoint):
+    """
+    Several connections are returned or closed at once: the leases end of those that the library counts no more.
+    """
+
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        """
+        What is done before and after.
+        """
+
+        def before(library_pool: LibraryObject, _: Arguments, __: dict[str, Any]) -> Any:  # noqa: ANN401
+            return library_pool, list(adapter.held(library_pool))
+
+        def after(state: Any, _: LibraryObject, __: BaseException | None) -> None:  # noqa: ANN401
+            library_pool, held = state
+            left = {id(connection) for connection in adapter.held(library_pool)}
+            for connection in held:
+                lease = adapter.untie(library_pool, connection) if id(connection) not in left else None
+                if lease is not None:
+                    _or_undo(lease, lease.end)
+
+        return before, after
+
+
+@dataclass(frozen=True)
+class Connect(ColdPoint):
+    """
+    A physical connection is made: the result, or the object itself where there is none. `connects_for` finds its pool.
+
+    Args:
+        where: See `Point`.
+        optional: See `Point`.
+        early: Whether a pool may connect before it is known, as while it is being made: it becomes known by that.
+    """
+
+    measures: ClassVar[Capability] = Capability.CREATE | Capability.WAIT_PHASES
+
+    _: KW_ONLY
+    early: bool = False
+
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        """
+        What is done before and after.
+        """
+
+        def before(hooked: LibraryObject, _: Arguments, __: dict[str, Any]) -> Any:  # noqa: ANN401
+            library_pool = adapter.connects_for(hooked)
+            pool = adapter.pool_of(library_pool)
+            if pool is not None:
+                return library_pool, pool, *connect_begins(pool), hooked
+            if self.early and library_pool is not None and adapter.ledger is not None:
+                return library_pool, None, None, adapter.ledger.now(), hooked
+            return None
+
+        def after(state: Any, connection: LibraryObject, error: BaseException | None) -> None:  # noqa: ANN401
+            library_pool, pool, lease, began, hooked = state
+            pool = pool or (adapter.know(library_pool) if error is None else None)
+            if pool is None:
+                return
+            if error is not None:
+                connect_fails(pool, lease, began, error)
+                return
+            connect_ends(pool, lease, began)
+            adapter.connected(library_pool, pool, hooked if connection is None else connection, lease)
+
+        return before, after
+
+
+@dataclass(frozen=True)
+class Close(ColdPoint):
+    """
+    A physical connection is closed: the object's own, or the first argument where the object is a pool.
+
+    Args:
+        where: See `Point`.
+        optional: See `Point`.
+        reasons: The library's function that closes -> why, or a function of its frame that finds out. The nearest that
+            is running counts; other libraries' wrappers may lie between.
+        other: Why, where it is none of them.
+    """
+
+    measures: ClassVar[Capability] = Capability.CLOSE
+
+    _: KW_ONLY
+    reasons: Mapping[str, str | Callable[[FrameType], str]] = field(default_factory=dict)
+    other: str = "closed"
+
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        """
+        What is done before and after.
+        """
+
+        def before(hooked: LibraryObject, args: Arguments, _: dict[str, Any]) -> None:
+            pool = adapter.closing(hooked, *args[:1])
+            if pool is not None:
+                reason = self.other
+                try:
+                    reason = self.reason(adapter.library_modules)
+                finally:
+                    pool.closed(reason)
+
+        return before, nothing
+
+    def reason(self, modules: tuple[str, ...]) -> str:
+        """
+        Why, by the library's functions that are running.
+
+        Args:
+            modules: The names of its packages.
+        """
+        for frame in library_frames(modules):
+            reason = self.reasons.get(frame.f_code.co_name)
+            if reason is not None:
+                return reason if isinstance(reason, str) else reason(frame)
+        return self.other
+
+
+def waiting(adapter: PointAdapter, library_pool: LibraryObject) -> Lease | None:
+    """
+    The checkout of this pool that the running code is part of, if it has no connection yet.
+    """
+    lease = ASK.get()
+    if lease is None or lease.got_at is not None or lease.pool is not adapter.pool_of(library_pool):
+        return None
+    return lease
+
+
+def _or_undo(lease: Lease, step: Callable[[], object]) -> None:
+    try:
+        step()
+    except BaseException:
+        undo(lease)
+        raise

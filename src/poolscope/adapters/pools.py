@@ -1,0 +1,221 @@
+"""
+The pools of one library: how they become known, and what the library reports of them.
+
+Here and in the adapters, ``library_pool`` is the library's pool and ``pool`` is ours.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from poolscope.adapters.connections import Connections
+from poolscope.adapters.identity import error_name, named, remember_name
+from poolscope.adapters.leases import recover, undo
+from poolscope.adapters.marks import KEY
+from poolscope.adapters.stats import StatsSource
+from poolscope.core.guard import guard
+from poolscope.core.lease import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poolscope.adapters.marks import LibraryObject
+    from poolscope.adapters.stats import Stats
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool import Identity, Pool, PoolSource
+    from poolscope.core.pool_registry import Ledger
+
+
+class Pools(Connections):
+    """
+    The part of an adapter that is about pools.
+
+    A library's pool becomes known when it is made, or first used. From then on the ``__dict__`` of its anchor holds
+    its `Pool` under `KEY`.
+    """
+
+    #: Whether `anchor` is another object than the pool.
+    has_anchors = False
+    #: Whether `poolscope.pool_name` names its pools; else what the library calls them goes before that.
+    nameable = True
+
+    def __init__(self) -> None:
+        self.ledger: Ledger | None = None
+        self._anchors: weakref.WeakSet[LibraryObject] = weakref.WeakSet()
+        #: Exceptions that are the pool's own timeout, and those by which it turns a checkout away without a wait.
+        self.timeouts: tuple[type[BaseException], ...] = ()
+        self.rejections: tuple[type[BaseException], ...] = ()
+
+    # What each adapter says of its library
+
+    def identify(self, library_pool: LibraryObject) -> Identity:
+        """
+        What a pool is, by the arguments that it was made with. Nobody has checked it out yet.
+        """
+        raise NotImplementedError
+
+    def stats(self, library_pool: LibraryObject) -> Stats:
+        """
+        The library's own account of a pool. Called at collections, from any thread: no lock of the library that a
+        checkout holds while it waits, no I/O.
+        """
+        raise NotImplementedError
+
+    # What it may say besides
+
+    def held(self, library_pool: LibraryObject) -> Iterable[LibraryObject]:  # noqa: ARG002 - not every library knows
+        """
+        The connections that callers hold by the library's own account.
+        """
+        return ()
+
+    def idle(self, library_pool: LibraryObject) -> Iterable[LibraryObject]:  # noqa: ARG002
+        """
+        The open connections that nobody holds.
+        """
+        return ()
+
+    def is_open(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
+        """
+        Whether a pool is still in use. One that can be opened again is.
+        """
+        return True
+
+    def unheld(self, library_pool: LibraryObject) -> list[Lease]:  # noqa: ARG002
+        """
+        Leases whose connection nobody holds any more, though the library keeps it alive.
+        """
+        return []
+
+    def anchor(self, library_pool: LibraryObject) -> LibraryObject:
+        """
+        The object whose ``__dict__`` holds our marks of a pool; it can be held weakly and lives as long as the pool.
+        None where the pool is not ready for use.
+        """
+        return library_pool
+
+    def library_pool(self, anchor: LibraryObject) -> LibraryObject:
+        """
+        The pool of an anchor; None when it is no more.
+        """
+        return anchor
+
+    def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:  # noqa: ARG002
+        """
+        How a checkout ended that raised: a timeout of the connect is an error, not one of the pool.
+        """
+        if not lease.connect_failed:
+            if isinstance(error, self.rejections):
+                return Outcome.REJECTED
+            if isinstance(error, self.timeouts):
+                return Outcome.TIMEOUT
+        return Outcome.ERROR if isinstance(error, Exception) else Outcome.CANCELLED
+
+    # What follows from it
+
+    def pool_of(self, library_pool: LibraryObject) -> Pool | None:
+        """
+        Our `Pool` of a library's pool, if it is known.
+        """
+        anchor = self.anchor(library_pool) if self.ledger is not None and library_pool is not None else None
+        return anchor.__dict__.get(KEY) if anchor is not None else None
+
+    def made(self, library_pool: LibraryObject) -> Pool | None:
+        """
+        A pool was made. Cold.
+        """
+        self.remember_name(library_pool)
+        return self.know(library_pool)
+
+    def remember_name(self, library_pool: LibraryObject) -> None:
+        """
+        A pool was made, which becomes known later: keep the name that the application gives it. Cold.
+        """
+        guard.run(f"{self.name}.made", lambda: remember_name(self.anchor(library_pool)), None)
+
+    def know(self, library_pool: LibraryObject) -> Pool | None:
+        """
+        A pool was seen that nobody has used yet. Cold.
+        """
+        ledger = self.ledger
+        if ledger is None or ledger.still_asleep():
+            return None
+        return guard.run(f"{self.name}.know", lambda: self.enter(library_pool), None)
+
+    def enter(self, library_pool: LibraryObject) -> Pool | None:
+        """
+        Enter a pool into the registry of pools, once. Cold.
+        """
+        ledger, anchor = self.ledger, self.anchor(library_pool)
+        if ledger is None or anchor is None:
+            return None
+        what = self.identify(library_pool)
+        with ledger.changing:
+            known: Pool | None = anchor.__dict__.get(KEY)
+            if known is not None:
+                return known
+            pool = ledger.register(named(anchor, what) if self.nameable else what, self.source(anchor))
+            self._anchors.add(anchor)
+            try:
+                self.entered(library_pool, pool)
+            finally:  # else each checkout would enter it again
+                anchor.__dict__[KEY] = pool
+            return pool
+
+    def source(self, anchor: LibraryObject) -> PoolSource:
+        """
+        What reports of a pool at collections.
+        """
+        return StatsSource(self, anchor)
+
+    def entered(self, library_pool: LibraryObject, pool: Pool) -> None:
+        """
+        A pool is being entered: adopt what callers hold already.
+        """
+        for connection in list(self.idle(library_pool)):
+            self.state(connection, pool)
+        for connection in list(self.held(library_pool)):
+            lease = None
+            try:
+                lease = pool.adopt(pool.now())
+                self.tie(library_pool, connection, lease)
+            except BaseException:
+                halfway = [lease] if lease is not None else [one for one in pool.leases if one.started_at is None]
+                for one in halfway:
+                    undo(one)
+                raise
+
+    def failed(self, library_pool: LibraryObject, lease: Lease, error: BaseException, args: tuple[Any, ...]) -> None:  # noqa: ARG002
+        """
+        A checkout ended in an exception. Cold.
+
+        Args:
+            library_pool: The pool.
+            lease: The checkout.
+            error: What it raised.
+            args: What it was called with, for a timeout that the caller gives.
+        """
+        try:
+            lease.fail(self.outcome(library_pool, lease, error), error_name(error))
+        except BaseException:  # noqa: BLE001 - ours
+            recover(f"{self.name}.failed", lease)
+
+    def forget(self, anchor: LibraryObject) -> None:
+        """
+        Take every mark of ours off a pool and its connections, but for `KEY` of the anchor itself.
+        """
+        library_pool = self.library_pool(anchor)
+        if library_pool is not None:
+            for connection in (*self.held(library_pool), *self.idle(library_pool)):
+                self.forget_connection(connection)
+
+    def release(self) -> None:
+        """
+        After the patches were reverted: take every mark of ours off the library's objects.
+        """
+        self.ledger = None
+        for anchor in list(self._anchors):
+            guard.run(f"{self.name}.forget", lambda anchor=anchor: self.forget(anchor), None)  # type: ignore[misc]
+            anchor.__dict__.pop(KEY, None)
+        self._anchors = weakref.WeakSet()

@@ -1,0 +1,181 @@
+"""
+What a library's pool reports of itself, as the core reads it at collections.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from poolscope.core.guard import guard
+
+if TYPE_CHECKING:
+    from poolscope.adapters.marks import LibraryObject
+    from poolscope.core.lease import Lease
+
+
+class Stats(NamedTuple):
+    """
+    A library's own account of a pool, in connections.
+
+    Args:
+        limit: The most that it may have open; None when there is no limit.
+        idle: How many are open that nobody uses.
+        in_use: How many callers hold; None when the library keeps no account of that.
+        least_idle: The fewest idle ones that it keeps; None where it has no such limit.
+        most_idle: The most idle ones that it keeps; None where it has no such limit.
+    """
+
+    limit: int | None = None
+    idle: int = 0
+    in_use: int | None = None
+    least_idle: int | None = None
+    most_idle: int | None = None
+
+
+class Reporter(Protocol):
+    """
+    The part of an adapter that reports of its library's pools.
+    """
+
+    @property
+    def name(self) -> str:
+        """
+        The adapter's name.
+        """
+
+    def library_pool(self, anchor: LibraryObject) -> LibraryObject:
+        """
+        The pool of an anchor; None when it is no more.
+        """
+
+    def is_open(self, library_pool: LibraryObject) -> bool:
+        """
+        Whether the pool is still in use.
+        """
+
+    def stats(self, library_pool: LibraryObject) -> Stats:
+        """
+        The library's own account.
+        """
+
+    def unheld(self, library_pool: LibraryObject) -> list[Lease]:
+        """
+        Leases whose connection nobody holds any more.
+        """
+
+
+class WeakSource:
+    """
+    The base of sources: an object of a library, held weakly.
+
+    Args:
+        anchor: The pool, or what stands for it.
+    """
+
+    def __init__(self, anchor: LibraryObject) -> None:
+        self.reference = weakref.ref(anchor)
+        self.retired = False
+
+    def alive(self) -> bool:
+        """
+        Whether the library's pool still exists.
+        """
+        return self.reference() is not None
+
+    def limit(self) -> int | None:
+        """
+        The most connections it may have open; None when there is no limit.
+        """
+        return None
+
+    def idle_limits(self) -> tuple[int | None, int | None]:
+        """
+        The fewest and the most idle connections it keeps; None where it has no such limit.
+        """
+        return (None, None)
+
+    def idle(self) -> int:
+        """
+        How many open connections it has that nobody uses.
+        """
+        return 0
+
+    def in_use(self) -> int | None:
+        """
+        How many connections callers hold by the library's own account; None when it keeps none.
+        """
+        return None
+
+
+class StatsSource(WeakSource):
+    """
+    A `PoolSource` made of an adapter's `Stats`. An error of the adapter's is counted, and reads as an empty account.
+
+    Args:
+        adapter: Of the pool's library.
+        anchor: The pool, or what stands for it.
+    """
+
+    def __init__(self, adapter: Reporter, anchor: LibraryObject) -> None:
+        super().__init__(anchor)
+        self._adapter = adapter
+
+    def stats(self) -> Stats:
+        """
+        The library's own account; an empty one when the pool is no more.
+        """
+        return guard.run(f"{self._adapter.name}.stats", self._stats, Stats())
+
+    def alive(self) -> bool:
+        """
+        Whether the library's pool still exists and is in use.
+        """
+        return guard.run(f"{self._adapter.name}.is_open", self._is_open, default=True)
+
+    def limit(self) -> int | None:
+        """
+        The most connections it may have open; None when there is no limit.
+        """
+        return self.stats().limit
+
+    def idle_limits(self) -> tuple[int | None, int | None]:
+        """
+        The fewest and the most idle connections it keeps; None where it has no such limit.
+        """
+        stats = self.stats()
+        return (stats.least_idle, stats.most_idle)
+
+    def idle(self) -> int:
+        """
+        How many open connections it has that nobody uses.
+        """
+        return self.stats().idle
+
+    def in_use(self) -> int | None:
+        """
+        How many connections callers hold by the library's own account; None when it keeps none.
+        """
+        return self.stats().in_use
+
+    def unheld(self) -> list[Lease]:
+        """
+        The leases whose connection nobody holds, though the library keeps it alive.
+        """
+        return guard.run(f"{self._adapter.name}.unheld", self._unheld, [])
+
+    def _pool(self) -> LibraryObject:
+        anchor = self.reference()
+        return self._adapter.library_pool(anchor) if anchor is not None else None
+
+    def _is_open(self) -> bool:
+        library_pool = self._pool()
+        return library_pool is not None and self._adapter.is_open(library_pool)
+
+    def _stats(self) -> Stats:
+        library_pool = self._pool()
+        return self._adapter.stats(library_pool) if library_pool is not None else Stats()
+
+    def _unheld(self) -> list[Lease]:
+        library_pool = self._pool()
+        return self._adapter.unheld(library_pool) if library_pool is not None else []
