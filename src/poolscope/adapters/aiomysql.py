@@ -138,11 +138,17 @@ class AiomysqlAdapter(Adapter):
         """
         return AiomysqlSource(pool)
 
-    def entered(self, pool: Any, tracked: Pool) -> None:  # noqa: ANN401
+    def held(self, pool: Any) -> list[Any]:  # noqa: ANN401
+        """
+        See `Adapter.held`.
+        """
+        return list(pool._used)
+
+    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401
         """
         See `Adapter.entered`.
         """
-        for connection in list(pool._used):
+        for connection in held:
             connection.__dict__[DRIVER_KEY] = tracked.adopt(tracked.now())
         for connection in (*pool._used, *pool._free):
             connection.__dict__[POOL_KEY] = tracked
