@@ -491,7 +491,7 @@ def test_limits_of_several_sources_add_up(pool: Pool) -> None:
     pool.sources = [Source(2), Source(3), retired, dead]
     pool.refresh_limit()
     assert pool.limit == 5
-    assert dead not in pool.sources
+    assert dead not in pool.live_sources()
     pool.sources.append(Source(None))
     pool.refresh_limit()
     assert pool.limit is None

@@ -131,10 +131,10 @@ class AsyncpgAdapter(Adapter):
         marks = pool._queue.__dict__
         # The pool's parts refer to it anyway: one reference more does not prolong its life.
         marks[LIBRARY_POOL_KEY] = pool
-        marks[LEASES_KEY] = {}
+        marks.setdefault(LEASES_KEY, {})
         return AsyncpgSource(pool._queue)
 
-    def entered(self, pool: Any, tracked: Pool) -> None:  # noqa: ANN401
+    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401, ARG002 - one thread only
         """
         See `Adapter.entered`.
         """

@@ -70,9 +70,21 @@ class Adapter:
         """
         raise NotImplementedError
 
-    def entered(self, pool: Any, tracked: Pool) -> None:  # noqa: ANN401
+    def held(self, pool: Any) -> list[Any]:  # noqa: ANN401, ARG002 - not every library knows
         """
-        A pool was entered: adopt what is out already.
+        What callers hold, by the library's own account.
+        """
+        return []
+
+    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401
+        """
+        A pool was entered, and other threads may use it by now: adopt what they held before, and nothing that has our
+        mark already.
+
+        Args:
+            pool: The library's pool.
+            tracked: Ours.
+            held: What `held` returned before anybody could see `tracked`.
         """
 
     def forget(self, anchor: Any) -> None:  # noqa: ANN401
@@ -128,20 +140,23 @@ class Adapter:
     def enter(self, pool: Any) -> Pool | None:  # noqa: ANN401
         """
         Enter a pool into the ledger, once. Cold.
+
+        The library is asked, and its connections are adopted, while no lock of ours is held: it may log, take locks of
+        its own and make garbage. If several threads enter one pool at once, one wins, and what the others have found
+        out is dropped.
         """
         ledger, anchor = self._ledger, self.anchor(pool)
         if ledger is None:
             return None
-        with ledger.changing:
-            known: Pool | None = anchor.__dict__.get(KEY)
-            if known is not None:
-                return known
-            what = self.identify(pool)
-            tracked = ledger.register(named(anchor, what) if self.nameable else what, self.source(pool))
-            self._pools.add(anchor)
-            self.entered(pool, tracked)
-            anchor.__dict__[KEY] = tracked
-            return tracked
+        known: Pool | None = anchor.__dict__.get(KEY)
+        if known is not None:
+            return known
+        what, source, held = self.identify(pool), self.source(pool), self.held(pool)
+        self._pools.add(anchor)
+        tracked, first = ledger.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
+        if first:
+            self.entered(pool, tracked, held)
+        return tracked
 
     def tracked(self, pool: Any) -> Pool | None:  # noqa: ANN401
         """

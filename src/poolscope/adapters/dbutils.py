@@ -112,12 +112,12 @@ class DbutilsAdapter(Adapter):
         """
         return DbutilsSource(pool)
 
-    def entered(self, pool: Any, tracked: Pool) -> None:  # noqa: ANN401
+    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401, ARG002
         """
         See `Adapter.entered`. What is out, the pool does not tell.
         """
         for steady in list(pool._idle_cache):
-            self._calls.made[steady] = Made(tracked)
+            self._calls.made.setdefault(steady, Made(tracked))
 
     def forget(self, anchor: Any) -> None:  # noqa: ANN401
         """

@@ -146,22 +146,23 @@ class Pools(Connections):
     def enter(self, library_pool: LibraryObject) -> Pool | None:
         """
         Enter a pool into the registry of pools, once. Cold.
+
+        The library is asked, and its connections are adopted, while no lock of ours is held: it may log, take locks of
+        its own and make garbage. If several threads enter one pool at once, one wins, and what the others have found
+        out is dropped.
         """
         ledger, anchor = self.ledger, self.anchor(library_pool)
         if ledger is None or anchor is None:
             return None
-        what = self.identify(library_pool)
-        with ledger.changing:
-            known: Pool | None = anchor.__dict__.get(KEY)
-            if known is not None:
-                return known
-            pool = ledger.register(named(anchor, what) if self.nameable else what, self.source(anchor))
-            self._anchors.add(anchor)
-            try:
-                self.entered(library_pool, pool)
-            finally:  # else each checkout would enter it again
-                anchor.__dict__[KEY] = pool
-            return pool
+        known: Pool | None = anchor.__dict__.get(KEY)
+        if known is not None:
+            return known
+        what, source, held = self.identify(library_pool), self.source(anchor), list(self.held(library_pool))
+        self._anchors.add(anchor)
+        pool, first = ledger.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
+        if first:
+            self.entered(library_pool, pool, held)
+        return pool
 
     def source(self, anchor: LibraryObject) -> PoolSource:
         """
@@ -169,13 +170,21 @@ class Pools(Connections):
         """
         return StatsSource(self, anchor)
 
-    def entered(self, library_pool: LibraryObject, pool: Pool) -> None:
+    def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:
         """
-        A pool is being entered: adopt what callers hold already.
+        A pool was entered, and other threads may use it by now: adopt what callers held before, and nothing that has a
+        lease already.
+
+        Args:
+            library_pool: The library's pool.
+            pool: Ours.
+            held: What `held` returned before anybody could see `pool`.
         """
         for connection in list(self.idle(library_pool)):
             self.state(connection, pool)
-        for connection in list(self.held(library_pool)):
+        for connection in held:
+            if self.lease_of(connection) is not None:
+                continue
             lease = None
             try:
                 lease = pool.adopt(pool.now())

@@ -107,15 +107,23 @@ class Psycopg2PoolAdapter(Adapter):
         """
         See `Adapter.source`.
         """
+        pool.__dict__.setdefault(LEASES_KEY, {})
         return Psycopg2Source(pool)
 
-    def entered(self, pool: Any, tracked: Pool) -> None:  # noqa: ANN401
+    def held(self, pool: Any) -> list[Any]:  # noqa: ANN401
+        """
+        See `Adapter.held`.
+        """
+        return list(pool._used.values())
+
+    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401
         """
         See `Adapter.entered`.
         """
-        pool.__dict__[LEASES_KEY] = {
-            id(connection): tracked.adopt(tracked.now()) for connection in list(pool._used.values())
-        }
+        leases = pool.__dict__[LEASES_KEY]
+        for connection in held:
+            if id(connection) not in leases:
+                leases[id(connection)] = tracked.adopt(tracked.now())
 
     def forget(self, anchor: Any) -> None:  # noqa: ANN401
         """

@@ -132,13 +132,18 @@ class PsycopgPoolAdapter(Adapter):
         """
         return PsycopgSource.of(pool)
 
-    def entered(self, pool: Any, tracked: Pool) -> None:  # noqa: ANN401
+    def held(self, pool: Any) -> list[Any]:  # noqa: ANN401
+        """
+        See `Adapter.held`.
+        """
+        return [carrier for carrier in PsycopgSource.of(pool).carriers.copy() if _is_out(carrier, pool)]
+
+    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401
         """
         See `Adapter.entered`.
         """
-        for carrier in PsycopgSource.of(pool).carriers.copy():
-            connection = carrier.reference()
-            if connection is not None and connection._pool is pool and carrier.lease is None:
+        for carrier in held:
+            if _is_out(carrier, pool) and carrier.lease is None:
                 carrier.lease = tracked.adopt(tracked.now())
 
     def forget(self, anchor: Any) -> None:  # noqa: ANN401
@@ -408,6 +413,11 @@ def _validating(pool: Any, connection: Any) -> Lease | None:  # noqa: ANN401
 def _lease_of(connection: Any) -> Lease | None:  # noqa: ANN401
     carrier = getattr(connection, "__dict__", {}).get(DRIVER_KEY)
     return carrier.lease if isinstance(carrier, Carrier) else None
+
+
+def _is_out(carrier: Carrier, pool: Any) -> bool:  # noqa: ANN401
+    connection = carrier.reference()
+    return connection is not None and connection._pool is pool
 
 
 ADAPTER: Final = PsycopgPoolAdapter()

@@ -190,21 +190,21 @@ class SqlAlchemyAdapter:
         ledger, calls = self._ledger, self._calls
         if ledger is None or calls is None:
             return None
-        with ledger.changing:
-            known: Pool | None = pool.__dict__.get(KEY)
-            if known is not None:
-                return known
-            source = SqlAlchemySource(pool)
-            what = named(pool, identify(pool, self._urls.get(pool)))
-            tracked = ledger.register(what, source, continues=continues)
-            tracked.shared = source.shared
-            calls.hook(type(pool._dialect))
-            for record in () if source.shared else Records.of(pool):
-                if record.__dict__.get(KEY) is None and record.fairy_ref is not None:
-                    record.__dict__[KEY] = tracked.adopt(tracked.now())
-            self._pools.add(pool)
-            pool.__dict__[KEY] = tracked
-            return tracked
+        known: Pool | None = pool.__dict__.get(KEY)
+        if known is not None:
+            return known
+        # No lock is held while the library is asked, and several threads may do so: see `Adapter.enter`.
+        source = SqlAlchemySource(pool)
+        what = named(pool, identify(pool, self._urls.get(pool)))
+        calls.hook(type(pool._dialect))
+        records = () if source.shared else Records.of(pool)
+        held = [(record, record.fairy_ref) for record in records if record.fairy_ref is not None]
+        self._pools.add(pool)
+        tracked, first = ledger.enter(pool.__dict__, what, source, continues=continues, shared=source.shared)
+        for record, reference in held if first else ():
+            if record.fairy_ref is reference and record.__dict__.get(KEY) is None:
+                record.__dict__[KEY] = tracked.adopt(tracked.now())
+        return tracked
 
     # The hot path. Marks are read as attributes: `__dict__` would cost five times as much, here and, once an object has
     # one, for the library too.

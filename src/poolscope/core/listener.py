@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Pool
 
 
 class PoolObserver(Protocol):
@@ -20,11 +19,6 @@ class PoolObserver(Protocol):
     Called in the application's threads, possibly inside a garbage collection: an implementation only appends to a
     deque or adds to a set. It must not block, log, allocate much, call an SDK or take a lock.
     """
-
-    def pool_added(self, pool: Pool) -> None:
-        """
-        A pool was seen for the first time. Cold.
-        """
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """
@@ -61,11 +55,6 @@ class NullObserver:
     Looks at nothing.
     """
 
-    def pool_added(self, pool: Pool) -> None:
-        """
-        Nothing.
-        """
-
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """
         Nothing.
@@ -99,13 +88,6 @@ class Observers:
     def __init__(self, *observers: PoolObserver, traced: PoolObserver) -> None:
         self.observers = observers
         self.traced = traced.traced
-
-    def pool_added(self, pool: Pool) -> None:
-        """
-        Tell them.
-        """
-        for observer in self.observers:
-            observer.pool_added(pool)
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """

@@ -17,7 +17,7 @@ from poolscope.core.listener import NullObserver
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import CodeType, FrameType
 
     from poolscope.core.aggregate import Trace
@@ -411,11 +411,10 @@ class Pool:
 
     def live_sources(self) -> list[PoolSource]:
         """
-        The library's pools that still exist; others are forgotten.
+        The library's pools that still exist. The next registration forgets the others: only it changes the list, else
+        one that another thread adds meanwhile would be lost.
         """
-        if not all(source.alive() for source in self.sources):
-            self.sources = [source for source in self.sources if source.alive()]
-        return self.sources
+        return [source for source in self.sources if source.alive()]
 
     def idle(self) -> int:
         """
@@ -438,8 +437,10 @@ class Pool:
         """
         Ask the sources for the limit anew, after one was added, retired or resized.
         """
-        limits = [source.limit() for source in self.live_sources() if not source.retired]
-        self.limit = None if not limits or None in limits else sum(limit for limit in limits if limit is not None)
+        sources = None
+        while sources is not self.sources:  # of several threads the last one to store has seen the last list
+            sources = self.sources
+            self.limit = limit_of(sources)
 
     def turn(self, now: float) -> None:
         """
@@ -455,6 +456,15 @@ class Pool:
         inherited = self.inherited | self.leases
         self._start()
         self.inherited = inherited
+
+
+def limit_of(sources: Iterable[PoolSource]) -> int | None:
+    """
+    The most connections that the library's pools behind one `Pool` may have open together, without those that are gone
+    or whose place another one took; None when one of them has no limit, and when there is none.
+    """
+    limits = [source.limit() for source in sources if source.alive() and not source.retired]
+    return None if not limits or None in limits else sum(limit for limit in limits if limit is not None)
 
 
 def is_on(lease: Lease, stack: RawStack) -> bool:

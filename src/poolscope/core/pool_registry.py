@@ -9,13 +9,14 @@ import os
 import weakref
 from dataclasses import replace
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from poolscope.core import clock
 from poolscope.core.aggregate import Distribution
 from poolscope.core.guard import guard
+from poolscope.core.lease import KEY
 from poolscope.core.listener import NullObserver
-from poolscope.core.pool import Identity, Pool
+from poolscope.core.pool import Identity, Pool, limit_of
 from poolscope.core.work import Units
 
 if TYPE_CHECKING:
@@ -37,6 +38,29 @@ OVERFLOW: Final = "overflow"
 open_ledgers: Final[list[Ledger]] = []
 
 _ledgers: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
+
+
+class _Entry(NamedTuple):
+    """
+    What a registration is to change, and what must not have changed until then.
+
+    Args:
+        pool: The pool to join: a new one, or one that is known.
+        identity: What it is from then on.
+        pools_before: All pools as they were.
+        pools: All pools from then on.
+        sources_before: The pool's sources as they were.
+        sources: Its sources from then on.
+        limit: The most connections that these may have open; None when there is no limit.
+    """
+
+    pool: Pool
+    identity: Identity
+    pools_before: dict[str, Pool]
+    pools: dict[str, Pool]
+    sources_before: list[PoolSource]
+    sources: list[PoolSource]
+    limit: int | None
 
 
 class Ledger:
@@ -104,31 +128,58 @@ class Ledger:
         self._origins = origins
         self._ambient = ambient
         self._slow_wait = slow_wait
-        #: Held while pools are added; never while a library is called.
-        self.changing = RLock()
+        # Held for the stores of one registration, and never while anything is called: the garbage collector might run
+        # then, and a finaliser or a logging handler wait for a thread that waits for this lock.
+        self._changing = RLock()
         self._turned_at = now()
         self._ask_again_at = now()
         _ledgers.add(self)
 
     def register(self, identity: Identity, source: PoolSource, *, continues: Pool | None = None) -> Pool:
         """
-        Enter a library's pool.
+        Enter a library's pool that nobody else can enter at the same time: see `enter`.
+        """
+        return self.enter({}, identity, source, continues=continues)[0]
+
+    def enter(
+        self,
+        marks: dict[str, Any],
+        identity: Identity,
+        source: PoolSource,
+        *,
+        continues: Pool | None = None,
+        shared: bool = False,
+    ) -> tuple[Pool, bool]:
+        """
+        Enter a library's pool, once, however many threads try at the same time.
 
         Args:
+            marks: The ``__dict__`` of the library's pool: it holds our pool under `KEY` from here on.
             identity: What it is, with the name it should have; it gets ``#2`` and so on when a live pool has that name.
             source: The library's pool.
             continues: The pool it takes the place of, as after SQLAlchemy's ``Engine.dispose()``.
+            shared: Whether one of its connections may be out to several callers at once.
 
         Returns:
-            The pool to ask on its behalf.
+            The pool to ask on its behalf; and whether this call entered it. If not, another thread was first: its pool
+            is returned, and `source` is not part of it.
         """
-        with self.changing:
-            pool = continues or self._named(identity)
-            for earlier in pool.sources if continues else ():
-                earlier.retired = True
-            pool.sources = [*pool.live_sources(), source]
-            pool.refresh_limit()
-            return pool
+        entry = self._entry(identity, source, continues)
+        while (entered := self._change(marks, entry, shared=shared)) is None:
+            entry = self._entry(identity, source, continues)  # another thread added a pool meanwhile: look anew
+        if not entered:
+            known: Pool = marks[KEY]
+            return known, False
+        for earlier in entry.sources_before if continues is not None else ():
+            earlier.retired = True
+        entry.pool.refresh_limit()
+        if OVERFLOW in entry.pools and OVERFLOW not in entry.pools_before:
+            _logger.warning(
+                "more than %d connection pools: further ones share the series of one named %r; see POOLSCOPE_MAX_POOLS",
+                self._most_pools,
+                OVERFLOW,
+            )
+        return entry.pool, True
 
     def asked_from(self, frame: FrameType | None) -> Trail:
         """
@@ -167,37 +218,57 @@ class Ledger:
         """
         In a child process after a fork: start anew at nothing.
         """
-        self.changing = RLock()
+        self._changing = RLock()
         self.began_at = clock.to_unix_nanoseconds(self.now(), self.now)
         self._ask_again_at = self.now()
         self.units.forget()
         for pool in self.pools.values():
             pool.forget_leases()
 
-    def _named(self, identity: Identity) -> Pool:
+    def _entry(self, identity: Identity, source: PoolSource, continues: Pool | None) -> _Entry:
+        pools = self.pools
+        if continues is not None:
+            before = continues.sources
+            sources = [*_alive(before), source]
+            return _Entry(continues, continues.identity, pools, pools, before, sources, limit_of([source]))
         name, number = identity.name, 1
-        while name in self.pools and any(not source.retired for source in self.pools[name].live_sources()):
+        while name in pools:
+            known, before = pools[name], pools[name].sources
+            if all(earlier.retired for earlier in _alive(before)):
+                sources = [*_alive(before), source]
+                return _Entry(known, replace(identity, name=name), pools, pools, before, sources, limit_of(sources))
             number += 1
             name = f"{identity.name}#{number}"
-        if name in self.pools:
-            pool = self.pools[name]
-            pool.identity = replace(identity, name=name)
-            return pool
-        if len(self.pools) >= self._most_pools:
-            return self._overflow(identity)
-        return self._add(replace(identity, name=name))
+        if len(pools) < self._most_pools:
+            identity = replace(identity, name=name)
+        elif OVERFLOW in pools:
+            known, before = pools[OVERFLOW], pools[OVERFLOW].sources
+            sources = [*_alive(before), source]
+            return _Entry(known, known.identity, pools, pools, before, sources, limit_of(sources))
+        else:
+            identity = Identity(OVERFLOW, identity.system)
+        made = self._make(identity)
+        # A new dict, so that whoever iterates over the old one is not disturbed.
+        after = {**pools, identity.name: made}
+        return _Entry(made, identity, pools, after, made.sources, [source], limit_of([source]))
 
-    def _overflow(self, identity: Identity) -> Pool:
-        if OVERFLOW in self.pools:
-            return self.pools[OVERFLOW]
-        _logger.warning(
-            "more than %d connection pools: further ones share the series of one named %r; see POOLSCOPE_MAX_POOLS",
-            self._most_pools,
-            OVERFLOW,
-        )
-        return self._add(Identity(OVERFLOW, identity.system))
+    def _change(self, marks: dict[str, Any], entry: _Entry, *, shared: bool) -> bool | None:
+        pool, identity, pools_before, pools, sources_before, sources, limit = entry
+        entered = None
+        with self._changing:
+            if KEY in marks:
+                entered = False
+            elif self.pools is pools_before and pool.sources is sources_before:
+                self.pools = pools
+                pool.identity = identity
+                pool.sources = sources
+                pool.limit = limit
+                pool.shared = shared
+                marks[KEY] = pool
+                entered = True
+        return entered
 
-    def _add(self, identity: Identity) -> Pool:
+    def _make(self, identity: Identity) -> Pool:
         pool = Pool(
             identity,
             self._bounds,
@@ -209,10 +280,11 @@ class Ledger:
         )
         pool.observer = self.observer
         pool.long_hold = self.long_hold
-        # A new dict, so that whoever iterates over the old one is not disturbed.
-        self.pools = {**self.pools, identity.name: pool}
-        self.observer.pool_added(pool)
         return pool
+
+
+def _alive(sources: list[PoolSource]) -> list[PoolSource]:
+    return [source for source in sources if source.alive()]
 
 
 def _after_fork() -> None:

@@ -5,8 +5,9 @@ The unit of work: one request, task or job, to which leases and queries belong.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from contextvars import ContextVar
-from threading import RLock, get_ident
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
@@ -148,7 +149,6 @@ class Units:
         on_judge: Callable[[UnitOfWork], None] | None = None,
     ) -> None:
         self.threshold = threshold
-        self.series: dict[tuple[str, str, str], UnitSeries] = {}
         #: Told of each unit of work that begins; in the application's thread.
         self.on_begin: Callable[[UnitOfWork], None] = _nothing
         #: Told of each unit of work that ends, before its figures are recorded; in the application's thread.
@@ -159,8 +159,15 @@ class Units:
         self._duration_bounds = tuple(duration_bounds)
         self._count_bounds = tuple(count_bounds)
         self._most_names = most_names
-        self._names: set[tuple[str, str]] = set()
-        self._adding = RLock()
+        self._start()
+
+    def _start(self) -> None:
+        self.series: dict[tuple[str, str, str], UnitSeries] = {}
+        self._names: dict[tuple[str, str], int] = {}
+        # A name takes the next free place. Both containers change by single atomic operations and there is no lock:
+        # what ends a unit of work may be the garbage collector, inside a logging handler that another thread waits for.
+        self._places = deque(range(self._most_names))
+        self._overflowing: dict[str, object] = {}
 
     def begin(self, kind: str, name: str) -> UnitOfWork:
         """
@@ -197,22 +204,35 @@ class Units:
         series = self.series.get((kind, name, pool))
         if series is not None:
             return series
-        with self._adding:
-            if (kind, name) not in self._names and len(self._names) >= self._most_names:
-                if (kind, OVERFLOW) not in self._names:
-                    _logger.warning(
-                        "more than %d names of units of work: further ones share the series %r; "
-                        "see POOLSCOPE_MAX_UNITS",
-                        self._most_names,
-                        OVERFLOW,
-                    )
-                name = OVERFLOW
-            self._names.add((kind, name))
-            key = (kind, name, pool)
-            if key not in self.series:
-                fresh = UnitSeries(self._duration_bounds, self._count_bounds, self.distribution)
-                self.series = {**self.series, key: fresh}
-            return self.series[key]
+        if not self._has_place(kind, name):
+            self._overflow(kind)
+            name = OVERFLOW
+            series = self.series.get((kind, name, pool))
+        if series is None:
+            fresh = UnitSeries(self._duration_bounds, self._count_bounds, self.distribution)
+            series = self.series.setdefault((kind, name, pool), fresh)  # atomic: of two threads one wins
+        return series
+
+    def _has_place(self, kind: str, name: str) -> bool:
+        key = (kind, name)
+        if key in self._names:
+            return True
+        try:
+            place = self._places.popleft()
+        except IndexError:
+            return key in self._names  # another thread may have given it the last place meanwhile
+        if self._names.setdefault(key, place) != place:
+            self._places.append(place)  # another thread was first with this name: the place is free again
+        return True
+
+    def _overflow(self, kind: str) -> None:
+        mine = object()
+        if self._overflowing.setdefault(kind, mine) is mine:
+            _logger.warning(
+                "more than %d names of units of work: further ones share the series %r; see POOLSCOPE_MAX_UNITS",
+                self._most_names,
+                OVERFLOW,
+            )
 
     def findings_of(self, unit: UnitOfWork) -> list[str]:
         """
@@ -225,9 +245,7 @@ class Units:
         """
         In a child process after a fork: start anew at nothing.
         """
-        self._adding = RLock()
-        self.series = {}
-        self._names = set()
+        self._start()
 
 
 def _nothing(_: UnitOfWork) -> None:

@@ -66,11 +66,6 @@ class Watchdog:
 
     # In the application's threads
 
-    def pool_added(self, pool: Pool) -> None:
-        """
-        See `PoolObserver.pool_added`; detectors look at every pool there is.
-        """
-
     def waited(self, lease: Lease, _: Collection[Lease]) -> None:
         """
         See `PoolObserver.waited`.

@@ -156,7 +156,7 @@ def _unit_attributes(key: tuple[str, str, str]) -> Attributes:
 
 
 def _repeated(ledger: Ledger) -> Iterator[Reading]:
-    for key, series in ledger.units.series.items():
+    for key, series in ledger.units.series.copy().items():
         yield int(series.repeated_queries.read()), _unit_attributes(key)
 
 
@@ -202,7 +202,7 @@ def histograms(ledger: Ledger) -> Iterator[tuple[semconv.Metric, list[Series]]]:
     yield semconv.WAIT_TIME, [series for pool in pools for series in _waits(pool)]
     yield semconv.USE_TIME, [(pool_attributes(pool), pool.uses) for pool in pools]
     yield semconv.CREATE_TIME, [(pool_attributes(pool), pool.creates) for pool in pools]
-    units = [(_unit_attributes(key), series) for key, series in ledger.units.series.items()]
+    units = [(_unit_attributes(key), series) for key, series in ledger.units.series.copy().items()]
     yield semconv.UNIT_QUERIES, [(attributes, series.queries) for attributes, series in units]
     yield semconv.UNIT_CONNECTIONS, [(attributes, series.connections) for attributes, series in units]
     yield semconv.UNIT_WAIT_TIME, [(attributes, series.wait_time) for attributes, series in units]

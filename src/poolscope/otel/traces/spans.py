@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from poolscope.config import Settings
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Identity
 
 # What is kept for the background thread; beyond that the newest are dropped and counted as an error of ours.
 _MOST_KEPT: Final = 50_000
@@ -68,11 +68,6 @@ class Spans:
         self._tracer: Any = self._provider.get_tracer(semconv.SCOPE, __version__, schema_url=semconv.SCHEMA_URL)
         self._ids = _Ids.of(self._tracer)
         self._ready = ReadySpans(self._tracer)
-
-    def pool_added(self, pool: Pool) -> None:
-        """
-        See `PoolObserver.pool_added`.
-        """
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """
