@@ -12,17 +12,15 @@ import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.base import PointAdapter
+from poolscope.adapters.base import Point, PointAdapter
 from poolscope.adapters.identity import first_of, identity
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement, Sweep
-from poolscope.adapters.points_cold import ColdPoint
 from poolscope.adapters.stats import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from poolscope.adapters.hooks import After, Before
     from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity
@@ -35,25 +33,25 @@ _FILLING: Final[ContextVar[Any]] = ContextVar("poolscope_aiomysql_filling", defa
 _LIBRARY_REFERENCES: Final = 3
 
 
-class Fill(ColdPoint):
+class Fill(Point):
     """
-    A pool may make connections: they are its own.
+    A pool may make connections: they are its own. Each checkout passes here.
     """
 
-    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:  # noqa: ARG002 - no matter whose
+    def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG002
         """
-        What is done before and after.
+        The hook.
         """
 
-        def before(library_pool: LibraryObject, _: tuple[Any, ...], __: dict[str, Any]) -> tuple[LibraryObject]:
+        async def _fill_free_pool(self_: Any, override_min: bool) -> Any:  # noqa: ANN401
             outer = _FILLING.get()
-            _FILLING.set(library_pool)
-            return (outer,)
+            _FILLING.set(self_)
+            try:
+                return await original(self_, override_min)
+            finally:
+                _FILLING.set(outer)
 
-        def after(state: tuple[LibraryObject], _: LibraryObject, __: BaseException | None) -> None:
-            _FILLING.set(state[0])
-
-        return before, after
+        return _fill_free_pool
 
 
 def _outdated(frame: FrameType) -> str:

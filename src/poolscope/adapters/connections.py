@@ -79,12 +79,10 @@ class Connections:
         """
         A caller holds a connection by this lease. Hot.
         """
-        state: ConnectionState | None = connection.__dict__.get(CONNECTION_KEY)
-        if state is None:
-            state = self.state(connection, lease.pool)
-        earlier, state.lease = state.lease, lease
-        if earlier is not None:  # adopted while it was being returned, which was not seen
-            earlier.end()
+        state: ConnectionState = connection.__dict__.get(CONNECTION_KEY) or self.state(connection, lease.pool)
+        if state.lease is not None:  # adopted while it was being returned, which was not seen
+            state.lease.end()
+        state.lease = lease
         if state.backend_process_id is not None:
             lease.backend_process_id = state.backend_process_id
 
@@ -100,12 +98,13 @@ class Connections:
             Its lease; None when it has none of this pool.
         """
         state: ConnectionState | None = connection.__dict__.get(CONNECTION_KEY)
-        lease = state.lease if state is not None else None
-        if state is None or lease is None:
+        if state is None:
             return None
-        if library_pool is not None and library_pool.__dict__.get(KEY) is not lease.pool:
-            return None  # it is another pool's, which the library will refuse
-        state.lease = None
+        lease = state.lease
+        if lease is not None:
+            if library_pool is not None and library_pool.__dict__.get(KEY) is not lease.pool:
+                return None  # it is another pool's, which the library will refuse
+            state.lease = None
         return lease
 
     def lease_of(self, connection: LibraryObject) -> Lease | None:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.connects import ASK, connect_begins, connect_ends, connect_fails, limit_changed
-from poolscope.adapters.hooks import bracket, library_frames, nothing
 from poolscope.adapters.leases import undo
+from poolscope.adapters.points.brackets import bracket, library_frames, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType
 
     from poolscope.adapters.base import PointAdapter
-    from poolscope.adapters.hooks import After, Before, Function
     from poolscope.adapters.marks import LibraryObject
+    from poolscope.adapters.points.brackets import After, Before, Function
     from poolscope.core.lease import Lease
 
     Arguments = tuple[Any, ...]

@@ -1,0 +1,160 @@
+"""
+What a connection does while a caller holds it: its calls to the server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from poolscope.adapters.base import Capability, Point
+from poolscope.adapters.leases import recover_call
+from poolscope.adapters.points.brackets import fit
+from poolscope.adapters.statements import begin_statement, dbapi_statement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolscope.adapters.base import PointAdapter
+    from poolscope.adapters.marks import LibraryObject
+    from poolscope.core.lease import Lease
+
+    Function = Callable[..., Any]
+    Arguments = tuple[Any, ...]
+    BeginCall = Callable[[LibraryObject, Arguments, dict[str, Any]], tuple[LibraryObject, Lease] | None]
+    EndCall = Callable[[LibraryObject, Lease], None]
+
+
+@dataclass(frozen=True)
+class Call(Point):
+    """
+    A call to the server that is no statement: the beginning or end of a transaction, a further fetch.
+
+    Args:
+        where: See `Point`.
+        optional: See `Point`.
+        opens: Whether a transaction is open afterwards, where the driver does not know.
+    """
+
+    _: KW_ONLY
+    opens: bool = False
+
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        """
+        The hook.
+        """
+        begin, end = self.begins(adapter, original.__name__), self.ends(adapter)
+        return fit(
+            original, lambda function: _call(function, begin, end), lambda function: _call_async(function, begin, end)
+        )
+
+    def begins(self, adapter: PointAdapter, name: str) -> BeginCall:  # noqa: ARG002 - for a `Statement`
+        """
+        What is done before the call: it returns the connection and its lease; None where the connection is not held, or
+        where this call is part of one that is counted.
+        """
+        site, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
+
+        def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> tuple[LibraryObject, Lease] | None:  # noqa: ARG001
+            lease = None
+            try:
+                connection = connection_of(hooked)
+                lease = lease_of(connection)
+                if lease is None or lease.running:
+                    return None
+                lease.call_begins()
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_call(site, lease)
+                return None
+            return connection, lease
+
+        return begin
+
+    def ends(self, adapter: PointAdapter) -> EndCall:
+        """
+        What is done after it, whether it ended well or not.
+        """
+        site, in_transaction, opens = f"{adapter.name}.call", adapter.in_transaction, self.opens
+
+        def end(connection: LibraryObject, lease: Lease) -> None:
+            try:
+                known = in_transaction(connection)
+                lease.call_ends(in_transaction=opens if known is None else known)
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_call(site, lease)
+
+        return end
+
+
+@dataclass(frozen=True)
+class Statement(Call):
+    """
+    A statement is run.
+
+    Args:
+        where: See `Point`.
+        optional: See `Point`.
+        opens: Whether a transaction is open afterwards, where the driver does not know.
+        describe: By the object and the call's arguments: the statement, whether it is for many rows, and its
+            parameters. Left out for a method of PEP 249's name, or one that has its arguments.
+    """
+
+    measures: ClassVar[Capability] = Capability.USE_PHASES
+
+    opens: bool = True
+    describe: Callable[[LibraryObject, Arguments, dict[str, Any]], tuple[Any, bool, Any]] | None = None
+
+    def begins(self, adapter: PointAdapter, name: str) -> BeginCall:
+        """
+        What is done before the statement; see `Call.begins`.
+        """
+        site, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
+        describe = self.describe
+
+        def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> tuple[LibraryObject, Lease] | None:
+            lease = None
+            try:
+                connection = connection_of(hooked)
+                lease = lease_of(connection)
+                if lease is None or lease.running:
+                    return None
+                statement, many, parameters = (
+                    dbapi_statement(name, args, kwargs) if describe is None else describe(hooked, args, kwargs)
+                )
+                if statement is None:  # the one before, again
+                    statement = lease.statement or ""
+                elif type(statement) is not str and hasattr(statement, "as_string"):
+                    statement = statement.as_string(connection)  # composed SQL is quoted as the connection has it
+                begin_statement(lease, statement, many=many, parameters=parameters)
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_call(site, lease)
+                return None
+            return connection, lease
+
+        return begin
+
+
+def _call(original: Function, begin: BeginCall, end: EndCall) -> Function:
+    def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        begun = begin(self_, args, kwargs)
+        if begun is None:
+            return original(self_, *args, **kwargs)
+        try:
+            return original(self_, *args, **kwargs)
+        finally:
+            end(*begun)
+
+    return call
+
+
+def _call_async(original: Function, begin: BeginCall, end: EndCall) -> Function:
+    async def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        begun = begin(self_, args, kwargs)
+        if begun is None:
+            return await original(self_, *args, **kwargs)
+        try:
+            return await original(self_, *args, **kwargs)
+        finally:
+            end(*begun)
+
+    return call

@@ -1,0 +1,136 @@
+"""
+Returns of connections, and those that were dropped without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from poolscope.adapters.base import Capability, Point
+from poolscope.adapters.leases import recover, recover_quietly
+from poolscope.adapters.points.brackets import fit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolscope.adapters.base import PointAdapter
+    from poolscope.adapters.marks import LibraryObject
+    from poolscope.core.lease import Lease
+
+    Function = Callable[..., Any]
+    Untie = Callable[[LibraryObject, LibraryObject], Lease | None]
+    End = Callable[[LibraryObject], None]
+
+
+@dataclass(frozen=True)
+class Checkin(Point):
+    """
+    A connection is returned: the first argument.
+
+    Args:
+        where: See `Point`.
+        optional: See `Point`.
+        of_connection: Whether the method is the connection's own, or that of what a caller holds instead.
+        abandoned: Whether the caller dropped it: for a ``__del__``.
+    """
+
+    measures: ClassVar[Capability] = Capability.USE
+
+    _: KW_ONLY
+    of_connection: bool = False
+    abandoned: bool = False
+
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        """
+        The hook.
+        """
+        if self.of_connection:
+            end = _end(self, adapter)
+            return fit(
+                original,
+                lambda function: _own_checkin(function, end),
+                lambda function: _own_checkin_async(function, end),
+            )
+        site, untie = f"{adapter.name}.checkin", adapter.untie
+        return fit(
+            original,
+            lambda function: _checkin(function, untie, site),
+            lambda function: _checkin_async(function, untie, site),
+        )
+
+
+def _checkin(original: Function, untie: Untie, site: str) -> Function:
+    def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        lease = None
+        try:
+            lease = untie(self_, args[0] if args else next(iter(kwargs.values()), None))
+            if lease is not None:
+                lease.end()
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover(site, lease)
+        if not kwargs and len(args) == 1:  # as most calls are: to unpack costs more than the call
+            return original(self_, args[0])
+        return original(self_, *args, **kwargs)
+
+    return checkin
+
+
+def _checkin_async(original: Function, untie: Untie, site: str) -> Function:
+    async def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        lease = None
+        try:
+            lease = untie(self_, args[0] if args else next(iter(kwargs.values()), None))
+            if lease is not None:
+                lease.end()
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover(site, lease)
+        if not kwargs and len(args) == 1:
+            return await original(self_, args[0])
+        return await original(self_, *args, **kwargs)
+
+    return checkin
+
+
+def _own_checkin(original: Function, end: End) -> Function:
+    def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        end(self_)
+        return original(self_, *args, **kwargs) if args or kwargs else original(self_)
+
+    return checkin
+
+
+def _own_checkin_async(original: Function, end: End) -> Function:
+    async def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        end(self_)
+        return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
+
+    return checkin
+
+
+def _end(point: Checkin, adapter: PointAdapter) -> End:
+    site, untie, abandoned = f"{adapter.name}.checkin", adapter.untie, point.abandoned
+    mend = recover_quietly if abandoned else recover
+
+    def end(connection: LibraryObject) -> None:
+        lease = None
+        try:
+            lease = untie(None, connection)
+            if lease is not None:
+                lease.end(abandoned=abandoned)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            mend(site, lease)
+
+    return end
+
+
+@dataclass(frozen=True)
+class Abandoned(Checkin):
+    """
+    What a caller held was dropped without being returned: the ``__del__`` of it. The garbage collector calls that.
+    """
+
+    measures: ClassVar[Capability] = Capability.ABANDONED
+
+    of_connection: bool = True
+    abandoned: bool = True

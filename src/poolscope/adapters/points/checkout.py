@@ -1,0 +1,248 @@
+"""
+Checkouts. Each has a hook of its own for plain functions and for coroutine functions: a bracket that serves all points
+would cost a tenth more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from poolscope.adapters.base import Capability, Point
+from poolscope.adapters.connects import ASK
+from poolscope.adapters.leases import recover, undo
+from poolscope.adapters.marks import KEY
+from poolscope.adapters.points.brackets import fit
+from poolscope.adapters.points.cold import Handover
+from poolscope.core.guard import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolscope.adapters.base import PointAdapter
+    from poolscope.adapters.marks import LibraryObject
+    from poolscope.core.lease import Lease
+
+    Function = Callable[..., Any]
+    Arguments = tuple[Any, ...]
+    Tie = Callable[[LibraryObject, LibraryObject, Lease], None]
+    Begin = Callable[[LibraryObject, Arguments, dict[str, Any]], Lease | None]
+    Finish = Callable[[LibraryObject, Arguments, dict[str, Any], LibraryObject, Lease], None]
+    Failed = Callable[[LibraryObject, Arguments, dict[str, Any], Lease, BaseException], None]
+
+_current: Final = ASK.get
+_enter: Final = ASK.set
+
+
+@dataclass(frozen=True)
+class Checkout(Point):
+    """
+    A caller checks out a connection: the result, unless a `Handover` sees it before; or the object itself, where it is
+    an ``__init__`` that checks out.
+
+    Args:
+        where: See `Point`.
+        optional: See `Point`.
+        when: By the pool, whether this call checks out at all; every call does when left out.
+        library_pool: By the object and the call's arguments, the pool; the object itself when left out.
+    """
+
+    measures: ClassVar[Capability] = Capability.WAIT
+
+    _: KW_ONLY
+    when: Callable[[LibraryObject], object] | None = None
+    library_pool: Callable[[LibraryObject, Arguments, dict[str, Any]], LibraryObject] | None = None
+
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        """
+        The hook.
+        """
+        begin, failed = _begin(self, adapter), _failed(self, adapter)
+        hands_over = any(isinstance(point, Handover) for point in adapter.points)
+        if hands_over or self.library_pool is not None or self.where.endswith(".__init__"):
+            finish = _finish_handed_over(adapter) if hands_over else _finish(self, adapter)
+            return fit(
+                original,
+                lambda function: _checkout(function, begin, finish, failed),
+                lambda function: _checkout_async(function, begin, finish, failed),
+            )
+        site, tie = f"{adapter.name}.checkout", adapter.tie
+        return fit(
+            original,
+            lambda function: _plain_checkout(function, begin, tie, failed, site),
+            lambda function: _plain_checkout_async(function, begin, tie, failed, site),
+        )
+
+
+# The usual checkout: the object is the pool, the result is the connection. What `finish` does is spelt out.
+
+
+def _plain_checkout(original: Function, begin: Begin, tie: Tie, failed: Failed, site: str) -> Function:
+    def checkout(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        lease = begin(self_, args, kwargs)
+        if lease is None:
+            return original(self_, *args, **kwargs)
+        outer = _current()
+        _enter(lease)
+        try:
+            result = original(self_, *args, **kwargs) if args or kwargs else original(self_)
+        except BaseException as error:
+            _enter(outer)
+            failed(self_, args, kwargs, lease, error)
+            raise
+        _enter(outer)
+        try:
+            lease.grant()
+            tie(self_, result, lease)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover(site, lease)
+        return result
+
+    return checkout
+
+
+def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Failed, site: str) -> Function:
+    async def checkout(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        lease = begin(self_, args, kwargs)
+        if lease is None:
+            return await original(self_, *args, **kwargs)
+        outer = _current()
+        _enter(lease)
+        try:
+            result = await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
+        except BaseException as error:
+            _enter(outer)
+            failed(self_, args, kwargs, lease, error)
+            raise
+        _enter(outer)
+        try:
+            lease.grant()
+            tie(self_, result, lease)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover(site, lease)
+        return result
+
+    return checkout
+
+
+# Any other.
+
+
+def _checkout(original: Function, begin: Begin, finish: Finish, failed: Failed) -> Function:
+    def checkout(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        lease = begin(self_, args, kwargs)
+        if lease is None:
+            return original(self_, *args, **kwargs)
+        outer = _current()
+        _enter(lease)
+        try:
+            result = original(self_, *args, **kwargs)
+        except BaseException as error:
+            _enter(outer)
+            failed(self_, args, kwargs, lease, error)
+            raise
+        _enter(outer)
+        finish(self_, args, kwargs, result, lease)
+        return result
+
+    return checkout
+
+
+def _checkout_async(original: Function, begin: Begin, finish: Finish, failed: Failed) -> Function:
+    async def checkout(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        lease = begin(self_, args, kwargs)
+        if lease is None:
+            return await original(self_, *args, **kwargs)
+        outer = _current()
+        _enter(lease)
+        try:
+            result = await original(self_, *args, **kwargs)
+        except BaseException as error:
+            _enter(outer)
+            failed(self_, args, kwargs, lease, error)
+            raise
+        _enter(outer)
+        finish(self_, args, kwargs, result, lease)
+        return result
+
+    return checkout
+
+
+def _begin(point: Checkout, adapter: PointAdapter) -> Begin:
+    site, ledger, enter = f"{adapter.name}.checkout", adapter.ledger, adapter.enter
+    find, when = point.library_pool, point.when
+    anchor_of = adapter.anchor if adapter.has_anchors else None
+
+    def begin_plainly(library_pool: LibraryObject, _: Arguments, __: dict[str, Any]) -> Lease | None:
+        # Another ledger than at first: this hook stayed behind, since somebody had wrapped it.
+        if adapter.ledger is not ledger or ledger is None or (ledger.asleep and ledger.still_asleep()):
+            return None
+        try:
+            pool = library_pool.__dict__.get(KEY) or enter(library_pool)
+            return pool.ask(None, 3) if pool is not None else None  # past this and the hook that called
+        except Exception:  # noqa: BLE001 - ours; the checkout goes on without us
+            guard.caught(site)
+            return None
+
+    def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> Lease | None:
+        if adapter.ledger is not ledger or ledger is None or (ledger.asleep and ledger.still_asleep()):
+            return None
+        try:
+            library_pool = hooked if find is None else find(hooked, args, kwargs)
+            if library_pool is None or (when is not None and not when(library_pool)):
+                return None
+            anchor = library_pool if anchor_of is None else anchor_of(library_pool)
+            if anchor is None:
+                return None
+            pool = anchor.__dict__.get(KEY) or enter(library_pool)
+            return pool.ask(None, 3) if pool is not None else None
+        except Exception:  # noqa: BLE001
+            guard.caught(site)
+            return None
+
+    return begin_plainly if find is None and when is None and anchor_of is None else begin
+
+
+def _finish(point: Checkout, adapter: PointAdapter) -> Finish:
+    site, tie, find = f"{adapter.name}.checkout", adapter.tie, point.library_pool
+
+    def finish(
+        hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any], result: LibraryObject, lease: Lease
+    ) -> None:
+        try:
+            lease.grant()
+            library_pool = hooked if find is None else find(hooked, args, kwargs)
+            tie(library_pool, hooked if result is None else result, lease)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover(site, lease)
+
+    return finish
+
+
+def _finish_handed_over(adapter: PointAdapter) -> Finish:
+    site = f"{adapter.name}.checkout"
+
+    def finish(_: LibraryObject, __: Arguments, ___: dict[str, Any], ____: LibraryObject, lease: Lease) -> None:
+        try:
+            if lease in lease.pool.leases:
+                lease.grant()
+            else:  # the handover was not seen, or its hook failed
+                undo(lease)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover(site, lease)
+
+    return finish
+
+
+def _failed(point: Checkout, adapter: PointAdapter) -> Failed:
+    site, find = f"{adapter.name}.failed", point.library_pool
+
+    def failed(
+        hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any], lease: Lease, error: BaseException
+    ) -> None:
+        try:
+            adapter.failed(hooked if find is None else find(hooked, args, kwargs), lease, error, args)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover(site, lease)
+
+    return failed
