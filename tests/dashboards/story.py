@@ -121,6 +121,8 @@ def _pool(recorder: Recorder, process: Process, leaked: int, dice: random.Random
         recorder.set(names.CONNECTION_COUNT, {**labels, names.CONNECTION_STATE: state}, connections)
     recorder.set(names.CONNECTION_MAX, labels, process.limit)
     recorder.set(names.CONNECTION_IDLE_MAX, labels, 5)
+    recorder.set(names.CONNECTION_IDLE_MIN, labels, 1)
+    recorder.add(names.UNATTRIBUTED, labels, 1)
     recorder.set(names.PENDING_REQUESTS, labels, waiting)
     recorder.set(names.USED_PEAK, labels, min(process.limit, used + (3 if sick else 1)))
     recorder.set(names.PENDING_PEAK, labels, waiting + (2 if full else 0))
