@@ -135,10 +135,12 @@ def _exhaustion() -> Panels:
             Ask(over("sum", value(semconv.CONNECTION_COUNT, USED)), "in use"),
             Ask(over("sum", value(semconv.CONNECTION_COUNT, IDLE)), "idle"),
             Ask(over("sum", value(semconv.CONNECTION_MAX, INSTANCES)), "limit"),
+            Ask(over("sum", value(semconv.CONNECTION_IDLE_MAX, INSTANCES)), "idle at most"),
+            Ask(over("sum", value(semconv.CONNECTION_IDLE_MIN, INSTANCES)), "idle at least"),
         ],
         stack=True,
         colours={"in use": "orange", "idle": "green"},
-        lines=("limit",),
+        lines=("limit", "idle at most", "idle at least"),
     )
     yield course(
         Face(

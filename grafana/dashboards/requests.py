@@ -10,7 +10,21 @@ from grafana import board, links, prometheus
 from grafana.collector import SERVICE, SPAN_CALLS, SPAN_DURATION
 from grafana.dashboards import holders
 from grafana.panels import Ask, Face, course, heat, one, tile
-from grafana.query import POOLS, RANGE, RECENT, SERVICES, UNIT, increase, mean, or_zero, over, quantile, rate
+from grafana.query import (
+    BY_POOL,
+    POOL,
+    POOLS,
+    RANGE,
+    RECENT,
+    SERVICES,
+    UNIT,
+    increase,
+    mean,
+    or_zero,
+    over,
+    quantile,
+    rate,
+)
 from grafana.tables import Column, rows
 from poolscope import semconv
 
@@ -19,6 +33,7 @@ if TYPE_CHECKING:
 
 ROUTE = (SERVICE, UNIT)
 LEGEND = f"{{{{{SERVICE}}}}} · {{{{{UNIT}}}}}"
+POOL_LEGEND = f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}"
 REPEATED = prometheus.family(semconv.REPEATED_QUERIES)
 SPAN_NAME = prometheus.label("span.name")
 # The spans around units of work; poolscope's own are named by its prefixes.
@@ -312,4 +327,17 @@ def _holds() -> Panels:
         [Ask(over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), POOLS), ROUTE), LEGEND)],
         stack=True,
         many=True,
+    )
+    yield course(
+        Face(
+            "Checkouts per second outside of any request, task or job",
+            good="0: all work has a name.",
+            bad="a framework that is not hooked, or threads of their own: name their work with `unit_of_work`.",
+            unit="short",
+            limits=(),
+            onward=TO_POOL,
+            width=24,
+            decimals=2,
+        ),
+        [Ask(over("sum", rate(prometheus.family(semconv.UNATTRIBUTED), POOLS), BY_POOL), POOL_LEGEND)],
     )

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _logger: Final = logging.getLogger("poolscope")
 
@@ -225,38 +225,71 @@ class Settings:
         Returns:
             Settings in which each value is allowed. It never raises.
         """
-        variables = os.environ if environ is None else environ
-        given = dict(overrides or {})
-        values: dict[str, Any] = {}
-        for setting in fields(cls):
-            variable = PREFIX + setting.name.upper()
-            if setting.name in given:
-                source, value = setting.name, given.pop(setting.name)
-            elif variables.get(variable, "").strip():
-                source, value = variable, variables[variable]
-            else:
-                continue
-            rule: Rule = setting.metadata["rule"]
-            try:
-                values[setting.name] = rule.parse(value)
-            except WrongValueError:
-                _logger.warning(
-                    "%s=%r is not allowed (%s); using the default, %r", source, value, rule.allowed, setting.default
-                )
-        if given:
-            known = ", ".join(sorted(setting.name for setting in fields(cls)))
-            _logger.warning("unknown settings %s are ignored; known are: %s", ", ".join(sorted(given)), known)
-        _warn_of_misspelt(variables)
-        return cls(**values)
+        settings, problems = examine(overrides, environ)
+        for problem in problems:
+            _logger.warning("%s", problem)
+        return settings
 
 
-def _warn_of_misspelt(variables: Iterable[str]) -> None:
-    # Only of what is near a setting: others may have variables with our prefix too, as our own tests have.
-    known = [PREFIX + setting.name.upper() for setting in fields(Settings)]
+def examine(
+    overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[str]]:
+    """
+    Read the settings, and say what is wrong with what was given.
+
+    Args:
+        overrides: Values given in code.
+        environ: Where the variables are read; the process's environment when not given.
+
+    Returns:
+        Settings in which each value is allowed, and a sentence for each value and name that is not. It never raises.
+    """
+    variables = environment() if environ is None else environ
+    given = dict(overrides or {})
+    values: dict[str, Any] = {}
+    problems = []
+    for setting in fields(Settings):
+        variable = variable_of(setting.name)
+        if setting.name in given:
+            source, value = setting.name, given.pop(setting.name)
+        elif variables.get(variable, "").strip():
+            source, value = variable, variables[variable]
+        else:
+            continue
+        rule: Rule = setting.metadata["rule"]
+        try:
+            values[setting.name] = rule.parse(value)
+        except WrongValueError:
+            problems.append(
+                f"{source}={value!r} is not allowed ({rule.allowed}); using the default, {setting.default!r}"
+            )
+    if given:
+        known = ", ".join(sorted(setting.name for setting in fields(Settings)))
+        problems.append(f"unknown settings {', '.join(sorted(given))} are ignored; known are: {known}")
+    return Settings(**values), [*problems, *_misspelt(variables)]
+
+
+def _misspelt(variables: Iterable[str]) -> Iterator[str]:
+    # Only what is near a setting: others may have variables with our prefix too, as our own tests have.
+    known = [variable_of(setting.name) for setting in fields(Settings)]
     for variable in sorted(name for name in variables if name.startswith(PREFIX) and name not in known):
         meant = get_close_matches(variable, known, n=1, cutoff=_NEAR)
         if meant:
-            _logger.warning("%s is no setting and is ignored; is %s meant?", variable, meant[0])
+            yield f"{variable} is not a setting and is ignored. Did you mean {meant[0]}?"
+
+
+def variable_of(setting: str) -> str:
+    """
+    The environment variable of a setting.
+    """
+    return PREFIX + setting.upper()
+
+
+def environment() -> Mapping[str, str]:
+    """
+    The process's environment, for whoever has to look at variables that are not poolscope's own.
+    """
+    return os.environ
 
 
 def rules() -> dict[str, tuple[object, Rule]]:

@@ -121,6 +121,8 @@ def _pool(recorder: Recorder, process: Process, leaked: int, dice: random.Random
         recorder.set(semconv.CONNECTION_COUNT, {**labels, semconv.CONNECTION_STATE: state}, connections)
     recorder.set(semconv.CONNECTION_MAX, labels, process.limit)
     recorder.set(semconv.CONNECTION_IDLE_MAX, labels, 5)
+    recorder.set(semconv.CONNECTION_IDLE_MIN, labels, 1)
+    recorder.add(semconv.UNATTRIBUTED, labels, 1)
     recorder.set(semconv.PENDING_REQUESTS, labels, waiting)
     recorder.set(semconv.USED_PEAK, labels, min(process.limit, used + (3 if sick else 1)))
     recorder.set(semconv.PENDING_PEAK, labels, waiting + (2 if full else 0))

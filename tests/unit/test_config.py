@@ -165,7 +165,7 @@ def test_a_misspelt_variable_is_named_with_the_one_that_is_meant(
     """
     assert read(caplog, {variable: "whispered"}) == DEFAULTS
     (record,) = caplog.records
-    assert record.getMessage() == f"{variable} is no setting and is ignored; is {meant} meant?"
+    assert record.getMessage() == f"{variable} is not a setting and is ignored. Did you mean {meant}?"
 
 
 @pytest.mark.parametrize("variable", ["POOLSCOPE_FLUSH_INTERVAL", "POOLSCOPE_CACHE", "LEAK_THRESHOLD"])

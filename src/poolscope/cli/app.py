@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import click
 
+from poolscope.cli.doctor import doctor
 from poolscope.cli.report import report
 
 
@@ -21,3 +22,4 @@ def app() -> None:
 
 
 app.add_command(report)
+app.add_command(doctor)

@@ -5,7 +5,6 @@ the cause.
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from poolscope.core.finding import POOL_EXHAUSTED
@@ -14,6 +13,7 @@ from poolscope.detectors.detector import Detector, Occurrence, Waited, mark
 from poolscope.detectors.diagnosis.cause import cause_of
 from poolscope.detectors.diagnosis.exhaustion_report import Snapshot, report
 from poolscope.detectors.diagnosis.load import Record, Sample
+from poolscope.detectors.diagnosis.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -42,8 +42,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
 
     def _start(self) -> None:
         self._records: dict[str, Record] = {}
-        self._taken_at: dict[str, float] = {}
-        self._taking = Lock()
+        self._pace = Pace(self._interval, self._now)
 
     def observe(self, event: Waited) -> None:
         """
@@ -53,7 +52,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         if lease.outcome is not Outcome.TIMEOUT or lease.silent:
             return
         mark(lease, POOL_EXHAUSTED)
-        self.keep(Snapshot.take(lease) if self._may_take(lease.pool) else lease.pool.identity.name)
+        self.keep(Snapshot.take(lease) if self._pace.allows(lease.pool) else lease.pool.identity.name)
 
     def diagnose(self, seen: Snapshot | str) -> Iterator[Occurrence]:
         """
@@ -69,7 +68,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         waiting = [lease for lease in pool.asking.copy() if lease.age() >= self._longest_wait and not lease.silent]
         for lease in waiting:
             mark(lease, POOL_EXHAUSTED)
-        if waiting and self._may_take(pool):
+        if waiting and self._pace.allows(pool):
             yield self._occurrence(Snapshot.take(max(waiting, key=lambda lease: lease.age())))
 
     def forget(self) -> None:
@@ -89,21 +88,6 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         if record is None:
             record = self._records[pool.identity.name] = Record(pool)
         return record
-
-    def _may_take(self, pool: Pool) -> bool:
-        # Of several that time out at once, one takes the picture. Nobody waits for the lock, and nothing is called
-        # while it is held.
-        if not self._taking.acquire(blocking=False):
-            return False
-        try:
-            now = self._now()
-            last = self._taken_at.get(pool.identity.name)
-            if last is not None and now - last < self._interval:
-                return False
-            self._taken_at[pool.identity.name] = now
-            return True
-        finally:
-            self._taking.release()
 
 
 def _place_of(pool: str) -> Hashable:

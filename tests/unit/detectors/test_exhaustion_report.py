@@ -545,10 +545,10 @@ def test_who_finds_another_looking_around_does_not_wait_for_him(scene: Scene) ->
     He is counted.
     """
     (detector,) = (one for one in scene.watchdog.detectors if isinstance(one, PoolExhaustedDetector))
-    detector._taking.acquire()
+    detector._pace._deciding.acquire()
     scene.timeout()
     assert scene.found() == []
-    detector._taking.release()
+    detector._pace._deciding.release()
     scene.timeout()
     assert scene.found()[0].evidence["repeated"] == 1
 

@@ -1,0 +1,66 @@
+"""
+``poolscope doctor``: can poolscope work in this interpreter, and what keeps it from that?
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from poolscope.doctor import Examination, Remark, Status, examine
+
+_SIGNS: Final = {Status.OK: ("ok", "green"), Status.WARNING: ("warning", "yellow"), Status.PROBLEM: ("PROBLEM", "red")}
+_WIDTH: Final = max(len(sign) for sign, _ in _SIGNS.values())
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.pass_context
+def doctor(context: click.Context, *, as_json: bool) -> None:
+    """
+    Check whether poolscope can work in this interpreter.
+
+    It imports every pool library and framework that poolscope knows, hooks and unhooks it, reads the environment and
+    connects to nothing. Run it where the service runs, with the service's interpreter and variables. Exit code 1:
+    something keeps poolscope from working.
+    """
+    examination = examine()
+    if as_json:
+        click.echo(json.dumps(examination.as_dict(), indent=2))
+    else:
+        render(Console(highlight=False), examination)
+    context.exit(0 if examination.works else 1)
+
+
+def render(console: Console, examination: Examination) -> None:
+    """
+    Print what every check found, each finding with its fix.
+    """
+    for result in examination.results:
+        console.print(Text(result.title, "bold"))
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=_WIDTH, no_wrap=True)
+        table.add_column(overflow="fold")
+        for remark in result.remarks:
+            sign, colour = _SIGNS[remark.status]
+            table.add_row(Text(sign, colour), _words(remark))
+        console.print(Padding(table, (0, 0, 0, 2)))
+        console.print()
+    problems, warnings = examination.count(Status.PROBLEM), examination.count(Status.WARNING)
+    counted = f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}"
+    verdict = "poolscope can work here" if examination.works else "poolscope cannot work here as it is"
+    console.print(Text(f"{verdict}: {counted}", "bold green" if examination.works else "bold red"))
+
+
+def _words(remark: Remark) -> Text:
+    return Text.assemble(remark.text, (f"\n{remark.fix}" if remark.fix else "", "dim"))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,47 @@
+"""
+How often a picture of a pool is taken: it costs the thread that takes it, and the first of many says it all.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from poolscope.core.clock import Clock
+    from poolscope.core.pool import Pool
+
+
+class Pace:
+    """
+    Allows one picture of each pool within an interval.
+
+    Args:
+        interval: The interval, in seconds.
+        now: The clock.
+    """
+
+    def __init__(self, interval: float, now: Clock) -> None:
+        self._interval = interval
+        self._now = now
+        self._taken_at: dict[str, float] = {}
+        self._deciding = Lock()
+
+    def allows(self, pool: Pool) -> bool:
+        """
+        Whether to take a picture now; if so, it counts as taken.
+
+        Of several threads at once, one is told so: nobody waits for the lock, and nothing that could log or run foreign
+        code is called while it is held.
+        """
+        if not self._deciding.acquire(blocking=False):
+            return False
+        try:
+            now = self._now()
+            last = self._taken_at.get(pool.identity.name)
+            if last is not None and now - last < self._interval:
+                return False
+            self._taken_at[pool.identity.name] = now
+            return True
+        finally:
+            self._deciding.release()
