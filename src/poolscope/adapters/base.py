@@ -80,6 +80,7 @@ class Point:
         where: ``Class.method`` in the adapter's module, or ``module:Class.method``, or ``module:function``; the class's
             own ``__dict__`` must hold the method.
         optional: Whether some supported versions of the library do not have it.
+        inherited: Whether a base class holds the method in some supported versions.
     """
 
     #: What an adapter can measure because it has such a point.
@@ -88,6 +89,7 @@ class Point:
     where: str
     _: KW_ONLY
     optional: bool = False
+    inherited: bool = False
 
     def make(self, adapter: PointAdapter, original: Function) -> Function:
         """
@@ -111,6 +113,8 @@ class Point:
             if self.optional:
                 return None
             raise
+        if self.inherited:
+            owner = next((kind for kind in owner.__mro__ if name in vars(kind)), owner)
         return None if self.optional and name not in vars(owner) else (owner, name)
 
 
@@ -194,9 +198,11 @@ class PointAdapter(Pools):
         super().release()
 
     def _hooks(self, module: ModuleType) -> Iterator[tuple[Point, LibraryObject, str]]:
+        known = set()
         for point in self.points:
             found = point.find(module)
-            if found is not None:
+            if found is not None and found not in known:  # two classes may have inherited one method
+                known.add(found)
                 yield point, *found
 
 

@@ -149,7 +149,6 @@ class LeaseReference(weakref.ref[Any]):
         return super().__new__(cls, connection, _collected)
 
     def __init__(self, connection: LibraryObject, lease: Lease, site: str) -> None:  # noqa: ARG002 - see __new__
-        super().__init__()
         self.lease = lease
         self.site = site
 

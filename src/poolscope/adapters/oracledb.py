@@ -1,40 +1,31 @@
 """
 python-oracledb's pools, sync and async.
 
-What is hooked is the Python layer above the driver's compiled core: a pooled `Connection` is made for each ask and
-closed, or collected, at its end. Tested against a stand-in for that core, not against Oracle Database (docs/pools.md).
+What is hooked is the Python layer above the driver's compiled core: a pooled `Connection` is made for each checkout and
+closed, or collected, at its end. Further fetches, pipelines and LOBs pass none of the points: they count as idle time.
+Tested against a stand-in for that core, not against Oracle Database (docs/pools.md).
 """
 
 from __future__ import annotations
 
 import re
-import sys
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.base import Capability
-from poolscope.adapters.calls import driver_lease
-from poolscope.adapters.common import (
-    DRIVER_KEY,
-    LEASE_FINDERS,
-    Adapter,
-    WeakSource,
-    being_imported,
-    existing,
-    identity,
-)
-from poolscope.adapters.oracledb_calls import CallHooks
+from poolscope.adapters.base import PointAdapter
+from poolscope.adapters.identity import identity
+from poolscope.adapters.leases import LeaseReference
+from poolscope.adapters.marks import KEY
+from poolscope.adapters.points import Abandoned, Call, Checkin, Checkout, Created, Statement
+from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY, Outcome
+from poolscope.core.lease import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
+    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity, Pool
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.hooks.patching import Patcher
 
 # What the driver says when no connection came free in time: thin mode, thick mode.
 _TIMEOUTS: Final = ("DPY-4005", "ORA-24496", "ORA-24457")
@@ -50,209 +41,143 @@ _HOST, _PORT, _SERVICE = (
     re.compile(rf"\(\s*{key}\s*=\s*([^()\s]+)\s*\)", re.IGNORECASE) for key in ("HOST", "PORT", "(?:SERVICE_NAME|SID)")
 )
 
+_CONNECTIONS: Final = ("Connection", "AsyncConnection")
+_POOLS: Final = ("ConnectionPool", "AsyncConnectionPool")
 
-class OracledbAdapter(Adapter):
+
+class AwaitedCheckout(Checkout):
+    """
+    A pool returns a connection at once; the checkout begins when that is awaited.
+    """
+
+    def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
+        """
+        The hook.
+        """
+
+        async def connect(_: LibraryObject, connecting: LibraryObject) -> LibraryObject:
+            return await connecting
+
+        checkout = super().make(adapter, connect)
+
+        def acquire(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            connection = original(self_, *args, **kwargs)
+            connecting = getattr(connection, "_connect_coroutine", None)
+            if connecting is not None:
+                connection._connect_coroutine = checkout(self_, connecting)
+            return connection
+
+        return acquire
+
+
+class OracledbAdapter(PointAdapter):
     """
     Hooks python-oracledb's pools.
     """
 
-    name = "oracledb"
-    module = "oracledb"
-    versions = ">=2,<27"
-    capabilities = (
-        Capability.WAIT
-        | Capability.USE
-        | Capability.USE_PHASES
-        | Capability.LIMIT
-        | Capability.IDLE
-        | Capability.TIMEOUT
-        | Capability.DRIFT
-        | Capability.ABANDONED
+    name, module, versions = "oracledb", "oracledb", ">=2,<27"
+    pool_classes = _POOLS
+    library_modules = ("oracledb",)
+    points = (
+        # Before 26 both kinds of pool have these from one base, whose sync connections have nothing to await.
+        *(Created(f"{pool}.__init__", inherited=True) for pool in _POOLS),
+        Checkout("Connection.__init__", library_pool=lambda _, __, kwargs: kwargs.get("pool")),
+        AwaitedCheckout("AsyncConnectionPool.acquire", inherited=True),
+        Abandoned("Connection.__del__", inherited=True),
+        *(Checkin(f"{connection}.close", of_connection=True) for connection in _CONNECTIONS),
+        # In older versions the end of a block closes the connection by itself.
+        Checkin("Connection.__exit__", of_connection=True),
+        Checkin("AsyncConnection.__aexit__", of_connection=True),
+        *(Checkin(f"{pool}.drop") for pool in _POOLS),
+        *(
+            Statement(f"{cursor}.{name}")
+            for cursor in ("Cursor", "AsyncCursor")
+            for name in ("execute", "executemany", "callproc", "callfunc")
+        ),
+        *(Statement(f"{connection}.fetch_df_all", optional=True) for connection in _CONNECTIONS),
+        *(Call(f"{connection}.{name}") for connection in _CONNECTIONS for name in ("commit", "rollback")),
     )
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def identify(self, library_pool: LibraryObject) -> Identity:
         """
-        See `PoolAdapter.hook`.
+        What a pool is. Of the connect string only server, port and service are read.
         """
-        patcher.require(module.Connection, ("__init__", "close", "__exit__"))
-        patcher.require(module.AsyncConnection, ("close", "__aexit__"))
-        patcher.require(module.ConnectionPool, ("drop",))
-        patcher.require(module.AsyncConnectionPool, ("drop",))
-        # Before 26 both kinds of pool have it from one base, whose sync connections have nothing to await.
-        acquires = next(kind for kind in module.AsyncConnectionPool.__mro__ if "acquire" in vars(kind))
-        calls = CallHooks(module)
-        calls.check(patcher)
-        self._ledger = ledger
-        patcher.replace(module.Connection, "__init__", self._make_init)
-        patcher.replace(module.Connection, "close", _make_close)
-        patcher.replace(module.AsyncConnection, "close", _make_close)
-        # In older versions the end of a block closes the connection by itself.
-        patcher.replace(module.Connection, "__exit__", _make_exit)
-        patcher.replace(module.AsyncConnection, "__aexit__", _make_exit)
-        patcher.replace(acquires, "acquire", self._make_acquire_async)
-        for pool in (module.ConnectionPool, module.AsyncConnectionPool):
-            patcher.replace(pool, "drop", _make_drop)
-            maker = next(kind for kind in pool.__mro__ if "__init__" in vars(kind))
-            if not patcher.has(maker, "__init__"):
-                patcher.wrap(maker, "__init__", self._made)
-        calls.hook(patcher)
-        LEASE_FINDERS[self.name] = driver_lease
-        if not being_imported(module):
-            for found in existing((module.ConnectionPool, module.AsyncConnectionPool)):
-                if found._impl is not None:
-                    self.know(found)
-
-    def release(self) -> None:
-        """
-        See `PoolAdapter.release`.
-        """
-        LEASE_FINDERS.pop(self.name, None)
-        super().release()
-
-    def identify(self, pool: Any) -> Identity:  # noqa: ANN401
-        """
-        See `Adapter.identify`. Of the connect string only server, port and service are read.
-        """
-        dsn = guard.run("oracledb.dsn", lambda: str(pool._impl.dsn or ""), "")
+        dsn = guard.run("oracledb.dsn", lambda: str(library_pool._impl.dsn or ""), "")
         hosts, ports, service = _server(dsn)
         return identity(
             "oracle.db",
-            name=getattr(pool, "_cache_name", None),
+            name=getattr(library_pool, "_cache_name", None),
             namespace=service,
             address=",".join(dict.fromkeys(hosts)) or None,
             port=ports or None,
         )
 
-    def source(self, pool: Any) -> OracledbSource:  # noqa: ANN401
+    def stats(self, library_pool: LibraryObject) -> Stats:
         """
-        See `Adapter.source`.
+        The library's own account of a pool.
         """
-        return OracledbSource(pool)
+        core = library_pool._impl
+        if core is None:
+            return Stats()
+        limit, busy = int(core.max), int(core.get_busy_count())
+        idle = max(0, int(core.get_open_count()) - busy)
+        return Stats(limit=limit, idle=idle, in_use=busy, least_idle=int(core.min), most_idle=limit)
 
-    def _made(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
-        result = wrapped(*args, **kwargs)
-        self.made(pool)
-        return result
-
-    def outcome(self, lease: Lease, error: BaseException) -> Outcome:
+    def is_open(self, library_pool: LibraryObject) -> bool:
         """
-        See `Adapter.outcome`.
+        Whether a pool is still in use: a closed one cannot be opened again.
+        """
+        return library_pool._impl is not None
+
+    def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
+        """
+        How a checkout ended that raised: one class of exceptions stands for all that the driver reports.
         """
         if isinstance(error, Exception) and any(code in str(error) for code in _TIMEOUTS):
             return Outcome.TIMEOUT
-        return super().outcome(lease, error)
+        return super().outcome(library_pool, lease, error)
 
-    def lend(self, connection: Any, lease: Lease) -> None:  # noqa: ANN401
+    def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
         """
-        The caller has the connection.
+        The connections that callers hold, as far as their checkouts were seen: the library keeps no list.
         """
-        try:
-            lease.grant()
-            # The reference is kept by the lease, which outlives the connection: so it is called when that is collected.
-            lease.carrier = weakref.ref(connection, lambda _: lease.end(abandoned=True))
-            connection.__dict__[DRIVER_KEY] = lease
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught("oracledb.lend")
+        pool: Pool | None = library_pool.__dict__.get(KEY)
+        references = [lease.carrier for lease in pool.leases.copy()] if pool is not None else []
+        connections = [reference() for reference in references if reference is not None]
+        return [connection for connection in connections if connection is not None]
 
-    def forget(self, anchor: Any) -> None:  # noqa: ANN401
+    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
         """
-        See `Adapter.forget`.
+        A caller holds a connection by this lease. Hot.
         """
-        tracked: Pool | None = anchor.__dict__.get(KEY)
-        for lease in tracked.leases.copy() if tracked is not None else ():
-            connection = lease.carrier() if lease.carrier is not None else None
+        super().tie(library_pool, connection, lease)
+        # Async connections have no ``__del__``. The lease keeps the reference, so that it outlives the connection.
+        lease.carrier = LeaseReference(connection, lease, "oracledb.collected")
+
+    def forget_connection(self, connection: LibraryObject) -> None:
+        """
+        Take our marks off a connection.
+        """
+        lease = self.lease_of(connection)
+        if lease is not None:
             lease.carrier = None
-            if connection is not None:
-                connection.__dict__.pop(DRIVER_KEY, None)
+        super().forget_connection(connection)
 
-    def _make_init(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
-
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-            pool = kwargs.get("pool")
-            lease = adapter.ask(pool, pool.__dict__) if pool is not None else None
-            if lease is None:
-                original(self, *args, **kwargs)
-                return
-            try:
-                original(self, *args, **kwargs)
-            except BaseException as error:
-                adapter.failed(lease, error)
-                raise
-            adapter.lend(self, lease)
-
-        return __init__
-
-    def _make_acquire_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
-
-        def acquire(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            connection = original(self, *args, **kwargs)
-            connecting = getattr(connection, "_connect_coroutine", None)
-            if connecting is not None:
-                connection._connect_coroutine = adapter.awaited(self, connection, connecting)
-            return connection
-
-        return acquire
-
-    async def awaited(self, pool: Any, connection: Any, connecting: Any) -> Any:  # noqa: ANN401
+    def connection_of(self, hooked: LibraryObject) -> LibraryObject:
         """
-        The wait for an async connection, which begins when it is awaited.
+        The connection of a cursor, or the connection itself.
         """
-        lease = self.ask(pool, pool.__dict__)
-        if lease is None:
-            return await connecting
-        try:
-            result = await connecting
-        except BaseException as error:
-            self.failed(lease, error)
-            raise
-        self.lend(connection, lease)
-        return result
+        return getattr(hooked, "connection", hooked)
 
-
-class OracledbSource(WeakSource):
-    """
-    One pool, held weakly.
-    """
-
-    def alive(self) -> bool:
+    def in_transaction(self, connection: LibraryObject) -> bool | None:
         """
-        See `PoolSource.alive`.
+        Whether a transaction is open; None in versions that do not pass on what the driver's core knows.
         """
-        return self._core() is not None
-
-    def limit(self) -> int | None:
-        """
-        See `PoolSource.limit`.
-        """
-        core = self._core()
-        return int(core.max) if core is not None else None
-
-    def idle_limits(self) -> tuple[int | None, int | None]:
-        """
-        See `PoolSource.idle_limits`.
-        """
-        core = self._core()
-        return (int(core.min), int(core.max)) if core is not None else (None, None)
-
-    def idle(self) -> int:
-        """
-        See `PoolSource.idle`.
-        """
-        core = self._core()
-        return max(0, int(core.get_open_count()) - int(core.get_busy_count())) if core is not None else 0
-
-    def in_use(self) -> int | None:
-        """
-        See `PoolSource.in_use`.
-        """
-        core = self._core()
-        return int(core.get_busy_count()) if core is not None else None
-
-    def _core(self) -> Any:  # noqa: ANN401
-        pool = self.reference()
-        return pool._impl if pool is not None else None
+        if connection._impl is None:
+            return False
+        if hasattr(type(connection), "transaction_in_progress"):
+            return bool(connection.transaction_in_progress)
+        return False if connection.autocommit else None
 
 
 def _server(dsn: str) -> tuple[list[str], list[str], str | None]:
@@ -264,41 +189,6 @@ def _server(dsn: str) -> tuple[list[str], list[str], str | None]:
     if easy is None:
         return [], [], None
     return [easy["host"]], [easy["port"]] if easy["port"] else [], easy["service"] or None
-
-
-def _make_close(original: Callable[..., Any]) -> Callable[..., Any]:
-    def close(self: Any) -> Any:  # noqa: ANN401 - a coroutine of the async connection passes through
-        _end(self)
-        return original(self)
-
-    return close
-
-
-def _make_exit(original: Callable[..., Any]) -> Callable[..., Any]:
-    def leave(self: Any, *raised: Any) -> Any:  # noqa: ANN401 - a coroutine of the async connection passes through
-        _end(self)
-        return original(self, *raised)
-
-    return leave
-
-
-def _make_drop(original: Callable[..., Any]) -> Callable[..., Any]:
-    def drop(self: Any, connection: Any) -> Any:  # noqa: ANN401
-        _end(connection)
-        return original(self, connection)
-
-    return drop
-
-
-def _end(connection: Any) -> None:  # noqa: ANN401
-    try:
-        lease = connection.__dict__.pop(DRIVER_KEY, None)
-        if lease is not None:
-            # The frames: this function, the hook, and __del__ when nobody called close().
-            lease.end(abandoned=sys._getframe(2).f_code.co_name == "__del__")
-            lease.carrier = None
-    except Exception:  # noqa: BLE001 - ours
-        guard.caught("oracledb.close")
 
 
 ADAPTER: Final = OracledbAdapter()
