@@ -382,6 +382,10 @@ EXHAUSTED_EVENT: Final = Event(
     "poolscope.pool.exhausted",
     "Somebody waited in vain, or too long: every holder, oldest first, with where it checked out and stands now.",
 )
+TURNED_AWAY_EVENT: Final = Event(
+    "poolscope.pool.turned_away",
+    "A pool at its limit refused a checkout at once: every holder, oldest first, with where it checked out.",
+)
 N_PLUS_ONE_EVENT: Final = Event(
     "poolscope.unit_of_work.n_plus_one",
     "One unit of work ran the same shape of statement from the same line over and over.",
@@ -398,6 +402,7 @@ EVENTS: Final = (
     LEAK_EVENT,
     LEAK_RESOLVED_EVENT,
     EXHAUSTED_EVENT,
+    TURNED_AWAY_EVENT,
     N_PLUS_ONE_EVENT,
     NESTED_CHECKOUT_EVENT,
     LONG_HOLD_EVENT,
