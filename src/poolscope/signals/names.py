@@ -365,7 +365,7 @@ SPAN_USE_PHASE_PREFIX: Final = "poolscope.use."
 @dataclass(frozen=True)
 class Event:
     """
-    One kind of event: a log record with an event name, severity WARN.
+    One kind of event: a log record with an event name, and the severity of its finding.
 
     Args:
         name: The event's name.
