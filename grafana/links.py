@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from grafana import query
 from grafana.collector import INSTANCE, SERVICE
+from poolscope.core.finding import KINDS
 
 
 class Dashboard(Enum):
@@ -119,9 +120,9 @@ def traces(title: str, traceql: str) -> Link:
 
 def page(finding: str) -> Link:
     """
-    The page of a finding: what it means, how it is known, what cures it.
+    The page of a finding: what it means, how it is known, what fixes it.
     """
-    return Link(f"What {finding} means", f"{DOCS}/findings/{finding}.md")
+    return Link(f"What {finding} means", f"{DOCS}/{KINDS[finding].page.removeprefix('docs/')}")
 
 
 POOL_OF_SERIES: Final = of_series(POOL, "This pool", service=SERVICE, pool=query.POOL)

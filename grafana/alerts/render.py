@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.finding import KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -140,7 +142,7 @@ def page(finding: str) -> str:
     """
     The documentation page of a finding, from the folder of the documentation.
     """
-    return f"findings/{finding}.md"
+    return KINDS[finding].page.removeprefix("docs/")
 
 
 def _texts(alert: Alert, value: str) -> dict[str, str]:

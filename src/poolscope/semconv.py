@@ -365,7 +365,7 @@ SPAN_USE_PHASE_PREFIX: Final = "poolscope.use."
 @dataclass(frozen=True)
 class Event:
     """
-    One kind of event: a log record with an event name, severity WARN.
+    One kind of event: a log record with an event name, and the severity of its finding.
 
     Args:
         name: The event's name.
@@ -381,6 +381,10 @@ LEAK_RESOLVED_EVENT: Final = Event("poolscope.connection.leak.resolved", "A conn
 EXHAUSTED_EVENT: Final = Event(
     "poolscope.pool.exhausted",
     "Somebody waited in vain, or too long: every holder, oldest first, with where it checked out and stands now.",
+)
+TURNED_AWAY_EVENT: Final = Event(
+    "poolscope.pool.turned_away",
+    "A pool at its limit refused a checkout at once: every holder, oldest first, with where it checked out.",
 )
 N_PLUS_ONE_EVENT: Final = Event(
     "poolscope.unit_of_work.n_plus_one",
@@ -398,6 +402,7 @@ EVENTS: Final = (
     LEAK_EVENT,
     LEAK_RESOLVED_EVENT,
     EXHAUSTED_EVENT,
+    TURNED_AWAY_EVENT,
     N_PLUS_ONE_EVENT,
     NESTED_CHECKOUT_EVENT,
     LONG_HOLD_EVENT,

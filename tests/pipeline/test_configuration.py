@@ -220,8 +220,9 @@ def test_every_alert_says_what_is_wrong_and_where_to_look() -> None:
         assert alert.description
         assert alert.dashboard
         assert not alert.finding or alert.finding in FINDING_IDS, alert.name
-    # Two are verdicts on a single report only; no series tells a burst from a small pool.
-    assert {alert.finding for alert in alerts if alert.finding} == set(FINDING_IDS) - {"burst", "slow_connect"}
+    # No series tells a burst from a small pool, nor a refusal from another failed checkout.
+    without = {"burst", "slow_connect", "turned_away"}
+    assert {alert.finding for alert in alerts if alert.finding} == set(FINDING_IDS) - without
 
 
 def test_grafana_gets_the_same_rules() -> None:

@@ -17,7 +17,9 @@ from poolscope.core.finding import (
     POOL_EXHAUSTED,
     POOL_TOO_SMALL,
     SLOW_CONNECT,
+    TURNED_AWAY,
 )
+from poolscope.core.lease import Outcome
 from tests.support.pools import Source
 from tests.support.scene import Scene
 
@@ -98,6 +100,13 @@ def waits_for_the_database() -> Scene:
     return scene
 
 
+def is_turned_away() -> Scene:
+    scene = Scene(1)
+    scene.checkout()
+    scene.ask().fail(Outcome.REJECTED, "PoolError")
+    return scene
+
+
 #: What makes a finding of each kind; or, of a kind that is a cause alone, an exhausted pool with that cause.
 CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     LEAK: leaks,
@@ -109,4 +118,5 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     POOL_TOO_SMALL: has_too_few_connections,
     BURST: has_a_burst,
     SLOW_CONNECT: waits_for_the_database,
+    TURNED_AWAY: is_turned_away,
 }

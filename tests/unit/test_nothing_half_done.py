@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from poolscope.detectors.registry import DETECTORS
 from poolscope.otel.metrics.observations import READINGS, histograms
 from tests.support.causes import CAUSES
 from tests.support.scene import Scene
+from tools.docs_check import known_names, unknown_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +37,7 @@ ALERTS = ROOT / "grafana" / "generated" / "alerts" / "prometheus.yaml"
 # A command as people are told to type it: in backticks, or on a line of a block of code.
 INLINE = re.compile(r"`(?:python -m )?poolscope +(-{0,2}[a-z][\w-]*)")
 TYPED = re.compile(r"^\s*(?:\$ )?(?:\S*python -m )?poolscope +(-{0,2}[a-z][\w-]*)", re.MULTILINE)
+KNOWN = lru_cache(known_names)
 BLOCK = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 
 
@@ -151,6 +154,14 @@ def _queries(model: Any) -> Iterator[str]:
     if isinstance(model, list):
         for part in model:
             yield from _queries(part)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "grafana" / "generated").rglob("*.*")), ids=lambda path: path.name)
+def test_what_alerts_and_dashboards_name_is_emitted(path: Path) -> None:
+    """
+    Metrics, spans, events and attributes in backticks, as in the documentation.
+    """
+    assert list(unknown_names(path.read_text(encoding="utf-8"), KNOWN())) == []
 
 
 # Commands

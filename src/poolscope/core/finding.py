@@ -35,6 +35,7 @@ SLOW_CONNECT: Final = "slow_connect"
 IDLE_IN_TRANSACTION: Final = "idle_in_transaction"
 N_PLUS_ONE: Final = "n_plus_one"
 NESTED_CHECKOUT: Final = "nested_checkout"
+TURNED_AWAY: Final = "turned_away"
 FLEET_BUDGET: Final = "fleet_budget"
 
 
@@ -174,6 +175,22 @@ _CATALOGUE: Final = (
             **_fields(Unit.COUNT, "connections", "workers", "safe_size"),
             **_REPEATED,
         },
+    ),
+    FindingKind(
+        TURNED_AWAY,
+        Source.DETECTOR,
+        semconv.TURNED_AWAY_EVENT,
+        Severity.CRITICAL,
+        "a full pool refuses a checkout at once instead of letting it wait",
+        "run no more requests at once than the pool has connections (a semaphore, fewer threads), or use a pool that "
+        "waits",
+        {
+            **_fields(Unit.COUNT, used=semconv.POOL_USED, limit=semconv.POOL_LIMIT, pending=semconv.POOL_PENDING),
+            **_fields(Unit.NONE, checkout_stack=semconv.CODE_STACKTRACE, holders=semconv.HOLDERS),
+            **_fields(Unit.COUNT, holders_omitted=semconv.HOLDERS_OMITTED),
+            **_REPEATED,
+        },
+        of_pool=True,
     ),
     FindingKind(
         FLEET_BUDGET,
