@@ -373,7 +373,7 @@ def test_who_leaks_the_pool_away_is_blamed_when_it_is_empty(leaked: Visited) -> 
         assert "/cart/" in holder or "cart/" in holder
         assert "in cart" in holder
         assert "leaked (owner_finished)" in holder
-        assert "now at" not in holder
+        assert "currently executing" not in holder
     assert telemetry.on_spans()[HEALTHY] == [POOL_EXHAUSTED]
 
 

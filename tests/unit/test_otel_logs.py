@@ -78,7 +78,8 @@ def test_a_finding_of_any_kind_is_the_event_of_the_catalogue(kind: FindingKind) 
         assert provider.records == []
         return
     (record,) = provider.records
-    assert record.event_name == kind.event.name
+    # Records of an API before 1.35 carry it as an attribute.
+    assert getattr(record, "event_name", record.attributes.get("event.name")) == kind.event.name
     said = (record.attributes[semconv.FINDING_ID], record.attributes[semconv.FINDING_PAGE])
     assert said == (kind.id, f"docs/findings/{kind.id}.md")
     assert record.attributes[semconv.FINDING_CURE] == kind.fix

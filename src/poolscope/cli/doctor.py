@@ -54,8 +54,8 @@ def render(console: Console, examination: Examination) -> None:
         console.print()
     problems, warnings = examination.count(Status.PROBLEM), examination.count(Status.WARNING)
     counted = f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}"
-    verdict = "poolscope can work here" if examination.works else "poolscope cannot work here as it is"
-    console.print(Text(f"{verdict}: {counted}", "bold green" if examination.works else "bold red"))
+    outcome = "poolscope can work here" if examination.works else "poolscope cannot work here as it is"
+    console.print(Text(f"{outcome}: {counted}", "bold green" if examination.works else "bold red"))
 
 
 def _words(remark: Remark) -> Text:

@@ -78,7 +78,7 @@ _CATALOGUE: Final = (
         Source.DETECTOR,
         semconv.LEAK_EVENT,
         Severity.CRITICAL,
-        "a connection is checked out, and nobody will return it",
+        "a connection is checked out and will not be returned",
         "return the connection on every path: a with block around its use, or close() in a finally block",
         _LEAK,
         # For one that is still held by code that runs; the other kinds of leak are certain.

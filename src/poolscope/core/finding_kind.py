@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class Severity(Enum):
     """
-    How soon somebody should look.
+    How soon to look.
     """
 
     INFO = "info"

@@ -1,5 +1,5 @@
 """
-Leaks: connections that are checked out and that nobody will return.
+Leaks: connections that are checked out and will not be returned.
 
 Told apart by how it is known. `abandoned`: the garbage collector found it. `owner_finished`: the request, task or
 thread that checked it out is over, and nothing has used it since. `overdue`: it has been checked out for longer than
@@ -18,13 +18,13 @@ from poolscope.core.finding_kind import Severity
 from poolscope.core.guard import guard
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease
 from poolscope.detectors.diagnosis.describe import (
+    current_stack,
     finding_about,
     is_left,
     lines_of,
     owner_of,
     place_of,
     seconds,
-    stands_at,
     statement_of,
     trace_id_of,
 )
@@ -169,7 +169,7 @@ def found(lease: Lease, repeated: int) -> Finding:
         OVERDUE: f"has been checked out for {seconds(lease.held())}",
     }[kind]
     is_overdue = kind == OVERDUE
-    location = lines_of(stands_at(lease)) if is_overdue else []
+    location = lines_of(current_stack(lease)) if is_overdue else []
     return finding_about(
         lease,
         LEAK,

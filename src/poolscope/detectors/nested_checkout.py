@@ -1,8 +1,8 @@
 """
 Nested checkouts: a unit of work checks out a second connection while it holds one of the same pool.
 
-When every connection is held by somebody who waits for a second one, nobody ever returns any. The size at which that
-cannot happen is HikariCP's: threads x (connections per thread - 1) + 1 (its wiki, "About Pool Sizing").
+When every holder waits for a second connection, none is ever returned. The size at which that cannot happen is
+HikariCP's: threads x (connections per thread - 1) + 1 (its wiki, "About Pool Sizing").
 """
 
 from __future__ import annotations

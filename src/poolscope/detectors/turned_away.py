@@ -1,8 +1,8 @@
 """
 Turned away: a pool at its limit refused a checkout at once, where another pool would have let it wait.
 
-psycopg2's and mysql-connector's pools never let anybody wait; psycopg_pool refuses once its queue (``max_waiting``) is
-full.
+psycopg2's and mysql-connector's pools never let a checkout wait; psycopg_pool refuses once its queue (``max_waiting``)
+is full.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Refusal:
     Args:
         lease: The checkout that it refused.
         used: How many connections were checked out.
-        pending: How many checkouts waited; always 0 at a pool that lets nobody wait.
+        pending: How many checkouts waited; always 0 at a pool that lets none wait.
         holders: Who held the connections; None where a picture was taken within the interval.
     """
 

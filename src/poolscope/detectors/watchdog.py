@@ -136,9 +136,9 @@ class Watchdog:
         self._is_last_turn = True
 
     def _look(self, pool: Pool) -> None:
-        for ask in pool.asking.copy():
-            if is_over(ask):
-                ask.fail(Outcome.CANCELLED, OTHER_ERROR)
+        for checkout in pool.asking.copy():
+            if is_over(checkout):
+                checkout.fail(Outcome.CANCELLED, OTHER_ERROR)
         for detector in self.detectors:
             self._take_all("watchdog.look", detector.look, pool)
 

@@ -103,7 +103,7 @@ def _endpoint(signal: str, point: str, environ: Mapping[str, str]) -> str:
     given = _otlp("ENDPOINT", signal, environ)
     if not point.startswith("otlp_proto") or not given:
         return ""
-    # A URL may have a login in it, which is nobody's business.
+    # A URL may have a login in it, which is not to be repeated.
     url = urlsplit(given)
     return f" to {url.hostname or given}" + (f":{url.port}" if url.port else "")
 

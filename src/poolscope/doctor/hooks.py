@@ -153,7 +153,7 @@ def _is_supported(version: str, supported: str) -> bool:
     try:
         return not version or SpecifierSet(supported).contains(Version(version), prereleases=True)
     except (InvalidSpecifier, InvalidVersion):
-        return True  # it cannot be told
+        return True  # not known to be unsupported
 
 
 @contextlib.contextmanager

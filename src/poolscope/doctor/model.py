@@ -24,7 +24,7 @@ class Status(Enum):
     """
 
     OK = "ok"
-    #: Poolscope works, but not as it was meant to, or it cannot be told.
+    #: Poolscope works, but not as it was meant to, or that is not certain.
     WARNING = "warning"
     #: Something keeps poolscope from working.
     PROBLEM = "problem"

@@ -59,7 +59,7 @@ class Events:
         """
         See `FindingSink.report`. Called from the background thread.
         """
-        # Neither somebody's logging handler nor an exporter keeps the finding from the other.
+        # Neither a logging handler nor an exporter that fails keeps the finding from the other.
         guard.run("events.log", lambda: _log(finding), None)
         guard.run("events.emit", lambda: self._emit(finding), None)
 

@@ -24,7 +24,7 @@ from poolscope.core.finding import (
 )
 from poolscope.core.lease import Outcome
 from poolscope.detectors.diagnosis.cause import Figures, cause_of, figures_of
-from poolscope.detectors.diagnosis.load import Out, Record, Sample, is_lost
+from poolscope.detectors.diagnosis.load import CheckedOut, Record, Sample, is_lost
 from tests.support.pools import Source
 from tests.support.scene import Scene
 
@@ -319,7 +319,7 @@ def test_leases_that_nobody_is_there_to_return_are_lost() -> None:
         lost.running = True
         assert not is_lost(lost)
         lost.running = False
-        assert Out.of(scene.pool).leaked == 1
+        assert CheckedOut.of(scene.pool).leaked == 1
         go_on.set()
         thread.join(60)
 
@@ -349,12 +349,12 @@ def test_rates_are_those_of_the_last_minute() -> None:
         scene.request()
         scene.clock.advance(1)
         record.add(Sample.of(scene.pool))
-    figures = figures_of(scene.pool, record, Out())
+    figures = figures_of(scene.pool, record, CheckedOut())
     assert figures.rate == pytest.approx(1, rel=0.02)
     assert figures.rate_now == pytest.approx(1, rel=0.1)
     scene.clock.advance(200)
     old = Record(scene.pool)
-    assert figures_of(scene.pool, old, Out()).rate == 0, "nothing is known of an old pool at first"
+    assert figures_of(scene.pool, old, CheckedOut()).rate == 0, "nothing is known of an old pool at first"
 
 
 def test_the_shares_of_a_verdict_add_up() -> None:
@@ -368,12 +368,12 @@ def test_the_shares_of_a_verdict_add_up() -> None:
     for _ in range(10):
         scene.request(query=0.3, idle=0.1)
     record = Record(scene.pool)
-    figures = figures_of(scene.pool, record, Out.of(scene.pool))
+    figures = figures_of(scene.pool, record, CheckedOut.of(scene.pool))
     assert figures.leaked == 1
     assert figures.query_share + figures.in_transaction_share + figures.idle_share == pytest.approx(1)
     assert (figures.query_share, figures.mean_hold) == (pytest.approx(0.75), pytest.approx(0.4))
     assert figures.needed == pytest.approx(figures.rate * 0.4)
-    cause = cause_of(scene.pool, record, Out.of(scene.pool), 0.5)
+    cause = cause_of(scene.pool, record, CheckedOut.of(scene.pool), 0.5)
     assert cause.evidence["query_share"] == pytest.approx(0.75)
 
 
@@ -454,7 +454,7 @@ def test_a_pool_of_which_nothing_is_known_is_judged_all_the_same() -> None:
     The first ask of a process may time out: no division by nothing.
     """
     scene = Scene(0)
-    figures = figures_of(scene.pool, Record(scene.pool), Out())
+    figures = figures_of(scene.pool, Record(scene.pool), CheckedOut())
     assert (figures.mean_hold, figures.rate, figures.used) == (0, 0, 0)
     assert isinstance(figures, Figures)
-    assert cause_of(scene.pool, Record(scene.pool), Out(), 0.5).id == POOL_TOO_SMALL
+    assert cause_of(scene.pool, Record(scene.pool), CheckedOut(), 0.5).id == POOL_TOO_SMALL

@@ -22,7 +22,7 @@ from examples.lab.processes import wait_until
 from poolscope.core.finding import NESTED_CHECKOUT, POOL_EXHAUSTED, Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.origin import resolve
-from poolscope.detectors.diagnosis.describe import stands_at
+from poolscope.detectors.diagnosis.describe import current_stack
 from poolscope.detectors.diagnosis.exhaustion_report import Snapshot
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, MOST_HOLDERS
 from poolscope.detectors.dump import holders_report
@@ -87,7 +87,7 @@ def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene)
     thread.start()
     lease = got.get(timeout=60)
     call = line_of(checks_out_and_calls, "the call to another service")
-    wait_until(lambda: call in map(str, resolve(stands_at(lease))), 60, "the call")
+    wait_until(lambda: call in map(str, resolve(current_stack(lease))), 60, "the call")
     scene.clock.advance(0.1)
     here = scene.checkout("view")
     scene.timeout()
@@ -201,11 +201,11 @@ def test_a_task_that_blocks_its_loop_is_seen_where_it_blocks(scene: Scene) -> No
     thread = threading.Thread(target=lambda: asyncio.run(blocks()))
     thread.start()
     lease = got.get(timeout=60)
-    (place, *_) = Snapshot.take(scene.ask()).holders[0].stands
+    (place, *_) = Snapshot.take(scene.ask()).holders[0].stack
     answer.set()
     thread.join(60)
     assert place[0] is checks_out_and_calls.__code__
-    assert stands_at(lease) == ()
+    assert current_stack(lease) == ()
 
 
 def test_sqlalchemys_asyncio_hides_neither_the_call_nor_the_line(scene: Scene) -> None:
@@ -245,7 +245,7 @@ def test_sqlalchemys_asyncio_hides_neither_the_call_nor_the_line(scene: Scene) -
         await calling.wait()
         for _ in range(3):  # into the call, or into the driver
             await asyncio.sleep(0)
-        stood = stands_at(leases[-1])
+        stood = current_stack(leases[-1])
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return [code.co_name for code, _ in stood]
@@ -269,8 +269,8 @@ def test_where_a_holder_is_gone_nothing_is_said_about_where_it_stands(scene: Sce
     with ThreadPoolExecutor(1) as executor:
         of_thread = executor.submit(scene.checkout).result(60)
     of_task = asyncio.run(asyncio.wait_for(asyncio.sleep(0, scene), 60)).checkout()
-    assert (stands_at(of_unit), stands_at(of_thread)) == ((), ())
-    assert stands_at(of_task) != ()
+    assert (current_stack(of_unit), current_stack(of_thread)) == ((), ())
+    assert current_stack(of_task) != ()
 
 
 async def route(scene: Scene, thread: ThreadPoolExecutor, got: asyncio.Queue[Lease], answer: asyncio.Event) -> None:

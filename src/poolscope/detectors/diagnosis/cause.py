@@ -2,10 +2,10 @@
 The cause of exhaustion: is it a leak, is the pool too small, are connections held for too long, or was it a burst?
 
 Little's law (L = arrival rate x mean hold) gives the connections that the load needs. A leak grows at constant load,
-and no pool is large enough for it; one whose holders each want a second connection stands still; one that is held too
-long is full of few asks; a pool that is too small is full of short, busy holds; in a burst the load of the last seconds
-is a multiple of what came before, and before that the pool was large enough. And a pool that has connections left is
-none of these: who waits there waits for a connection to be made.
+and no pool is large enough for it. Where each holder waits for a second connection, nothing moves. Long holds fill a
+pool with few requests; a pool that is too small is full of short, busy holds; in a burst the load of the last seconds
+is a multiple of what came before, and before that the pool was large enough. A pool that has connections left is none
+of these: a waiter waits there for a connection to be made.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from poolscope.core.finding import Evidence
     from poolscope.core.pool import Pool
-    from poolscope.detectors.diagnosis.load import Out, Record
+    from poolscope.detectors.diagnosis.load import CheckedOut, Record
 
-# A burst is so many times the usual rate of asks.
+# A burst is so many times the usual rate of checkouts.
 _BURST_FACTOR: Final = 3.0
 # From this share on a cause is the cause.
 _MAJORITY: Final = 0.5
@@ -42,7 +42,7 @@ _LEAKED_SHARE: Final = 0.3
 # Idleness of so many seconds within a typical hold is other work (a call to a service, a sleep), not the application's
 # own way from one statement to the next.
 _OTHER_WORK: Final = 0.1
-# A pool that was full for less than this share of the last seconds was not what one waited for.
+# A pool that was full for less than this share of the last seconds was not what the waiter waited for.
 _HARDLY: Final = 0.1
 # Below this share of the limit the mean load fits, and what did not fit was a moment.
 _FITS: Final = 0.7
@@ -72,20 +72,20 @@ class Figures:
     What the cause is decided from. Shares are of the time that connections were held.
 
     Args:
-        limit: The most connections that the pool may have out; as many as are out, where it has no limit.
-        used: How many are out.
+        limit: The most connections that may be checked out; as many as are, where the pool has no limit.
+        used: How many are checked out.
         used_before: How many were, at the beginning of the minute.
-        leaked: How many of them nobody will return.
-        deadlocked: How many of them are held by somebody who asks for another one.
-        rate: Asks a second over the last minute.
+        leaked: How many of them will not be returned.
+        deadlocked: How many of them are held by a unit of work that waits for another one.
+        rate: Checkouts per second over the last minute.
         rate_now: The same over the last seconds.
         rate_before: The same before these.
         mean_hold: The mean of the holds, in seconds.
-        typical_hold: The hold that a connection is in when one looks at it: the mean weighted by length.
+        typical_hold: The time-weighted mean of the holds: the hold that a connection is in when one looks.
         query_share: Queries ran.
         in_transaction_share: Nothing ran, within a transaction.
         idle_share: Nothing ran, outside of one.
-        full: Whether it was the pool that one waited for.
+        full: Whether the waiter waited for the pool, and not for a connection to be made.
     """
 
     limit: int
@@ -155,7 +155,7 @@ class Figures:
         }
 
 
-def cause_of(pool: Pool, record: Record, out: Out, long_hold: float) -> Cause:
+def cause_of(pool: Pool, record: Record, out: CheckedOut, long_hold: float) -> Cause:
     """
     Decide why a pool is exhausted, from what the process saw.
 
@@ -170,7 +170,7 @@ def cause_of(pool: Pool, record: Record, out: Out, long_hold: float) -> Cause:
     return Cause(kind, summary, KINDS[kind].fix_for(case), figures.evidence())
 
 
-def figures_of(pool: Pool, record: Record, out: Out) -> Figures:
+def figures_of(pool: Pool, record: Record, out: CheckedOut) -> Figures:
     """
     Put a minute and a moment together. What is out counts with what it has done so far; leaks do not count as holds.
     """
@@ -202,7 +202,7 @@ def figures_of(pool: Pool, record: Record, out: Out) -> Figures:
 
 def _rate(earlier: Sample, later: Sample) -> float:
     span = later.moment - earlier.moment
-    return (later.asks - earlier.asks) / span if span > 0 else 0.0
+    return (later.checkouts - earlier.checkouts) / span if span > 0 else 0.0
 
 
 def _saturated(earlier: Sample, later: Sample) -> float:

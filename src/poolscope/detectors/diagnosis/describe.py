@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 _SEARCH: Final = 80
 
 
-def stands_at(lease: Lease, depth: int = 5, frames: Frames | None = None, waiter: Lease | None = None) -> RawStack:
+def current_stack(lease: Lease, depth: int = 5, frames: Frames | None = None, waiter: Lease | None = None) -> RawStack:
     """
-    Where the holder of a lease stands now: the application's frames, innermost first.
+    What the holder of a lease executes now: the application's frames, innermost first.
 
     Args:
         lease: A lease that is out.
         depth: How many frames to keep.
         frames: Where the threads stand; looked up when not given.
-        waiter: Who has just given up waiting: his thread stands there for him.
+        waiter: The checkout that has just given up: its own thread is there for it, and for no holder.
 
     Returns:
         The raw stack; a library's frames where there are no others. It is empty when that says nothing: the task is
@@ -60,8 +60,8 @@ def of_application(lease: Lease, stack: RawStack) -> RawStack:
 
 def is_left(lease: Lease, frames: Frames | None = None) -> bool:
     """
-    Whether nobody is there any more who would give a lease back: who checked it out is over, or has gone on to
-    something else.
+    Whether no code is left that would return a lease: the request, task or thread that checked it out has finished, or
+    has gone on to something else.
 
     Args:
         lease: A lease that is out.
@@ -70,18 +70,18 @@ def is_left(lease: Lease, frames: Frames | None = None) -> bool:
     return _is_left(lease, _stack_of(lease, frames))
 
 
-def is_over(ask: Lease) -> bool:
+def is_over(checkout: Lease) -> bool:
     """
-    Whether nobody waits with an ask any more: the request, task or thread that asked is over. An exception that comes
-    from outside, as a signal's, may end an ask without a word.
+    Whether a checkout is pending though the request, task or thread that waited has finished: an exception from
+    outside, as a signal's, may end a wait unseen.
     """
-    unit = ask.unit
-    if unit is not None and unit.ended and _is_own(ask, unit):
+    unit = checkout.unit
+    if unit is not None and unit.ended and _is_own(checkout, unit):
         return True
-    if ask.task is not None:
-        task = ask.task()
+    if checkout.task is not None:
+        task = checkout.task()
         return task is None or bool(task.done())
-    return ask.thread_life() is None
+    return checkout.thread_life() is None
 
 
 def _is_left(lease: Lease, stack: RawStack) -> bool:
@@ -97,7 +97,7 @@ def _is_own(lease: Lease, unit: UnitOfWork) -> bool:
 
 
 def _has_gone_on(lease: Lease, stack: RawStack, waiter: Lease | None = None) -> bool:
-    # A thread or task is there while the code that checked out is on its stack, and for nobody else.
+    # A thread or task is there while the code that checked out is on its stack.
     return bool(lease.trail) and (not is_on(lease, stack) or _serves_others(lease, waiter))
 
 
@@ -210,7 +210,7 @@ def finding_about(
 
 def trace_of(lease: Lease) -> Any:  # noqa: ANN401 - core does not know spans
     """
-    The span that a lease belongs to: the one around its check-out, else the one around its unit of work; None when
+    The span that a lease belongs to: the one around its checkout, else the one around its unit of work; None when
     neither is recorded.
     """
     return lease.trace if lease.trace is not None or lease.unit is None else lease.unit.span

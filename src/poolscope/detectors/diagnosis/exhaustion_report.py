@@ -12,7 +12,7 @@ from poolscope.core.finding import POOL_EXHAUSTED
 from poolscope.core.lease import Outcome
 from poolscope.detectors.diagnosis.describe import finding_about, owner_of, seconds, thread_names
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, described, holders_of
-from poolscope.detectors.diagnosis.load import Out
+from poolscope.detectors.diagnosis.load import CheckedOut
 
 if TYPE_CHECKING:
     from poolscope.core.finding import Finding
@@ -43,7 +43,7 @@ class Snapshot:
     pending: int
     used: int
     holders: tuple[Holder, ...]
-    out: Out
+    out: CheckedOut
 
     @classmethod
     def take(cls, waiter: Lease) -> Snapshot:
@@ -53,7 +53,9 @@ class Snapshot:
         pool = waiter.pool
         waited = (waiter.ended_at or pool.now()) - waiter.asked_at
         pending = len(pool.asking) + (waiter.ended_at is not None)
-        return cls(pool, waiter, waited, pending, len(pool.leases), holders_of(pool, waiter), Out.of(pool, waiter))
+        return cls(
+            pool, waiter, waited, pending, len(pool.leases), holders_of(pool, waiter), CheckedOut.of(pool, waiter)
+        )
 
 
 def report(snapshot: Snapshot, cause: Cause, repeated: int = 0) -> Finding:

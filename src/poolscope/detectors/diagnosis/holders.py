@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.execution import ThreadsNow
 from poolscope.detectors.diagnosis.describe import (
+    current_stack,
     lines_of,
     of_application,
     owner_of,
     place_of,
     seconds,
-    stands_at,
     statement_of,
     trace_id_of,
 )
@@ -45,13 +45,13 @@ class Holder:
         lease: The lease.
         age: Seconds since it started.
         phase: What its connection was doing.
-        stands: What its holder was executing, raw.
+        stack: What its holder was executing, raw.
     """
 
     lease: Lease
     age: float
     phase: str
-    stands: RawStack
+    stack: RawStack
 
     def line(self, threads: dict[int, str]) -> str:
         """
@@ -64,7 +64,7 @@ class Holder:
         parts = [
             f"{seconds(self.age)} {self.phase} by {owner_of(lease, threads)}",
             f"checked out at {place_of(lease.origin)}",
-            f"currently executing {place_of(self.stands)}" if self.stands else "",
+            f"currently executing {place_of(self.stack)}" if self.stack else "",
             f"last ran {statement_of(lease)[:_LONGEST_STATEMENT]}" if lease.statement else "ran nothing yet",
             f"leaked ({lease.leak})" if lease.leak else "",
             f"backend {lease.backend_process_id}" if lease.backend_process_id else "",
@@ -79,7 +79,7 @@ class Holder:
         origin = of_application(self.lease, self.lease.origin)
         lines = [
             *(f"      checked out:         {line}" for line in lines_of(origin[:_DEPTH])),
-            *(f"      currently executing: {line}" for line in lines_of(self.stands)),
+            *(f"      currently executing: {line}" for line in lines_of(self.stack)),
         ]
         return [line[:_LONGEST_LINE] for line in lines]
 
@@ -110,7 +110,9 @@ def holders_of(pool: Pool, waiter: Lease | None = None) -> tuple[Holder, ...]:
     """
     out = sorted(pool.leases.copy(), key=lambda lease: lease.started_at or lease.asked_at)[:MOST_HOLDERS]
     with ThreadsNow() as frames:
-        return tuple(Holder(lease, lease.age(), lease.phase, stands_at(lease, _DEPTH, frames, waiter)) for lease in out)
+        return tuple(
+            Holder(lease, lease.age(), lease.phase, current_stack(lease, _DEPTH, frames, waiter)) for lease in out
+        )
 
 
 def described(holders: Sequence[Holder], count: int, threads: dict[int, str], room: int) -> Described:

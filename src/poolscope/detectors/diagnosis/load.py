@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: The span that rates are taken over, in seconds, and that of "the last moment".
 WINDOW: Final = 60.0
 MOMENT: Final = 3.0
-# A lease that nobody is there to return, and that has not been used for so long, is lost, known or not.
+# A lease that no code is left to return, and that has not been used for so long, is lost, known or not.
 _UNUSED: Final = 5.0
 
 
@@ -33,7 +33,7 @@ class Sample:
 
     Args:
         moment: Seconds of the clock.
-        asks: Asks so far.
+        checkouts: Checkouts so far, also those that wait or failed.
         used: Connections in use.
         holds: Leases that ended so far.
         held: Seconds they were held.
@@ -44,7 +44,7 @@ class Sample:
     """
 
     moment: float
-    asks: int = 0
+    checkouts: int = 0
     used: int = 0
     holds: int = 0
     held: float = 0.0
@@ -62,7 +62,7 @@ class Sample:
         failed = sum(distribution.read().count for distribution in pool.failed_waits.copy().values())
         return cls(
             pool.now(),
-            asks=waits.count + failed + len(pool.asking),
+            checkouts=waits.count + failed + len(pool.asking),
             used=len(pool.leases),
             holds=uses.count,
             held=uses.total,
@@ -105,20 +105,21 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Out:
+class CheckedOut:
     """
-    What is out of a pool at one moment. Sums are over the leases that somebody will return.
+    What is checked out of a pool at one moment. Sums are over the leases that will be returned.
 
     Args:
-        leaked: Leases that nobody will return: known leaks, and such as look like one.
-        deadlocked: Leases of units of work that ask for another connection of the pool.
+        leaked: Leases that will not be returned: known leaks, and such as look like one.
+        deadlocked: Leases of units of work that wait for another connection of the pool.
         holds: The others' number.
-        held: Seconds they have been out.
+        held: Seconds they have been held.
         squares: The sum of the squares of these.
         querying: Seconds of these in which a query ran.
         in_transaction: Seconds of these that were idle in a transaction.
-        full: Whether one waits for the pool: every allowed connection is out, or was when the waiter asked, or one has
-            come back and it is not the waiter's turn yet. Else one waits for a connection to be made or validated.
+        full: Whether the waiter waits for the pool: every allowed connection is checked out, or was when the wait
+            began, or one has come back and it is not the waiter's turn yet. Else it waits for a connection to be made
+            or validated.
     """
 
     leaked: int = 0
@@ -131,7 +132,7 @@ class Out:
     full: bool = True
 
     @classmethod
-    def of(cls, pool: Pool, waiter: Lease | None = None) -> Out:
+    def of(cls, pool: Pool, waiter: Lease | None = None) -> CheckedOut:
         """
         Look at a pool now.
 
@@ -173,8 +174,8 @@ def _waits_for_pool(pool: Pool, waiter: Lease | None) -> bool:
 
 def is_lost(lease: Lease, frames: Frames | None = None) -> bool:
     """
-    Whether nobody will return a lease: a known leak that no query runs on, or one that has long not been used and that
-    nobody is there to return.
+    Whether a lease will not be returned: a known leak that no query runs on, or one that has long not been used and
+    that no code is left to return.
 
     Args:
         lease: A lease that is out.

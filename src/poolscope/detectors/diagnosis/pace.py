@@ -31,7 +31,7 @@ class Pace:
         """
         Whether to take a picture now; if so, it counts as taken.
 
-        Of several threads at once, one is told so: nobody waits for the lock, and nothing that could log or run foreign
+        Of several threads at once it allows one: none waits for the lock, and nothing that could log or run foreign
         code is called while it is held.
         """
         if not self._deciding.acquire(blocking=False):
