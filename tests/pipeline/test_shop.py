@@ -83,8 +83,9 @@ DASHBOARDS = sorted((ROOT / "grafana" / "generated" / "dashboards").glob("*.json
 LABELS = {label(value) for value in vars(semconv).values() if isinstance(value, str)}
 SERIES = re.compile(r"\b((?:db_client|poolscope|traces_span|postgresql)_[a-z_]+)\b(?=[\[{)])")
 VARIABLE = re.compile(r"\$\{?([a-zA-Z_]\w*)\}?")
-# That counter begins with the first error of poolscope's own, of which there is none here.
-UNSEEN = family(semconv.ERRORS)
+# The counter begins with the first error of poolscope's own, of which there is none here; and the shops' pools are
+# SQLAlchemy's, which has no such limit.
+UNSEEN = {family(semconv.ERRORS), family(semconv.CONNECTION_IDLE_MIN)}
 # Windows that Grafana fills in; every other variable is set to "all".
 WINDOWS = {"__rate_interval": "20s", "__range": "2m", "__interval": "5s"}
 
@@ -111,7 +112,7 @@ def test_every_query_has_data(shops: Shops, board: Path) -> None:
     assert asked
     at_any_time = {one: f"last_over_time(({one[1]})[{time.time() - shops.began:.0f}s:5s])" for one in asked}
     without = [one for one, expression in at_any_time.items() if not shops.prometheus.query(expression)]
-    assert [one for one in without if UNSEEN not in one[1]] == []
+    assert [one for one in without if not any(name in one[1] for name in UNSEEN)] == []
 
 
 def test_every_rule_is_evaluated(shops: Shops) -> None:
@@ -130,4 +131,4 @@ def test_every_alert_asks_for_series_that_exist(shops: Shops) -> None:
     known = set(shops.prometheus.api("label/__name__/values"))
     asked = {name for alert in grafana.alerts.alerts() for name in SERIES.findall(alert.expression)} - LABELS
     assert len(asked) > 10
-    assert asked - known <= {UNSEEN}
+    assert asked - known <= UNSEEN
