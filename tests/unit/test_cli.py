@@ -342,7 +342,7 @@ def test_a_terminal_that_knows_no_bars_gets_the_report() -> None:
     Under an encoding without the characters of the bars they are question marks; the figures are there.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "poolscope.cli", "report", *FILES],
+        [sys.executable, "-m", "poolscope", "report", *FILES],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         timeout=60,

@@ -74,13 +74,14 @@ def undo(lease: Lease) -> None:
             guard.caught_quietly("adapters.undo")
 
 
-def recover(site: str, lease: Lease | None) -> None:
+def recover(site: str, lease: Lease | None, *, quietly: bool = False) -> None:
     """
     A hook failed. To be called from the handler of what it raised.
 
     Args:
         site: What the error is counted as.
         lease: The lease that the hook was about; it is undone.
+        quietly: Whether to log nothing, since the garbage collector may have called the hook.
 
     Raises:
         BaseException: What a signal handler raised meanwhile, such as ``KeyboardInterrupt``: it is the application's.
@@ -89,25 +90,10 @@ def recover(site: str, lease: Lease | None) -> None:
         undo(lease)
     if not isinstance(sys.exc_info()[1], Exception):
         raise  # noqa: PLE0704 - it is called from exception handlers
-    guard.caught(site)
-
-
-def recover_quietly(site: str, lease: Lease | None) -> None:
-    """
-    `recover`, for what the garbage collector calls: it logs nothing.
-
-    Args:
-        site: What the error is counted as.
-        lease: The lease that the hook was about; it is undone.
-
-    Raises:
-        BaseException: What a signal handler raised meanwhile, such as ``KeyboardInterrupt``: it is the application's.
-    """
-    if lease is not None:
-        undo(lease)
-    if not isinstance(sys.exc_info()[1], Exception):
-        raise  # noqa: PLE0704 - it is called from exception handlers
-    guard.caught_quietly(site)
+    if quietly:
+        guard.caught_quietly(site)
+    else:
+        guard.caught(site)
 
 
 def recover_call(site: str, lease: Lease | None) -> None:

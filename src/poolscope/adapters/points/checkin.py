@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.base import Capability, Point
-from poolscope.adapters.leases import recover, recover_quietly
+from poolscope.adapters.leases import recover
 from poolscope.adapters.points.brackets import fit
 
 if TYPE_CHECKING:
@@ -110,7 +110,6 @@ def _own_checkin_async(original: Function, end: End) -> Function:
 
 def _end(point: Checkin, adapter: PointAdapter) -> End:
     site, untie, abandoned = f"{adapter.name}.checkin", adapter.untie, point.abandoned
-    mend = recover_quietly if abandoned else recover
 
     def end(connection: LibraryObject) -> None:
         lease = None
@@ -119,7 +118,7 @@ def _end(point: Checkin, adapter: PointAdapter) -> End:
             if lease is not None:
                 lease.end(abandoned=abandoned)
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            mend(site, lease)
+            recover(site, lease, quietly=abandoned)
 
     return end
 
