@@ -174,7 +174,7 @@ class Pools(Connections):
         A pool is being entered: adopt what callers hold already.
         """
         for connection in list(self.idle(library_pool)):
-            self.state(connection, pool)
+            self.belongs(connection, pool)
         for connection in list(self.held(library_pool)):
             lease = None
             try:
@@ -209,6 +209,7 @@ class Pools(Connections):
         if library_pool is not None:
             for connection in (*self.held(library_pool), *self.idle(library_pool)):
                 self.forget_connection(connection)
+        self.forget_pool(anchor)
 
     def release(self) -> None:
         """
