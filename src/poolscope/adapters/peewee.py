@@ -8,7 +8,6 @@ none. The connections are those of any driver and may carry no marks.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters import libpq
@@ -56,10 +55,6 @@ _REASONS: Final[dict[str, str | Callable[[FrameType], str]]] = {
     "close_all": "disposed",
     "_close": _why_returned,
 }
-
-# The references to a connection that nobody but its pool holds: the pool's, and the counting itself. No variable may
-# hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
-_LIBRARY_REFERENCES: Final = 2
 
 
 class Discard(ColdPoint):
@@ -187,19 +182,6 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
             return libpq.is_in_transaction(int(driver.txn_status(used)))
         status = getattr(used, "get_transaction_status", None)
         return bool(status()) if status is not None else bool(getattr(used, "in_transaction", False))
-
-    def unheld(self, library_pool: LibraryObject) -> list[Lease]:
-        """
-        The leases whose connection nobody holds, as when its thread is over: nobody will return it (CPython only).
-        """
-        leases: dict[int, Lease] = library_pool.__dict__.get(LEASES_KEY, {})
-        used = list(library_pool._in_use.values())
-        found = []
-        for place in range(len(used)):
-            lease = leases.get(id(used[place].connection))
-            if lease is not None and sys.getrefcount(used[place].connection) <= _LIBRARY_REFERENCES:
-                found.append(lease)
-        return found
 
 
 def _identify(library_pool: LibraryObject, *more: dict[str, Any]) -> Identity:

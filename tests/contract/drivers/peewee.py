@@ -69,7 +69,13 @@ class PeeweeDriver(Driver):
 
     adapter = "peewee"
     features = (
-        Feature.STATEMENTS | Feature.LIMIT | Feature.WAITS | Feature.INVALIDATE | Feature.POOLED | Feature.MANY
+        Feature.STATEMENTS
+        | Feature.LIMIT
+        | Feature.WAITS
+        | Feature.INVALIDATE
+        | Feature.POOLED
+        | Feature.REPEATED_RELEASE
+        | Feature.MANY
     )
     pool_class: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ("peewee",)
@@ -93,10 +99,15 @@ class PeeweeDriver(Driver):
         from playhouse import pool
 
         self._size = size
+        self._holders: list[Holder] = []
         token = POOL_NAME.set(self.pool)
         try:
             self.library_pool = getattr(pool, self.pool_class)(
-                **self.place(where, folder), max_connections=size, **self.patience(timeout), **options
+                **self.place(where, folder),
+                max_connections=size,
+                autoconnect=False,  # else a query after the return would check out
+                **self.patience(timeout),
+                **options,
             )
         finally:
             POOL_NAME.reset(token)
@@ -110,6 +121,8 @@ class PeeweeDriver(Driver):
 
     def close(self) -> None:
         self.library_pool.close_all()
+        while self._holders:
+            self._holders.pop().end()
 
     def library_objects(self) -> list[Any]:
         return [self.library_pool]
@@ -132,6 +145,7 @@ class PeeweeDriver(Driver):
         except BaseException:
             holder.end()
             raise
+        self._holders.append(holder)
         return Handle(holder, holder.run)
 
     def begin(self) -> Ask:
@@ -139,11 +153,9 @@ class PeeweeDriver(Driver):
 
     def release(self, handle: Handle) -> None:
         handle.call(self.library_pool.close)
-        handle.connection.end()
 
     def invalidate(self, handle: Handle, *, soft: bool = False) -> None:
         handle.call(self.library_pool.manual_close)
-        handle.connection.end()
 
     def query(self, handle: Handle) -> object:
         return handle.call(lambda: self.library_pool.execute_sql("select 1").fetchone())
