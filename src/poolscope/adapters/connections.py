@@ -113,6 +113,16 @@ class Connections:
             state.lease = None
         return lease
 
+    def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
+        """
+        The lease of a connection, looked for in another way after `untie` failed. Cold.
+
+        Args:
+            library_pool: The pool that it is returned to; None where the connection itself was hooked.
+            connection: The connection.
+        """
+        return self.lease_of(connection)
+
     def lease_of(self, connection: LibraryObject) -> Lease | None:
         """
         The lease of a connection; also asked of other libraries' connections. Hot.
@@ -203,6 +213,17 @@ class ConnectionsById(Connections):
         """
         leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
         return leases.pop(id(connection), None) if leases else None
+
+    def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
+        """
+        The lease of a connection, looked for after `untie` failed. Cold.
+
+        Args:
+            library_pool: The pool that it is returned to.
+            connection: The connection.
+        """
+        leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
+        return leases.get(id(connection)) if leases else None
 
     def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002
         """

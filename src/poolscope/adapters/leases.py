@@ -4,6 +4,7 @@ Leases in an adapter's hands: how a connection keeps its own, and what becomes o
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -108,6 +109,31 @@ def recover_quietly(site: str, lease: Lease | None) -> None:
     if not isinstance(sys.exc_info()[1], Exception):
         raise  # noqa: PLE0704 - it is called from exception handlers
     guard.caught_quietly(site)
+
+
+def recover_return(
+    site: str,
+    lease: Lease | None,
+    find: Callable[[], Lease | None],
+    mend: Callable[[str, Lease | None], None] = recover,
+) -> None:
+    """
+    The hook of a return failed: whatever the connection's lease is, it is undone. To be called from the handler of what
+    the hook raised.
+
+    Args:
+        site: What the error is counted as.
+        lease: The lease; None when it was not found yet.
+        find: Finds it then, in another way than the one that failed.
+        mend: `recover`, or `recover_quietly`.
+
+    Raises:
+        BaseException: What a signal handler raised meanwhile, such as ``KeyboardInterrupt``: it is the application's.
+    """
+    if lease is None:
+        with contextlib.suppress(Exception):
+            lease = find()
+    mend(site, lease)
 
 
 def recover_call(site: str, lease: Lease | None) -> None:
