@@ -61,6 +61,7 @@ OLDEST_POOLS = (
     "django==4.2",
     "mysql-connector-python==8.1.0",
     "oracledb==2.0.0",
+    "peewee==4.5.0",
     "psycopg[binary]==3.2.1",
     "psycopg-pool==3.2.0",
     "psycopg2-binary==2.9.6",

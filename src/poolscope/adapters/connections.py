@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from poolscope.adapters.identity import learn
 from poolscope.adapters.leases import ConnectionState
-from poolscope.adapters.marks import CONNECTION_KEY, KEY
+from poolscope.adapters.marks import CONNECTION_KEY, KEY, LEASES_KEY
 
 if TYPE_CHECKING:
     from poolscope.adapters.marks import LibraryObject
@@ -75,6 +75,12 @@ class Connections:
             state = connection.__dict__[CONNECTION_KEY] = self.state_class(pool)
         return state
 
+    def belongs(self, connection: LibraryObject, pool: Pool) -> None:
+        """
+        A connection that nobody holds was found in a pool that is being entered.
+        """
+        self.state(connection, pool)
+
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
         """
         A caller holds a connection by this lease. Hot.
@@ -106,6 +112,16 @@ class Connections:
                 return None  # it is another pool's, which the library will refuse
             state.lease = None
         return lease
+
+    def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
+        """
+        The lease of a connection, looked for in another way after `untie` failed. Cold.
+
+        Args:
+            library_pool: The pool that it is returned to; None where the connection itself was hooked.
+            connection: The connection.
+        """
+        return self.lease_of(connection)
 
     def lease_of(self, connection: LibraryObject) -> Lease | None:
         """
@@ -156,3 +172,89 @@ class Connections:
         marks = getattr(connection, "__dict__", None)
         if type(marks) is dict:
             marks.pop(CONNECTION_KEY, None)
+
+    def forget_pool(self, anchor: LibraryObject) -> None:
+        """
+        Take our marks off a pool, but for `KEY`.
+        """
+
+
+class ConnectionsById(Connections):
+    """
+    For connections that carry no marks, such as those that are made in C: the pool's marks hold their leases by the
+    connection's id, for as long as the pool itself refers to the connection.
+    """
+
+    def belongs(self, connection: LibraryObject, pool: Pool) -> None:
+        """
+        Nothing: an idle connection has nothing to be known of.
+        """
+
+    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
+        """
+        A caller holds a connection by this lease. Hot.
+        """
+        leases = library_pool.__dict__.setdefault(LEASES_KEY, {})
+        earlier = leases.get(id(connection))
+        leases[id(connection)] = lease
+        if earlier is not None:  # adopted while it was being returned, which was not seen
+            earlier.end()
+
+    def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
+        """
+        A caller returns a connection. Hot.
+
+        Args:
+            library_pool: The pool that it is returned to.
+            connection: The connection.
+
+        Returns:
+            Its lease; None when it has none of this pool.
+        """
+        leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
+        return leases.pop(id(connection), None) if leases else None
+
+    def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
+        """
+        The lease of a connection, looked for after `untie` failed. Cold.
+
+        Args:
+            library_pool: The pool that it is returned to.
+            connection: The connection.
+        """
+        leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
+        return leases.get(id(connection)) if leases else None
+
+    def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002
+        """
+        The pool whose connection a `Close` closes.
+
+        Args:
+            hooked: What the point is hooked on: here, the pool.
+            args: The connection.
+        """
+        marks = getattr(hooked, "__dict__", {})
+        pool: Pool | None = marks.get(KEY)
+        return pool
+
+    def connected(
+        self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
+    ) -> None:
+        """
+        A physical connection was made.
+
+        Args:
+            library_pool: The pool that it was made for.
+            pool: Ours.
+            connection: The connection.
+            lease: The checkout that it was made for, if it was.
+        """
+        learn(pool, f"{self.name}.learn", lambda: self.identify_by(library_pool, connection))
+        if lease is not None:
+            lease.backend_process_id = self.backend_process_id(connection)
+
+    def forget_pool(self, anchor: LibraryObject) -> None:
+        """
+        Take our marks off a pool, but for `KEY`.
+        """
+        anchor.__dict__.pop(LEASES_KEY, None)

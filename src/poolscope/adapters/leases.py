@@ -4,6 +4,7 @@ Leases in an adapter's hands: how a connection keeps its own, and what becomes o
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -94,6 +95,32 @@ def recover(site: str, lease: Lease | None, *, quietly: bool = False) -> None:
         guard.caught_quietly(site)
     else:
         guard.caught(site)
+
+
+def recover_return(
+    site: str,
+    lease: Lease | None,
+    find: Callable[[], Lease | None],
+    *,
+    quietly: bool = False,
+) -> None:
+    """
+    The hook of a return failed: whatever the connection's lease is, it is undone. To be called from the handler of what
+    the hook raised.
+
+    Args:
+        site: What the error is counted as.
+        lease: The lease; None when it was not found yet.
+        find: Finds it then, in another way than the one that failed.
+        quietly: See `recover`.
+
+    Raises:
+        BaseException: What a signal handler raised meanwhile, such as ``KeyboardInterrupt``: it is the application's.
+    """
+    if lease is None:
+        with contextlib.suppress(Exception):
+            lease = find()
+    recover(site, lease, quietly=quietly)
 
 
 def recover_call(site: str, lease: Lease | None) -> None:

@@ -181,7 +181,7 @@ class Pools(Connections):
             held: What `held` returned before anybody could see `pool`.
         """
         for connection in list(self.idle(library_pool)):
-            self.state(connection, pool)
+            self.belongs(connection, pool)
         for connection in held:
             if self.lease_of(connection) is not None:
                 continue
@@ -218,6 +218,7 @@ class Pools(Connections):
         if library_pool is not None:
             for connection in (*self.held(library_pool), *self.idle(library_pool)):
                 self.forget_connection(connection)
+        self.forget_pool(anchor)
 
     def release(self) -> None:
         """

@@ -28,6 +28,7 @@ ADAPTERS: Final = (
     "mysql_connector",
     "mysql_connector_aio",
     "oracledb",
+    "peewee",
 )
 
 

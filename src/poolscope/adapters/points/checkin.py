@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.base import Capability, Point
-from poolscope.adapters.leases import recover
+from poolscope.adapters.leases import recover_return
 from poolscope.adapters.points.brackets import fit
 
 if TYPE_CHECKING:
@@ -52,15 +52,15 @@ class Checkin(Point):
                 lambda function: _own_checkin(function, end),
                 lambda function: _own_checkin_async(function, end),
             )
-        site, untie = f"{adapter.name}.checkin", adapter.untie
+        site, untie, lost = f"{adapter.name}.checkin", adapter.untie, adapter.lost
         return fit(
             original,
-            lambda function: _checkin(function, untie, site),
-            lambda function: _checkin_async(function, untie, site),
+            lambda function: _checkin(function, untie, lost, site),
+            lambda function: _checkin_async(function, untie, lost, site),
         )
 
 
-def _checkin(original: Function, untie: Untie, site: str) -> Function:
+def _checkin(original: Function, untie: Untie, lost: Untie, site: str) -> Function:
     def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         lease = None
         try:
@@ -68,7 +68,7 @@ def _checkin(original: Function, untie: Untie, site: str) -> Function:
             if lease is not None:
                 lease.end()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(site, lease)
+            recover_return(site, lease, lambda: lost(self_, args[0]))
         if not kwargs and len(args) == 1:  # as most calls are: to unpack costs more than the call
             return original(self_, args[0])
         return original(self_, *args, **kwargs)
@@ -76,7 +76,7 @@ def _checkin(original: Function, untie: Untie, site: str) -> Function:
     return checkin
 
 
-def _checkin_async(original: Function, untie: Untie, site: str) -> Function:
+def _checkin_async(original: Function, untie: Untie, lost: Untie, site: str) -> Function:
     async def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         lease = None
         try:
@@ -84,7 +84,7 @@ def _checkin_async(original: Function, untie: Untie, site: str) -> Function:
             if lease is not None:
                 lease.end()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(site, lease)
+            recover_return(site, lease, lambda: lost(self_, args[0]))
         if not kwargs and len(args) == 1:
             return await original(self_, args[0])
         return await original(self_, *args, **kwargs)
@@ -109,7 +109,7 @@ def _own_checkin_async(original: Function, end: End) -> Function:
 
 
 def _end(point: Checkin, adapter: PointAdapter) -> End:
-    site, untie, abandoned = f"{adapter.name}.checkin", adapter.untie, point.abandoned
+    site, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, point.abandoned
 
     def end(connection: LibraryObject) -> None:
         lease = None
@@ -118,7 +118,7 @@ def _end(point: Checkin, adapter: PointAdapter) -> End:
             if lease is not None:
                 lease.end(abandoned=abandoned)
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(site, lease, quietly=abandoned)
+            recover_return(site, lease, lambda: lost(None, connection), quietly=abandoned)
 
     return end
 

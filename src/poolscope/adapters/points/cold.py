@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.connects import ASK, connect_begins, connect_ends, connect_fails, limit_changed
-from poolscope.adapters.leases import undo
+from poolscope.adapters.leases import recover_return, undo
 from poolscope.adapters.points.brackets import bracket, library_frames, nothing
 
 if TYPE_CHECKING:
@@ -173,9 +173,8 @@ class Sweep(ColdPoint):
             library_pool, held = state
             left = {id(connection) for connection in adapter.held(library_pool)}
             for connection in held:
-                lease = adapter.untie(library_pool, connection) if id(connection) not in left else None
-                if lease is not None:
-                    _or_undo(lease, lease.end)
+                if id(connection) not in left:
+                    _end(adapter, library_pool, connection)
 
         return before, after
 
@@ -281,6 +280,16 @@ def waiting(adapter: PointAdapter, library_pool: LibraryObject) -> Lease | None:
     if lease is None or lease.got_at is not None or lease.pool is not adapter.pool_of(library_pool):
         return None
     return lease
+
+
+def _end(adapter: PointAdapter, library_pool: LibraryObject, connection: LibraryObject) -> None:
+    lease = None
+    try:
+        lease = adapter.untie(library_pool, connection)
+        if lease is not None:
+            lease.end()
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover_return(f"{adapter.name}.sweep", lease, lambda: adapter.lost(library_pool, connection))
 
 
 def _or_undo(lease: Lease, step: Callable[[], object]) -> None:
