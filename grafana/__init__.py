@@ -1,3 +1,3 @@
 """
-Dashboards, and what they and the alerts share: written in Python, generated as JSON and YAML beside it.
+Dashboards and alerts, written in Python; the JSON and YAML that Grafana and Prometheus read are generated from it.
 """

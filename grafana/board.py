@@ -1,5 +1,5 @@
 """
-What every dashboard has: its variables, its links to the others, its rows.
+What every dashboard has: variables, links to the other dashboards, and rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REFRESH: Final = "10s"
 
 _COUNT: Final = prometheus.family(semconv.CONNECTION_COUNT)
 _VARIABLES: Final = {
-    "service": ("Service", f"label_values({_COUNT}, {SERVICE})", "The applications, by their service.name."),
+    "service": ("Service", f"label_values({_COUNT}, {SERVICE})", "The services, by service.name."),
     "pool": (
         "Pool",
         f"label_values({_COUNT}{query.SERVICES}, {query.POOL})",
@@ -29,12 +29,12 @@ _VARIABLES: Final = {
     "instance": (
         "Instance",
         f"label_values({_COUNT}{query.POOLS}, {INSTANCE})",
-        "The processes: each worker has its own pool.",
+        "The processes; each worker process has its own pool.",
     ),
     "server": (
         "Server",
         f"label_values({prometheus.family(SERVER_CONNECTIONS_MAX)}, {query.SERVER})",
-        "The database servers, by the address under which the applications know them.",
+        "The database servers, by the address that the applications use.",
     ),
 }
 
@@ -46,14 +46,14 @@ def board(
     A whole dashboard in Grafana's classic model.
 
     Args:
-        uid: Its address, for ever.
+        uid: Its id, which never changes: links use it.
         title: Its name.
         description: What it is for.
         variables: Which of the filters it has, in this order.
-        rows: Its panels by the operator's question, in the order in which one asks.
+        rows: Its panels by the question that they answer, in the order in which an operator asks them.
 
     Returns:
-        The model as JSON holds it.
+        The model in the form of its JSON.
     """
     made = d.Dashboard(title).uid(uid).description(description).tags([TAG]).readonly()
     made = (

@@ -1,9 +1,9 @@
 """
-The metrics that the Collector makes, from SQL and from spans, in the form of the dictionary.
+The metrics that the Collector makes from SQL and from spans, in the form of the metrics in ``poolscope.semconv``.
 
-No process of an application emits them, so they are not in ``poolscope.semconv``; dashboards and alerts take them
-from here and their Prometheus names from ``grafana.prometheus``. A test compares them with
-``collector-config/collector.yaml`` and with what the running Collector serves.
+No process of an application emits them, so they are not in that module. Dashboards and alerts import them from here and
+their Prometheus names from ``grafana.prometheus``. A test compares them with ``collector-config/collector.yaml`` and
+with what the running Collector serves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from poolscope.semconv import (
     Metric,
 )
 
-# Labels that every series carries on the way through the Collector (resource attributes become labels).
+# Labels of every series: the Collector turns resource attributes into labels.
 SERVICE: Final = "service_name"
 INSTANCE: Final = "service_instance_id"
 VERSION: Final = "service_version"
@@ -31,7 +31,7 @@ VERSION: Final = "service_version"
 _SERVER: Final = (SERVER_ADDRESS, SERVER_PORT)
 _SPAN: Final = ("span.name", "status.code", POOL_NAME, ERROR_TYPE, CODE_FUNCTION, CODE_FILE, CODE_LINE)
 
-# What the Collector's sqlquery receiver asks PostgreSQL ---------------------------------------------------------------
+# What the Collector's sqlquery receiver queries in PostgreSQL ---------------------------------------------------------
 SERVER_CONNECTIONS: Final = Metric(
     "poolscope.server.connections",
     Kind.GAUGE,
@@ -43,7 +43,7 @@ SERVER_OLDEST_IDLE_IN_TRANSACTION: Final = Metric(
     "poolscope.server.idle_in_transaction.oldest_age",
     Kind.GAUGE,
     "s",
-    "Age of the oldest transaction that is open and does nothing.",
+    "Age of the oldest transaction that is open and idle.",
     _SERVER,
 )
 SERVER_CONNECTIONS_MAX: Final = Metric(
@@ -57,7 +57,7 @@ SERVER_CONNECTIONS_RESERVED: Final = Metric(
     "poolscope.server.connections.reserved",
     Kind.GAUGE,
     "{connection}",
-    "Connections of these that ordinary roles do not get (superuser_reserved_connections, reserved_connections).",
+    "Connections of these that are reserved (superuser_reserved_connections, reserved_connections).",
     _SERVER,
 )
 # What its postgresql receiver reports and the dashboards use ----------------------------------------------------------
@@ -107,7 +107,7 @@ COLLECTOR_METRICS: Final = (*SERVER_METRICS, *RECEIVER_METRICS, *SPAN_METRICS)
 
 # The jobs of ``collector-config/prometheus/prometheus.yml``, as a regular expression.
 SCRAPE_JOBS: Final = "poolscope-(processes|counted|collector)"
-# The Collector's counters of data that it lost, by what one says of it.
+# The Collector's counters of lost data, and how the alert describes each.
 _LOSSES: Final = {
     "exporter_send_failed": "not delivered",
     "exporter_enqueue_failed": "not queued",
@@ -115,17 +115,17 @@ _LOSSES: Final = {
     "receiver_failed": "not received",
 }
 _SIGNALS: Final = {"spans": "spans", "metric_points": "metric points", "log_records": "log records"}
-# What its exporters wait to send; the dashboards show it.
+# What its exporters have still to send; the dashboards show it.
 COLLECTOR_QUEUE_SIZE: Final = "otelcol_exporter_queue_size"
 COLLECTOR_IN_FLIGHT: Final = "otelcol_exporter_in_flight_requests"
 
 
 def losses() -> tuple[tuple[str, str], ...]:
     """
-    The Collector's counters of lost data, each with what one says of it.
+    The Collector's counters of lost data, each with its description.
 
-    One by one: a function over a window drops the names, and two counters with the same labels are an error then.
-    The end depends on how the Collector's version names counters.
+    They are separate, since a function over a window drops the metric's name, and two counters with the same labels are
+    then an error. The suffix depends on how the Collector's version names counters.
     """
     return tuple(
         (f'{{__name__=~"otelcol_{kind}_{signal}(_total)?"}}', f"{items} {fate}")

@@ -1,9 +1,9 @@
 """
-Writes the dashboards as the JSON that Grafana's file provisioning reads, or checks that what is committed is current.
+Writes the dashboards as JSON for Grafana's file provisioning, or checks that the committed files are current.
 
 Usage:
     python grafana/generate.py            write
-    python grafana/generate.py --check    write nothing; fail and name the files that are stale
+    python grafana/generate.py --check    write nothing; name the stale files and fail
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> int:
     Run the command line.
 
     Returns:
-        1 when a file is stale under ``--check``, else 0.
+        1 if a file is stale under ``--check``, else 0.
     """
     check = "--check" in sys.argv[1:]
     stale = {name: text for name, text in generate().items() if _committed(ROOT / name) != text}
@@ -40,7 +40,7 @@ def generate() -> dict[str, str]:
     Returns:
         Its JSON by its path from the project's root.
     """
-    from grafana.dashboards import ALL  # noqa: PLC0415 - run as a script, the root comes onto the path below
+    from grafana.dashboards import ALL  # noqa: PLC0415 - a script puts the root on the path below
 
     made = [module.dashboard() for module in ALL]
     return {f"{FOLDER}/{model['uid']}.json": json.dumps(model, indent=2, sort_keys=True) + "\n" for model in made}

@@ -1,5 +1,5 @@
 """
-Where one dashboard leads to the next, to the traces and to the pages of the findings.
+Links from a dashboard to the others, to traces and to the pages of the findings.
 
 The alerts use the same addresses.
 """
@@ -19,7 +19,7 @@ from poolscope.core.finding import KINDS
 
 class Dashboard(Enum):
     """
-    The dashboards; the value is the uid, which is the address for ever: ``/d/<uid>``.
+    The dashboards; the value is the uid, which never changes, for it is the address: ``/d/<uid>``.
     """
 
     POOLS = "poolscope-fleet"
@@ -35,7 +35,7 @@ REQUESTS: Final = Dashboard.REQUESTS.value
 POSTGRESQL: Final = Dashboard.SERVER.value
 FINDINGS: Final = Dashboard.FINDINGS.value
 
-# Grafana serves the files of its folder `public` to everybody; docker-compose.yml mounts `docs` there.
+# Grafana serves the files of its folder `public` without a login; docker-compose.yml mounts `docs` there.
 DOCS: Final = "/public/poolscope"
 
 _TIME: Final = "${__url_time_range}"
@@ -45,12 +45,12 @@ _SOURCE: Final = "${datasource:queryparam}"
 @dataclass(frozen=True)
 class Link:
     """
-    Where a panel, or a value in it, leads to.
+    A link of a panel or of a value in it.
 
     Args:
         title: What the reader finds there.
-        url: The address; Grafana's variables are filled in.
-        of_data: Whether it belongs to a value, whose labels are filled in, and not to the whole panel.
+        url: The address; Grafana replaces the variables in it.
+        of_data: Whether the link belongs to a value, whose labels Grafana puts in, and not to the whole panel.
     """
 
     title: str
@@ -73,10 +73,10 @@ def to(uid: str, title: str, *variables: str) -> Link:
 
 def of_series(uid: str, title: str, *kept: str, **variables: str) -> Link:
     """
-    A link from one line of a graph: its labels choose the variables of the other dashboard.
+    A link from one line of a graph: its labels set the variables of the other dashboard.
 
-    The query must keep these labels. Grafana leaves `#` and `&` as they are unless it is told to encode them, and the
-    second of two pools of one name is called `name#2`.
+    The query must keep these labels. They are encoded explicitly, since Grafana leaves `#` and `&` as they are by
+    default, and the second of two pools of one name is called `name#2`.
 
     Args:
         uid: The uid of a `Dashboard`.
@@ -91,7 +91,7 @@ def of_series(uid: str, title: str, *kept: str, **variables: str) -> Link:
 
 def of_row(uid: str, title: str, **variables: str) -> Link:
     """
-    A link from one row of a table: its columns choose the variables of the other dashboard.
+    A link from one row of a table: its columns set the variables of the other dashboard.
 
     Args:
         uid: The uid of a `Dashboard`.
@@ -120,10 +120,10 @@ def traces(title: str, traceql: str) -> Link:
 
 def page(finding: str) -> Link:
     """
-    The page of a finding: what it means, how it is known, what fixes it.
+    The page of a finding: what it means, how poolscope finds it, and how to fix it.
     """
     return Link(f"What {finding} means", f"{DOCS}/{KINDS[finding].page.removeprefix('docs/')}")
 
 
 POOL_OF_SERIES: Final = of_series(POOL, "This pool", service=SERVICE, pool=query.POOL)
-INSTANCE_OF_SERIES: Final = of_series(POOL, "This process alone", "service", "pool", instance=INSTANCE)
+INSTANCE_OF_SERIES: Final = of_series(POOL, "Only this process", "service", "pool", instance=INSTANCE)

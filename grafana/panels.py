@@ -1,9 +1,8 @@
 """
-The kinds of panel that the dashboards use, dressed alike.
+The kinds of panel that the dashboards use, with one common look.
 
-Only kinds that Grafana's own component library can draw outside its server are here, so that what is committed can
-be drawn and looked at in a test. Every panel says what good and bad look like, has a unit and thresholds, and leads
-onward.
+These are the kinds that Grafana's own component library draws outside its server, so that a test can draw what is
+committed. Every panel says what good and bad look like, has a unit and thresholds, and links to the next step.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ RED: Final = "red"
 BLUE: Final = "blue"
 GREY: Final = "text"
 _COLOURS: Final = (ORANGE, RED)
-# Limits above this are no scale for a healthy line.
-CALM: Final = 60
+# A threshold above this is too high to be the top of the axis while the line is healthy.
+HIGHEST_SOFT_MAXIMUM: Final = 60
 
 Visual = TypeVar(
     "Visual", bargauge.Panel, heatmap.Panel, stat.Panel, table.Panel, timeseries.Panel
@@ -50,36 +49,36 @@ Visual = TypeVar(
 
 
 @dataclass(frozen=True)
-class Face:
+class PanelOptions:
     """
     What every panel shows beside its data.
 
     Args:
-        title: The question it answers, as short as possible.
+        title: What it shows, as short as possible.
         good: What a healthy service looks like here.
         bad: What trouble looks like here, and where to look next.
         unit: Grafana's id of the unit.
-        limits: From where on it is orange, and red; one alone is red; none where a series of the panel is the limit, or
-            the figure is there to be known.
-        onward: Where it leads to.
+        thresholds: The values from which it is orange and red; a single value is red; none where a series of the panel
+            is the limit, or the value is neither good nor bad.
+        links: Where it leads.
         width: Of 24 columns.
         height: In rows of 30 pixels.
-        decimals: Digits behind the point, where Grafana's own choice reads badly.
-        top: The highest value of the axis or bar, where it is known.
-        empty: What it says where there is rightly nothing to show.
+        decimals: Digits after the decimal point, where Grafana's own choice reads badly.
+        maximum: The highest value of the axis or bar, where it is known.
+        no_value: The text of a panel that has no data in normal operation.
     """
 
     title: str
     good: str
     bad: str
     unit: str
-    limits: tuple[float, ...]
-    onward: tuple[Link, ...]
+    thresholds: tuple[float, ...]
+    links: tuple[Link, ...]
     width: int = 8
     height: int = 8
     decimals: int | None = None
-    top: float | None = None
-    empty: str = ""
+    maximum: float | None = None
+    no_value: str = ""
 
     @property
     def description(self) -> str:
@@ -89,31 +88,31 @@ class Face:
         return f"**Good:** {self.good}\n\n**Bad:** {self.bad}"
 
 
-def tile(
+def stat_options(
     title: str,
     *,
     good: str,
     bad: str,
     unit: str,
-    limits: tuple[float, ...],
-    onward: tuple[Link, ...],
+    thresholds: tuple[float, ...],
+    links: tuple[Link, ...],
     decimals: int | None = None,
-) -> Face:
+) -> PanelOptions:
     """
-    The face of a small panel with one figure; six fill a line.
+    The options of a small panel with one value; six fill a line.
     """
-    return Face(title, good, bad, unit, limits, onward, 4, 4, decimals)
+    return PanelOptions(title, good, bad, unit, thresholds, links, 4, 4, decimals)
 
 
 @dataclass(frozen=True)
-class Ask:
+class Target:
     """
     One query of a panel.
 
     Args:
         expr: PromQL.
         legend: The name of each series, with labels in double braces.
-        exemplars: Whether the traces behind a histogram are drawn in.
+        exemplars: Whether the panel shows the exemplars of a histogram, which lead to traces.
     """
 
     expr: str
@@ -121,81 +120,77 @@ class Ask:
     exemplars: bool = False
 
 
-def one(face: Face, expr: str, *, words: dict[str, str] | None = None) -> stat.Panel:
+def stat_panel(options: PanelOptions, expr: str) -> stat.Panel:
     """
-    One figure, coloured by its thresholds, with its course behind it.
+    One value, coloured by its thresholds, with its history behind it.
 
     Args:
-        face: Its looks.
+        options: What it shows beside its data.
         expr: PromQL with one series.
-        words: A text shown instead of a value.
     """
-    panel = dressed(stat.Panel(), face)
-    panel = panel.with_target(_range(Ask(expr, face.title), "A"))
+    panel = with_options(stat.Panel(), options)
+    panel = panel.with_target(_range(Target(expr, options.title), "A"))
     panel = panel.graph_mode(common.BigValueGraphMode.AREA).color_mode(common.BigValueColorMode.VALUE)
     panel = panel.reduce_options(c.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False))
-    if words:
-        results = {value: dashboard.ValueMappingResult(text=said) for value, said in words.items()}
-        panel = panel.mappings([dashboard.ValueMap(options=results)])
     return panel.text_mode(common.BigValueTextMode.VALUE).justify_mode(common.BigValueJustifyMode.CENTER)
 
 
-def course(
-    face: Face, asks: Iterable[Ask], *, stack: bool = False, colours: dict[str, str] | None = None,
-    lines: tuple[str, ...] = (), limit_lines: bool = False, many: bool = False,
+def time_series_panel(
+    options: PanelOptions, targets: Iterable[Target], *, stacked: bool = False, colours: dict[str, str] | None = None,
+    limit_series: tuple[str, ...] = (), threshold_lines: bool = False, many_series: bool = False,
 ) -> timeseries.Panel:  # fmt: skip
     """
     Values over time.
 
     Args:
-        face: Its looks.
-        asks: Its queries.
-        stack: Whether the series are parts of a whole.
+        options: What it shows beside its data.
+        targets: Its queries.
+        stacked: Whether the series are parts of a whole.
         colours: A fixed colour by the name of the series, where the colour has a meaning.
-        lines: Names of series that are limits: dashed, neither filled nor stacked.
-        limit_lines: Whether the thresholds are drawn.
-        many: Whether there are too many series for a legend of a few lines below: it stands at the right, the highest
-            first, and lines have no shade.
+        limit_series: Names of series that are limits: dashed, neither filled nor stacked.
+        threshold_lines: Whether the thresholds are drawn.
+        many_series: Whether there are too many series for a legend below the graph: the legend is at the right, highest
+            value first, and lines are not filled.
     """
-    panel = dressed(timeseries.Panel(), face)
-    for letter, ask in zip("ABCDEFGHIJ", asks, strict=False):
-        panel = panel.with_target(_range(ask, letter))
+    panel = with_options(timeseries.Panel(), options)
+    for letter, target in zip("ABCDEFGHIJ", targets, strict=False):
+        panel = panel.with_target(_range(target, letter))
     panel = (
         panel.min(0)
         .line_width(1.5)
-        .fill_opacity(70 if stack else 0 if many else 10)
+        .fill_opacity(70 if stacked else 0 if many_series else 10)
         .show_points(common.VisibilityMode.NEVER)
     )
     panel = panel.span_nulls(60_000).color_scheme(d.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
-    if face.limits and face.limits[0] <= CALM:
+    if options.thresholds and options.thresholds[0] <= HIGHEST_SOFT_MAXIMUM:
         # A healthy line stays flat at the bottom instead of filling the panel with noise.
-        panel = panel.axis_soft_max(face.limits[0])
-    if stack:
+        panel = panel.axis_soft_max(options.thresholds[0])
+    if stacked:
         panel = panel.stacking(c.StackingConfig().mode(common.StackingMode.NORMAL).group("A")).line_width(0)
-    if limit_lines:
+    if threshold_lines:
         style = c.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         panel = panel.thresholds_style(style)
     for name, colour in (colours or {}).items():
         panel = panel.override_by_name(name, [setting("color", {"mode": "fixed", "fixedColor": colour})])
-    for name in lines:
+    for name in limit_series:
         panel = panel.override_by_name(name, _limit_line())
-    panel = panel.legend(_legend(many=many))
+    panel = panel.legend(_legend(many_series=many_series))
     return panel.tooltip(c.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
 
 
-def _legend(*, many: bool) -> c.VizLegendOptions:
+def _legend(*, many_series: bool) -> c.VizLegendOptions:
     legend = c.VizLegendOptions().calcs(["lastNotNull"]).show_legend(show_legend=True)
-    if many:
+    if many_series:
         legend = legend.sort_by("Last *").sort_desc(sort_desc=True)
         return legend.display_mode(common.LegendDisplayMode.TABLE).placement(common.LegendPlacement.RIGHT)
     return legend.display_mode(common.LegendDisplayMode.LIST).placement(common.LegendPlacement.BOTTOM)
 
 
-def bars(face: Face, expr: str, legend: str) -> bargauge.Panel:
+def bar_gauge_panel(options: PanelOptions, expr: str, legend: str) -> bargauge.Panel:
     """
     One bar per series, for the value at the end of the time range.
     """
-    panel = dressed(bargauge.Panel(), face)
+    panel = with_options(bargauge.Panel(), options)
     panel = panel.with_target(instant(expr, "A", prometheus.PromQueryFormat.TIME_SERIES).legend_format(legend))
     panel = panel.reduce_options(c.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False)).min(0)
     panel = panel.orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
@@ -205,19 +200,19 @@ def bars(face: Face, expr: str, legend: str) -> bargauge.Panel:
     return panel.value_mode(common.BarGaugeValueMode.COLOR)
 
 
-def heat(face: Face, expr: str) -> heatmap.Panel:
+def heatmap_panel(options: PanelOptions, expr: str) -> heatmap.Panel:
     """
-    Where a histogram's points lie, over time; the expression keeps the label ``le``.
+    How many values fall into each bucket of a histogram, over time; the expression keeps the label ``le``.
     """
-    panel = dressed(heatmap.Panel(), face)
-    query = _range(Ask(expr, "{{le}}", exemplars=True), "A").format(prometheus.PromQueryFormat.HEATMAP)
+    panel = with_options(heatmap.Panel(), options)
+    query = _range(Target(expr, "{{le}}", exemplars=True), "A").format(prometheus.PromQueryFormat.HEATMAP)
     panel = panel.with_target(query).calculate(calculate=False).cell_gap(1).show_legend()
     colour = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64).fill("dark-orange")
     panel = panel.color(colour.scale(HeatmapColorScale.EXPONENTIAL).exponent(0.5))
-    return panel.y_axis(heatmap.YAxisConfig().unit(face.unit).axis_placement(common.AxisPlacement.LEFT))
+    return panel.y_axis(heatmap.YAxisConfig().unit(options.unit).axis_placement(common.AxisPlacement.LEFT))
 
 
-def prose(title: str, content: str, *, width: int = 24, height: int = 5) -> text.Panel:
+def text_panel(title: str, content: str, *, width: int = 24, height: int = 5) -> text.Panel:
     """
     Markdown.
     """
@@ -225,37 +220,38 @@ def prose(title: str, content: str, *, width: int = 24, height: int = 5) -> text
     return panel.description("How to read the rest of this dashboard.")
 
 
-def dressed(panel: Visual, face: Face) -> Visual:
+def with_options(panel: Visual, options: PanelOptions) -> Visual:
     """
     The panel with title, description, unit, thresholds, size and links.
     """
-    panel = panel.title(face.title).description(face.description).datasource(PROMETHEUS)
-    panel = panel.unit(face.unit).span(face.width).height(face.height).thresholds(thresholds(face.limits))
+    panel = panel.title(options.title).description(options.description).datasource(PROMETHEUS)
+    panel = panel.unit(options.unit).span(options.width).height(options.height)
+    panel = panel.thresholds(threshold_config(options.thresholds))
     panel = panel.color_scheme(d.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
-    if face.decimals is not None:
-        panel = panel.decimals(face.decimals)
-    if face.top is not None:
-        panel = panel.max(face.top)
-    if face.empty:
-        panel = panel.no_value(face.empty)
-    panel = panel.data_links([d.DashboardLink(link.title).url(link.url) for link in face.onward if link.of_data])
-    return panel.links([d.DashboardLink(link.title).url(link.url) for link in face.onward if not link.of_data])
+    if options.decimals is not None:
+        panel = panel.decimals(options.decimals)
+    if options.maximum is not None:
+        panel = panel.max(options.maximum)
+    if options.no_value:
+        panel = panel.no_value(options.no_value)
+    panel = panel.data_links([d.DashboardLink(link.title).url(link.url) for link in options.links if link.of_data])
+    return panel.links([d.DashboardLink(link.title).url(link.url) for link in options.links if not link.of_data])
 
 
-def thresholds(limits: tuple[float, ...]) -> d.ThresholdsConfig:
+def threshold_config(values: tuple[float, ...]) -> d.ThresholdsConfig:
     """
-    Green, then orange and red from the limits on; blue where there are none.
+    Green, then orange and red from these values on; blue where there are none.
     """
-    colours = _COLOURS[-len(limits) :] if limits else ()
-    steps = [dashboard.Threshold(value=None, color=GREEN if limits else BLUE)]
-    steps += [dashboard.Threshold(value=limit, color=colour) for limit, colour in zip(limits, colours, strict=True)]
+    colours = _COLOURS[-len(values) :] if values else ()
+    steps = [dashboard.Threshold(value=None, color=GREEN if values else BLUE)]
+    steps += [dashboard.Threshold(value=value, color=colour) for value, colour in zip(values, colours, strict=True)]
     return d.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
-def _range(ask: Ask, letter: str) -> p.Dataquery:
-    query = p.Dataquery().expr(ask.expr).legend_format(ask.legend).ref_id(letter).range()
+def _range(target: Target, letter: str) -> p.Dataquery:
+    query = p.Dataquery().expr(target.expr).legend_format(target.legend).ref_id(letter).range()
     query = query.datasource(PROMETHEUS).editor_mode(prometheus.QueryEditorMode.CODE)
-    return query.exemplar(exemplar=True) if ask.exemplars else query
+    return query.exemplar(exemplar=True) if target.exemplars else query
 
 
 def instant(expr: str, letter: str, form: prometheus.PromQueryFormat) -> p.Dataquery:

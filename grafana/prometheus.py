@@ -1,10 +1,11 @@
 """
-The names that a metric of the dictionary has in Prometheus.
+The names that an OpenTelemetry metric has in Prometheus.
 
 The Collector's prometheus exporter, OTLP ingestion of Prometheus 3 and remote write agree on them: dots become
-underscores, the unit is spelled out and appended, monotonic counters end in ``_total``, histograms are three series,
-and a unit in braces (an annotation of UCUM) is left out. Source: "Prometheus and OpenMetrics Compatibility", section
-"OTLP Metric points to Prometheus", of the OpenTelemetry specification; checked against a running Collector 0.152.
+underscores, the unit is spelled out and appended, monotonic counters end in ``_total``, a histogram becomes three
+series, and a unit in braces (a UCUM annotation) is left out. Source: "Prometheus and OpenMetrics Compatibility",
+section "OTLP Metric points to Prometheus", of the OpenTelemetry specification; checked against a running Collector
+0.152.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 from poolscope.semconv import Kind, Metric
 
-# The units of the dictionary and of the other sources that the dashboards read.
+# The units of our metrics and of the other sources that the dashboards read.
 _UNITS: Final = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
 _NOT_IN_A_NAME: Final = re.compile(r"[^a-zA-Z0-9]+")
 _HISTOGRAM_SUFFIXES: Final = ("_bucket", "_sum", "_count")
@@ -22,16 +23,16 @@ _HISTOGRAM_SUFFIXES: Final = ("_bucket", "_sum", "_count")
 
 def family(metric: Metric) -> str:
     """
-    The name of the metric's family: for a counter and a gauge that of its series.
+    The name of the metric's family; of a counter or a gauge it is the name of its series.
 
     Args:
-        metric: A metric of the dictionary.
+        metric: A metric.
 
     Returns:
         For example ``poolscope_pool_saturation_time_seconds_total``.
 
     Raises:
-        ValueError: The metric has a unit of which the spelling is not known here.
+        ValueError: The spelling of the metric's unit is not known here.
     """
     words = [word for word in _NOT_IN_A_NAME.split(metric.name) if word]
     unit = _spelled(metric)
@@ -44,7 +45,7 @@ def family(metric: Metric) -> str:
 
 def series(metric: Metric) -> tuple[str, ...]:
     """
-    Every series name that the metric has in Prometheus: three for a histogram, else one.
+    Every series name of the metric in Prometheus: three for a histogram, else one.
     """
     name = family(metric)
     if metric.kind is Kind.HISTOGRAM:
@@ -61,21 +62,21 @@ def bucket(histogram: Metric) -> str:
 
 def total(histogram: Metric) -> str:
     """
-    The series of the sum of what the histogram saw, in its unit.
+    The series of the sum of all values of the histogram, in its unit.
     """
     return _part(histogram, "_sum")
 
 
 def count(histogram: Metric) -> str:
     """
-    The series of the number of points that the histogram saw.
+    The series of the number of values of the histogram.
     """
     return _part(histogram, "_count")
 
 
 def label(attribute: str) -> str:
     """
-    The label that an attribute becomes.
+    The Prometheus label of an attribute.
 
     Args:
         attribute: An attribute's key, such as ``db.client.connection.pool.name``.
@@ -88,7 +89,7 @@ def label(attribute: str) -> str:
 
 def is_counter(name: str, metrics: tuple[Metric, ...]) -> bool:
     """
-    Whether the series only grows (or starts again at 0), so that ``rate`` and ``increase`` make sense.
+    Whether the series only grows or restarts at 0, so that ``rate`` and ``increase`` make sense.
 
     Args:
         name: A series name in Prometheus.
@@ -116,6 +117,6 @@ def _spelled(metric: Metric) -> str:
     if metric.unit == "1":
         return "ratio" if metric.kind is Kind.GAUGE else ""
     if metric.unit not in _UNITS:
-        message = f"{metric.name}: no spelling known for the unit {metric.unit!r}"
+        message = f"{metric.name}: the spelling of the unit is not known: {metric.unit!r}"
         raise ValueError(message)
     return _UNITS[metric.unit]

@@ -1,8 +1,8 @@
 """
-The few shapes of PromQL that the dashboards are made of.
+The PromQL expressions that the dashboards are built from.
 
-Names come in as `Metric` and leave as what Prometheus stores; labels come in as attributes or as the labels that the
-Collector adds. Nothing here knows a panel.
+A function takes a `Metric` and returns an expression with the metric's name in Prometheus; labels are attributes, or
+labels that the Collector adds. This module knows nothing of panels.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ BY_POOL: Final = (SERVICE, POOL)
 # A machine may have several servers.
 BY_SERVER: Final = (SERVER, PORT)
 SERVER_LEGEND: Final = f"{{{{{SERVER}}}}}:{{{{{PORT}}}}}"
-# What tells one pool of one process from every other one.
+# The labels that identify one pool of one process.
 ONE_POOL: Final = (SERVICE, INSTANCE, POOL)
 
-# Windows that Grafana fills in: one that always holds enough samples for a rate, and the whole range looked at.
+# Windows that Grafana fills in: the shortest with enough samples for a rate, and the whole time range.
 RECENT: Final = "$__rate_interval"
 RANGE: Final = "$__range"
-# Long enough that a rare event stays to be seen.
+# Long enough that a rare event stays visible.
 LATELY: Final = "5m"
 
 
@@ -41,7 +41,7 @@ class Scope:
     Which series a query reads: the label matchers between its braces.
 
     Args:
-        matchers: Each as it stands in PromQL.
+        matchers: Each as PromQL writes it.
     """
 
     matchers: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Scope:
 
         Args:
             label: The label's name in Prometheus.
-            value: What it is compared with; regular expressions as they are.
+            value: What it is compared with; a regular expression is not escaped.
             operator: ``=``, ``!=``, ``=~`` or ``!~``.
         """
         return Scope((*self.matchers, f'{label}{operator}"{value}"'))
@@ -63,10 +63,10 @@ class Scope:
 
 def variables(*pairs: tuple[str, str]) -> Scope:
     """
-    The scope that dashboard variables choose.
+    The scope that dashboard variables select.
 
     Args:
-        pairs: A label and the variable that holds its value, or several of them.
+        pairs: Each is a label and the variable with its value or values.
     """
     return Scope(tuple(f'{label}=~"${variable}"' for label, variable in pairs))
 
@@ -80,7 +80,7 @@ SERVERS: Final = variables((SERVER, "server"))
 
 def value(metric: Metric, scope: Scope) -> str:
     """
-    The series of a gauge or of an up-down counter as they are.
+    The series of a gauge or of an up-down counter, unchanged.
     """
     return f"{prometheus.family(metric)}{scope}"
 
@@ -90,9 +90,9 @@ def rate(counter: str, scope: Scope, window: str = RECENT) -> str:
     The increase per second of each series of a counter.
 
     Args:
-        counter: A series name, see `grafana.prometheus`.
+        counter: A series name from `grafana.prometheus`.
         scope: Which of its series.
-        window: Over what time.
+        window: The time window.
     """
     return f"rate({counter}{scope}[{window}])"
 
@@ -111,7 +111,7 @@ def over(aggregation: str, expression: str, by: tuple[str, ...] = ()) -> str:
     Args:
         aggregation: ``sum``, ``max``, ``count`` and so on.
         expression: What is aggregated.
-        by: The labels that stay.
+        by: The labels that remain.
     """
     kept = f" by ({', '.join(by)}) " if by else ""
     return f"{aggregation}{kept}({expression})"
@@ -119,14 +119,14 @@ def over(aggregation: str, expression: str, by: tuple[str, ...] = ()) -> str:
 
 def quantile(share: float, histogram: Metric, scope: Scope, by: tuple[str, ...] = (), window: str = RECENT) -> str:
     """
-    A quantile of a histogram, over every series of the same labels.
+    A quantile of a histogram, over all series with the same labels.
 
     Args:
         share: 0.95 for the 95th percentile.
-        histogram: Of which metric.
+        histogram: The metric.
         scope: Which of its series.
-        by: The labels that stay.
-        window: Over what time.
+        by: The labels that remain.
+        window: The time window.
     """
     buckets = over("sum", rate(prometheus.bucket(histogram), scope, window), ("le", *by))
     return f"histogram_quantile({share}, {buckets})"
@@ -134,7 +134,7 @@ def quantile(share: float, histogram: Metric, scope: Scope, by: tuple[str, ...] 
 
 def mean(histogram: Metric, scope: Scope, by: tuple[str, ...] = (), window: str = RECENT) -> str:
     """
-    The mean of what a histogram saw.
+    The mean of the values of a histogram.
     """
     total = over("sum", rate(prometheus.total(histogram), scope, window), by)
     return f"{total} / {over('sum', rate(prometheus.count(histogram), scope, window), by)}"
@@ -142,23 +142,23 @@ def mean(histogram: Metric, scope: Scope, by: tuple[str, ...] = (), window: str 
 
 def ratio(part: str, whole: str, on: tuple[str, ...]) -> str:
     """
-    One expression divided by another, series of the same labels together.
+    One expression divided by another, matched by labels.
     """
     return f"{part} / on ({', '.join(on)}) {whole}"
 
 
 def or_zero(expression: str) -> str:
     """
-    The expression, or 0 where it has no series: for counts of what has never happened.
+    The expression, or 0 where it has no series because the event never happened.
     """
     return f"{expression} or vector(0)"
 
 
 def usage(scope: Scope) -> str:
     """
-    The share of its allowed connections that each pool of each process had in use at its recent peak.
+    The share of the allowed connections that each pool of each process had in use at its recent peak.
     """
-    # The highest of each: while the series of the version before have not expired, a process has two of them.
+    # The highest of each: until the series of the previous version expire, a process has two of them.
     used, limit = (
         over("max", value(metric, scope), ONE_POOL) for metric in (semconv.USED_PEAK, semconv.CONNECTION_MAX)
     )
@@ -167,7 +167,7 @@ def usage(scope: Scope) -> str:
 
 def accepted() -> str:
     """
-    The connections that each server has for ordinary roles.
+    The connections that each server has for roles without special rights.
     """
     limit, reserved = (
         over("max", value(metric, SERVERS), BY_SERVER)
@@ -176,9 +176,9 @@ def accepted() -> str:
     return f"({limit} - {reserved})"
 
 
-def watched(expression: str) -> str:
+def monitored(expression: str) -> str:
     """
-    Those of the series that belong to a server that the Collector looks at: not those of a cache or of a pooler.
+    The series whose server the Collector monitors, which leaves out those of a cache or of a connection pooler.
 
     Args:
         expression: Series with the server's address and port.

@@ -1,8 +1,8 @@
 """
 Grafana's foundation SDK, imported in one place.
 
-It warns at import that there is a newer dashboard model. The classic one is what file provisioning reads in every
-Grafana, so the warning is kept from those who treat warnings as errors.
+On import it warns that a newer dashboard model exists. File provisioning reads the classic model in every Grafana
+version, so the warning is suppressed: it is an error where warnings are errors.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Alert rules: written once, on the names of the dictionary, and rendered for Prometheus and for Grafana.
+Alert rules: written once with the metric names of ``poolscope.semconv``, rendered for Prometheus and for Grafana.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 FOLDER: Final = "grafana/generated/alerts"
 PROVISIONED: Final = "grafana/provisioning/alerting/rules.yaml"
 HEAD: Final = "# Made by `make generate` from grafana/alerts; do not edit.\n"
-EXPERIMENTAL: Final = "# Experimental, and not provisioned: Grafana needs its feature toggle tempoAlerting for them.\n"
+EXPERIMENTAL: Final = (
+    "# Experimental and not provisioned: Grafana needs its feature toggle tempoAlerting for these rules.\n"
+)
 
 
 def alert_groups(pace: Pace | None = None) -> tuple[Group, ...]:
@@ -26,7 +28,7 @@ def alert_groups(pace: Pace | None = None) -> tuple[Group, ...]:
     Every alert.
 
     Args:
-        pace: Another pace than that of operation, for tests.
+        pace: The pace of the rules, where a test needs a faster one.
 
     Returns:
         The groups, in the order of the files.
@@ -37,20 +39,20 @@ def alert_groups(pace: Pace | None = None) -> tuple[Group, ...]:
 
 def alerts(pace: Pace | None = None) -> tuple[Alert, ...]:
     """
-    Every alert, without the groups.
+    Every alert, without its group.
     """
     return tuple(alert for group in alert_groups(pace) for alert in group.alerts)
 
 
 def generate(pace: Pace | None = None) -> dict[str, str]:
     """
-    The files.
+    The rule files.
 
     Args:
-        pace: Another pace than that of operation, for tests.
+        pace: The pace of the rules, where a test needs a faster one.
 
     Returns:
-        Their text by their path from the project's root.
+        The text of each file by its path from the project's root.
     """
     groups = alert_groups(pace)
     return {
@@ -66,12 +68,12 @@ def _dump(content: dict[str, object]) -> str:
 
 class _Dumper(yaml.SafeDumper):
     """
-    Writes texts of several lines as blocks and shares nothing by anchors.
+    Writes texts of several lines as blocks, and repeats values instead of using anchors.
     """
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the signature is PyYAML's
         """
-        Always: anchors make a file hard to read.
+        Always true, since anchors make a file hard to read.
         """
         return True
 

@@ -20,7 +20,7 @@ PORT: Final = prometheus.label(semconv.SERVER_PORT)
 BY_POOL: Final = f"{SERVICE}, {POOL}"
 BY_SERVER: Final = f"{ADDRESS}, {PORT}"
 
-# The dashboards' variables, by the labels that fill them.
+# The dashboards' variables, each with the label that sets it.
 POOL_VARIABLES: Final = (("service", SERVICE), ("pool", POOL))
 INSTANCE_VARIABLES: Final = (*POOL_VARIABLES, ("instance", INSTANCE))
 SERVICE_VARIABLES: Final = (("service", SERVICE),)
@@ -29,18 +29,18 @@ SERVER_VARIABLES: Final = (("server", ADDRESS),)
 
 def label(attribute: str) -> str:
     """
-    The label of an attribute of the dictionary.
+    The Prometheus label of an attribute.
     """
     return prometheus.label(attribute)
 
 
 def events(series: str, by: str, window: str, pace: Pace) -> str:
     """
-    How many rare events a counter saw in the window, the first event of a new series included.
+    The number of rare events that a counter has counted in the window, including the first event of a new series.
 
-    ``increase`` alone is 0 for a series that appears with the value 1. So a series of which nothing was seen in the
-    hour before the window counts with its whole value; every other one with its increase, which also survives a counter
-    that starts again at 0. An hour, for a gap in the data shorter than that is not taken for a new series.
+    ``increase`` alone is 0 for a series that appears with the value 1. So a series without a sample in the hour before
+    the window counts with its whole value, and every other one with its increase, which is also right for a counter
+    that restarts at 0. The hour keeps a shorter gap in the data from looking like a new series.
 
     Args:
         series: A counter with its matchers.
@@ -49,7 +49,7 @@ def events(series: str, by: str, window: str, pace: Pace) -> str:
         pace: The pace of the rules.
 
     Returns:
-        An expression; whole numbers, for `increase` reckons to the edges of the window and makes 1.07 of one event.
+        An expression; rounded, since `increase` extrapolates to the edges of the window and makes 1.07 of one event.
     """
     known = f"count_over_time({series}[{pace('1h')}] offset {pace(window)})"
     return f"round(sum by ({by}) ((increase({series}[{pace(window)}]) and {known}) or ({series} unless {known})))"
@@ -64,9 +64,9 @@ def rate(series: str, by: str, window: str, pace: Pace) -> str:
 
 def too_slow(histogram: semconv.Metric, limit: float, by: str, window: str, pace: Pace) -> str:
     """
-    How many points of a histogram per second lie above a limit, or are of an attempt that failed.
+    The rate per second of values of a histogram that are above a limit, or that belong to a failed attempt.
 
-    One that its caller cancelled in time is no failure. Where every attempt fails, there is no series of good ones.
+    An attempt that its caller cancels in time is no failure. If every attempt fails, no series of good ones exists.
 
     Args:
         histogram: A histogram that has the limit among its boundaries, and ``error.type`` where an attempt failed.
@@ -79,11 +79,11 @@ def too_slow(histogram: semconv.Metric, limit: float, by: str, window: str, pace
         An expression.
 
     Raises:
-        ValueError: The histogram has no such boundary, so that the expression would return nothing.
+        ValueError: The histogram has no such boundary; the expression would return nothing.
     """
     if limit not in histogram.boundaries:
         raise ValueError(f"{histogram.name} has no boundary {limit}")
-    # Prometheus 3 writes scraped whole boundaries as 1.0; remote write leaves them as they come.
+    # Prometheus 3 stores a scraped whole boundary as 1.0; remote write does not change it.
     bound = f'le=~"{limit:g}([.]0)?"' if limit == int(limit) else f'le="{limit:g}"'
     well = f'{bound}, {label(semconv.ERROR_TYPE)}=~"|.*Cancel.*"'
     good = rate(f"{prometheus.bucket(histogram)}{{{well}}}", by, window, pace)
@@ -93,7 +93,7 @@ def too_slow(histogram: semconv.Metric, limit: float, by: str, window: str, pace
 
 def share_too_slow(histogram: semconv.Metric, limit: float, by: str, window: str, pace: Pace) -> str:
     """
-    The share of a histogram's points that are `too_slow`, between 0 and 1.
+    The share of a histogram's values that are `too_slow`, between 0 and 1.
     """
     every = rate(prometheus.count(histogram), by, window, pace)
     return f"{too_slow(histogram, limit, by, window, pace)} / {every}"

@@ -1,5 +1,5 @@
 """
-Alerts on the database server, the fleet as a whole, and the telemetry itself.
+Alerts on the database server, on the fleet as a whole, and on the telemetry itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grafana.alerts.expressions import (
     events,
     label,
 )
-from grafana.alerts.model import Alert, Group, Shown, Urgency
+from grafana.alerts.model import Alert, Group, Urgency, ValueFormat
 from grafana.collector import INSTANCE, SERVICE
 from grafana.prometheus import family
 from poolscope import semconv
@@ -32,7 +32,7 @@ SERVER: Final = "<server_address>:<server_port>"
 
 def groups(pace: Pace) -> tuple[Group, ...]:
     """
-    The alerts on servers, the fleet and the telemetry.
+    The alerts on servers, on the fleet and on the telemetry.
     """
     return (
         Group(
@@ -48,7 +48,7 @@ def groups(pace: Pace) -> tuple[Group, ...]:
 
 def usable() -> str:
     """
-    The connections that a server has for ordinary roles.
+    The connections that a server has for roles without special rights.
     """
     limit = family(collector.SERVER_CONNECTIONS_MAX)
     reserved = family(collector.SERVER_CONNECTIONS_RESERVED)
@@ -57,18 +57,18 @@ def usable() -> str:
 
 def near_max_connections(pace: Pace) -> Alert:
     """
-    A server whose connections are nearly all taken.
+    A server with nearly all connections in use.
     """
     return Alert(
         name="ServerNearMaxConnections",
         expression=f"sum by ({BY_SERVER}) ({family(collector.SERVER_CONNECTIONS)}) / {usable()} > {SERVER_USED_SHARE}",
-        held=pace("5m"),
+        pending=pace("5m"),
         urgency=Urgency.PAGE,
         finding=finding.FLEET_BUDGET,
-        summary=f"{SERVER} has <value> of its connections in use",
-        description='At 100 % it refuses everybody ("too many clients already"), the operator\'s own tools included. '
-        "The dashboard shows which application has them.",
-        shown=Shown.SHARE,
+        summary=f"<value> of the connections of {SERVER} are in use",
+        description='At 100 % the server rejects every client ("too many clients already"), even the operator\'s '
+        "tools. The dashboard shows which applications hold the connections.",
+        value_format=ValueFormat.SHARE,
         dashboard=links.POSTGRESQL,
         variables=SERVER_VARIABLES,
     )
@@ -76,19 +76,19 @@ def near_max_connections(pace: Pace) -> Alert:
 
 def oldest_idle_in_transaction(pace: Pace) -> Alert:
     """
-    A transaction that has been open and idle for long, as the server sees it.
+    A transaction that is open and idle for long, by the server's own count.
     """
     age = f"max by ({BY_SERVER}) ({family(collector.SERVER_OLDEST_IDLE_IN_TRANSACTION)})"
     return Alert(
         name="ServerIdleInTransaction",
         expression=f"{age} > {IDLE_IN_TRANSACTION_SECONDS / pace.divisor:g}",
-        held=pace("1m"),
+        pending=pace("1m"),
         urgency=Urgency.TICKET,
         finding=finding.IDLE_IN_TRANSACTION,
         summary=f"A transaction on {SERVER} has been open and idle for <value>",
-        description="It keeps its locks, holds vacuum back, and occupies a connection of some pool. "
+        description="It keeps its locks, delays vacuum, and holds a connection of a pool. "
         "`pg_stat_activity` names its application.",
-        shown=Shown.DURATION,
+        value_format=ValueFormat.DURATION,
         dashboard=links.POSTGRESQL,
         variables=SERVER_VARIABLES,
     )
@@ -102,13 +102,13 @@ def fleet_budget(pace: Pace) -> Alert:
     return Alert(
         name="FleetOverBudget",
         expression=f"{limits} > {usable()}",
-        held=pace("10m"),
+        pending=pace("10m"),
         urgency=Urgency.TICKET,
         finding=finding.FLEET_BUDGET,
-        summary=f"The pools of all workers may open <value> connections to {SERVER}, more than it accepts",
-        description="Nothing is wrong until they fill at once: then the server refuses connections and every service "
-        "fails together. Lower pool sizes or worker counts, or put a pooler before the server.",
-        shown=Shown.NUMBER,
+        summary=f"All pools together may open <value> connections to {SERVER}, more than it accepts",
+        description="There are no errors until the pools fill at the same time: then the server rejects connections, "
+        "and all services fail together. Lower pool limits or worker counts, or put a pooler before the server.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.POSTGRESQL,
         variables=SERVER_VARIABLES,
     )
@@ -116,7 +116,7 @@ def fleet_budget(pace: Pace) -> Alert:
 
 def unwatched(pace: Pace) -> Alert:
     """
-    PostgreSQL servers that pools name and no Collector looks at, though one looks at some server or did so today.
+    PostgreSQL servers that pools use and no Collector monitors, although a Collector monitors some server now or today.
     """
     limit = family(collector.SERVER_CONNECTIONS_MAX)
     pools = f'{family(semconv.CONNECTION_MAX)}{{{label(semconv.DB_SYSTEM)}="postgresql"}}'
@@ -124,13 +124,13 @@ def unwatched(pace: Pace) -> Alert:
         name="ServerUnwatched",
         expression=f"(sum by ({BY_SERVER}) ({pools})\nunless on ({BY_SERVER})\n{limit})\n"
         f"and on ()\ngroup(count_over_time({limit}[{pace('1d')}]))",
-        held=pace("10m"),
+        pending=pace("10m"),
         urgency=Urgency.NOTE,
         finding=finding.FLEET_BUDGET,
-        summary=f"Pools may open <value> connections to {SERVER}, and no Collector looks at that server",
-        description="The alerts on servers and on the fleet budget are silent about it: the Collector has lost its "
-        "login there, or knows the server by another name (POOLSCOPE_PG_HOST), or this is a pooler.",
-        shown=Shown.NUMBER,
+        summary=f"Pools may open <value> connections to {SERVER}, but no Collector monitors that server",
+        description="The alerts on servers and on the fleet budget do not cover it. The Collector cannot log in there, "
+        "or it knows the server by another name (POOLSCOPE_PG_HOST), or this is a connection pooler.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.POSTGRESQL,
         variables=(),
     )
@@ -138,18 +138,19 @@ def unwatched(pace: Pace) -> Alert:
 
 def drift(pace: Pace) -> Alert:
     """
-    A ledger that disagrees with the pool's own account for longer than any moment under load explains.
+    A difference between poolscope's count and the pool's own that lasts longer than load can explain.
     """
     return Alert(
         name="PoolscopeDrift",
         expression=f"max by ({BY_POOL}, {INSTANCE}) (abs({family(semconv.DRIFT)})) > 0",
-        held=pace("10m"),
+        pending=pace("10m"),
         urgency=Urgency.NOTE,
         finding="",
-        summary="poolscope and the pool <db_client_connection_pool_name> of <service_name> disagree by <value>",
-        description="Do not trust the counts of this instance: this is a fault of poolscope, or something takes "
-        "connections past the pool. `poolscope doctor` tells which hooks are in place.",
-        shown=Shown.NUMBER,
+        summary="poolscope's count for the pool <db_client_connection_pool_name> of <service_name> differs by <value> "
+        "from the pool's own",
+        description="Do not rely on the counts of this instance: poolscope has a bug, or code takes connections past "
+        "the pool. `poolscope doctor`, run in the environment of the service, checks every hook.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.POOL,
         variables=INSTANCE_VARIABLES,
     )
@@ -157,19 +158,19 @@ def drift(pace: Pace) -> Alert:
 
 def errors(pace: Pace) -> Alert:
     """
-    Faults of poolscope's own, caught before they reached the application.
+    Errors of poolscope, which it catches before they reach the application.
     """
     site = label(semconv.SITE)
     return Alert(
         name="PoolscopeErrors",
         expression=f"{events(family(semconv.ERRORS), f'{SERVICE}, {site}', '15m', pace)} > 0",
-        held=pace("0s"),
+        pending=pace("0s"),
         urgency=Urgency.NOTE,
         finding="",
-        summary=f"poolscope caught <value> errors of its own in <service_name> at <{site}>",
-        description="The application is unharmed; what is measured there may be incomplete. The process's log has one "
-        "warning with the traceback.",
-        shown=Shown.NUMBER,
+        summary=f"poolscope caught <value> internal errors in <service_name> (<{site}>)",
+        description="The application is not affected; the figures of its pools may be incomplete. The log of the "
+        "process has one warning with the traceback.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.FLEET,
         variables=SERVICE_VARIABLES,
     )
@@ -184,13 +185,13 @@ def no_data(pace: Pace) -> Alert:
     return Alert(
         name="PoolscopeNoData",
         expression=f"{before}\nunless\ngroup by ({SERVICE}) ({series})",
-        held=pace("5m"),
+        pending=pace("5m"),
         urgency=Urgency.TICKET,
         finding="",
-        summary="<service_name> has stopped reporting its connection pools",
-        description="It is down, it was scaled to nothing, or its telemetry does not arrive: no other alert about it "
-        "can fire. After an hour it counts as retired and the alert ends.",
-        shown=Shown.NUMBER,
+        summary="<service_name> no longer reports its connection pools",
+        description="The service is down, is scaled to zero, or its telemetry does not arrive: no other alert about "
+        "it can fire. After an hour the service counts as retired, and the alert ends.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.FLEET,
         variables=SERVICE_VARIABLES,
     )
@@ -203,12 +204,13 @@ def collector_down(pace: Pace) -> Alert:
     return Alert(
         name="CollectorDown",
         expression=f'(1 - up{{job=~"{collector.SCRAPE_JOBS}"}}) > 0',
-        held=pace("2m"),
+        pending=pace("2m"),
         urgency=Urgency.PAGE,
         finding="",
         summary="The Collector at <instance> does not answer (<job>)",
-        description="Applications go on unharmed and drop what they cannot send; every alert on pools is blind.",
-        shown=Shown.NUMBER,
+        description="Applications are not affected and drop the telemetry that they cannot send. No alert on pools can "
+        "fire.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.FLEET,
         variables=(),
     )
@@ -216,23 +218,23 @@ def collector_down(pace: Pace) -> Alert:
 
 def collector_loses(pace: Pace) -> Alert:
     """
-    A Collector that refuses data, or could not keep or deliver it.
+    A Collector that refuses data, or cannot keep or deliver it.
     """
     by = "instance, exporter, receiver"
     kinds = [
-        f'label_replace({events(series, by, "15m", pace)} > 0, "lost", "{said}", "", "")'
-        for series, said in collector.losses()
+        f'label_replace({events(series, by, "15m", pace)} > 0, "lost", "{fate}", "", "")'
+        for series, fate in collector.losses()
     ]
     return Alert(
         name="CollectorLosesData",
         expression="\nor\n".join(kinds),
-        held=pace("0s"),
+        pending=pace("0s"),
         urgency=Urgency.TICKET,
         finding="",
         summary="The Collector at <instance> loses data: <value> <lost> (<receiver><exporter>) within 15 minutes",
-        description="Its memory limit refuses input, a queue is full, or what it sends to rejects it. docs/operate.md "
-        "has the sizing.",
-        shown=Shown.NUMBER,
+        description="Its memory limit refuses input, a queue is full, or a destination rejects the data. "
+        "docs/operate.md has the sizing.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.FLEET,
         variables=(),
     )

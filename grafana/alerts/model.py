@@ -1,5 +1,5 @@
 """
-What an alert is, before it is written down for Prometheus or for Grafana.
+The model of an alert, before it is rendered for Prometheus or for Grafana.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 class Urgency(Enum):
     """
-    What somebody is to do, as the label ``severity``: a page wakes a person, a ticket waits for the morning.
+    How soon a person acts on the alert, as the label ``severity``: a page at once, a ticket the next working day.
     """
 
     PAGE = "critical"
@@ -21,9 +21,9 @@ class Urgency(Enum):
     NOTE = "info"
 
 
-class Shown(Enum):
+class ValueFormat(Enum):
     """
-    How the value of an alert reads: a function of the templates of Prometheus and Grafana.
+    How the value of an alert is formatted: a function of the templates of Prometheus and Grafana.
     """
 
     NUMBER = "humanize"
@@ -34,31 +34,31 @@ class Shown(Enum):
 @dataclass(frozen=True)
 class Alert:
     """
-    One alert rule. Its expression returns series only while it holds, each with a value above 0.
+    One alert rule. Its expression returns series only while the condition is true, each with a value above 0.
 
     In the texts, ``<label>`` stands for the value of that label and ``<value>`` for the expression's value.
 
     Args:
         name: The alert's name.
         expression: PromQL.
-        held: How long it must hold before somebody is told, a Prometheus duration; ``0s`` for at once.
-        urgency: What somebody is to do.
-        finding: The id of the finding whose page explains it; empty for trouble of the telemetry itself.
-        summary: One line: what is wrong, where.
+        pending: How long the condition is true before the alert fires, a Prometheus duration; ``0s`` for at once.
+        urgency: How soon a person acts on it.
+        finding: The id of the finding whose page explains it; empty for problems of the telemetry itself.
+        summary: One line: what is wrong, and where.
         description: What it means for the user, and where to look first.
-        shown: How the value reads.
-        dashboard: The id of the dashboard that the link leads to.
-        variables: The dashboard's variables by the label that fills each.
+        value_format: How the value is formatted.
+        dashboard: The uid of the dashboard that the link leads to.
+        variables: The dashboard's variables, each with the label that sets it.
     """
 
     name: str
     expression: str
-    held: str
+    pending: str
     urgency: Urgency
     finding: str
     summary: str
     description: str
-    shown: Shown
+    value_format: ValueFormat
     dashboard: str
     variables: tuple[tuple[str, str], ...]
 
@@ -80,13 +80,13 @@ class Group:
 @dataclass(frozen=True)
 class Pace:
     """
-    The pace at which the rules run: 1 in operation; tests divide every duration to see rules fire within seconds.
+    How fast the rules run. Tests divide every duration, so that rules fire within seconds.
 
     Args:
-        divisor: What every duration is divided by.
-        wait_limit: Seconds that a check-out may wait within the objective; a boundary of the histogram. Tests allow for
-            a machine that has other work, as they do with the next.
-        slow_checkout: Seconds that 19 in 20 of the check-outs that wait at all may take; a boundary as well.
+        divisor: What every duration is divided by; 1 in operation.
+        wait_limit: The longest wait within the objective, in seconds; a boundary of the histogram. Tests raise both
+            limits for a busy machine.
+        slow_checkout: The time in seconds that 19 in 20 of the checkouts that wait may take; a boundary as well.
     """
 
     divisor: float = 1
@@ -101,7 +101,7 @@ class Pace:
             duration: A Prometheus duration of one unit, such as ``5m``.
 
         Returns:
-            The same, or its part in whole milliseconds.
+            The same duration, or its quotient in whole milliseconds.
         """
         if self.divisor == 1:
             return duration

@@ -1,5 +1,5 @@
 """
-Alerts on what the processes report: pools that saturate, waits, leaks, and habits that lead there.
+Alerts on what the processes report: saturated pools, waits, leaks, and code that leads to them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grafana.alerts.expressions import (
     share_too_slow,
     too_slow,
 )
-from grafana.alerts.model import Alert, Group, Shown, Urgency
+from grafana.alerts.model import Alert, Group, Urgency, ValueFormat
 from grafana.collector import INSTANCE, SERVICE, VERSION
 from grafana.prometheus import family
 from poolscope import semconv
@@ -28,14 +28,13 @@ from poolscope.core import finding
 if TYPE_CHECKING:
     from grafana.alerts.model import Pace
 
-# The objective that the waits are held against: this share of check-outs within this time, over 30 days.
+# The objective of the waits: this share of checkouts within the limit, over 30 days.
 OBJECTIVE: Final = 0.99
-# How many times as fast as allowed the budget may burn: 2 % of it in an hour, 5 % in six. Source: The Site Reliability
-# Workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts".
+# The burn rates that fire, in multiples of the rate that the budget allows: they use up 2 % of the budget in an hour
+# and 5 % in six hours. Source: The Site Reliability Workbook, chapter 5, "Multiwindow, Multi-Burn-Rate Alerts".
 FAST_BURN: Final = 14.4
 SLOW_BURN: Final = 6
-# So many check-outs of the long window must be beyond the objective: a job that opens one connection an hour burns
-# nobody's budget.
+# An alert needs this many slow checkouts in the long window: one slow checkout an hour is no reason to wake a person.
 FEWEST_SLOW: Final = 10
 SATURATED_SHARE: Final = 0.1
 IDLE_IN_TRANSACTION_SHARE: Final = 0.25
@@ -56,19 +55,19 @@ def groups(pace: Pace) -> tuple[Group, ...]:
 
 def saturated(pace: Pace) -> Alert:
     """
-    Every connection in use for a share of the time, in the worst instance.
+    A pool that has every connection in use for a share of the time, in its worst instance.
     """
     per_instance = rate(family(semconv.SATURATION_TIME), f"{BY_POOL}, {INSTANCE}", "5m", pace)
     return Alert(
         name="PoolSaturated",
         expression=f"max by ({BY_POOL}) ({per_instance}) > {SATURATED_SHARE}",
-        held=pace("2m"),
+        pending=pace("2m"),
         urgency=Urgency.TICKET,
         finding=finding.POOL_TOO_SMALL,
         summary=f"The {WHERE} has no free connection <value> of the time",
-        description="Every request of that time waited. Look first whether a leak or long holds fill the pool: a "
-        "larger pool only delays those. If holds are short and arrivals many, the pool is too small.",
-        shown=Shown.SHARE,
+        description="Requests that need a connection then have to wait. Look for a leak or for long holds first: a "
+        "larger pool only delays them. If holds are short and there is more work than connections, raise the limit.",
+        value_format=ValueFormat.SHARE,
         dashboard=links.POOL,
         variables=POOL_VARIABLES,
     )
@@ -76,28 +75,28 @@ def saturated(pace: Pace) -> Alert:
 
 def burning(pace: Pace) -> tuple[Alert, Alert]:
     """
-    Waits that use up the error budget, judged by a long window, and by a short one so that it ends when they end.
+    Waits that use up the error budget, over a long window and over a short one, which ends the alert when they end.
     """
     return (
-        _burn(pace, "PoolWaitBurnsFast", FAST_BURN, windows=("1h", "5m"), held="2m", urgency=Urgency.PAGE),
-        _burn(pace, "PoolWaitBurnsSlowly", SLOW_BURN, windows=("6h", "30m"), held="15m", urgency=Urgency.TICKET),
+        _burn(pace, "PoolWaitBurnsFast", FAST_BURN, windows=("1h", "5m"), pending="2m", urgency=Urgency.PAGE),
+        _burn(pace, "PoolWaitBurnsSlowly", SLOW_BURN, windows=("6h", "30m"), pending="15m", urgency=Urgency.TICKET),
     )
 
 
-def _burn(pace: Pace, name: str, factor: float, *, windows: tuple[str, str], held: str, urgency: Urgency) -> Alert:
+def _burn(pace: Pace, name: str, factor: float, *, windows: tuple[str, str], pending: str, urgency: Urgency) -> Alert:
     limit = f"{factor * (1 - OBJECTIVE):.3g}"
     long, short = (share_too_slow(semconv.WAIT_TIME, pace.wait_limit, BY_POOL, window, pace) for window in windows)
     number = f"{too_slow(semconv.WAIT_TIME, pace.wait_limit, BY_POOL, windows[0], pace)} * {pace.seconds(windows[0]):g}"
     return Alert(
         name=name,
         expression=f"{long} > {limit}\nand\n{short} > {limit}\nand\n{number} >= {FEWEST_SLOW}",
-        held=pace(held),
+        pending=pace(pending),
         urgency=urgency,
         finding=finding.POOL_EXHAUSTED,
-        summary=f"<value> of the check-outs from the {WHERE} fail or wait longer than {pace.wait_limit:g} s",
-        description=f"The objective is {OBJECTIVE:.0%} within {pace.wait_limit:g} s; at this rate its budget is gone "
-        f"within {30 / factor:.0f} days. The dashboard shows who waits and who holds.",
-        shown=Shown.SHARE,
+        summary=f"<value> of the checkouts from the {WHERE} fail or wait longer than {pace.wait_limit:g} s",
+        description=f"The objective is {OBJECTIVE:.0%} within {pace.wait_limit:g} s; at this rate its budget is used "
+        f"up within {30 / factor:.0f} days. The dashboard shows which requests wait and which hold connections.",
+        value_format=ValueFormat.SHARE,
         dashboard=links.POOL,
         variables=POOL_VARIABLES,
     )
@@ -105,18 +104,18 @@ def _burn(pace: Pace, name: str, factor: float, *, windows: tuple[str, str], hel
 
 def timeouts(pace: Pace) -> Alert:
     """
-    Requests that asked for a connection in vain.
+    Checkouts that timed out.
     """
     return Alert(
         name="PoolTimeouts",
         expression=f"{events(family(semconv.TIMEOUTS), BY_POOL, '5m', pace)} > 0",
-        held=pace("0s"),
+        pending=pace("0s"),
         urgency=Urgency.PAGE,
         finding=finding.POOL_EXHAUSTED,
         summary=f"<value> requests got no connection from the {WHERE}",
-        description="Users see errors. The event `poolscope.pool.exhausted` names every holder at that moment, oldest "
-        "first, with route, line and last statement.",
-        shown=Shown.NUMBER,
+        description="Users see errors. The event `poolscope.pool.exhausted` lists every holder at that moment, longest "
+        "hold first, with route, line and last statement.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.POOL,
         variables=POOL_VARIABLES,
     )
@@ -124,20 +123,20 @@ def timeouts(pace: Pace) -> Alert:
 
 def leak(pace: Pace) -> Alert:
     """
-    Connections that nobody will return: collected as garbage, or their request is over.
+    Connections that are never returned: collected as garbage, or the request that checked them out has finished.
     """
     kind = label(semconv.LEAK_KIND)
     series = f'{family(semconv.LEAKS)}{{{kind}!="overdue"}}'
     return Alert(
         name="ConnectionLeak",
         expression=f"{events(series, f'{BY_POOL}, {kind}', '15m', pace)} > 0",
-        held=pace("0s"),
+        pending=pace("0s"),
         urgency=Urgency.PAGE,
         finding=finding.LEAK,
         summary=f"<value> connections leaked (<{kind}>) from the {WHERE}",
-        description="The pool runs dry at this rate whatever its size, and a restart only buys time. The event "
-        "`poolscope.connection.leak` has the line that took each connection.",
-        shown=Shown.NUMBER,
+        description="At this rate the pool runs out of connections whatever its size; a restart only delays that. The "
+        "event `poolscope.connection.leak` has the line that checked out each connection.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.FINDINGS,
         variables=POOL_VARIABLES,
     )
@@ -145,19 +144,20 @@ def leak(pace: Pace) -> Alert:
 
 def overdue(pace: Pace) -> Alert:
     """
-    Connections held past the threshold by somebody who still runs.
+    Connections that are held longer than the threshold by a request, task or job that still runs.
     """
     series = f'{family(semconv.LEAKS)}{{{label(semconv.LEAK_KIND)}="overdue"}}'
     return Alert(
         name="LeaseOverdue",
         expression=f"{events(series, BY_POOL, '15m', pace)} > 0",
-        held=pace("0s"),
+        pending=pace("0s"),
         urgency=Urgency.TICKET,
         finding=finding.LONG_HOLD,
-        summary=f"<value> connections of the {WHERE} are held past the leak threshold",
-        description="Their holders still run: a slow query, a call to another service, or a lock. The event "
-        "`poolscope.connection.leak` has the stack at which each stands; one that comes back is reported as resolved.",
-        shown=Shown.NUMBER,
+        summary=f"<value> connections of the {WHERE} are held longer than the leak threshold",
+        description="The holders still run: in a slow query, in a call to another service, or waiting for a lock. The "
+        "event `poolscope.connection.leak` has the code that each one currently executes. A connection that returns "
+        "later is reported as resolved.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.POOL,
         variables=POOL_VARIABLES,
     )
@@ -165,7 +165,7 @@ def overdue(pace: Pace) -> Alert:
 
 def n_plus_one(pace: Pace) -> Alert:
     """
-    N+1 loops in a request that had none at this time yesterday: what a deploy brought.
+    N+1 loops in a request that had none at this time yesterday, as after a deploy.
     """
     version = label(VERSION)
     series = family(semconv.REPEATED_QUERIES)
@@ -174,14 +174,14 @@ def n_plus_one(pace: Pace) -> Alert:
     return Alert(
         name="NPlusOneFound",
         expression=f"{now} >= {REPEATED_QUERIES}\nunless on ({SERVICE}, {UNIT})\n{before} >= {REPEATED_QUERIES}",
-        held=pace("0s"),
+        pending=pace("0s"),
         urgency=Urgency.TICKET,
         finding=finding.N_PLUS_ONE,
-        summary=f"<{UNIT}> of <service_name> spent <value> queries in loops within 15 minutes",
-        description="Not so yesterday: look at what this version changed. The event "
-        "`poolscope.unit_of_work.n_plus_one` has the statement and the line that repeats it. After a day it counts as "
-        "known and the alert ends.",
-        shown=Shown.NUMBER,
+        summary=f"<{UNIT}> of <service_name> ran <value> queries in N+1 loops within 15 minutes",
+        description="It ran no such loop at this time yesterday: look at what this version changed. The event "
+        "`poolscope.unit_of_work.n_plus_one` has the statement and the line that repeats it. After a day the loop "
+        "counts as known, and the alert ends.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.REQUESTS,
         variables=SERVICE_VARIABLES,
     )
@@ -189,18 +189,18 @@ def n_plus_one(pace: Pace) -> Alert:
 
 def nested(pace: Pace) -> Alert:
     """
-    Units of work that take a second connection of the same pool: a deadlock in waiting.
+    Units of work that check out a second connection of the same pool, which can deadlock.
     """
     return Alert(
         name="NestedCheckout",
         expression=f"{events(family(semconv.NESTED_CHECKOUTS), BY_POOL, '15m', pace)} > 0",
-        held=pace("0s"),
+        pending=pace("0s"),
         urgency=Urgency.TICKET,
         finding=finding.NESTED_CHECKOUT,
-        summary=f"<value> requests took a second connection of the {WHERE} while holding one",
-        description="When as many such requests as there are connections run at once, each waits for another and none "
-        "goes on until the timeout. The event `poolscope.unit_of_work.nested_checkout` has both lines.",
-        shown=Shown.NUMBER,
+        summary=f"<value> requests checked out a second connection of the {WHERE} while holding one",
+        description="If as many of these requests run at once as the pool has connections, each waits for another one "
+        "until the timeout (deadlock). The event `poolscope.unit_of_work.nested_checkout` has both lines.",
+        value_format=ValueFormat.NUMBER,
         dashboard=links.FINDINGS,
         variables=POOL_VARIABLES,
     )
@@ -208,7 +208,7 @@ def nested(pace: Pace) -> Alert:
 
 def idle_in_transaction(pace: Pace) -> Alert:
     """
-    A share of the pool that is held by transactions in which no query runs.
+    The share of the pool that open transactions hold while they run no query.
     """
     held = rate(
         f'{family(semconv.USE_PHASE_TIME)}{{{label(semconv.USE_PHASE)}="idle_in_transaction"}}', BY_POOL, "5m", pace
@@ -217,13 +217,13 @@ def idle_in_transaction(pace: Pace) -> Alert:
     return Alert(
         name="HeldIdleInTransaction",
         expression=f"{held} / {limit} > {IDLE_IN_TRANSACTION_SHARE}",
-        held=pace("5m"),
+        pending=pace("5m"),
         urgency=Urgency.TICKET,
         finding=finding.IDLE_IN_TRANSACTION,
-        summary=f"<value> of the {WHERE} is held by open transactions that run no query",
-        description="Connections wait for the application: a call to another service, or work between two statements. "
-        "Commit before it, and they serve others.",
-        shown=Shown.SHARE,
+        summary=f"Open transactions that run no query hold <value> of the {WHERE}",
+        description="These connections wait for the application: for a call to another service, or for work between "
+        "two statements. Commit before that work, so that other requests can use the connections.",
+        value_format=ValueFormat.SHARE,
         dashboard=links.POOL,
         variables=POOL_VARIABLES,
     )

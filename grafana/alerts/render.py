@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from grafana.alerts.model import Alert, Group
     from grafana.alerts.traces import TraceQuery
 
-# The ids under which ``grafana/provisioning/datasources`` makes the data sources.
+# The uids of the data sources in ``grafana/provisioning/datasources``.
 PROMETHEUS_UID: Final = "poolscope-prometheus"
 TEMPO_UID: Final = "poolscope-tempo"
 TOKEN: Final = re.compile(r"<([a-zA-Z_][a-zA-Z0-9_]*)>")
@@ -27,7 +27,7 @@ def prometheus_rules(groups: Iterable[Group]) -> dict[str, Any]:
     """
     A rule file of Prometheus.
 
-    The links start with external labels of Prometheus, ``grafana_url`` and ``docs_url``.
+    The links start with the external labels ``grafana_url`` and ``docs_url`` of Prometheus.
 
     Args:
         groups: The alerts.
@@ -39,27 +39,27 @@ def prometheus_rules(groups: Iterable[Group]) -> dict[str, Any]:
 
 
 def _rule(alert: Alert) -> dict[str, Any]:
-    value = f"{{{{ $value | {alert.shown.value} }}}}"
+    value = f"{{{{ $value | {alert.value_format.value} }}}}"
     annotations = _texts(alert, value)
     annotations["dashboard"] = "{{ $externalLabels.grafana_url }}" + dashboard_path(alert)
     if alert.finding:
         annotations["runbook_url"] = "{{ $externalLabels.docs_url }}/" + page(alert.finding)
     rule: dict[str, Any] = {"alert": alert.name, "expr": alert.expression}
-    if not alert.held.startswith("0"):
-        rule["for"] = alert.held
+    if not alert.pending.startswith("0"):
+        rule["for"] = alert.pending
     return {**rule, "labels": _labels(alert), "annotations": annotations}
 
 
 def grafana_rules(groups: Iterable[Group], interval: str = "1m") -> dict[str, Any]:
     """
-    Alert rules as Grafana's file provisioning takes them.
+    The alert rules in the form of Grafana's file provisioning.
 
     Args:
         groups: The alerts.
         interval: How often they are evaluated.
 
     Returns:
-        The file's content; every literal dollar is doubled, for Grafana puts environment variables in.
+        The file's content; every literal dollar is doubled, since Grafana replaces environment variables.
     """
     return {
         "apiVersion": 1,
@@ -77,7 +77,7 @@ def grafana_rules(groups: Iterable[Group], interval: str = "1m") -> dict[str, An
 
 
 def _grafana_rule(alert: Alert) -> dict[str, Any]:
-    annotations = _texts(alert, f"{{{{ $values.A.Value | {alert.shown.value} }}}}")
+    annotations = _texts(alert, f"{{{{ $values.A.Value | {alert.value_format.value} }}}}")
     annotations["dashboard"] = "{{ externalURL }}" + dashboard_path(alert).removeprefix("/")
     annotations = {key: text.replace("$", "$$") for key, text in annotations.items()}
     if alert.finding:
@@ -88,10 +88,10 @@ def _grafana_rule(alert: Alert) -> dict[str, Any]:
         "title": alert.name,
         "condition": "B",
         "data": [_query(PROMETHEUS_UID, query), _above_zero()],
-        # The expression returns nothing while all is well.
+        # The expression returns no series while nothing is wrong.
         "noDataState": "OK",
         "execErrState": "Error",
-        "for": alert.held,
+        "for": alert.pending,
         "labels": _labels(alert),
         "annotations": annotations,
     }
@@ -99,7 +99,7 @@ def _grafana_rule(alert: Alert) -> dict[str, Any]:
 
 def traceql_rules(queries: Iterable[TraceQuery]) -> dict[str, Any]:
     """
-    TraceQL alert rules for Grafana, which needs its feature toggle ``tempoAlerting`` for them.
+    TraceQL alert rules; Grafana needs its feature toggle ``tempoAlerting`` for them.
     """
     return {
         "apiVersion": 1,
@@ -132,7 +132,7 @@ def _traceql_rule(query: TraceQuery) -> dict[str, Any]:
 
 def dashboard_path(alert: Alert) -> str:
     """
-    The path of the alert's dashboard in Grafana, its variables filled from the alert's labels.
+    The path of the alert's dashboard in Grafana, with variables that the alert's labels set.
     """
     variables = "&".join(f"var-{name}={{{{ $labels.{label} | urlquery }}}}" for name, label in alert.variables)
     return f"/d/{alert.dashboard}" + (f"?{variables}" if variables else "")
@@ -140,7 +140,7 @@ def dashboard_path(alert: Alert) -> str:
 
 def page(finding: str) -> str:
     """
-    The documentation page of a finding, from the folder of the documentation.
+    The documentation page of a finding, relative to the folder of the documentation.
     """
     return KINDS[finding].page.removeprefix("docs/")
 

@@ -1,5 +1,5 @@
 """
-*Findings*: what poolscope and the alerts found, since when and where, and whether poolscope itself can be trusted.
+*Findings*: what poolscope and the alerts found, since when and where, and whether poolscope's figures are reliable.
 """
 
 from __future__ import annotations
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from grafana import alerts, board, links, prometheus
 from grafana.collector import COLLECTOR_IN_FLIGHT, COLLECTOR_QUEUE_SIZE, SERVICE, TRACE_FINDINGS
-from grafana.panels import Ask, Face, bars, course, one, prose, tile
+from grafana.panels import (
+    PanelOptions,
+    Target,
+    bar_gauge_panel,
+    stat_options,
+    stat_panel,
+    text_panel,
+    time_series_panel,
+)
 from grafana.query import (
     BY_POOL,
     LATELY,
@@ -25,7 +33,7 @@ from grafana.query import (
     rate,
     value,
 )
-from grafana.tables import Column, rows
+from grafana.tables import Column, table_panel
 from poolscope import semconv
 from poolscope.core import finding
 
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
     from poolscope.semconv import Metric
 
 FINDING_LABEL: Final = prometheus.label(semconv.FINDINGS)
-# Of Prometheus's alerts ours: on pools of the chosen services, and on what belongs to no service.
+# Only our own alerts: those on pools of the selected services, and those that belong to no service.
 FIRING: Final = (
     Scope(('alertstate="firing"',))
     .having("alertname", "|".join(alert.name for alert in alerts.alerts()), "=~")
@@ -42,9 +50,9 @@ FIRING: Final = (
 )
 ALERTS: Final = "ALERTS"
 LEGEND: Final = f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}"
-TO_POOL = (links.to(links.POOL, "The pools", "service", "pool"), links.POOL_OF_SERIES)
-TO_REQUESTS = (links.to(links.REQUESTS, "The routes", "service", "pool"),)
-TO_SERVER = (links.to(links.POSTGRESQL, "The server's side", "service"),)
+TO_POOL = (links.to(links.POOL, "Pools", "service", "pool"), links.POOL_OF_SERIES)
+TO_REQUESTS = (links.to(links.REQUESTS, "Routes", "service", "pool"),)
+TO_SERVER = (links.to(links.POSTGRESQL, "PostgreSQL server", "service"),)
 TO_TRACES = (links.traces("Traces with findings", f"{{ span.{semconv.FINDINGS} != nil }}"), *TO_REQUESTS)
 
 
@@ -55,13 +63,13 @@ def dashboard() -> dict[str, object]:
     return board.board(
         links.FINDINGS,
         "Findings",
-        "Causes, not symptoms: what was found, since when, where, what cures it; and the alerts that fire.",
+        "Causes, not symptoms: what was found, since when, where, and how to fix it; and the alerts that fire.",
         ("service", "pool"),
         {
             "What was found?": _found(),
             "Since when, and where?": _where(),
-            "What does it mean, and what cures it?": [prose("The findings", _meanings(), height=15)],
-            "Can poolscope be trusted?": _trust(),
+            "What does it mean, and how is it fixed?": [text_panel("The findings", _meanings(), height=15)],
+            "Are poolscope's figures reliable?": _trust(),
         },
     )
 
@@ -70,42 +78,47 @@ def _found() -> Panels:
     counts: list[tuple[str, str, Metric, str]] = [
         ("Leaks", finding.LEAK, semconv.LEAKS, "any."),
         ("Timeouts", finding.POOL_EXHAUSTED, semconv.TIMEOUTS, "any: requests failed."),
-        ("Nested", finding.NESTED_CHECKOUT, semconv.NESTED_CHECKOUTS, "any: a deadlock in waiting."),
-        ("N+1 queries", finding.N_PLUS_ONE, semconv.REPEATED_QUERIES, "any; hundreds cost seconds."),
+        (
+            "Nested checkouts",
+            finding.NESTED_CHECKOUT,
+            semconv.NESTED_CHECKOUTS,
+            "any: under load these requests can deadlock.",
+        ),
+        ("N+1 queries", finding.N_PLUS_ONE, semconv.REPEATED_QUERIES, "any; hundreds take seconds."),
     ]
     for title, found, metric, bad in counts:
-        yield one(
-            tile(
+        yield stat_panel(
+            stat_options(
                 title,
                 good="0.",
                 bad=bad,
                 unit="locale",
-                limits=(1,),
-                onward=(links.page(found), *TO_TRACES),
+                thresholds=(1,),
+                links=(links.page(found), *TO_TRACES),
                 decimals=0,
             ),
             or_zero(over("sum", increase(prometheus.family(metric), POOLS))),
         )
-    yield one(
-        tile(
-            "Requests hit",
+    yield stat_panel(
+        stat_options(
+            "With findings",
             good="0.",
-            bad="any: their traces are all kept.",
+            bad="any: the traces of these requests are all kept.",
             unit="locale",
-            limits=(1,),
-            onward=TO_TRACES,
+            thresholds=(1,),
+            links=TO_TRACES,
             decimals=0,
         ),
         or_zero(over("sum", increase(prometheus.family(TRACE_FINDINGS), SERVICES))),
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Alerts firing",
             good="0.",
-            bad="any: listed below.",
+            bad="any: the table below lists them.",
             unit="locale",
-            limits=(1,),
-            onward=TO_POOL[:1],
+            thresholds=(1,),
+            links=TO_POOL[:1],
             decimals=0,
         ),
         or_zero(over("count", f"{ALERTS}{FIRING}")),
@@ -115,31 +128,31 @@ def _found() -> Panels:
 def _where() -> Panels:
     route = (SERVICE, UNIT)
     where = (SERVICE, POOL, SERVER)
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Requests with findings per minute, by finding",
             good="0.",
-            bad="a step up at a deploy: that deploy brought it.",
+            bad="a step up at a deploy: that deploy caused it.",
             unit="short",
-            limits=(0.1, 10),
-            onward=TO_TRACES,
+            thresholds=(0.1, 10),
+            links=TO_TRACES,
             width=12,
             height=9,
         ),
-        [Ask(_per_minute(found), found) for found in finding.FINDING_IDS],
-        many=True,
+        [Target(_per_minute(found), found) for found in finding.FINDING_IDS],
+        many_series=True,
     )
-    yield rows(
-        Face(
+    yield table_panel(
+        PanelOptions(
             "Alerts",
             good="none.",
-            bad="any: its page says what to do. Rules that Grafana evaluates are not here but under Alerting.",
+            bad="any: its page says what to do. Rules that Grafana evaluates are under Alerting, not here.",
             unit="short",
-            limits=(1,),
-            onward=TO_POOL[:1],
+            thresholds=(1,),
+            links=TO_POOL[:1],
             width=12,
             height=9,
-            empty="No alert is firing.",
+            no_value="No alert fires.",
         ),
         [
             Column("Alert", "alertname"),
@@ -149,32 +162,34 @@ def _where() -> Panels:
             Column("Severity", "severity", width=80),
             Column("Firing", over("count", f"{ALERTS}{FIRING}", ("alertname", *where, "severity")), "short", (1,), 80),
         ],
-        worst_first="Firing",
+        sort_by="Firing",
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Leaks found in 5 minutes, by pool",
             good="0.",
-            bad="comes back again and again: each time a connection less.",
+            bad="repeated: each leak removes a connection from the pool.",
             unit="locale",
-            limits=(1,),
+            thresholds=(1,),
             decimals=0,
-            onward=TO_POOL,
+            links=TO_POOL,
         ),
-        [Ask(over("sum", increase(prometheus.family(semconv.LEAKS), POOLS, LATELY), BY_POOL), LEGEND)],
+        [Target(over("sum", increase(prometheus.family(semconv.LEAKS), POOLS, LATELY), BY_POOL), LEGEND)],
     )
-    yield course(
-        Face("Timeouts per minute, by pool", good="0.", bad="any.", unit="short", limits=(0.1, 10), onward=TO_POOL),
-        [Ask(f"60 * {over('sum', rate(prometheus.family(semconv.TIMEOUTS), POOLS), BY_POOL)}", LEGEND)],
+    yield time_series_panel(
+        PanelOptions(
+            "Timeouts per minute, by pool", good="0.", bad="any.", unit="short", thresholds=(0.1, 10), links=TO_POOL
+        ),
+        [Target(f"60 * {over('sum', rate(prometheus.family(semconv.TIMEOUTS), POOLS), BY_POOL)}", LEGEND)],
     )
-    yield bars(
-        Face(
+    yield bar_gauge_panel(
+        PanelOptions(
             "Queries in N+1 loops, by route",
             good="0.",
-            bad="the route to mend first.",
+            bad="the longest bar: the route to fix first.",
             unit="locale",
-            limits=(1, 100),
-            onward=TO_REQUESTS,
+            thresholds=(1, 100),
+            links=TO_REQUESTS,
             decimals=0,
         ),
         f"sort_desc(topk(5, {over('sum', increase(prometheus.family(semconv.REPEATED_QUERIES), POOLS), route)}))",
@@ -184,7 +199,7 @@ def _where() -> Panels:
 
 def _per_minute(found: str) -> str:
     """
-    Units of work per minute that carry this finding among theirs; the label is the list as JSON.
+    Units of work per minute with this finding among theirs; the label is the list as JSON.
     """
     scope = SERVICES.having(FINDING_LABEL, f".*{found}.*", "=~")
     return or_zero(f"60 * {over('sum', rate(prometheus.family(TRACE_FINDINGS), scope))}")
@@ -197,46 +212,46 @@ def _meanings() -> str:
 
 def _trust() -> Panels:
     drift = over("max", f"abs({value(semconv.DRIFT, POOLS)})", BY_POOL)
-    site = prometheus.label(semconv.SITE)
-    # Exporters without a queue have what they are sending.
+    component = prometheus.label(semconv.SITE)
+    # An exporter without a queue has only the requests that it currently sends.
     queued = over("sum", COLLECTOR_QUEUE_SIZE, ("exporter",))
     sending = over("sum", COLLECTOR_IN_FLIGHT, ("exporter",))
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Drift by pool",
-            good="0: our ledger equals the pool's own account.",
-            bad="stays off 0: do not trust us there; report it.",
+            good="0: poolscope's count equals the pool's own.",
+            bad="stays away from 0: do not rely on poolscope's counts there; report it.",
             unit="short",
-            limits=(1,),
-            onward=TO_POOL,
+            thresholds=(1,),
+            links=TO_POOL,
         ),
-        [Ask(drift, LEGEND)],
+        [Target(drift, LEGEND)],
     )
-    yield course(
-        Face(
-            "Errors of poolscope's own",
+    yield time_series_panel(
+        PanelOptions(
+            "Internal errors of poolscope",
             good="0.",
-            bad="any: caught before the application saw it; report it.",
+            bad="any: it did not reach the application; report it.",
             unit="short",
-            limits=(1,),
-            onward=TO_SERVER,
+            thresholds=(1,),
+            links=TO_SERVER,
         ),
         [
-            Ask(or_zero(over("sum", increase(prometheus.family(semconv.ERRORS), SERVICES, RECENT))), "all"),
-            Ask(
-                over("sum", increase(prometheus.family(semconv.ERRORS), SERVICES, RECENT), (SERVICE, site)),
-                f"{{{{{SERVICE}}}}} · {{{{{site}}}}}",
+            Target(or_zero(over("sum", increase(prometheus.family(semconv.ERRORS), SERVICES, RECENT))), "all"),
+            Target(
+                over("sum", increase(prometheus.family(semconv.ERRORS), SERVICES, RECENT), (SERVICE, component)),
+                f"{{{{{SERVICE}}}}} · {{{{{component}}}}}",
             ),
         ],
     )
-    yield course(
-        Face(
-            "On the way out of the Collector",
+    yield time_series_panel(
+        PanelOptions(
+            "Queued in the Collector",
             good="0.",
-            bad="grows: a store is away. Nothing is lost while there is room. In spans, points, log records.",
+            bad="grows: a store does not answer. No loss until the queue is full. In spans, points, log records.",
             unit="short",
-            limits=(100_000, 1_000_000),
-            onward=TO_SERVER,
+            thresholds=(100_000, 1_000_000),
+            links=TO_SERVER,
         ),
-        [Ask(f"{queued} or {sending}", "{{exporter}}")],
+        [Target(f"{queued} or {sending}", "{{exporter}}")],
     )

@@ -1,5 +1,5 @@
 """
-The lower half of *Connection pools*: leak or too small, the routes, the budget.
+The lower half of *Connection pools*: leak or too small a pool, routes, and budget.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from grafana import links, prometheus
 from grafana.collector import SERVICE
-from grafana.panels import Ask, Face, bars, course
+from grafana.panels import PanelOptions, Target, bar_gauge_panel, time_series_panel
 from grafana.query import (
     BY_POOL,
     BY_SERVER,
@@ -37,56 +37,56 @@ LEAKS = prometheus.family(semconv.LEAKS)
 TIMEOUTS = prometheus.family(semconv.TIMEOUTS)
 REPEATED = prometheus.family(semconv.REPEATED_QUERIES)
 LEGEND = f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}"
-TO_POOL = (links.to(links.POOL, "The pools, one by one", "service"), links.POOL_OF_SERIES)
-TO_SERVICE = (TO_POOL[0], links.of_series(links.POOL, "The pools of this service", service=SERVICE))
-TO_FINDINGS = (links.to(links.FINDINGS, "What was found", "service"),)
-TO_REQUESTS = (links.to(links.REQUESTS, "The routes", "service"),)
-TO_SERVER = (links.to(links.POSTGRESQL, "The server's side", "server"),)
+TO_POOL = (links.to(links.POOL, "Each pool", "service"), links.POOL_OF_SERIES)
+TO_SERVICE = (TO_POOL[0], links.of_series(links.POOL, "Pools of this service", service=SERVICE))
+TO_FINDINGS = (links.to(links.FINDINGS, "Findings", "service"),)
+TO_REQUESTS = (links.to(links.REQUESTS, "Routes", "service"),)
+TO_SERVER = (links.to(links.POSTGRESQL, "PostgreSQL server", "server"),)
 
 
 def leak_or_small() -> Panels:
     """
-    Whether connections get lost, or there are too few of them.
+    Whether connections leak, or there are too few of them.
     """
     kind = prometheus.label(semconv.LEAK_KIND)
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Fullest process of each pool",
-            good="room at the peaks; goes up and down with the traffic.",
+            good="below 100 % at the peaks; follows the traffic.",
             bad=(
-                "a staircase that never comes down is a leak; a plateau at 100 % in traffic is too "
-                "small, or held too long."
+                "a staircase that never falls: a leak. A plateau at 100 % under load: the pool is too small, or "
+                "connections are held too long."
             ),
             unit="percentunit",
-            limits=(0.8, 1),
-            onward=TO_POOL,
-            top=1,
+            thresholds=(0.8, 1),
+            links=TO_POOL,
+            maximum=1,
         ),
-        [Ask(over("max", usage(FLEET), BY_POOL), LEGEND)],
+        [Target(over("max", usage(FLEET), BY_POOL), LEGEND)],
     )
-    yield course(
-        Face(
-            "Oldest connection out",
-            good="saw teeth as low as the slowest request.",
-            bad="a straight line upwards: somebody sits on it.",
+    yield time_series_panel(
+        PanelOptions(
+            "Oldest hold",
+            good="falls again after the slowest request.",
+            bad="a straight line upwards: one connection is not returned.",
             unit="s",
-            limits=(30, 60),
-            onward=TO_POOL,
+            thresholds=(30, 60),
+            links=TO_POOL,
         ),
-        [Ask(over("max", value(semconv.OLDEST_LEASE_AGE, FLEET), BY_POOL), LEGEND)],
+        [Target(over("max", value(semconv.OLDEST_LEASE_AGE, FLEET), BY_POOL), LEGEND)],
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Leaks found in 5 minutes",
             good="0.",
-            bad="`abandoned` and `owner_finished` are certain; `overdue` is past the threshold and may come back.",
+            bad="`abandoned` and `owner_finished` are certain; `overdue` is past the threshold and may still return.",
             unit="locale",
-            limits=(1,),
+            thresholds=(1,),
             decimals=0,
-            onward=TO_FINDINGS,
+            links=TO_FINDINGS,
         ),
         [
-            Ask(
+            Target(
                 over("sum", increase(prometheus.family(semconv.LEAKS), FLEET, LATELY), (SERVICE, kind)),
                 f"{{{{{SERVICE}}}}} · {{{{{kind}}}}}",
             )
@@ -96,48 +96,48 @@ def leak_or_small() -> Panels:
 
 def routes() -> Panels:
     """
-    Which routes hold, which wait, which loop.
+    Which routes hold connections, which wait, and which run N+1 loops.
     """
     routes = (SERVICE, UNIT)
     legend = f"{{{{{SERVICE}}}}} · {{{{{UNIT}}}}}"
     held = over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), SERVICES, RANGE), routes)
     waited = over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), SERVICES, RANGE), routes)
-    yield bars(
-        Face(
+    yield bar_gauge_panel(
+        PanelOptions(
             "Connections held by route, on average",
             good="spread over the busy routes.",
-            bad="one route with most of it: what it does while holding is the place to mend.",
+            bad="one route with most of them: fix what it does while it holds.",
             unit="short",
-            limits=(1, 5),
-            onward=TO_REQUESTS,
+            thresholds=(1, 5),
+            links=TO_REQUESTS,
             height=9,
             decimals=2,
         ),
         f"sort_desc(topk(5, {held}))",
         legend,
     )
-    yield bars(
-        Face(
-            "Callers waiting by route, on average",
+    yield bar_gauge_panel(
+        PanelOptions(
+            "Pending checkouts by route, on average",
             good="0 everywhere.",
-            bad="the routes that suffer; seldom those that cause it.",
+            bad="the routes that wait; they are seldom the cause.",
             unit="short",
-            limits=(0.1, 1),
-            onward=TO_REQUESTS,
+            thresholds=(0.1, 1),
+            links=TO_REQUESTS,
             height=9,
             decimals=2,
         ),
         f"sort_desc(topk(5, {waited}))",
         legend,
     )
-    yield bars(
-        Face(
-            "Queries spent in N+1 loops",
+    yield bar_gauge_panel(
+        PanelOptions(
+            "Queries in N+1 loops, by route",
             good="0.",
-            bad="any: one query in place of the loop frees the connection sooner.",
+            bad="any: one query instead of the loop returns the connection sooner.",
             unit="locale",
-            limits=(1, 100),
-            onward=TO_REQUESTS,
+            thresholds=(1, 100),
+            links=TO_REQUESTS,
             height=9,
             decimals=0,
         ),
@@ -148,56 +148,56 @@ def routes() -> Panels:
 
 def fit_and_trust() -> Panels:
     """
-    Whether all pools fit the server, and whether the figures can be trusted.
+    Whether all pools fit the server, and whether the figures are reliable.
     """
-    promised = over("sum", value(semconv.CONNECTION_MAX, FLEET), BY_SERVER)
-    yield bars(
-        Face(
-            "Limits of these pools, of what the server accepts",
-            good="below 80 %: room for a deploy, when old and new run together.",
-            bad="above 100 %: when all pools fill, the server refuses, and no pool says why.",
+    limits = over("sum", value(semconv.CONNECTION_MAX, FLEET), BY_SERVER)
+    yield bar_gauge_panel(
+        PanelOptions(
+            "Sum of pool limits, as a share of what the server accepts",
+            good="below 80 %: enough for a deploy, when old and new processes run together.",
+            bad="above 100 %: when all pools fill, the server rejects connections.",
             unit="percentunit",
-            limits=(0.8, 1),
-            onward=TO_SERVER,
+            thresholds=(0.8, 1),
+            links=TO_SERVER,
             height=6,
             decimals=0,
-            top=1.5,
+            maximum=1.5,
         ),
-        ratio(promised, accepted(), BY_SERVER),
+        ratio(limits, accepted(), BY_SERVER),
         SERVER_LEGEND,
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Processes that report",
-            good="as many as run.",
-            bad="fewer: a worker died, or its telemetry does.",
+            good="all processes of the service.",
+            bad="fewer: a worker ended, or its telemetry does not arrive.",
             unit="short",
-            limits=(),
-            onward=TO_SERVICE,
+            thresholds=(),
+            links=TO_SERVICE,
             height=6,
         ),
         [
-            Ask(
+            Target(
                 over("count", over("count", value(semconv.DRIFT, FLEET), (SERVICE, "service_instance_id")), (SERVICE,)),
                 f"{{{{{SERVICE}}}}}",
             )
         ],
     )
-    yield course(
-        Face(
-            "Our own errors and drift",
+    yield time_series_panel(
+        PanelOptions(
+            "Internal errors and drift of poolscope",
             good="0.",
-            bad="anything else: poolscope is wrong here. Trust the server's side, and report it.",
+            bad="other than 0: poolscope has a bug. Rely on the server's own figures, and report it.",
             unit="short",
-            limits=(1,),
-            onward=TO_FINDINGS,
+            thresholds=(1,),
+            links=TO_FINDINGS,
             height=6,
         ),
         [
-            Ask(over("sum", f"abs({value(semconv.DRIFT, FLEET)})"), "drift of connections"),
-            Ask(
+            Target(over("sum", f"abs({value(semconv.DRIFT, FLEET)})"), "drift of connections"),
+            Target(
                 or_zero(over("sum", increase(prometheus.family(semconv.ERRORS), SERVICES, "$__rate_interval"))),
-                "errors caught",
+                "internal errors",
             ),
         ],
     )

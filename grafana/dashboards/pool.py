@@ -1,5 +1,5 @@
 """
-*Pool*: one pool, its processes side by side.
+*Pool*: one pool, and its processes side by side.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from grafana import board, links, prometheus
 from grafana.collector import INSTANCE
 from grafana.dashboards import holders, pool_causes
-from grafana.panels import Ask, Face, course, heat, one, tile
+from grafana.panels import PanelOptions, Target, heatmap_panel, stat_options, stat_panel, time_series_panel
 from grafana.query import INSTANCES, RECENT, increase, over, quantile, rate, usage, value
 from poolscope import semconv
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 SATURATION = prometheus.family(semconv.SATURATION_TIME)
 TIMEOUTS = prometheus.family(semconv.TIMEOUTS)
 LEAKS = prometheus.family(semconv.LEAKS)
-# The quantile whose exemplars are worth a look.
+# The quantile that shows exemplars.
 TAIL = 0.99
 STATE = prometheus.label(semconv.CONNECTION_STATE)
 USED = INSTANCES.having(STATE, semconv.STATE_USED)
 IDLE = INSTANCES.having(STATE, semconv.STATE_IDLE)
 EACH = f"{{{{{INSTANCE}}}}}"
-TO_REQUESTS = (links.to(links.REQUESTS, "The routes that use it", "service", "pool"),)
-TO_FINDINGS = (links.to(links.FINDINGS, "What was found", "service", "pool"),)
-TO_INSTANCE = (links.to(links.FINDINGS, "What was found", "service", "pool"), links.INSTANCE_OF_SERIES)
+TO_REQUESTS = (links.to(links.REQUESTS, "Routes that use this pool", "service", "pool"),)
+TO_FINDINGS = (links.to(links.FINDINGS, "Findings", "service", "pool"),)
+TO_INSTANCE = (links.to(links.FINDINGS, "Findings", "service", "pool"), links.INSTANCE_OF_SERIES)
 TO_WAITS = (
-    links.traces("Traces that waited", f'{{ name =~ "{semconv.CHECKOUT_SPAN.prefix} .*" && duration > 100ms }}'),
+    links.traces("Traces with waits", f'{{ name =~ "{semconv.CHECKOUT_SPAN.prefix} .*" && duration > 100ms }}'),
     *TO_REQUESTS,
 )
 TO_HOLDS = (
-    links.traces("Traces that held long", f'{{ name =~ "{semconv.HOLD_SPAN.prefix} .*" && duration > 1s }}'),
+    links.traces("Traces with long holds", f'{{ name =~ "{semconv.HOLD_SPAN.prefix} .*" && duration > 1s }}'),
     *TO_REQUESTS,
 )
 
@@ -45,213 +45,224 @@ def dashboard() -> dict[str, object]:
     return board.board(
         links.POOL,
         "Pool",
-        "One connection pool: full or not, who waits, what the holders do, leak or too small, process by process.",
+        "One connection pool: is it full, who waits, what holders do, leak or too small, process by process.",
         ("service", "pool", "instance"),
         {
             "Are we out of connections?": _exhaustion(),
             "Who waits?": _waits(),
             "Who holds, and doing what?": _holds(),
             "Leak, or too small a pool?": pool_causes.leak_or_small(),
-            "Which process? What does the server cost?": pool_causes.processes(),
+            "Which process? What do new connections cost?": pool_causes.processes(),
         },
     )
 
 
 def _exhaustion() -> Panels:
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Fullest process",
             good="below 80 %.",
-            bad="100 %: its next caller waits.",
+            bad="100 %: its next checkout waits.",
             unit="percentunit",
-            limits=(0.8, 1),
-            onward=TO_INSTANCE[:1],
+            thresholds=(0.8, 1),
+            links=TO_INSTANCE[:1],
             decimals=0,
         ),
         over("max", usage(INSTANCES)),
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Time saturated",
             good="0 %.",
-            bad="the share of time in which every connection was out.",
+            bad="the share of time with every connection in use.",
             unit="percentunit",
-            limits=(0.01, 0.1),
-            onward=TO_REQUESTS,
+            thresholds=(0.01, 0.1),
+            links=TO_REQUESTS,
             decimals=0,
         ),
         over("max", rate(SATURATION, INSTANCES)),
     )
-    yield one(
-        tile("Callers waiting", good="0.", bad="more than 0 that stays.", unit="short", limits=(1, 5), onward=TO_WAITS),
+    yield stat_panel(
+        stat_options(
+            "Pending checkouts",
+            good="0.",
+            bad="more than 0 that stays.",
+            unit="short",
+            thresholds=(1, 5),
+            links=TO_WAITS,
+        ),
         over("sum", value(semconv.PENDING_REQUESTS, INSTANCES)),
     )
-    yield one(
-        tile(
-            "Oldest lease",
-            good="as long as the slowest request.",
-            bad="minutes: somebody sits on it.",
+    yield stat_panel(
+        stat_options(
+            "Oldest hold",
+            good="at most the duration of the slowest request.",
+            bad="minutes: a connection is not returned.",
             unit="s",
-            limits=(30, 60),
-            onward=TO_FINDINGS,
+            thresholds=(30, 60),
+            links=TO_FINDINGS,
         ),
         over("max", value(semconv.OLDEST_LEASE_AGE, INSTANCES)),
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Timeouts",
             good="0.",
-            bad="any: a request failed for want of a connection.",
+            bad="any: a request failed because it got no connection.",
             unit="locale",
-            limits=(1,),
-            onward=TO_FINDINGS,
+            thresholds=(1,),
+            links=TO_FINDINGS,
             decimals=0,
         ),
         over("sum", increase(TIMEOUTS, INSTANCES)),
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Leaks",
             good="0.",
-            bad="any: see which kind, below.",
+            bad="any: the panel below shows which kind.",
             unit="locale",
-            limits=(1,),
-            onward=TO_FINDINGS,
+            thresholds=(1,),
+            links=TO_FINDINGS,
             decimals=0,
         ),
         over("sum", increase(LEAKS, INSTANCES)),
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Connections of all processes",
-            good="`in use` stays below the limit; `idle` is what is ready.",
-            bad="`in use` lies on the limit: everybody else waits.",
+            good="`in use` stays below the limit; `idle` connections are ready.",
+            bad="`in use` is at the limit: further checkouts wait.",
             unit="short",
-            limits=(),
-            onward=TO_FINDINGS,
+            thresholds=(),
+            links=TO_FINDINGS,
             width=12,
         ),
         [
-            Ask(over("sum", value(semconv.CONNECTION_COUNT, USED)), "in use"),
-            Ask(over("sum", value(semconv.CONNECTION_COUNT, IDLE)), "idle"),
-            Ask(over("sum", value(semconv.CONNECTION_MAX, INSTANCES)), "limit"),
-            Ask(over("sum", value(semconv.CONNECTION_IDLE_MAX, INSTANCES)), "idle at most"),
-            Ask(over("sum", value(semconv.CONNECTION_IDLE_MIN, INSTANCES)), "idle at least"),
+            Target(over("sum", value(semconv.CONNECTION_COUNT, USED)), "in use"),
+            Target(over("sum", value(semconv.CONNECTION_COUNT, IDLE)), "idle"),
+            Target(over("sum", value(semconv.CONNECTION_MAX, INSTANCES)), "limit"),
+            Target(over("sum", value(semconv.CONNECTION_IDLE_MAX, INSTANCES)), "idle at most"),
+            Target(over("sum", value(semconv.CONNECTION_IDLE_MIN, INSTANCES)), "idle at least"),
         ],
-        stack=True,
+        stacked=True,
         colours={"in use": "orange", "idle": "green"},
-        lines=("limit", "idle at most", "idle at least"),
+        limit_series=("limit", "idle at most", "idle at least"),
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Share of time saturated, by process",
             good="0 %.",
-            bad="one process alone: its traffic or its leak; all: the pool is too small or held too long.",
+            bad="one process: its traffic or a leak. All: the pool is too small, or connections are held too long.",
             unit="percentunit",
-            limits=(0.01, 0.1),
-            onward=TO_INSTANCE,
+            thresholds=(0.01, 0.1),
+            links=TO_INSTANCE,
             width=12,
-            top=1,
+            maximum=1,
         ),
-        [Ask(over("max", rate(SATURATION, INSTANCES), (INSTANCE,)), EACH)],
+        [Target(over("max", rate(SATURATION, INSTANCES), (INSTANCE,)), EACH)],
     )
 
 
 def _waits() -> Panels:
     phase = prometheus.label(semconv.WAIT_PHASE)
-    yield heat(
-        Face(
+    yield heatmap_panel(
+        PanelOptions(
             "Waits for a connection",
             good="one dark band below a millisecond.",
             bad="a second band, at the pool's timeout or in whole seconds.",
             unit="s",
-            limits=(0.1, 1),
-            onward=TO_WAITS,
+            thresholds=(0.1, 1),
+            links=TO_WAITS,
             width=12,
         ),
         over("sum", increase(prometheus.bucket(semconv.WAIT_TIME), INSTANCES, RECENT), ("le",)),
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Wait: p50, p95, p99",
             good="milliseconds at most.",
-            bad="p50 up: every request pays; p99 alone: bursts.",
+            bad="p50 rises: every request waits. Only p99 rises: bursts.",
             unit="s",
-            limits=(0.1, 1),
-            onward=TO_WAITS,
+            thresholds=(0.1, 1),
+            links=TO_WAITS,
             width=12,
         ),
         [
-            Ask(quantile(share, semconv.WAIT_TIME, INSTANCES), f"p{share * 100:.0f}", exemplars=share == TAIL)
+            Target(quantile(share, semconv.WAIT_TIME, INSTANCES), f"p{share * 100:.0f}", exemplars=share == TAIL)
             for share in (0.5, 0.95, TAIL)
         ],
     )
-    yield course(
-        Face(
-            "What the waiting is spent on",
-            good="next to nothing.",
-            bad="`queue`: all in use. `connect`: connections are made too often. `validate`: the pre-ping is slow.",
+    yield time_series_panel(
+        PanelOptions(
+            "What waits are spent on",
+            good="almost nothing.",
+            bad="`queue`: all are in use. `connect`: connections open too often. `validate`: the pre-ping is slow.",
             unit="short",
-            limits=(0.1, 1),
-            onward=TO_WAITS,
+            thresholds=(0.1, 1),
+            links=TO_WAITS,
         ),
-        [Ask(over("sum", rate(prometheus.family(semconv.WAIT_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}")],
-        stack=True,
+        [
+            Target(
+                over("sum", rate(prometheus.family(semconv.WAIT_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}"
+            )
+        ],
+        stacked=True,
         colours={"queue": "red", "connect": "orange", "validate": "blue"},
     )
-    yield course(
-        Face(
-            "Most callers waiting at once, by process",
+    yield time_series_panel(
+        PanelOptions(
+            "Peak of pending checkouts, by process",
             good="0.",
-            bad="more than its limit: the queue no longer drains.",
+            bad="more than the pool's limit: the queue no longer empties.",
             unit="short",
-            limits=(1, 5),
-            onward=TO_INSTANCE,
+            thresholds=(1, 5),
+            links=TO_INSTANCE,
         ),
-        [Ask(over("max", value(semconv.PENDING_PEAK, INSTANCES), (INSTANCE,)), EACH)],
+        [Target(over("max", value(semconv.PENDING_PEAK, INSTANCES), (INSTANCE,)), EACH)],
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Timeouts per minute",
             good="0.",
             bad="any: these requests failed.",
             unit="short",
-            limits=(0.1,),
-            onward=TO_FINDINGS,
+            thresholds=(0.1,),
+            links=TO_FINDINGS,
         ),
-        [Ask(f"60 * {over('sum', rate(TIMEOUTS, INSTANCES), (INSTANCE,))}", EACH)],
+        [Target(f"60 * {over('sum', rate(TIMEOUTS, INSTANCES), (INSTANCE,))}", EACH)],
     )
 
 
 def _holds() -> Panels:
     phase = prometheus.label(semconv.USE_PHASE)
-    yield heat(
-        Face(
+    yield heatmap_panel(
+        PanelOptions(
             "Holds of a connection",
-            good="a band about where the queries are.",
-            bad="a band above it: held across something else than queries.",
+            good="one band, at the duration of the queries.",
+            bad="a second band above it: held across other work than queries.",
             unit="s",
-            limits=(0.5, 2.5),
-            onward=TO_HOLDS,
+            thresholds=(0.5, 2.5),
+            links=TO_HOLDS,
             width=12,
         ),
         over("sum", increase(prometheus.bucket(semconv.USE_TIME), INSTANCES, RECENT), ("le",)),
     )
-    yield course(
-        Face(
-            "What the held connections do",
+    yield time_series_panel(
+        PanelOptions(
+            "What held connections do",
             good="nearly all of it `query`.",
             bad=(
-                "`idle_in_transaction`: work between BEGIN and COMMIT that is no query. `idle`: taken "
-                "too early, given back too late."
+                "`idle_in_transaction`: work between BEGIN and COMMIT that is no query. `idle`: checked out too "
+                "early, or returned too late."
             ),
             unit="short",
-            limits=(1, 10),
-            onward=TO_HOLDS,
+            thresholds=(1, 10),
+            links=TO_HOLDS,
             width=12,
         ),
-        [Ask(over("sum", rate(prometheus.family(semconv.USE_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}")],
-        stack=True,
+        [Target(over("sum", rate(prometheus.family(semconv.USE_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}")],
+        stacked=True,
         colours={"query": "green", "idle_in_transaction": "red", "idle": "orange"},
     )
     yield holders.by_route(TO_REQUESTS)

@@ -1,5 +1,5 @@
 """
-The lower half of *Pool*: leak or too small, and its processes side by side.
+The lower half of *Pool*: leak or too small a pool, and its processes side by side.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from grafana import links, prometheus
 from grafana.collector import INSTANCE, SERVICE
-from grafana.panels import Ask, Face, course
+from grafana.panels import PanelOptions, Target, time_series_panel
 from grafana.query import INSTANCES, LATELY, increase, over, quantile, rate, usage, value
-from grafana.tables import Column, rows
+from grafana.tables import Column, table_panel
 from poolscope import semconv
 
 if TYPE_CHECKING:
@@ -22,91 +22,98 @@ LEAKS = prometheus.family(semconv.LEAKS)
 STATE = prometheus.label(semconv.CONNECTION_STATE)
 USED = INSTANCES.having(STATE, semconv.STATE_USED)
 EACH = f"{{{{{INSTANCE}}}}}"
-TO_FINDINGS = (links.to(links.FINDINGS, "What was found", "service", "pool"),)
-TO_SERVER = (links.to(links.POSTGRESQL, "The server's side"),)
-TO_INSTANCE = (links.to(links.FINDINGS, "What was found", "service", "pool"), links.INSTANCE_OF_SERIES)
+TO_FINDINGS = (links.to(links.FINDINGS, "Findings", "service", "pool"),)
+TO_SERVER = (links.to(links.POSTGRESQL, "PostgreSQL server"),)
+TO_INSTANCE = (links.to(links.FINDINGS, "Findings", "service", "pool"), links.INSTANCE_OF_SERIES)
 
 
 def leak_or_small() -> Panels:
     """
-    Whether connections get lost, or there are too few of them.
+    Whether connections leak, or there are too few of them.
     """
     kind = prometheus.label(semconv.LEAK_KIND)
-    yield course(
-        Face(
-            "In use, and what finished work accounts for",
-            good="the two lie on each other.",
+    yield time_series_panel(
+        PanelOptions(
+            "In use, and what finished holds account for",
+            good="both lines are the same.",
             bad=(
-                "a gap that stays open and grows: those connections never come back, a leak. No gap "
-                "at the limit: too small, or held too long."
+                "a gap that stays and grows: these connections are not returned (leak). No gap at the limit: the "
+                "pool is too small, or connections are held too long."
             ),
             unit="short",
-            limits=(),
-            onward=TO_FINDINGS,
+            thresholds=(),
+            links=TO_FINDINGS,
             width=12,
         ),
         [
-            Ask(over("sum", value(semconv.CONNECTION_COUNT, USED)), "in use"),
-            Ask(over("sum", rate(prometheus.total(semconv.USE_TIME), INSTANCES)), "finished work (arrivals × hold)"),
-            Ask(over("sum", value(semconv.CONNECTION_MAX, INSTANCES)), "limit"),
+            Target(over("sum", value(semconv.CONNECTION_COUNT, USED)), "in use"),
+            Target(
+                over("sum", rate(prometheus.total(semconv.USE_TIME), INSTANCES)),
+                "finished holds (arrivals × hold time)",
+            ),
+            Target(over("sum", value(semconv.CONNECTION_MAX, INSTANCES)), "limit"),
         ],
-        colours={"in use": "orange", "finished work (arrivals × hold)": "green"},
-        lines=("limit",),
+        colours={"in use": "orange", "finished holds (arrivals × hold time)": "green"},
+        limit_series=("limit",),
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Leaks found in 5 minutes, by kind",
             good="0.",
-            bad="`abandoned`, `owner_finished`: certain. `overdue`: past the threshold.",
+            bad="`abandoned` and `owner_finished` are certain; `overdue` is past the threshold and may still return.",
             unit="locale",
-            limits=(1,),
+            thresholds=(1,),
             decimals=0,
-            onward=TO_FINDINGS,
+            links=TO_FINDINGS,
             width=12,
         ),
-        [Ask(over("sum", increase(LEAKS, INSTANCES, LATELY), (kind,)), f"{{{{{kind}}}}}")],
+        [Target(over("sum", increase(LEAKS, INSTANCES, LATELY), (kind,)), f"{{{{{kind}}}}}")],
     )
-    yield course(
-        Face(
-            "Oldest connection out, by process",
-            good="saw teeth.",
-            bad="a straight line upwards: somebody sits on it.",
+    yield time_series_panel(
+        PanelOptions(
+            "Oldest hold, by process",
+            good="falls again after the slowest request.",
+            bad="a straight line upwards: one connection is not returned.",
             unit="s",
-            limits=(30, 60),
-            onward=TO_INSTANCE,
+            thresholds=(30, 60),
+            links=TO_INSTANCE,
             width=12,
         ),
-        [Ask(over("max", value(semconv.OLDEST_LEASE_AGE, INSTANCES), (INSTANCE,)), EACH)],
+        [Target(over("max", value(semconv.OLDEST_LEASE_AGE, INSTANCES), (INSTANCE,)), EACH)],
     )
-    yield course(
-        Face(
-            "Asked for a second connection while holding one",
+    yield time_series_panel(
+        PanelOptions(
+            "Nested checkouts per minute, by process",
             good="0.",
-            bad="any: under load each waits for the other, and all of them for ever.",
+            bad="any: under load these requests wait for each other until the timeout (deadlock).",
             unit="short",
-            limits=(0.1,),
-            onward=TO_FINDINGS,
+            thresholds=(0.1,),
+            links=TO_FINDINGS,
             width=12,
         ),
-        [Ask(f"60 * {over('sum', rate(prometheus.family(semconv.NESTED_CHECKOUTS), INSTANCES), (INSTANCE,))}", EACH)],
+        [
+            Target(
+                f"60 * {over('sum', rate(prometheus.family(semconv.NESTED_CHECKOUTS), INSTANCES), (INSTANCE,))}", EACH
+            )
+        ],
     )
 
 
 def processes() -> Panels:
     """
-    Each process beside the others, and what the pool costs the server.
+    The processes side by side, and what the pool costs the server.
     """
     reason = prometheus.label(semconv.CLOSE_REASON)
     by = (SERVICE, INSTANCE)
-    to_instance = links.of_row(links.POOL, "This process alone", service="Service", instance="Process")
-    yield rows(
-        Face(
+    to_instance = links.of_row(links.POOL, "Only this process", service="Service", instance="Process")
+    yield table_panel(
+        PanelOptions(
             "Every process",
             good="all alike.",
-            bad="one unlike the others: restart it last, look at it first.",
+            bad="one process differs from the others: look at it first, and restart it last.",
             unit="short",
-            limits=(1,),
-            onward=TO_FINDINGS,
+            thresholds=(1,),
+            links=TO_FINDINGS,
             width=24,
         ),
         [
@@ -126,43 +133,43 @@ def processes() -> Panels:
             ),
             Column("Wait p99", quantile(0.99, semconv.WAIT_TIME, INSTANCES, by), "s", (0.1, 1), 100),
             Column("Hold p95", quantile(0.95, semconv.USE_TIME, INSTANCES, by), "s", (0.5, 2.5), 100),
-            Column("Oldest", over("max", value(semconv.OLDEST_LEASE_AGE, INSTANCES), by), "s", (30, 60), 100),
+            Column("Oldest hold", over("max", value(semconv.OLDEST_LEASE_AGE, INSTANCES), by), "s", (30, 60), 100),
             Column("Timeouts", over("sum", increase(TIMEOUTS, INSTANCES), by), "locale", (1,), 90, decimals=0),
             Column("Leaks", over("sum", increase(LEAKS, INSTANCES), by), "locale", (1,), 80, decimals=0),
             Column("Drift", over("max", f"abs({value(semconv.DRIFT, INSTANCES)})", by), "short", (1,), 70),
         ],
-        worst_first="Saturated",
+        sort_by="Saturated",
     )
-    yield course(
-        Face(
-            "Time to make a connection, p95",
+    yield time_series_panel(
+        PanelOptions(
+            "Time to open a connection, p95",
             good="tens of milliseconds.",
             bad="a step up: the server or the network is slow to accept.",
             unit="s",
-            limits=(0.1, 1),
-            onward=TO_SERVER,
+            thresholds=(0.1, 1),
+            links=TO_SERVER,
             width=12,
         ),
-        [Ask(quantile(0.95, semconv.CREATE_TIME, INSTANCES, (INSTANCE,)), EACH)],
+        [Target(quantile(0.95, semconv.CREATE_TIME, INSTANCES, (INSTANCE,)), EACH)],
     )
-    yield course(
-        Face(
-            "Connections closed per minute, by why",
-            good="few, `recycled`.",
+    yield time_series_panel(
+        PanelOptions(
+            "Connections closed per minute, by reason",
+            good="few, with the reason `recycled`.",
             bad=(
-                "many `overflow`: the base size is too small. `invalidated`, `failed_validation`: the "
-                "server or the network cuts them."
+                "many `overflow`: the base size is too small. `invalidated` or `failed_validation`: the server or "
+                "the network closes them."
             ),
             unit="short",
-            limits=(10, 60),
-            onward=TO_SERVER,
+            thresholds=(10, 60),
+            links=TO_SERVER,
             width=12,
         ),
         [
-            Ask(
+            Target(
                 f"60 * {over('sum', rate(prometheus.family(semconv.CLOSURES), INSTANCES), (reason,))}",
                 f"{{{{{reason}}}}}",
             )
         ],
-        stack=True,
+        stacked=True,
     )

@@ -1,5 +1,5 @@
 """
-*PostgreSQL and the fleet budget*: the server's side, and whether all pools together fit it.
+*PostgreSQL and the fleet budget*: the server's own figures, and whether all pools together fit it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from grafana.collector import (
     SERVICE,
 )
 from grafana.dashboards import postgresql_clients
-from grafana.panels import Ask, Face, course, one, tile
-from grafana.query import BY_SERVER, FLEET, SERVERS, accepted, over, ratio, value, watched
-from grafana.tables import Column, rows
+from grafana.panels import PanelOptions, Target, stat_options, stat_panel, time_series_panel
+from grafana.query import BY_SERVER, FLEET, SERVERS, accepted, monitored, over, ratio, value
+from grafana.tables import Column, table_panel
 from poolscope import semconv
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ IN_TRANSACTION = SERVERS.having("state", "idle in transaction.*", "=~")
 USED = FLEET.having(prometheus.label(semconv.CONNECTION_STATE), semconv.STATE_USED)
 ACCEPTED = over("sum", accepted())
 LIMITS = value(semconv.CONNECTION_MAX, FLEET)
-# Of several servers the worst: a free one does not help a full one.
-PROMISED = over("max", ratio(over("sum", LIMITS, BY_SERVER), accepted(), BY_SERVER))
+# The worst of several servers: a free one does not help a full one.
+BUDGET_USED = over("max", ratio(over("sum", LIMITS, BY_SERVER), accepted(), BY_SERVER))
 CONNECTED = over("max", ratio(over("sum", value(SERVER_CONNECTIONS, SERVERS), BY_SERVER), accepted(), BY_SERVER))
 APPLICATION = "{{application_name}}"
-TO_FLEET = (links.to(links.FLEET, "The pools of the fleet", "service", "server"),)
-TO_POOL = (links.to(links.POOL, "The pools, one by one", "service"),)
-TO_SERVICE = (*TO_POOL, links.of_series(links.POOL, "The pools of this service", service=SERVICE))
+TO_FLEET = (links.to(links.FLEET, "All pools", "service", "server"),)
+TO_POOL = (links.to(links.POOL, "Each pool", "service"),)
+TO_SERVICE = (*TO_POOL, links.of_series(links.POOL, "Pools of this service", service=SERVICE))
 TO_TRACES = (
     links.traces(
-        "Leases that idled in a transaction", f"{{ span.{semconv.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
+        "Holds that were idle in a transaction", f"{{ span.{semconv.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
     ),
     *TO_POOL,
 )
@@ -50,134 +50,134 @@ def dashboard() -> dict[str, object]:
     return board.board(
         links.POSTGRESQL,
         "PostgreSQL and the fleet budget",
-        "What the server says: its connections, who idles in a transaction, and whether all pools together fit it.",
+        "The server's own figures: its connections, idle transactions, and whether all pools together fit it.",
         ("service", "server"),
         {
             "Does the fleet fit?": _budget(),
-            "What does the server say?": _server(),
-            "Who sits in a transaction?": postgresql_clients.transactions(),
-            "Do both sides agree? What does it cost?": postgresql_clients.agreement(),
+            "Which connections does the server have?": _server(),
+            "Who is idle in a transaction?": postgresql_clients.transactions(),
+            "Do both sides agree? What do new connections cost?": postgresql_clients.agreement(),
         },
     )
 
 
 def _budget() -> Panels:
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Server accepts",
-            good="known and stable.",
-            bad="changes: somebody changed `max_connections`.",
+            good="constant.",
+            bad="a change: `max_connections` was changed.",
             unit="locale",
-            limits=(),
-            onward=TO_FLEET,
+            thresholds=(),
+            links=TO_FLEET,
             decimals=0,
         ),
         ACCEPTED,
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Pools may open",
             good="less than the server accepts.",
-            bad="more: when all fill, the server refuses connections.",
+            bad="more: when all pools fill, the server rejects connections.",
             unit="locale",
-            limits=(),
-            onward=TO_FLEET,
+            thresholds=(),
+            links=TO_FLEET,
             decimals=0,
         ),
-        over("sum", watched(LIMITS)),
+        over("sum", monitored(LIMITS)),
     )
-    yield one(
-        tile(
-            "Promised",
-            good="below 80 % at every server: a deploy runs old and new together.",
-            bad="above 100 %.",
+    yield stat_panel(
+        stat_options(
+            "Budget used",
+            good="below 80 % at every server: a deploy runs old and new processes together.",
+            bad="above 100 %: the pools may open more connections than the server accepts.",
             unit="percentunit",
-            limits=(0.8, 1),
-            onward=TO_FLEET,
+            thresholds=(0.8, 1),
+            links=TO_FLEET,
             decimals=0,
         ),
-        PROMISED,
+        BUDGET_USED,
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Connected",
             good="below 80 % at every server.",
             bad="near 100 %: new connections fail, also those of the monitoring.",
             unit="percentunit",
-            limits=(0.8, 0.95),
-            onward=TO_FLEET,
+            thresholds=(0.8, 0.95),
+            links=TO_FLEET,
             decimals=0,
         ),
         CONNECTED,
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Oldest idle",
             good="0 s.",
-            bad="seconds: locks are held, VACUUM waits.",
+            bad="seconds: locks are held, and VACUUM waits.",
             unit="s",
-            limits=(1, 30),
-            onward=TO_TRACES,
+            thresholds=(1, 30),
+            links=TO_TRACES,
         ),
         over("max", value(SERVER_OLDEST_IDLE_IN_TRANSACTION, SERVERS)),
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Idle in tx",
-            good="0, or a few for an instant.",
-            bad="stays: somebody works between BEGIN and COMMIT.",
+            good="0, or a few for a moment.",
+            bad="stays above 0: an application does other work between BEGIN and COMMIT.",
             unit="locale",
-            limits=(5, 20),
-            onward=TO_TRACES,
+            thresholds=(5, 20),
+            links=TO_TRACES,
             decimals=0,
         ),
         over("sum", value(SERVER_CONNECTIONS, IN_TRANSACTION)),
     )
-    yield rows(
-        Face(
-            "The budget, service by service",
+    yield table_panel(
+        PanelOptions(
+            "Budget by service",
             good="the sum of `May open` is below what the server accepts.",
             bad="a service with a large share and a low peak: lower its limit, or its processes.",
             unit="short",
-            limits=(1,),
-            onward=TO_SERVICE,
+            thresholds=(1,),
+            links=TO_SERVICE,
             width=12,
         ),
         _services(),
-        worst_first="May open",
+        sort_by="May open",
     )
-    yield course(
-        Face(
-            "What the pools may open, by service",
+    yield time_series_panel(
+        PanelOptions(
+            "Sum of pool limits, by service",
             good="the sum stays below the line.",
             bad="above the line: the fleet does not fit.",
             unit="short",
-            limits=(),
-            onward=TO_POOL,
+            thresholds=(),
+            links=TO_POOL,
             width=12,
         ),
         [
-            Ask(over("sum", watched(LIMITS), (SERVICE,)), f"{{{{{SERVICE}}}}}"),
-            Ask(ACCEPTED, "server accepts"),
+            Target(over("sum", monitored(LIMITS), (SERVICE,)), f"{{{{{SERVICE}}}}}"),
+            Target(ACCEPTED, "server accepts"),
         ],
-        stack=True,
-        lines=("server accepts",),
+        stacked=True,
+        limit_series=("server accepts",),
     )
 
 
 def _services() -> list[Column]:
     by = (SERVICE,)
-    processes = over("count", over("count", watched(value(semconv.CONNECTION_COUNT, FLEET)), (SERVICE, INSTANCE)), by)
+    processes = over("count", over("count", monitored(value(semconv.CONNECTION_COUNT, FLEET)), (SERVICE, INSTANCE)), by)
     return [
-        Column("Service", SERVICE, link=links.of_row(links.POOL, "The pools of this service", service="Service")),
+        Column("Service", SERVICE, link=links.of_row(links.POOL, "Pools of this service", service="Service")),
         Column("Processes", processes, "short", width=100),
-        Column("May open", over("sum", watched(LIMITS), by), "short", width=100),
-        Column("Open", over("sum", watched(value(semconv.CONNECTION_COUNT, FLEET)), by), "short", width=80),
-        Column("In use", over("sum", watched(value(semconv.CONNECTION_COUNT, USED)), by), "short", width=80),
-        Column("Peak", over("sum", watched(value(semconv.USED_PEAK, FLEET)), by), "short", width=80),
+        Column("May open", over("sum", monitored(LIMITS), by), "short", width=100),
+        Column("Open", over("sum", monitored(value(semconv.CONNECTION_COUNT, FLEET)), by), "short", width=80),
+        Column("In use", over("sum", monitored(value(semconv.CONNECTION_COUNT, USED)), by), "short", width=80),
+        Column("Peak", over("sum", monitored(value(semconv.USED_PEAK, FLEET)), by), "short", width=80),
         Column(
-            "Of the server",
-            f"{over('sum', watched(LIMITS), by)} / scalar({ACCEPTED})",
+            "Share of server",
+            f"{over('sum', monitored(LIMITS), by)} / scalar({ACCEPTED})",
             "percentunit",
             (0.8, 1),
             150,
@@ -188,20 +188,20 @@ def _services() -> list[Column]:
 
 
 def _server() -> Panels:
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Connections by state",
             good="`active` and `idle`, far below the line.",
-            bad="the line is reached, or red grows.",
+            bad="the line is reached, or `idle in transaction` grows.",
             unit="short",
-            limits=(),
-            onward=TO_FLEET,
+            thresholds=(),
+            links=TO_FLEET,
         ),
         [
-            Ask(over("sum", value(SERVER_CONNECTIONS, SERVERS), ("state",)), "{{state}}"),
-            Ask(over("sum", value(SERVER_CONNECTIONS_MAX, SERVERS)), "max_connections"),
+            Target(over("sum", value(SERVER_CONNECTIONS, SERVERS), ("state",)), "{{state}}"),
+            Target(over("sum", value(SERVER_CONNECTIONS_MAX, SERVERS)), "max_connections"),
         ],
-        stack=True,
+        stacked=True,
         colours={
             "active": "green",
             "idle": "blue",
@@ -209,47 +209,47 @@ def _server() -> Panels:
             "idle in transaction (aborted)": "purple",
             "starting": "orange",
         },
-        lines=("max_connections",),
+        limit_series=("max_connections",),
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Connections by application",
             good="names that you know.",
-            bad="one grows without end; or an unknown one takes the rest.",
+            bad="one grows without end, or an unknown one uses the rest.",
             unit="short",
-            limits=(),
-            onward=TO_FLEET,
+            thresholds=(),
+            links=TO_FLEET,
         ),
         [
-            Ask(
+            Target(
                 postgresql_clients.named(
                     f"{over('sum', value(SERVER_CONNECTIONS, SERVERS), ('application_name',))} > 0"
                 ),
                 APPLICATION,
             )
         ],
-        stack=True,
+        stacked=True,
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Connections by database",
             good="the databases of these services.",
-            bad="another database takes the room.",
+            bad="another database uses most connections.",
             unit="short",
-            limits=(),
-            onward=TO_FLEET,
+            thresholds=(),
+            links=TO_FLEET,
         ),
         [
-            Ask(
+            Target(
                 postgresql_clients.named(
                     f"{over('sum', value(SERVER_CONNECTIONS, SERVERS), ('datname',))} > 0",
                     "datname",
-                    "(not yet in one)",
+                    "(no database yet)",
                 ),
                 "{{datname}}",
             ),
-            Ask(over("sum", value(POSTGRESQL_CONNECTION_MAX, SERVERS)), "max_connections"),
+            Target(over("sum", value(POSTGRESQL_CONNECTION_MAX, SERVERS)), "max_connections"),
         ],
-        stack=True,
-        lines=("max_connections",),
+        stacked=True,
+        limit_series=("max_connections",),
     )

@@ -1,5 +1,5 @@
 """
-The lower half of *PostgreSQL and the fleet budget*: who sits in a transaction, and whether both sides agree.
+The lower half of *PostgreSQL and the fleet budget*: who is idle in a transaction, and whether both sides agree.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from grafana.collector import (
     SERVER_OLDEST_IDLE_IN_TRANSACTION,
     SERVICE,
 )
-from grafana.panels import Ask, Face, course
+from grafana.panels import PanelOptions, Target, time_series_panel
 from grafana.query import (
     BY_POOL,
     BY_SERVER,
@@ -20,11 +20,11 @@ from grafana.query import (
     POOL,
     SERVER_LEGEND,
     SERVERS,
+    monitored,
     over,
     quantile,
     rate,
     value,
-    watched,
 )
 from poolscope import semconv
 
@@ -34,65 +34,65 @@ if TYPE_CHECKING:
 IN_TRANSACTION = SERVERS.having("state", "idle in transaction.*", "=~")
 CONNECTED = over("sum", value(SERVER_CONNECTIONS, SERVERS))
 APPLICATION = "{{application_name}}"
-TO_FLEET = (links.to(links.FLEET, "The pools of the fleet", "service", "server"),)
-TO_POOL = (links.to(links.POOL, "The pools, one by one", "service"),)
-TO_SERVICE = (*TO_POOL, links.of_series(links.POOL, "The pools of this service", service=SERVICE))
+TO_FLEET = (links.to(links.FLEET, "All pools", "service", "server"),)
+TO_POOL = (links.to(links.POOL, "Each pool", "service"),)
+TO_SERVICE = (*TO_POOL, links.of_series(links.POOL, "Pools of this service", service=SERVICE))
 TO_TRACES = (
     links.traces(
-        "Leases that idled in a transaction", f"{{ span.{semconv.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
+        "Holds that were idle in a transaction", f"{{ span.{semconv.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
     ),
     *TO_POOL,
 )
 
 
-def named(expression: str, label: str = "application_name", nobody: str = "(no name)") -> str:
+def named(expression: str, label: str = "application_name", unnamed: str = "(no name)") -> str:
     """
-    The series by application, or by another label, those without one among them under a name in words.
+    The series by application or by another label; those with an empty label get a name.
     """
-    return f'label_replace({expression}, "{label}", "{nobody}", "{label}", "")'
+    return f'label_replace({expression}, "{label}", "{unnamed}", "{label}", "")'
 
 
 def transactions() -> Panels:
     """
-    Who works between BEGIN and COMMIT, by the server's account and by the pools'.
+    Who is idle between BEGIN and COMMIT, by the server's count and by the pools'.
     """
     phase = prometheus.label(semconv.USE_PHASE)
     idling = FLEET.having(phase, "idle_in_transaction")
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Oldest idle in transaction",
             good="0 s.",
-            bad="climbs: one transaction is forgotten.",
+            bad="rises: a transaction is not ended.",
             unit="s",
-            limits=(1, 30),
-            onward=TO_TRACES,
+            thresholds=(1, 30),
+            links=TO_TRACES,
         ),
-        [Ask(over("max", value(SERVER_OLDEST_IDLE_IN_TRANSACTION, SERVERS), BY_SERVER), SERVER_LEGEND)],
-        limit_lines=True,
+        [Target(over("max", value(SERVER_OLDEST_IDLE_IN_TRANSACTION, SERVERS), BY_SERVER), SERVER_LEGEND)],
+        threshold_lines=True,
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Idle in transaction by application, the server's count",
             good="0.",
             bad="stays above 0.",
             unit="short",
-            limits=(5, 20),
-            onward=TO_TRACES,
+            thresholds=(5, 20),
+            links=TO_TRACES,
         ),
-        [Ask(named(over("sum", value(SERVER_CONNECTIONS, IN_TRANSACTION), ("application_name",))), APPLICATION)],
+        [Target(named(over("sum", value(SERVER_CONNECTIONS, IN_TRANSACTION), ("application_name",))), APPLICATION)],
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Idle in transaction by pool, the applications' count",
             good="0.",
-            bad="the pool whose code works between BEGIN and COMMIT. The server counts more: leases that "
-            "still run are not in it, leaked ones never.",
+            bad="the pool whose code does other work between BEGIN and COMMIT. The server counts more: holds that "
+            "still run are not counted here, leaked ones never.",
             unit="short",
-            limits=(5, 20),
-            onward=TO_TRACES,
+            thresholds=(5, 20),
+            links=TO_TRACES,
         ),
         [
-            Ask(
+            Target(
                 over("sum", rate(prometheus.family(semconv.USE_PHASE_TIME), idling), BY_POOL),
                 f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}",
             )
@@ -102,39 +102,42 @@ def transactions() -> Panels:
 
 def agreement() -> Panels:
     """
-    Whether server and pools count the same, and what making connections costs.
+    Whether server and pools count the same, and what new connections cost.
     """
-    yield course(
-        Face(
-            "Open connections, counted by both sides",
+    yield time_series_panel(
+        PanelOptions(
+            "Open connections, by both counts",
             good="the pools' count is at most the server's.",
-            bad="a gap: other clients (left out here), or connections that the server keeps for a client that died.",
+            bad="a gap: other clients, or connections that the server keeps for a client that ended.",
             unit="short",
-            limits=(),
-            onward=TO_FLEET,
+            thresholds=(),
+            links=TO_FLEET,
         ),
-        [Ask(CONNECTED, "the server"), Ask(over("sum", watched(value(semconv.CONNECTION_COUNT, FLEET))), "the pools")],
+        [
+            Target(CONNECTED, "the server"),
+            Target(over("sum", monitored(value(semconv.CONNECTION_COUNT, FLEET))), "the pools"),
+        ],
     )
-    yield course(
-        Face(
-            "Time to make a connection, p95",
+    yield time_series_panel(
+        PanelOptions(
+            "Time to open a connection, p95",
             good="tens of milliseconds.",
-            bad="a step up: the server is short of processors or memory.",
+            bad="a step up: the server lacks CPU or memory.",
             unit="s",
-            limits=(0.1, 1),
-            onward=TO_SERVICE,
+            thresholds=(0.1, 1),
+            links=TO_SERVICE,
         ),
-        [Ask(quantile(0.95, semconv.CREATE_TIME, FLEET, (SERVICE,)), f"{{{{{SERVICE}}}}}")],
+        [Target(quantile(0.95, semconv.CREATE_TIME, FLEET, (SERVICE,)), f"{{{{{SERVICE}}}}}")],
     )
     made = over("sum", rate(prometheus.count(semconv.CREATE_TIME), FLEET), (SERVICE,))
-    yield course(
-        Face(
-            "Connections made per minute",
+    yield time_series_panel(
+        PanelOptions(
+            "Connections opened per minute",
             good="few.",
-            bad="many: each costs the server a process; raise the pool's idle size.",
+            bad="many: each costs the server a process. Raise the number of idle connections that the pool keeps.",
             unit="short",
-            limits=(60, 600),
-            onward=TO_SERVICE,
+            thresholds=(60, 600),
+            links=TO_SERVICE,
         ),
-        [Ask(f"60 * {made}", f"{{{{{SERVICE}}}}}")],
+        [Target(f"60 * {made}", f"{{{{{SERVICE}}}}}")],
     )

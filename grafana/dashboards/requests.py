@@ -1,5 +1,5 @@
 """
-*Requests and queries*: what one request, task or job costs in connections and queries, route by route.
+*Requests and queries*: what one request, task or job costs in connections and queries, by route.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from grafana import board, links, prometheus
 from grafana.collector import SERVICE, SPAN_CALLS, SPAN_DURATION
 from grafana.dashboards import holders
-from grafana.panels import Ask, Face, course, heat, one, tile
+from grafana.panels import PanelOptions, Target, heatmap_panel, stat_options, stat_panel, time_series_panel
 from grafana.query import (
     BY_POOL,
     POOL,
@@ -25,7 +25,7 @@ from grafana.query import (
     quantile,
     rate,
 )
-from grafana.tables import Column, rows
+from grafana.tables import Column, table_panel
 from poolscope import semconv
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ LEGEND = f"{{{{{SERVICE}}}}} · {{{{{UNIT}}}}}"
 POOL_LEGEND = f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}"
 REPEATED = prometheus.family(semconv.REPEATED_QUERIES)
 SPAN_NAME = prometheus.label("span.name")
-# The spans around units of work; poolscope's own are named by its prefixes.
+# The spans of units of work: all but poolscope's own, which have these prefixes.
 UNITS = SERVICES.having(SPAN_NAME, f"({semconv.CHECKOUT_SPAN.prefix}|{semconv.HOLD_SPAN.prefix}) .+", "!~")
 FAILED = UNITS.having(prometheus.label("status.code"), "STATUS_CODE_ERROR")
 CHECKOUTS = POOLS.having(SPAN_NAME, f"{semconv.CHECKOUT_SPAN.prefix} .+", "=~")
-TO_POOL = (links.to(links.POOL, "Their pool", "service", "pool"),)
-TO_FINDINGS = (links.to(links.FINDINGS, "What was found", "service", "pool"),)
+TO_POOL = (links.to(links.POOL, "The pool", "service", "pool"),)
+TO_FINDINGS = (links.to(links.FINDINGS, "Findings", "service", "pool"),)
 TO_TRACES = (links.traces("Traces with findings", f"{{ span.{semconv.FINDINGS} != nil }}"), *TO_POOL)
 TO_LOOPS = (links.traces("Traces with many queries", f"{{ span.{semconv.UNIT_OF_WORK_QUERIES} > 20 }}"), *TO_FINDINGS)
 TO_FAILURES = (links.traces("Traces that failed", "{ status = error }"), *TO_POOL)
@@ -54,10 +54,10 @@ def dashboard() -> dict[str, object]:
     return board.board(
         links.REQUESTS,
         "Requests and queries",
-        "What each route, task and job asks of the pool: queries, N+1 loops, connections held and waited for.",
+        "What each route, task and job costs: queries, N+1 loops, connections held and waited for.",
         ("service", "pool"),
         {
-            "Do requests suffer?": _suffering(),
+            "Are requests slow?": _summary(),
             "Which route?": _routes(),
             "How many queries? N+1?": _queries(),
             "Who holds, and from which line?": _holds(),
@@ -65,128 +65,131 @@ def dashboard() -> dict[str, object]:
     )
 
 
-def _suffering() -> Panels:
+def _summary() -> Panels:
     waited = over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), POOLS))
     held = over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), POOLS))
     units = over("sum", rate(prometheus.count(semconv.UNIT_QUERIES), POOLS))
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Requests",
-            good="as usual for the hour.",
-            bad="a sudden peak fills pools; a fall may be their effect.",
+            good="as usual at this hour.",
+            bad="a sudden peak fills pools; a fall may be the effect of full pools.",
             unit="reqps",
-            limits=(),
-            onward=TO_POOL,
+            thresholds=(),
+            links=TO_POOL,
         ),
         units,
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Mean wait",
             good="below 1 ms.",
             bad="above 100 ms: users notice.",
             unit="s",
-            limits=(0.01, 0.1),
-            onward=TO_POOL,
+            thresholds=(0.01, 0.1),
+            links=TO_POOL,
         ),
         f"{waited} / {units}",
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Mean hold",
-            good="about the time of its queries.",
-            bad="more: held across other work.",
+            good="about the duration of the queries.",
+            bad="more: the connection is held across other work.",
             unit="s",
-            limits=(0.5, 2.5),
-            onward=TO_POOL,
+            thresholds=(0.5, 2.5),
+            links=TO_POOL,
         ),
         f"{held} / {units}",
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Queries, p95",
             good="below 10.",
             bad="above 20: look for a loop.",
             unit="locale",
-            limits=(20, 100),
-            onward=TO_LOOPS,
+            thresholds=(20, 100),
+            links=TO_LOOPS,
             decimals=0,
         ),
         quantile(0.95, semconv.UNIT_QUERIES, POOLS),
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "In N+1 loops",
             good="0 %.",
-            bad="any: each of these could be part of one.",
+            bad="any: one query could replace many of these.",
             unit="percentunit",
-            limits=(0.01, 0.2),
-            onward=TO_LOOPS,
+            thresholds=(0.01, 0.2),
+            links=TO_LOOPS,
             decimals=0,
         ),
         f"({or_zero(over('sum', rate(REPEATED, POOLS)))})"
         f" / {over('sum', rate(prometheus.total(semconv.UNIT_QUERIES), POOLS))}",
     )
-    yield one(
-        tile(
+    yield stat_panel(
+        stat_options(
             "Failed",
             good="0 %.",
-            bad="any: below, which route.",
+            bad="any: the traces show which route.",
             unit="percentunit",
-            limits=(0.001, 0.01),
-            onward=TO_FAILURES,
+            thresholds=(0.001, 0.01),
+            links=TO_FAILURES,
             decimals=1,
         ),
         f"({or_zero(over('sum', rate(prometheus.family(SPAN_CALLS), FAILED)))})"
         f" / {over('sum', rate(prometheus.family(SPAN_CALLS), UNITS))}",
     )
-    yield course(
-        Face(
-            "Where a request's time with the pool goes, mean",
+    yield time_series_panel(
+        PanelOptions(
+            "Waiting and holding per request, mean",
             good="`holding` only.",
-            bad="`waiting` takes a share: the pool is the bottleneck.",
+            bad="`waiting` is visible: the pool is the bottleneck.",
             unit="s",
-            limits=(0.5, 2.5),
-            onward=TO_POOL,
+            thresholds=(0.5, 2.5),
+            links=TO_POOL,
             width=12,
             height=10,
         ),
-        [Ask(mean(semconv.UNIT_WAIT_TIME, POOLS), "waiting"), Ask(mean(semconv.UNIT_HOLD_TIME, POOLS), "holding")],
-        stack=True,
+        [
+            Target(mean(semconv.UNIT_WAIT_TIME, POOLS), "waiting"),
+            Target(mean(semconv.UNIT_HOLD_TIME, POOLS), "holding"),
+        ],
+        stacked=True,
         colours={"waiting": "red", "holding": "green"},
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Duration of requests by route, p95",
             good="flat.",
-            bad="routes that share a pool rise together: one of them starves the others.",
+            bad="routes that share a pool rise together: one of them blocks the others.",
             unit="s",
-            limits=(1, 5),
-            onward=TO_TRACES,
+            thresholds=(1, 5),
+            links=TO_TRACES,
             width=12,
             height=10,
         ),
-        [Ask(quantile(0.95, SPAN_DURATION, UNITS, (SPAN_NAME,)), f"{{{{{SPAN_NAME}}}}}", exemplars=True)],
-        many=True,
+        [Target(quantile(0.95, SPAN_DURATION, UNITS, (SPAN_NAME,)), f"{{{{{SPAN_NAME}}}}}", exemplars=True)],
+        many_series=True,
     )
 
 
 def _routes() -> Panels:
-    route = links.of_row(links.POOL, "The pools of this service", service="Service")
+    route = links.of_row(links.POOL, "Pools of this service", service="Service")
     held = over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), POOLS, RANGE), ROUTE)
     waited = over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), POOLS, RANGE), ROUTE)
     repeated = over("sum", increase(REPEATED, POOLS), ROUTE)
-    yield rows(
-        Face(
+    yield table_panel(
+        PanelOptions(
             "Every route, task and job",
             good="no colour.",
             bad=(
-                "first by what it holds: mend that one. `Most at once` above 1: it takes a second "
-                "connection while it has one."
+                "the first row holds most: fix it first. `Most at once` above 1: the route checks out a second "
+                "connection while it holds one."
             ),
             unit="short",
-            limits=(1,),
-            onward=TO_LOOPS,
+            thresholds=(1,),
+            links=TO_LOOPS,
             width=24,
             height=9,
         ),
@@ -225,119 +228,119 @@ def _routes() -> Panels:
             ),
             Column("In N+1 loops", repeated, "locale", (1,), 120, decimals=0),
         ],
-        worst_first="Held, mean",
+        sort_by="Held, mean",
     )
 
 
 def _queries() -> Panels:
-    yield heat(
-        Face(
+    yield heatmap_panel(
+        PanelOptions(
             "Queries in one request",
             good="one band, low.",
-            bad="a second band far above: the loops.",
+            bad="a second band far above: N+1 loops.",
             unit="short",
-            limits=(20, 100),
-            onward=TO_LOOPS,
+            thresholds=(20, 100),
+            links=TO_LOOPS,
             width=24,
         ),
         over("sum", increase(prometheus.bucket(semconv.UNIT_QUERIES), POOLS, RECENT), ("le",)),
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Queries in one request by route, p95",
             good="flat, below 10.",
             bad="grows with the data: an N+1 loop.",
             unit="short",
-            limits=(20, 100),
-            onward=TO_LOOPS,
+            thresholds=(20, 100),
+            links=TO_LOOPS,
             width=12,
             height=10,
         ),
-        [Ask(quantile(0.95, semconv.UNIT_QUERIES, POOLS, ROUTE), LEGEND)],
-        many=True,
+        [Target(quantile(0.95, semconv.UNIT_QUERIES, POOLS, ROUTE), LEGEND)],
+        many_series=True,
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Queries per second in N+1 loops",
             good="0.",
-            bad="starts at a deploy: that deploy brought the loop.",
+            bad="starts at a deploy: that deploy added the loop.",
             unit="short",
-            limits=(0.1, 10),
-            onward=TO_LOOPS,
+            thresholds=(0.1, 10),
+            links=TO_LOOPS,
             width=12,
             height=10,
         ),
-        [Ask(over("sum", rate(REPEATED, POOLS), ROUTE), LEGEND)],
-        stack=True,
-        many=True,
+        [Target(over("sum", rate(REPEATED, POOLS), ROUTE), LEGEND)],
+        stacked=True,
+        many_series=True,
     )
 
 
 def _holds() -> Panels:
-    waits = over("sum", holders.placed(increase(prometheus.count(SPAN_DURATION), CHECKOUTS)), holders.BY_LINE)
+    waits = over("sum", holders.with_location(increase(prometheus.count(SPAN_DURATION), CHECKOUTS)), holders.BY_LINE)
     yield holders.by_line(TO_POOL)
-    yield rows(
-        Face(
-            "Waiters by line",
-            good="none that waits long.",
-            bad="these lines stand still; who makes them stands at the left.",
+    yield table_panel(
+        PanelOptions(
+            "Waits by line",
+            good="short waits only.",
+            bad="these lines wait; the table on the left has the lines that hold.",
             unit="short",
-            limits=(1,),
-            onward=TO_TRACES,
+            thresholds=(1,),
+            links=TO_TRACES,
             width=12,
             height=9,
         ),
         [
             Column("Service", SERVICE, width=100),
             Column("Function", holders.FUNCTION),
-            Column("Line", holders.PLACE),
+            Column("Line", holders.LOCATION),
             Column("Waits", waits, "locale", width=90, decimals=0),
             Column("Wait p95", holders.quantile_by_line(CHECKOUTS), "s", (0.1, 1), 100),
         ],
-        worst_first="Waits",
+        sort_by="Waits",
     )
-    yield course(
-        Face(
+    yield time_series_panel(
+        PanelOptions(
             "Connections held by route",
             good="follows the traffic.",
-            bad="one colour takes over.",
+            bad="one route holds most.",
             unit="short",
-            limits=(),
-            onward=TO_POOL,
+            thresholds=(),
+            links=TO_POOL,
             width=12,
             height=10,
             decimals=2,
         ),
-        [Ask(over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), POOLS), ROUTE), LEGEND)],
-        stack=True,
-        many=True,
+        [Target(over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), POOLS), ROUTE), LEGEND)],
+        stacked=True,
+        many_series=True,
     )
-    yield course(
-        Face(
-            "Callers waiting by route",
+    yield time_series_panel(
+        PanelOptions(
+            "Pending checkouts by route",
             good="0.",
-            bad="the routes that suffer; seldom those that cause it.",
+            bad="the routes that wait; they are seldom the cause.",
             unit="short",
-            limits=(0.1, 1),
-            onward=TO_TRACES,
+            thresholds=(0.1, 1),
+            links=TO_TRACES,
             width=12,
             height=10,
             decimals=2,
         ),
-        [Ask(over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), POOLS), ROUTE), LEGEND)],
-        stack=True,
-        many=True,
+        [Target(over("sum", rate(prometheus.total(semconv.UNIT_WAIT_TIME), POOLS), ROUTE), LEGEND)],
+        stacked=True,
+        many_series=True,
     )
-    yield course(
-        Face(
-            "Checkouts per second outside of any request, task or job",
+    yield time_series_panel(
+        PanelOptions(
+            "Checkouts per second outside any request, task or job",
             good="0: all work has a name.",
-            bad="a framework that is not hooked, or threads of their own: name their work with `unit_of_work`.",
+            bad="a framework that poolscope does not hook, or own threads: name the work with `unit_of_work`.",
             unit="short",
-            limits=(),
-            onward=TO_POOL,
+            thresholds=(),
+            links=TO_POOL,
             width=24,
             decimals=2,
         ),
-        [Ask(over("sum", rate(prometheus.family(semconv.UNATTRIBUTED), POOLS), BY_POOL), POOL_LEGEND)],
+        [Target(over("sum", rate(prometheus.family(semconv.UNATTRIBUTED), POOLS), BY_POOL), POOL_LEGEND)],
     )

@@ -1,3 +1,3 @@
 """
-The dashboards, drawn by Grafana's own component library with data from a Prometheus: live, and as pictures.
+The dashboards with data from a Prometheus, drawn by Grafana's own component library: live, and as pictures.
 """

@@ -1,5 +1,5 @@
 """
-Draws dashboards in headless Chromium, and tells what became of every panel.
+Draws dashboards in headless Chromium and reports the state of every panel.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 CHROMIUMS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE: Final = 300.0  # seconds for one order
-GRACE: Final = 20.0  # seconds that the browser has to close
-# Kinds of panel that paint on a canvas.
+PATIENCE: Final = 300.0  # seconds for one request
+GRACE: Final = 20.0  # seconds for the browser to close
+# Kinds of panel that draw on a canvas.
 PAINTED: Final = {"timeseries", "heatmap"}
 
 
 class MissingToolError(Exception):
     """
-    A program that draws is not here; the message says how to get it.
+    A program that draws is not installed; the message says how to install it.
     """
 
 
@@ -42,9 +42,9 @@ class Shot:
     One picture to take.
 
     Args:
-        uid: Of the dashboard.
-        file: Where the picture goes; None to look only.
-        variables: Chosen values by variable; all values where one is missing.
+        uid: The dashboard's uid.
+        file: The picture's file; None to draw without saving.
+        variables: Selected values by variable; a variable that is missing has all values.
     """
 
     uid: str
@@ -55,15 +55,15 @@ class Shot:
 @dataclass(frozen=True)
 class Panel:
     """
-    What became of one panel.
+    The outcome of one panel.
 
     Args:
         title: Its title.
         kind: Its type.
         state: ``data``, ``empty`` or ``error``.
         message: The error.
-        text: What is to be read in it.
-        painted: Pixels painted, per canvas.
+        text: The text in it.
+        painted: The number of painted pixels of each canvas.
     """
 
     title: str
@@ -76,7 +76,7 @@ class Panel:
     @property
     def fault(self) -> str:
         """
-        What is wrong with it; empty when it shows something.
+        What is wrong with it; empty if it shows data.
         """
         if self.state != "data":
             return f"{self.title}: {self.state} {self.message}".rstrip()
@@ -90,12 +90,12 @@ class Panel:
 @dataclass(frozen=True)
 class Drawn:
     """
-    What became of one dashboard.
+    The outcome of one dashboard.
 
     Args:
-        uid: Of the dashboard.
+        uid: The dashboard's uid.
         panels: Its panels.
-        complaints: What the browser complained of.
+        complaints: The browser's errors.
     """
 
     uid: str
@@ -115,9 +115,9 @@ def whole(folder: Path | None = None, suffix: str = "", variables: tuple[tuple[s
     A picture of each dashboard.
 
     Args:
-        folder: Where the pictures go; None to look only.
-        suffix: At the end of the files' names.
-        variables: Chosen values by variable.
+        folder: The folder for the pictures; None to draw without saving.
+        suffix: The end of the files' names.
+        variables: Selected values by variable.
     """
     names = [(board.value, board.value.removeprefix("poolscope-")) for board in Dashboard]
     return [Shot(uid, folder / f"{name}{suffix}.png" if folder else None, variables) for uid, name in names]
@@ -125,14 +125,14 @@ def whole(folder: Path | None = None, suffix: str = "", variables: tuple[tuple[s
 
 class Browser:
     """
-    A browser that draws dashboards, as many as come; a context manager. To start it takes as long as to draw one.
+    A browser that draws any number of dashboards; a context manager. Starting it takes as long as drawing one.
 
     Raises:
         MissingToolError: Node.js or Chromium is missing.
     """
 
     def __init__(self) -> None:
-        # What it complains of goes into a file: a pipe that nobody reads would fill up.
+        # Its errors go into a file: nothing reads a pipe meanwhile, so a pipe can fill up and block the browser.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the browser
         self._node = subprocess.Popen(
             [node(), str(serve.HERE / "shoot.mjs"), chromium()],
@@ -157,31 +157,31 @@ class Browser:
         Args:
             page: The address of a `serve.PageServer`.
             shots: What to draw.
-            start: From when on, in seconds of the epoch.
-            end: Until when.
+            start: The start of the time range, in seconds since the epoch.
+            end: The end of the time range.
 
         Returns:
-            What became of each, in order.
+            The outcome of each, in order.
 
         Raises:
-            subprocess.CalledProcessError: The browser failed, or took too long; its words are in `stderr`.
+            subprocess.CalledProcessError: The browser failed or took too long; `stderr` has its output.
         """
-        asked = [_asked(shot) for shot in shots]
-        order = {"page": page, "query": f"from={start * 1000:.0f}&to={end * 1000:.0f}", "shots": asked}
-        late = threading.Timer(PATIENCE, self._node.kill)
-        late.start()
+        wanted = [_request(shot) for shot in shots]
+        request = {"page": page, "query": f"from={start * 1000:.0f}&to={end * 1000:.0f}", "shots": wanted}
+        timeout = threading.Timer(PATIENCE, self._node.kill)
+        timeout.start()
         try:
-            return list(self._answers(json.dumps(order), len(asked)))
+            return list(self._answers(json.dumps(request), len(wanted)))
         finally:
-            late.cancel()
+            timeout.cancel()
 
-    def _answers(self, order: str, number: int) -> Iterator[Drawn]:
-        orders, answers = self._node.stdin, self._node.stdout
-        if orders is None or answers is None:  # they are pipes
+    def _answers(self, request: str, number: int) -> Iterator[Drawn]:
+        requests, answers = self._node.stdin, self._node.stdout
+        if requests is None or answers is None:  # they are pipes
             return
         with contextlib.suppress(BrokenPipeError):
-            orders.write(f"{order}\n")
-            orders.flush()
+            requests.write(f"{request}\n")
+            requests.flush()
         for _ in range(number):
             if not (line := answers.readline()):
                 code = self._node.wait()
@@ -207,7 +207,7 @@ class Browser:
 
 def draw(page: str, shots: Iterable[Shot], start: float, end: float) -> list[Drawn]:
     """
-    Draw each dashboard once, in a browser of its own; see `Browser.draw`.
+    Draw each dashboard once, in a browser of its own, with the arguments of `Browser.draw`.
     """
     with Browser() as browser:
         return browser.draw(page, shots, start, end)
@@ -215,7 +215,7 @@ def draw(page: str, shots: Iterable[Shot], start: float, end: float) -> list[Dra
 
 def check_tools() -> None:
     """
-    Find out before a long run whether it can be drawn at its end.
+    Check before a long run that its end can be drawn.
 
     Raises:
         MissingToolError: Node.js or Chromium is missing.
@@ -226,45 +226,45 @@ def check_tools() -> None:
 
 def chromium() -> str:
     """
-    The browser.
+    The path of the browser.
 
     Raises:
-        MissingToolError: There is none.
+        MissingToolError: No browser is installed.
     """
     for name in CHROMIUMS:
         if found := shutil.which(name):
             return found
-    raise MissingToolError("no Chromium: apt-get install chromium")
+    raise MissingToolError("Chromium is not installed: apt-get install chromium")
 
 
 def node() -> str:
     """
-    Node.js.
+    The path of Node.js.
 
     Raises:
-        MissingToolError: There is none.
+        MissingToolError: It is not installed.
     """
     if found := shutil.which("node"):
         return found
-    raise MissingToolError("no Node.js: install version 20 or newer (https://nodejs.org)")
+    raise MissingToolError("Node.js is not installed: install version 20 or newer (https://nodejs.org)")
 
 
-def _asked(shot: Shot) -> dict[str, object]:
+def _request(shot: Shot) -> dict[str, object]:
     query = "&".join(f"var-{name}={value}" for name, value in shot.variables)
     return {"uid": shot.uid, "file": str(shot.file) if shot.file else None, "query": query}
 
 
 def _drawn(line: str) -> Drawn:
-    told = json.loads(line)
-    return Drawn(told["uid"], tuple(map(_panel, told["panels"])), tuple(told["complaints"]))
+    answer = json.loads(line)
+    return Drawn(answer["uid"], tuple(map(_panel, answer["panels"])), tuple(answer["complaints"]))
 
 
-def _panel(told: dict[str, Any]) -> Panel:
+def _panel(answer: dict[str, Any]) -> Panel:
     return Panel(
-        title=told["title"],
-        kind=told["type"],
-        state=told["state"],
-        message=told.get("message") or "",
-        text=told["text"],
-        painted=tuple(told["painted"]),
+        title=answer["title"],
+        kind=answer["type"],
+        state=answer["state"],
+        message=answer.get("message") or "",
+        text=answer["text"],
+        painted=tuple(answer["painted"]),
     )

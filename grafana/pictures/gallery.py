@@ -1,13 +1,13 @@
 """
 The pictures of the dashboards, from the running pipeline: ``make pictures``.
 
-Two processes of the shop run dry for some minutes, then the repaired routes are asked for as often; PostgreSQL, the
-Collector and Prometheus are real (see ``tools/stack.py``). Each dashboard is drawn for both times.
+Two processes of the shop run out of connections for some minutes; then the same load uses the repaired routes.
+PostgreSQL, the Collector and Prometheus are real (see ``tools/stack.py``). Each dashboard is drawn for both runs.
 
 Usage:
     python -m grafana.pictures.gallery                      run everything, write docs/images/*.png
-    python -m grafana.pictures.gallery --seconds 240        how long each of the two takes
-    python -m grafana.pictures.gallery --out FOLDER         where the pictures go
+    python -m grafana.pictures.gallery --seconds 240        the duration of each run
+    python -m grafana.pictures.gallery --out FOLDER         the folder for the pictures
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROCESSES: Final = 2
-# The last points of one time are on their way for this long: export, scrape, and the spans' flush.
+# The time until the last points of a run arrive: export, scrape, and the flush of the spans.
 SETTLE: Final = 12.0
 # Seconds between two progress lines.
 TICK: Final = 10.0
 AFTER: Final = "after"
-TIMES: Final = {"before": RATES, AFTER: REPAIRED}
-# Panels that are rightly empty while nothing is wrong.
-EMPTY_WHEN_WELL: Final = {"Alerts"}
+RUNS: Final = {"before": RATES, AFTER: REPAIRED}
+# Panels that are empty while nothing is wrong.
+EMPTY_WHEN_HEALTHY: Final = {"Alerts"}
 
 
 def main() -> int:
@@ -52,17 +52,17 @@ def main() -> int:
     Run the command line.
 
     Returns:
-        0 when every panel of every dashboard shows something, else 1.
+        0 if every panel of every dashboard shows data, else 1.
     """
     parser = argparse.ArgumentParser(description="Pictures of the dashboards, before and after the repair.")
-    parser.add_argument("--seconds", type=float, default=240.0, help="how long each of the two takes (%(default)s)")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images", help="where the pictures go")
+    parser.add_argument("--seconds", type=float, default=240.0, help="duration of each run (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images", help="folder for the pictures")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
         draw.check_tools()
         serve.ensure_built()
-        faults = [fault for name in TIMES for fault in picture(name, arguments.seconds, arguments.out)]
+        faults = [fault for name in RUNS for fault in picture(name, arguments.seconds, arguments.out)]
     except (ChildFailedError, MissingBinaryError, draw.MissingToolError, pipeline_build.BuildError) as error:
         stack.say(f"The pictures failed: {error}")
         return 1
@@ -80,12 +80,12 @@ def main() -> int:
 
 def picture(name: str, seconds: float, out: Path) -> list[str]:
     """
-    Run the pipeline for one of the two times, and draw every dashboard at its end.
+    Run the pipeline once, and draw every dashboard at its end.
 
     Args:
-        name: One of `TIMES`.
-        seconds: For how long customers come.
-        out: Where the pictures go.
+        name: One of `RUNS`.
+        seconds: How long customers send requests.
+        out: The folder for the pictures.
 
     Returns:
         What is wrong with the pictures.
@@ -103,7 +103,7 @@ def picture(name: str, seconds: float, out: Path) -> list[str]:
         settings = [_settings(collector, f"shop-{number}") for number in range(1, PROCESSES + 1)]
         shops = [running.enter_context(shop("flask", filled, payment_url, one)) for one in settings]
         begun = time.time()
-        customers = [Traffic(one.address, seconds, seed, TIMES[name]) for seed, one in enumerate(shops, 1)]
+        customers = [Traffic(one.address, seconds, seed, RUNS[name]) for seed, one in enumerate(shops, 1)]
         asyncio.run(_all_of(customers, _Ticker(name, seconds)))
         ended = time.time()
         time.sleep(SETTLE)
@@ -112,10 +112,10 @@ def picture(name: str, seconds: float, out: Path) -> list[str]:
 
 
 def _faults(name: str, drawn: Iterable[draw.Drawn]) -> Iterator[str]:
-    rightly_empty = EMPTY_WHEN_WELL if name == AFTER else set()
+    may_be_empty = EMPTY_WHEN_HEALTHY if name == AFTER else set()
     for one in drawn:
         for panel in one.panels:
-            if panel.fault and panel.title not in rightly_empty:
+            if panel.fault and panel.title not in may_be_empty:
                 yield f"{name}, {one.uid}: {panel.fault}"
         yield from one.complaints
 
@@ -137,7 +137,7 @@ def _settings(collector: Collector, instance: str) -> dict[str, str]:
 
 class _Ticker:
     """
-    One progress line every few seconds, however many processes report.
+    One progress line every few seconds, for all processes together.
     """
 
     def __init__(self, name: str, seconds: float) -> None:
@@ -148,7 +148,7 @@ class _Ticker:
     def __call__(self, gone: float, tally: Tally) -> None:
         if gone >= self._next:
             self._next = gone + TICK
-            text = f"{tally.total} requests to one process, {tally.turned_away} turned away"
+            text = f"{tally.total} requests to one process, {tally.rejected} rejected"
             stack.say(f"{self._name}: {gone:4.0f} of {self._seconds:.0f} s, {text}")
 
 

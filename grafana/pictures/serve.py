@@ -4,8 +4,8 @@ Serves the page that draws the dashboards live, with data from a Prometheus.
 Usage:
     python grafana/pictures/serve.py --prometheus http://127.0.0.1:9090 [--port 3030]
 
-The page is drawn by Grafana's own component library in the browser; no Grafana runs. Bound to 127.0.0.1. `npm ci` and
-`npm run build` in this folder make the page; both happen here when it is missing.
+Grafana's own component library draws the page in the browser; no Grafana server runs. The server listens on 127.0.0.1.
+`npm ci` and `npm run build` in this folder make the page; this module runs both if the page is missing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Source:
 
     Args:
         prometheus: The address of Prometheus, without a slash at the end.
-        scrape_seconds: How often it scrapes; decides the shortest window of a rate.
+        scrape_seconds: Its scrape interval, which sets the shortest window of a rate.
         dashboards: The folder with the dashboards' JSON.
     """
 
@@ -95,7 +95,7 @@ def start(prometheus: str, port: int = 0, *, scrape_seconds: float = 15.0, dashb
     Args:
         prometheus: Its address.
         port: The port on 127.0.0.1; 0 for a free one.
-        scrape_seconds: How often it scrapes.
+        scrape_seconds: Its scrape interval.
         dashboards: The folder with the dashboards' JSON.
 
     Returns:
@@ -103,7 +103,7 @@ def start(prometheus: str, port: int = 0, *, scrape_seconds: float = 15.0, dashb
 
     Raises:
         FileNotFoundError: The page is not built and Node.js is missing.
-        subprocess.CalledProcessError: Building the page failed; npm's own words are on stderr.
+        subprocess.CalledProcessError: Building the page failed; npm's output is on stderr.
     """
     ensure_built()
     return PageServer(Source(prometheus.rstrip("/"), scrape_seconds, dashboards), port)
@@ -111,17 +111,17 @@ def start(prometheus: str, port: int = 0, *, scrape_seconds: float = 15.0, dashb
 
 def ensure_built() -> None:
     """
-    Install the page's packages and bundle it where that is not done, or older than its sources.
+    Install the page's packages and bundle the page, if it is missing or older than its sources.
 
-    Of several processes that want the page at the same time one makes it; the others wait and find it made.
+    If several processes need the page at the same time, one of them makes it and the others wait.
     """
     with InterProcessLock(HERE / ".making.lock"):
         _make()
 
 
 def _make() -> None:
-    installed, asked = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < asked.stat().st_mtime:
+    installed, wanted = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
         print("pictures: installing the page's packages (npm ci, about a minute) ...", file=sys.stderr, flush=True)
         subprocess.run(
             ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=5"], cwd=HERE, check=True
@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/" or path.startswith("/d/"):
             self._file(BUILD, "index.html")
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"Not part of this page; see grafana/README.md.\n")
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"This address does not exist; see grafana/README.md.\n")
 
     def _prometheus(self) -> None:
         address = self._source.prometheus + self.path
@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         except urllib.error.HTTPError as refusal:
             self._answer(HTTPStatus(refusal.code), "application/json", refusal.read())
         except OSError as error:
-            body = json.dumps({"status": "error", "error": f"Prometheus is away: {error}"}).encode()
+            body = json.dumps({"status": "error", "error": f"Prometheus does not answer: {error}"}).encode()
             self._answer(HTTPStatus.BAD_GATEWAY, "application/json", body)
 
     def _json(self, value: object) -> None:
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """
-        Say nothing: a page asks some hundred times a minute.
+        Log nothing: a page sends some hundred requests a minute.
         """
 
 
@@ -209,13 +209,17 @@ def _settings(source: Source) -> dict[str, object]:
 
 def main() -> int:
     """
-    Run the command line: serve until interrupted.
+    Run the command line: serve until an interrupt.
     """
     parser = argparse.ArgumentParser(description="Draw the dashboards live, without a Grafana server.")
-    parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="its address (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=3030, help="on 127.0.0.1 (default: %(default)s)")
-    parser.add_argument("--scrape-seconds", type=float, default=15.0, help="its interval (default: %(default)s)")
-    parser.add_argument("--build", action="store_true", help="make the page where it is missing, and serve nothing")
+    parser.add_argument(
+        "--prometheus", default="http://127.0.0.1:9090", help="address of Prometheus (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=3030, help="port on 127.0.0.1 (default: %(default)s)")
+    parser.add_argument(
+        "--scrape-seconds", type=float, default=15.0, help="scrape interval of Prometheus (default: %(default)s)"
+    )
+    parser.add_argument("--build", action="store_true", help="only build the page, if it is missing or stale")
     options = parser.parse_args()
     if options.build:
         ensure_built()

@@ -42,7 +42,7 @@ def series(name: str, *labels: Mapping[str, str], **more: str) -> str:
 
 def server(where: Mapping[str, str], limit: int, used: int) -> dict[str, int]:
     """
-    A server that the Collector looks at, with three connections reserved.
+    A server that the Collector monitors, with three connections reserved.
     """
     return {
         series(family(collector.SERVER_CONNECTIONS_MAX), where): limit,
@@ -51,7 +51,7 @@ def server(where: Mapping[str, str], limit: int, used: int) -> dict[str, int]:
     }
 
 
-# Two servers on one machine, one promised beyond what it has; and a cache there, which no Collector looks at.
+# Two servers on one machine, one with more pool limits than connections, and a cache that no Collector monitors.
 FLEET = {
     **server(SERVER, 103, 20),
     **server(SECOND, 53, 45),
@@ -89,9 +89,9 @@ class Figure:
 
 FIGURES = [
     Figure("a deploy does not break the join with the limits", links.FLEET, "Fullest pool", DEPLOYED, {"{}": 1}),
-    Figure("ports tell servers apart", links.FLEET, "Limits of these pools, of what the server accepts", FLEET,
+    Figure("ports tell servers apart", links.FLEET, "Sum of pool limits, as a share of what the server accepts", FLEET,
            {series("", SERVER): 0.3, series("", SECOND): 1.2}),
-    Figure("the fullest server counts", links.POSTGRESQL, "Promised", FLEET, {"{}": 1.2}),
+    Figure("the fullest server counts", links.POSTGRESQL, "Budget used", FLEET, {"{}": 1.2}),
     Figure("the fullest server counts", links.POSTGRESQL, "Connected", FLEET, {"{}": 0.9}),
     Figure("what is reserved is not accepted", links.POSTGRESQL, "Server accepts", FLEET, {"{}": 150}),
     Figure("a cache has no part in it", links.POSTGRESQL, "Pools may open", FLEET, {"{}": 90}),

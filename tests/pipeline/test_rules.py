@@ -306,8 +306,8 @@ def test_links_carry_the_labels_in_the_form_of_addresses(promtool: Path, tmp_pat
         "exp_labels": {**pool, "severity": "critical", "finding": "pool_exhausted"},
         "exp_annotations": {
             "summary": "1 requests got no connection from the pool db:5432/shop #2 of shop",
-            "description": "Users see errors. The event `poolscope.pool.exhausted` names every holder at that moment, "
-            "oldest first, with route, line and last statement.",
+            "description": "Users see errors. The event `poolscope.pool.exhausted` lists every holder at that moment, "
+            "longest hold first, with route, line and last statement.",
             "dashboard": "https://grafana/d/poolscope-pool?var-service=shop&var-pool=db%3A5432%2Fshop+%232",
             "runbook_url": "https://docs/findings/pool_exhausted.md",
         },
