@@ -29,7 +29,7 @@ from examples.lab.shop import FRAMEWORKS, database, payments, shop
 from examples.shop.traffic import Tally, Traffic
 from poolscope import semconv
 from poolscope.cli import picture, print_in_any_encoding
-from poolscope.cli.figures import place
+from poolscope.cli.figures import code_location
 from poolscope.cli.pools import render_report
 from poolscope.report import Report, ReportError, build_report
 
@@ -115,7 +115,7 @@ def run(console: Console, telemetry: Path, framework: str, seconds: float) -> No
                 raise ChildFailedError(f"the shop answered no request; its log ends:\n{running.child.log_tail()}")
             running.close()
     console.print(
-        f"{tally.total} requests: {tally.answered} answered, {tally.turned_away} turned away for want of a connection,"
+        f"{tally.total} requests: {tally.answered} answered, {tally.rejected} turned away for want of a connection,"
         f" {tally.failed} failed"
     )
 
@@ -126,7 +126,7 @@ async def _customers(console: Console, address: str, seconds: float) -> Tally:
         task = progress.add_task("customers", total=seconds, tally="")
 
         def advance(gone: float, tally: Tally) -> None:
-            text = f"{tally.total} requests, [red]{tally.turned_away} turned away"
+            text = f"{tally.total} requests, [red]{tally.rejected} turned away"
             progress.update(task, completed=gone, tally=text)
 
         return await Traffic(address, seconds).run(advance)
@@ -156,11 +156,11 @@ def _result(report: Report) -> str:
     verdict = next((one.evidence[semconv.VERDICT] for one in report.findings if semconv.VERDICT in one.evidence), None)
     for cause in report.findings:
         if cause.id == verdict:
-            where = escape(f"{cause.place.route}, {place(cause.place)}")
+            where = escape(f"{cause.call_site.route}, {code_location(cause.call_site)}")
             lines.append(f"Verdict: [bold]{cause.id.replace('_', ' ')}[/] in {where}.")
     if pool.holders:
-        holder = pool.holders[0].place
-        lines.append(f"Held longest: [bold]{escape(holder.route)}[/], {escape(place(holder))}.")
+        holder = pool.holders[0].call_site
+        lines.append(f"Held longest: [bold]{escape(holder.route)}[/], {escape(code_location(holder))}.")
     return "\n".join(lines)
 
 

@@ -72,10 +72,10 @@ class Tally:
         """
         Requests that failed for another reason than the want of a connection.
         """
-        return self.total - self.answered - self.turned_away
+        return self.total - self.answered - self.rejected
 
     @property
-    def turned_away(self) -> int:
+    def rejected(self) -> int:
         """
         Requests that got no connection.
         """

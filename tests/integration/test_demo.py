@@ -22,7 +22,7 @@ from examples.lab.processes import Child, wait_until
 from poolscope import semconv
 from poolscope.core import finding
 from poolscope.report import Report, build_report
-from poolscope.report.model import NO_PLACE
+from poolscope.report.model import NO_CALL_SITE
 from poolscope.report.reader import read
 
 if TYPE_CHECKING:
@@ -190,10 +190,10 @@ def test_those_who_hold_longest_are_the_planted_ones(report: Report) -> None:
 
     first = pool.holders[:LONGEST]
 
-    assert {holder.place.route for holder in first} <= set(PLANTED)
+    assert {holder.call_site.route for holder in first} <= set(PLANTED)
     for holder in first:
-        assert Path(holder.place.file) == SHOP
-        assert functions[holder.place.line] == PLANTED[holder.place.route]
+        assert Path(holder.call_site.file) == SHOP
+        assert functions[holder.call_site.line] == PLANTED[holder.call_site.route]
 
 
 def functions_by_line(source: str) -> dict[int, str]:
@@ -212,8 +212,8 @@ def test_each_planted_cause_holds_by_its_own_phase(report: Report) -> None:
     """
     The slow query holds by querying; the outside call holds idle in transaction.
     """
-    holders = [holder for holder in report.pools[0].holders if holder.place.route in PLANTED]
-    mostly = {h.place.route: max(h.phases, key=lambda phase, h=h: h.phases[phase]) for h in holders}
+    holders = [holder for holder in report.pools[0].holders if holder.call_site.route in PLANTED]
+    mostly = {h.call_site.route: max(h.phases, key=lambda phase, h=h: h.phases[phase]) for h in holders}
 
     assert mostly["GET /reports/sales"] == "query"
     assert mostly["POST /checkout/<int:user_id>"] == "idle_in_transaction"
@@ -226,7 +226,7 @@ def test_the_leaking_route_stands_in_the_way(report: Report) -> None:
     (pool,) = report.pools
 
     assert pool.used > 0
-    assert sum(holder.still_out for holder in pool.holders) == sum(pool.leaks.values()) > 0
+    assert sum(holder.not_returned for holder in pool.holders) == sum(pool.leaks.values()) > 0
     assert "GET /cart/<int:user_id>" in {starvation.holder for starvation in pool.starvations}
 
 
@@ -235,8 +235,8 @@ def test_every_planted_route_and_line_is_on_the_terminal(demo: Run, report: Repo
     A person reads route and line without asking for more.
     """
     for holder in report.pools[0].holders[:LONGEST]:
-        assert holder.place.route in demo.output
-        assert f"flask_app.py:{holder.place.line}" in demo.output
+        assert holder.call_site.route in demo.output
+        assert f"flask_app.py:{holder.call_site.line}" in demo.output
 
 
 def test_each_planted_cause_is_found_once_and_nothing_else(report: Report) -> None:
@@ -244,12 +244,12 @@ def test_each_planted_cause_is_found_once_and_nothing_else(report: Report) -> No
     One finding for each cause, at a line of its own function; none for a healthy route or a repaired twin.
     """
     functions = functions_by_line(SHOP.read_text())
-    causes = [one for one in report.findings if one.place != NO_PLACE]
+    causes = [one for one in report.findings if one.call_site != NO_CALL_SITE]
 
-    found = [(one.id, one.place.route, functions[one.place.line]) for one in causes]
+    found = [(one.id, one.call_site.route, functions[one.call_site.line]) for one in causes]
 
     assert sorted(found) == sorted(CAUSES)
-    assert all(Path(one.place.file) == SHOP and one.cure and one.evidence for one in causes)
+    assert all(Path(one.call_site.file) == SHOP and one.fix and one.evidence for one in causes)
 
 
 def test_the_verdict_is_the_leak(report: Report, demo: Run) -> None:

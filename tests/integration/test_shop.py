@@ -325,8 +325,8 @@ def test_each_cause_is_its_finding_and_its_repaired_twin_none(visited: Visited) 
         (pool,) = report.pools
         assert (pool.limit, pool.used, pool.drift) == (LIMIT, 1, 0)
         expected = sorted((finding, path_of(request)) for request, finding in FOUND.items())
-        assert sorted((one.id, path_of(one.place.route)) for one in report.findings) == expected
-        assert {Path(holder.place.file).name for holder in pool.holders} == {f"{visited.framework}_app.py"}
+        assert sorted((one.id, path_of(one.call_site.route)) for one in report.findings) == expected
+        assert {Path(holder.call_site.file).name for holder in pool.holders} == {f"{visited.framework}_app.py"}
 
 
 def test_each_route_triggers_exactly_the_finding_it_was_written_for(visited: Visited) -> None:

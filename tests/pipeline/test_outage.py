@@ -168,7 +168,7 @@ def test_the_application_never_notices(outcome: Outcome, name: str) -> None:
     """
     for tally in outcome.tallies[name]:
         assert tally.total > 0
-        assert (tally.answered, tally.turned_away, tally.failed) == (tally.total, 0, 0)
+        assert (tally.answered, tally.rejected, tally.failed) == (tally.total, 0, 0)
 
 
 @pytest.mark.parametrize("name", [WRITTEN, SCRAPED])

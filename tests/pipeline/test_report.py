@@ -12,7 +12,7 @@ import pytest
 
 from examples.lab.processes import wait_until
 from poolscope.report import Report, build_report
-from poolscope.report.model import NO_PLACE
+from poolscope.report.model import NO_CALL_SITE
 from tests.data.otlp.collect import HERE, SIGNALS, through_the_collector
 from tests.support.shops import CAUSES, HEALTHY
 
@@ -95,7 +95,9 @@ def test_each_shop_s_findings_are_its_cause(report: Report, name: str) -> None:
     nothing.
     """
     causes = {
-        (one.id, "" if one.place == NO_PLACE else one.place.route) for one in report.findings if one.service == name
+        (one.id, "" if one.call_site == NO_CALL_SITE else one.call_site.route)
+        for one in report.findings
+        if one.service == name
     }
     assert causes == CAUSES[name].findings
 
@@ -114,10 +116,10 @@ def test_each_shop_s_figures_are_those_of_its_customers(report: Report, shops: S
     # Who went away before the answer came may have been turned away as well.
     gone = tally.statuses[0]
     assert pool.timeouts == pool.waits.failed
-    assert tally.turned_away <= pool.timeouts <= tally.turned_away + gone
+    assert tally.rejected <= pool.timeouts <= tally.rejected + gone
     assert pool.waits.count - pool.waits.failed == pool.holds.count + pool.used
     assert (pool.used > 0) == (sum(pool.leaks.values()) > 0) == (name == "leaking")
-    assert (tally.turned_away > 0) == (name == "too-small")
+    assert (tally.rejected > 0) == (name == "too-small")
     assert tally.failed == gone
     assert name == "too-small" or not gone
     if name == HEALTHY:

@@ -22,7 +22,7 @@ from poolscope import cli, semconv
 from poolscope.cli import figures
 from poolscope.cli.app import app
 from poolscope.cli.findings import holder_lines, render_findings
-from poolscope.report import FindingReport, Place
+from poolscope.report import CallSite, FindingReport
 from poolscope.report.distribution import Distribution
 from tests.data.otlp.truth import TRUTH
 
@@ -42,7 +42,7 @@ def run(*arguments: str) -> Result:
 
 def test_report_prints_pool_holder_line_and_finding() -> None:
     """
-    The tables name the pool, its limit, the route and line that hold, and the finding with its cure.
+    The tables name the pool, its limit, the route and line that hold, and the finding with its fix.
     """
     result = run("report", *FILES)
 
@@ -64,7 +64,7 @@ def test_a_narrow_terminal_cuts_no_figure_of_the_summary(monkeypatch: pytest.Mon
     """
     monkeypatch.setenv("COLUMNS", "50")
     words = run("report", *FILES).stdout.replace("│", " ").split()
-    for figure in ("limit 15", "used now 4", "peak 15", "timeouts 5"):
+    for figure in ("limit 15", "in use 4", "peak 15", "timeouts 5"):
         assert figure in " ".join(words)
 
 
@@ -76,7 +76,7 @@ def test_json_holds_the_same_figures() -> None:
 
     (pool,) = document["pools"]
     assert (pool["limit"], pool["timeouts"], pool["peak"]) == (TRUTH["limit"], TRUTH["timeouts"], TRUTH["peak"])
-    assert pool["holders"][0]["place"]["line"] == 42
+    assert pool["holders"][0]["call_site"]["line"] == 42
     assert [one["count"] for one in document["findings"]] == [5, 1]
     assert "saturation" in pool
 
@@ -107,17 +107,17 @@ def test_svg_is_a_picture_of_the_tables(tmp_path: Path) -> None:
     assert "POST /checkout/{id}" in text
 
 
-def test_no_telemetry_is_exit_code_1_with_problem_and_cure(tmp_path: Path) -> None:
+def test_no_telemetry_is_exit_code_1_with_problem_and_fix(tmp_path: Path) -> None:
     """
-    A problem goes to stderr in two lines: the thing, the cure.
+    A problem goes to stderr in two lines: the problem and its fix.
     """
     result = run("report", str(tmp_path / "gone.jsonl"))
 
     assert result.exit_code == 1
     assert result.stdout == ""
-    problem, cure = result.stderr.splitlines()
+    problem, fix = result.stderr.splitlines()
     assert "gone.jsonl" in problem
-    assert "file exporter" in cure
+    assert "file exporter" in fix
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
@@ -233,15 +233,15 @@ def test_places_show_the_end_of_the_path() -> None:
     """
     Two parts of the path are enough to find the line.
     """
-    assert figures.place(Place("r", "f", "/srv/app/shop/views.py", 7)) == "shop/views.py:7 f"
-    assert figures.place(Place("r")) == "-"
-    assert figures.place(Place("r", "f.<locals>.<dictcomp>", "views.py", 7)) == "views.py:7 f"
-    assert figures.place(Place("r", "C.f.<locals>.g", "views.py", 7)) == "views.py:7 C.f.<locals>.g"
+    assert figures.code_location(CallSite("r", "f", "/srv/app/shop/views.py", 7)) == "shop/views.py:7 f"
+    assert figures.code_location(CallSite("r")) == "-"
+    assert figures.code_location(CallSite("r", "f.<locals>.<dictcomp>", "views.py", 7)) == "views.py:7 f"
+    assert figures.code_location(CallSite("r", "C.f.<locals>.g", "views.py", 7)) == "views.py:7 C.f.<locals>.g"
 
 
 def test_holders_of_one_line_are_one_line() -> None:
     """
-    Ten leases of one leak are one line with the oldest's age; another form of text is shown as it is.
+    Ten holds of one leak are one line with the longest; another form of text is shown unchanged.
     """
     leak = "5.6 s idle by GET /cart; checked out at /srv/shop/app.py:7 in cart; now at x; last ran select 1"
     query = "1 ms query by GET /users; checked out at /srv/shop/app.py:9 in users; now at y"
@@ -269,7 +269,7 @@ def shown(identity: str, summary: str, evidence: dict[str, object]) -> str:
     A finding as the terminal shows it, in one line.
     """
     console = Console(width=200, file=io.StringIO(), highlight=False)
-    report = FindingReport(identity, "warning", "shop", "shop", Place("GET /"), 2, 0, summary, "", "", evidence)
+    report = FindingReport(identity, "warning", "shop", "shop", CallSite("GET /"), 2, 0, summary, "", "", evidence)
     render_findings(console, [report])
     return " ".join(console.file.getvalue().replace("│", " ").split())  # type: ignore[attr-defined]
 
@@ -313,7 +313,7 @@ def test_a_statement_is_shown_once() -> None:
     assert "N+1 warning" in text
 
 
-def test_holders_are_told_in_words() -> None:
+def test_holders_are_described_in_words() -> None:
     """
     What a connection does is no name of an attribute there.
     """
@@ -322,9 +322,9 @@ def test_holders_are_told_in_words() -> None:
     )
 
 
-def test_a_picture_that_cannot_be_written_is_exit_code_1_with_problem_and_cure(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_is_exit_code_1_with_problem_and_fix(tmp_path: Path) -> None:
     """
-    No traceback: the path and the cure. The tables were printed all the same.
+    No traceback: the path and the fix. The tables are printed in any case.
     """
     (tmp_path / "file").touch()
 
@@ -332,9 +332,9 @@ def test_a_picture_that_cannot_be_written_is_exit_code_1_with_problem_and_cure(t
 
     assert result.exit_code == 1
     assert "pool shop" in result.stdout
-    problem, cure = result.stderr.splitlines()
+    problem, fix = result.stderr.splitlines()
     assert "report.svg cannot be written" in problem
-    assert "permissions" in cure
+    assert "permissions" in fix
 
 
 def test_a_terminal_that_knows_no_bars_gets_the_report() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from poolscope.core import finding
 from poolscope.detectors.leak import ABANDONED, OVERDUE, OWNER_FINISHED
-from poolscope.report import Place, PoolReport, ReportError, build_report
+from poolscope.report import CallSite, PoolReport, ReportError, build_report
 from poolscope.report.distribution import NO_QUANTILES, Distribution, Quantiles
 from poolscope.report.pools import over_all_waits
 from tests.data.otlp.truth import HOLDS, ROUTES, TRUTH, WAITS
@@ -89,7 +89,7 @@ def test_routes_begin_with_a_slash(tmp_path: Path, recorded: str, shown: str) ->
 
     pool = only_pool(DATA / "cumulative.jsonl", file)
 
-    assert shown in {holder.place.route for holder in pool.holders}
+    assert shown in {holder.call_site.route for holder in pool.holders}
 
 
 def test_identity_of_the_pool() -> None:
@@ -108,7 +108,7 @@ def test_holders_are_named_by_route_and_line() -> None:
     """
     (holder,) = only_pool(DATA / "delta.jsonl", TRACES).holders
 
-    assert holder.place == Place("POST /checkout/{id}", "checkout", "/srv/shop/app.py", 42)
+    assert holder.call_site == CallSite("POST /checkout/{id}", "checkout", "/srv/shop/app.py", 42)
     assert (holder.count, holder.queries, holder.share) == (1, 3, 1.0)
     assert holder.longest == pytest.approx(2.0)
     assert max(holder.phases, key=lambda phase: holder.phases[phase]) == "idle_in_transaction"
@@ -191,7 +191,7 @@ def test_without_hold_spans_the_units_of_work_are_the_holders() -> None:
     """
     first, second = only_pool(DATA / "cumulative.jsonl").holders
 
-    assert (first.place, second.place) == (Place(ROUTES[1]), Place(ROUTES[0]))
+    assert (first.call_site, second.call_site) == (CallSite(ROUTES[1]), CallSite(ROUTES[0]))
     assert first.share == pytest.approx(sum(HOLDS[1]) / sum(map(sum, HOLDS)))
     assert first.count == len(HOLDS[1])
 
@@ -203,7 +203,7 @@ def test_a_finding_on_a_span_alone_is_reported_too() -> None:
     report = build_report([DATA / "cumulative.jsonl", TRACES])
 
     (found,) = report.findings
-    assert (found.id, found.place.route) == (finding.IDLE_IN_TRANSACTION, "POST /checkout/{id}")
+    assert (found.id, found.call_site.route) == (finding.IDLE_IN_TRANSACTION, "POST /checkout/{id}")
 
 
 def test_the_collectors_file_says_the_same() -> None:
@@ -216,11 +216,11 @@ def test_the_collectors_file_says_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "came_back", "still_out"),
+    ("kind", "came_back", "not_returned"),
     [(OWNER_FINISHED, False, 1), (OVERDUE, False, 1), (OWNER_FINISHED, True, 0), (ABANDONED, False, 0)],
 )
 def test_a_leak_is_held_to_the_end_unless_it_came_back(
-    tmp_path: Path, kind: str, *, came_back: bool, still_out: int
+    tmp_path: Path, kind: str, *, came_back: bool, not_returned: int
 ) -> None:
     """
     The span of a leak ends where it was found; the hold goes on until it is resolved, and longer than any that ended.
@@ -237,8 +237,8 @@ def test_a_leak_is_held_to_the_end_unless_it_came_back(
 
     (holder,) = only_pool(file, DATA / "cumulative.jsonl").holders
 
-    assert holder.still_out == still_out
-    assert (holder.longest > 2.0) == bool(still_out)
+    assert holder.not_returned == not_returned
+    assert (holder.longest > 2.0) == bool(not_returned)
 
 
 def test_each_cause_is_one_finding() -> None:
@@ -248,8 +248,8 @@ def test_each_cause_is_one_finding() -> None:
     (found,) = build_report([DATA / "cumulative.jsonl", LOGS]).findings
 
     assert (found.id, found.severity, found.count, found.resolved) == (finding.LEAK, "critical", 5, 1)
-    assert found.place == Place("GET /cart/{id}", "", "/srv/shop/app.py", 77)
-    assert found.cure == "close the session"
+    assert found.call_site == CallSite("GET /cart/{id}", "", "/srv/shop/app.py", 77)
+    assert found.fix == "close the session"
     assert 2.5 in found.evidence.values()
 
 
@@ -307,7 +307,7 @@ def test_a_truncated_last_line_is_left_out_with_one_warning(tmp_path: Path) -> N
     assert report.pools[0].waits.count == TRUTH["waits"]
     (warning,) = report.warnings
     assert "cut.jsonl" in warning
-    assert "in the middle of" in warning
+    assert "incomplete" in warning
     assert f"line {len(text.splitlines()) + 1}" in warning
 
 
@@ -326,21 +326,21 @@ def test_foreign_lines_are_left_out_with_one_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "problem", "cure"),
+    ("content", "problem", "fix"),
     [
         (b"", "is empty", "OTEL_METRIC_EXPORT_INTERVAL"),
-        (b"hello\n", "holds no OTLP JSON lines", "resourceMetrics"),
-        (b'{"resourceMetrics": 3}\n', "holds no OTLP JSON lines", "resourceMetrics"),
+        (b"hello\n", "contains no OTLP JSON lines", "resourceMetrics"),
+        (b'{"resourceMetrics": 3}\n', "contains no OTLP JSON lines", "resourceMetrics"),
         (b"\x28\xb5\x2f\xfd\x00\xff", "is not text", "format: json"),
         (
             b'{"resourceSpans": [{"resource": {"attributes": []}}]}\n',
-            "none of a connection pool",
+            "contains no connection pool",
             "opentelemetry-instrument",
         ),
     ],
 )
-def test_without_telemetry_the_error_names_the_file_and_the_cure(
-    tmp_path: Path, content: bytes, problem: str, cure: str
+def test_without_telemetry_the_error_names_the_file_and_the_fix(
+    tmp_path: Path, content: bytes, problem: str, fix: str
 ) -> None:
     """
     There is one clear error, never an empty report.
@@ -352,7 +352,7 @@ def test_without_telemetry_the_error_names_the_file_and_the_cure(
         build_report([file])
 
     assert problem in caught.value.problem
-    assert cure in caught.value.cure
+    assert fix in caught.value.fix
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """
 The command line: arguments and terminal output, nothing else.
 
-It needs the extra ``cli`` (click, rich); without it the command says so.
+It needs the extra ``cli`` (click, rich); without the extra, the command prints how to install it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 def print_in_any_encoding() -> None:
     """
-    Let a character that the terminal's encoding lacks (a bar, under ``LC_ALL=C``) become a question mark, not an error.
+    Print a question mark for a character that the terminal's encoding lacks, such as a bar under ``LC_ALL=C``.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -24,10 +24,10 @@ def main() -> int:
     Run ``poolscope``.
 
     Returns:
-        The exit code: 0, or 1 where the command line's own packages are missing; click exits by itself otherwise.
+        The exit code: 1 if the command line's own packages are missing, else 0; click exits with its own codes.
     """
     try:
-        import click  # noqa: F401, PLC0415 - the package works without them
+        import click  # noqa: F401, PLC0415 - poolscope works without them
         import rich  # noqa: F401, PLC0415
     except ImportError as error:
         sys.stderr.write(f"poolscope: the command line needs {error.name}: pip install 'poolscope[cli]'\n")

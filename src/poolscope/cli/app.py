@@ -17,7 +17,7 @@ from poolscope.cli.report import report
 @click.version_option(package_name="poolscope", message="%(prog)s %(version)s")
 def app() -> None:
     """
-    Why a Python service runs out of database connections.
+    Find out why a Python service runs out of database connections.
     """
 
 

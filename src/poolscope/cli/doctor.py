@@ -1,5 +1,5 @@
 """
-``poolscope doctor``: can poolscope work in this interpreter, and what keeps it from that?
+``poolscope doctor``: checks whether poolscope can work in this interpreter, and what prevents it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
     """
     Check whether poolscope can work in this interpreter.
 
-    It imports every pool library and framework that poolscope knows, hooks and unhooks it, reads the environment and
-    connects to nothing. Run it where the service runs, with the service's interpreter and variables. Exit code 1:
-    something keeps poolscope from working.
+    It imports, hooks and unhooks every pool library and framework that poolscope knows, and reads the environment. It
+    opens no connection. Run it where the service runs, with the service's interpreter and variables. Exit code 1:
+    poolscope cannot work there.
     """
     examination = examine()
     if as_json:
@@ -40,7 +40,7 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
 
 def render(console: Console, examination: Examination) -> None:
     """
-    Print what every check found, each finding with its fix.
+    Print the result of every check, each problem with its fix.
     """
     for result in examination.results:
         console.print(Text(result.title, "bold"))

@@ -1,5 +1,5 @@
 """
-Figures as people read them.
+Formats figures for people.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from poolscope.report import Place
+    from poolscope.report import CallSite
     from poolscope.report.distribution import Distribution
 
 NOTHING = "-"
@@ -20,14 +20,14 @@ _LARGE = 100.0
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _PATH_PARTS = 2
-# What Python calls the functions that have no name, within one that has.
+# Python's names for functions without a name, inside a function with one.
 _NAMELESS = re.compile(r"(?:\.<locals>)?\.<(?:dictcomp|listcomp|setcomp|genexpr|lambda)>")
 _PATH = re.compile(r"(?:/[^/\s:]+)*/([^/\s:]+/[^/\s:]+\.py)\b")
 
 
 def seconds(value: float | None) -> str:
     """
-    A duration with the unit that suits it and about three figures.
+    A duration with a suitable unit and about three digits.
     """
     if value is None:
         return NOTHING
@@ -44,7 +44,7 @@ def seconds(value: float | None) -> str:
 
 def number(value: float) -> str:
     """
-    A number without a unit: whole where it is whole or large, else about three figures.
+    A number without a unit: whole if it is whole or large, else about three digits.
     """
     if value == round(value) or abs(value) >= _LARGE:
         return f"{value:.0f}"
@@ -53,14 +53,14 @@ def number(value: float) -> str:
 
 def counted(number: int, what: str) -> str:
     """
-    A number of things; the plural is regular.
+    A number and a noun with a regular plural.
     """
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def percent(share: float) -> str:
     """
-    A share as a percentage; what is there at all is never shown as 0.
+    A share as a percentage; only 0 is shown as 0.
     """
     if 0.0 < share < _PERCENT:
         return "<1 %"
@@ -75,26 +75,26 @@ def bar(share: float, width: int) -> str:
     return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width)
 
 
-def place(where: Place) -> str:
+def code_location(call_site: CallSite) -> str:
     """
-    The function and the line, with the last parts of the path.
+    File, line and function, with the last parts of the path.
     """
-    if not where.file:
-        return where.function or NOTHING
-    path = "/".join(PurePath(where.file).parts[-_PATH_PARTS:])
-    return f"{path}:{where.line} {_NAMELESS.sub('', where.function)}".rstrip()
+    if not call_site.file:
+        return call_site.function or NOTHING
+    path = "/".join(PurePath(call_site.file).parts[-_PATH_PARTS:])
+    return f"{path}:{call_site.line} {_NAMELESS.sub('', call_site.function)}".rstrip()
 
 
 def short_paths(text: str) -> str:
     """
-    A text with every path of a Python file cut to its last two parts, and no comprehensions in names of functions.
+    A text with every path of a Python file cut to its last two parts, and function names without comprehensions.
     """
     return _NAMELESS.sub("", _PATH.sub(r"\1", text))
 
 
 def spark(distribution: Distribution) -> tuple[str, str, str]:
     """
-    A histogram in one line: a column per bucket, from the first that holds something to the last.
+    A histogram in one line: a column per bucket, from the first filled bucket to the last.
 
     Returns:
         The columns, the lower end of the first and the upper end of the last bucket.

@@ -1,5 +1,5 @@
 """
-Findings on a terminal: each cause, where it is, how it is known, what fixes it.
+Findings on a terminal: each cause with its location, evidence and fix.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LINES_SHOWN = 4
 _SHORT = 60
 _LENGTH = 200
 
-# Evidence that deserves a line of its own, in this order; other texts follow, figures share one line.
+# Evidence with a row of its own, in this order; other texts follow, and all figures share one row.
 _LABELS = {
     semconv.VERDICT: "cause",
     semconv.HOLDERS: "holders",
@@ -36,12 +36,12 @@ _LABELS = {
     semconv.STANDS_AT: "currently executing",
     semconv.CODE_STACKTRACE: "called by",
 }
-# What the panel is about is not said in front of each figure.
+# The panel's subject is not repeated before each figure.
 _SUBJECT = re.compile(r"^(?:lease|pool|statement)\.")
-# What other rows say already.
+# Evidence that other rows show.
 _HIDDEN = frozenset({semconv.UNIT_OF_WORK_KIND, "owner"})
 _LIBRARIES = ("site-packages", "dist-packages")
-_HOLDER = re.compile(r"(?P<lease>[^;]+); checked out at (?P<place>[^;]+)")
+_HOLDER = re.compile(r"(?P<hold>[^;]+); checked out at (?P<location>[^;]+)")
 _SHARE = "_share"
 
 
@@ -58,21 +58,23 @@ def _panel(finding: FindingReport) -> Panel:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("what", Text(figures.short_paths(_summary(finding)), "bold"))
-    if finding.place.route:
-        table.add_row("route", Text(finding.place.route))
-    if finding.place.file or finding.place.function:
-        table.add_row("line", Text(figures.place(finding.place)))
+    table.add_row("summary", Text(figures.short_paths(_summary(finding)), "bold"))
+    if finding.call_site.route:
+        table.add_row("route", Text(finding.call_site.route))
+    if finding.call_site.file or finding.call_site.function:
+        table.add_row("line", Text(figures.code_location(finding.call_site)))
     for label, value in _evidence(finding.evidence):
         table.add_row(label, Text(value))
-    if finding.cure:
-        table.add_row("fix", Text(figures.short_paths(finding.cure), "green"))
+    if finding.fix:
+        table.add_row("fix", Text(figures.short_paths(finding.fix), "green"))
     if finding.page:
-        table.add_row("more", Text(finding.page, "dim"))
+        table.add_row("page", Text(finding.page, "dim"))
     name = KINDS[finding.id].heading if finding.id in KINDS else _words(finding.id)
     title = Text.assemble((name, f"bold {colour}"), f"  {finding.severity}")
-    times = figures.counted(finding.count, "time") + (f", {finding.resolved} came back" if finding.resolved else "")
-    return Panel(table, title=title, title_align="left", subtitle=times, subtitle_align="right", border_style=colour)
+    count = figures.counted(finding.count, "occurrence")
+    if finding.resolved:
+        count += f", {finding.resolved} returned later"
+    return Panel(table, title=title, title_align="left", subtitle=count, subtitle_align="right", border_style=colour)
 
 
 def _summary(finding: FindingReport) -> str:
@@ -100,18 +102,20 @@ def _evidence(evidence: Mapping[str, object]) -> list[tuple[str, str]]:
 
 def holder_lines(holders: Sequence[str]) -> list[str]:
     """
-    The holders of an exhaustion report by the line that checked them out, each with the oldest of its leases.
+    The holders of an exhaustion report by the line that checked them out, each with its longest hold.
 
     Args:
-        holders: One text per lease, oldest first.
+        holders: One text per hold, longest first.
     """
-    places: dict[str, tuple[int, str]] = {}
+    found: dict[str, tuple[int, str]] = {}
     for holder in holders:
         match = _HOLDER.match(holder)
-        place, lease = (match["place"], match["lease"]) if match else ("", holder)
-        count, oldest = places.get(place or holder, (0, lease))
-        places[place or holder] = (count + 1, oldest)
-    return [lease if lease == place else f"{count} from {place}: {lease}" for place, (count, lease) in places.items()]
+        location, hold = (match["location"], match["hold"]) if match else ("", holder)
+        count, longest = found.get(location or holder, (0, hold))
+        found[location or holder] = (count + 1, longest)
+    return [
+        hold if hold == location else f"{count} from {location}: {hold}" for location, (count, hold) in found.items()
+    ]
 
 
 def _figure(label: str, value: float, unit: Unit) -> str:
@@ -129,10 +133,10 @@ def _lines(name: str, value: object) -> str:
         text = str(value)
         return _cut(_words(text) if name == semconv.VERDICT else figures.short_paths(text))
     lines = [str(line) for line in value]
-    # The first line is where the application asked; of those that called it, the application's own.
+    # The first line is the checkout itself; of its callers, only the application's own lines are kept.
     lines = [line for line in lines if line == lines[0] or not any(library in line for library in _LIBRARIES)]
     if name == semconv.CODE_STACKTRACE:
-        # Its first line is the place, which is shown already.
+        # The row "line" shows the first line.
         del lines[:1]
     if name == semconv.HOLDERS:
         lines = [line.replace("idle_in_transaction", "idle in transaction") for line in holder_lines(lines)]

@@ -1,5 +1,5 @@
 """
-The terminal's output as a picture.
+Saves the terminal's output as a picture.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-# rich's template loads its font from a server; a picture in a README must not need one.
+# rich's template loads its font from a server; a picture in a README must work without one.
 _WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poolscope.report import Holder, PoolReport, Report, Starvation, Timing
 
 HOLDERS_SHOWN = 8
-STARVATIONS_SHOWN = 4
+BLOCKERS_SHOWN = 4
 _BAR = 8
 _WIDE_BAR = 30
 _NAME_WIDTH = 22
@@ -65,7 +65,7 @@ def pool_panel(pool: PoolReport) -> RenderableType:
     if pool.holders:
         parts.append(_holders(pool))
     if pool.starvations:
-        parts.append(_starvations(pool))
+        parts.append(_blocked_by(pool))
     title = Text.assemble("pool ", (pool.name, "bold"), f" of {pool.service}")
     return Panel(
         Group(*(Padding(part, (0, 0, 1 if number < len(parts) else 0, 0)) for number, part in enumerate(parts, 1))),
@@ -81,9 +81,9 @@ def _summary(pool: PoolReport) -> Table:
     full = pool.limit is not None and pool.peak >= pool.limit
     figures_now = (
         _figure("limit", limit),
-        _figure("used now", str(pool.used)),
+        _figure("in use", str(pool.used)),
         _figure("peak", str(pool.peak), "bold red" if full else "bold"),
-        _figure("waiting peak", str(pool.pending_peak)),
+        _figure("peak pending", str(pool.pending_peak)),
         _figure("timeouts", str(pool.timeouts), "bold red" if pool.timeouts else "bold"),
         _figure("opened", str(pool.created)),
     )
@@ -103,17 +103,17 @@ def _remarks(pool: PoolReport) -> list[Text]:
     remarks = []
     if pool.used:
         age = figures.seconds(pool.oldest_lease_seconds)
-        remarks.append(Text.assemble("still out ", (str(pool.used), "bold"), f", the oldest for {age}"))
+        remarks.append(Text.assemble("held at the end ", (str(pool.used), "bold"), f", the longest for {age}"))
     if pool.leaks:
         kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in pool.leaks.items())
         remarks.append(Text.assemble("leaked ", (kinds, "bold red")))
     if pool.nested_checkouts:
-        remarks.append(Text.assemble("nested check-outs ", (str(pool.nested_checkouts), "bold yellow")))
+        remarks.append(Text.assemble("nested checkouts ", (str(pool.nested_checkouts), "bold yellow")))
     if pool.closures:
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in pool.closures.items())
         remarks.append(Text.assemble("closed ", (reasons, "bold")))
     if pool.drift:
-        remarks.append(Text(f"drift {pool.drift}: the ledger and the pool disagree, do not trust `used`", "bold red"))
+        remarks.append(Text(f"drift {pool.drift}: the pool's own count differs, do not rely on `in use`", "bold red"))
     return remarks
 
 
@@ -125,7 +125,7 @@ def _timing(name: str, colour: str, timing: Timing) -> RenderableType:
     failed = f", {timing.failed} failed" if timing.failed else ""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column(Text(f"{timing.count} times{failed}"), min_width=_NAME_WIDTH, no_wrap=True)
-    for column in ("p50", "p95", "p99", "together"):
+    for column in ("p50", "p95", "p99", "total"):
         table.add_column(column, justify="right", min_width=_FIGURE_WIDTH)
     table.add_column("share", min_width=_BAR + 6)
     quantiles = timing.quantiles
@@ -146,7 +146,7 @@ def _timing(name: str, colour: str, timing: Timing) -> RenderableType:
 
 
 def _heading(name: str, colour: str, timing: Timing) -> Text:
-    heading = Text(f"{name}s", f"bold {colour}")
+    heading = Text(f"{name.capitalize()}s", f"bold {colour}")
     if timing.distribution is not None and timing.count:
         columns, low, high = figures.spark(timing.distribution)
         heading = Text.assemble(heading, (f"   {low} ", "dim"), (columns, colour), (f" {high}", "dim"))
@@ -158,50 +158,50 @@ def _holders(pool: PoolReport) -> RenderableType:
     entries = [_holder(holder) for holder in shown]
     if rest := pool.holders[len(shown) :]:
         share = figures.percent(sum(holder.share for holder in rest))
-        places = figures.counted(len(rest), "other place")
-        entries.append(Text(f"   and {places}, {share} together", "dim"))
-    return Group(Text("who holds", "bold"), *entries)
+        others = figures.counted(len(rest), "other call site")
+        entries.append(Text(f"   and {others}, {share} in total", "dim"))
+    return Group(Text("Holders", "bold"), *entries)
 
 
 def _holder(holder: Holder) -> Text:
     facts = [
-        figures.counted(holder.count, "lease") if holder.phases else figures.counted(holder.count, "time"),
+        figures.counted(holder.count, "hold") if holder.phases else figures.counted(holder.count, "time"),
         f"p50 {figures.seconds(holder.quantiles.p50)}",
         f"longest {figures.seconds(holder.longest)}",
     ]
-    if holder.still_out:
-        facts.insert(1, f"{holder.still_out} still out")
+    if holder.not_returned:
+        facts.insert(1, f"{holder.not_returned} not returned")
     if holder.queries:
         facts.append(f"{holder.queries:.3g} {'query' if holder.queries == 1 else 'queries'} each")
     if any(holder.phases.values()):
         phase = max(holder.phases, key=lambda name: holder.phases[name])
         facts.append(f"mostly {_PHASES.get(phase, phase)}")
-    where = f"   {figures.place(holder.place)}" if holder.place.file else ""
+    where = f"   {figures.code_location(holder.call_site)}" if holder.call_site.file else ""
     return Text.assemble(
         (figures.bar(holder.share, _BAR), "magenta"),
         f" {figures.percent(holder.share):>5}  ",
-        (holder.place.route, "bold"),
+        (holder.call_site.route, "bold"),
         f"{where}\n",
         (f"   {', '.join(facts)}", "dim"),
     )
 
 
-def _starvations(pool: PoolReport) -> RenderableType:
-    blamed: defaultdict[str, list[Starvation]] = defaultdict(list)
+def _blocked_by(pool: PoolReport) -> RenderableType:
+    by_holder: defaultdict[str, list[Starvation]] = defaultdict(list)
     for starvation in pool.starvations:
-        blamed[starvation.holder].append(starvation)
-    ranked = sorted(blamed.items(), key=lambda entry: -sum(one.seconds for one in entry[1]))
-    return Group(Text("who stands in the way", "bold"), *(_blame(*entry) for entry in ranked[:STARVATIONS_SHOWN]))
+        by_holder[starvation.holder].append(starvation)
+    ranked = sorted(by_holder.items(), key=lambda entry: -sum(one.seconds for one in entry[1]))
+    return Group(Text("Blocked by", "bold"), *(_blocker(*entry) for entry in ranked[:BLOCKERS_SHOWN]))
 
 
-def _blame(holder: str, starvations: Sequence[Starvation]) -> Text:
+def _blocker(holder: str, starvations: Sequence[Starvation]) -> Text:
     waits = figures.counted(sum(one.waits for one in starvations), "wait")
     worst = starvations[0]
-    most = f"{figures.counted(worst.waits, 'wait')}, {figures.seconds(worst.seconds)}"
+    longest = f"{figures.counted(worst.waits, 'wait')}, {figures.seconds(worst.seconds)} in total"
     return Text.assemble(
         (holder, "bold"),
-        f"   held during {waits}\n",
-        (f"   most often of {worst.waiter}: {most}", "dim"),
+        f"   held connections during {waits}\n",
+        (f"   longest for {worst.waiter}: {longest}", "dim"),
     )
 
 

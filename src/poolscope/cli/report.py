@@ -1,5 +1,5 @@
 """
-``poolscope report``: read telemetry files, say what happened to the pools.
+``poolscope report``: reports on the connection pools in telemetry files.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from poolscope.report import Report, ReportError, build_report, files
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Reading takes some seconds from here on: a person wants to see that it goes on.
+# Reading more than this takes seconds and shows its progress.
 _LARGE_BYTES: Final = 10_000_000
 
 
-class Trouble(click.ClickException):
+class CommandError(click.ClickException):
     """
-    An error that names the thing and the cure; exit code 1.
+    An error with the problem and its fix; exit code 1.
     """
 
     def __init__(self, error: ReportError) -> None:
-        super().__init__(f"{error.problem}\n{error.cure}")
+        super().__init__(f"{error.problem}\n{error.fix}")
 
     def show(self, file: IO[Any] | None = None) -> None:
         """
@@ -43,10 +43,10 @@ class Trouble(click.ClickException):
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also save the tables as a picture.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also save the tables as an SVG picture.")
 def report(paths: tuple[Path, ...], *, as_json: bool, svg: Path | None) -> None:
     """
-    Report on the pools in telemetry files.
+    Report on the connection pools in telemetry files.
 
     PATHS are files or directories of OTLP JSON lines, written by the SDK's OTLP JSON file exporter or by the
     Collector's file exporter.
@@ -54,10 +54,10 @@ def report(paths: tuple[Path, ...], *, as_json: bool, svg: Path | None) -> None:
     try:
         result = _read(files(paths))
     except ReportError as error:
-        raise Trouble(error) from error
+        raise CommandError(error) from error
     except OSError as error:
         problem = f"{error.filename} cannot be read: {error.strerror}."
-        raise Trouble(ReportError(problem, "Check the path and its permissions.")) from error
+        raise CommandError(ReportError(problem, "Check the path and its permissions.")) from error
     for warning in result.warnings:
         click.echo(f"poolscope report: warning: {warning}", err=True)
     console = Console(record=svg is not None, file=io.StringIO() if as_json else None)
@@ -69,7 +69,7 @@ def report(paths: tuple[Path, ...], *, as_json: bool, svg: Path | None) -> None:
             picture.save(console, svg, "poolscope report")
         except OSError as error:
             problem = f"{svg} cannot be written: {error.strerror}."
-            raise Trouble(ReportError(problem, "Check the path and its permissions.")) from error
+            raise CommandError(ReportError(problem, "Check the path and its permissions.")) from error
 
 
 def _read(paths: Sequence[Path]) -> Report:
@@ -82,7 +82,7 @@ def _read(paths: Sequence[Path]) -> Report:
 
 def as_dict(result: Report) -> dict[str, Any]:
     """
-    The report as plain dictionaries and lists, with the figures that are derived.
+    The report as plain dictionaries and lists, with the derived figures.
     """
     plain = asdict(result)
     for pool, described in zip(result.pools, plain["pools"], strict=True):

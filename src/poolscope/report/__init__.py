@@ -1,5 +1,5 @@
 """
-A report from telemetry that left a process: OTLP as JSON lines, read without a backend.
+A report from exported telemetry: it reads OTLP JSON lines and needs no backend.
 
     report = build_report([Path("telemetry.jsonl")])
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poolscope.report.findings import finding_reports
-from poolscope.report.model import FindingReport, Holder, Phase, Place, PoolReport, Report, Starvation, Timing
+from poolscope.report.model import CallSite, FindingReport, Holder, Phase, PoolReport, Report, Starvation, Timing
 from poolscope.report.pools import pool_reports
 from poolscope.report.reader import ReportError, files, read
 from poolscope.report.traces import Traces
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "CallSite",
     "FindingReport",
     "Holder",
     "Phase",
-    "Place",
     "PoolReport",
     "Report",
     "ReportError",
@@ -35,23 +35,23 @@ __all__ = [
 
 def build_report(paths: Iterable[Path], advance: Callable[[int], None] | None = None) -> Report:
     """
-    Read files or directories of OTLP JSON lines and say what happened to the pools.
+    Read files or directories of OTLP JSON lines and report on their connection pools.
 
     Args:
         paths: The files and directories.
-        advance: Told about each line that was read: how many characters it has.
+        advance: Called with the length of each line that was read, in characters.
 
     Raises:
-        ReportError: There is nothing to report on; says what is missing and what to do.
+        ReportError: There is nothing to report on; it states what is missing and how to fix it.
     """
     telemetry = read(paths, advance)
     traces = Traces(telemetry.spans)
     pools = pool_reports(telemetry, traces)
     if not pools:
         services = ", ".join(sorted({source.service for source in telemetry.sources})) or "unknown"
-        cure = (
+        fix = (
             "Install poolscope into that service's environment, start it with opentelemetry-instrument and"
             " OTEL_METRICS_EXPORTER set, and let it check out a connection."
         )
-        raise ReportError(f"There is telemetry here (service: {services}), but none of a connection pool.", cure)
+        raise ReportError(f"The telemetry (service: {services}) contains no connection pool.", fix)
     return Report(pools, finding_reports(telemetry.events, traces), tuple(telemetry.warnings))

@@ -1,5 +1,5 @@
 """
-Histograms as they come out of OTLP, added up and asked for quantiles.
+Histograms from OTLP: their sums and their quantiles.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Quantiles:
     """
-    The values that half, 95 and 99 of a hundred stay under; ``None`` where nothing was measured.
+    The median and the 95th and 99th percentiles; ``None`` where nothing was measured.
     """
 
     p50: float | None
@@ -56,7 +56,7 @@ class Distribution:
 
     def __add__(self, other: Distribution) -> Distribution:
         """
-        Both together, over the bounds that both have.
+        The sum of both, over the bounds that both have.
         """
         bounds = self.bounds if self.bounds == other.bounds else tuple(b for b in self.bounds if b in set(other.bounds))
         mine, theirs = self._over(bounds), other._over(bounds)
@@ -70,7 +70,7 @@ class Distribution:
 
     def above(self, value: float) -> int:
         """
-        The number of points in the buckets that lie wholly above a value.
+        The number of points in the buckets that are completely above a value.
         """
         first = bisect_left(self.bounds, value) + 1
         return sum(self.counts[first:])
@@ -84,17 +84,17 @@ class Distribution:
 
     def quantile(self, q: float) -> float | None:
         """
-        The value that a share of the points stays under.
+        The value that a share of the points does not exceed.
 
-        Linear interpolation within the bucket, as ``histogram_quantile`` of Prometheus does it, but between the lowest
-        and the highest value where the histogram carries them.
+        Linear interpolation within the bucket, as in ``histogram_quantile`` of Prometheus, but between the lowest and
+        the highest value if the histogram has them.
 
         Args:
             q: The share, 0 to 1.
 
         Returns:
-            The value, or ``None`` without points. Beyond the last bound of a histogram that carries no maximum it is
-            that bound.
+            The value, or ``None`` without points. Above the last bound of a histogram without a maximum it is that
+            bound.
         """
         if not self.count:
             return None
@@ -143,7 +143,7 @@ def from_exponential(
     maximum: float | None,
 ) -> Distribution:
     """
-    An exponential histogram of values that are not negative, with its buckets spelt out.
+    An exponential histogram of non-negative values, with explicit bounds.
 
     Bucket ``i`` of scale ``s`` ends at ``2 ** ((i + 1) / 2 ** s)`` (OpenTelemetry data model, exponential buckets).
     """
@@ -154,7 +154,7 @@ def from_exponential(
 
 def exact_quantiles(values: Iterable[float]) -> Quantiles:
     """
-    Quantiles of values that are all known.
+    The quantiles of single values.
     """
     ordered = sorted(values)
     return Quantiles(nearest(ordered, 0.50), nearest(ordered, 0.95), nearest(ordered, 0.99))
@@ -162,7 +162,7 @@ def exact_quantiles(values: Iterable[float]) -> Quantiles:
 
 def nearest(ordered: Sequence[float], q: float) -> float | None:
     """
-    The value at the rank nearest to a share.
+    The value at the nearest rank to a share.
 
     Args:
         ordered: The values, ascending.

@@ -1,5 +1,5 @@
 """
-Findings, read from the events: each cause once.
+Findings from events, one for each cause.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from poolscope import semconv
 from poolscope.core.finding import KINDS
-from poolscope.report.model import NO_PLACE, FindingReport, Place
-from poolscope.report.traces import Traces, place_of
+from poolscope.report.model import NO_CALL_SITE, CallSite, FindingReport
+from poolscope.report.traces import Traces, call_site_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from poolscope.report.otlp import Event
 
-# These concern whoever uses the pool; who happened to notice says nothing about the cause.
+# These concern the whole pool; the request in which one was found is not the cause.
 _OF_THE_POOL = frozenset(kind.id for kind in KINDS.values() if kind.of_pool)
 _RESOLVED = frozenset(kind.resolved_event.name for kind in KINDS.values() if kind.resolved_event is not None)
-# How often the same was found and held back since the last report.
+# How often the same finding occurred since the last report without a report of its own.
 _REPEATED = f"{semconv.EVIDENCE_PREFIX}repeated"
 _SEVERITIES = ("critical", "warning", "info")
 _SHOWN_ELSEWHERE = frozenset(
@@ -42,17 +42,17 @@ _SHOWN_ELSEWHERE = frozenset(
 
 def finding_reports(events: Sequence[Event], traces: Traces) -> tuple[FindingReport, ...]:
     """
-    One entry per id, pool and place: the most severe first, and of these what concerns a whole pool, then the frequent.
+    One entry per id, pool and call site, ordered by severity, then those of a whole pool first, then by frequency.
 
-    Where no log pipeline carried the events, the ids on the spans of the units of work are what is left.
+    Without a log pipeline there are no events; the entries then come from the ids on the spans of the units of work.
     """
-    groups: defaultdict[tuple[str, str, str, Place], list[Event]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str, str, CallSite], list[Event]] = defaultdict(list)
     for event in events:
         if semconv.FINDING_ID in event.attributes:
             finding_id = str(event.attributes[semconv.FINDING_ID])
-            place = NO_PLACE if finding_id in _OF_THE_POOL else _place(event, traces)
+            call_site = NO_CALL_SITE if finding_id in _OF_THE_POOL else _call_site(event, traces)
             pool = str(event.attributes.get(semconv.POOL_NAME, ""))
-            groups[finding_id, event.source.service, pool, place].append(event)
+            groups[finding_id, event.source.service, pool, call_site].append(event)
     found = [_finding(key, sorted(group, key=lambda event: event.time)) for key, group in groups.items()]
     return tuple(sorted((*found, *_from_spans(traces, {one.id for one in found})), key=_order))
 
@@ -64,23 +64,23 @@ def _from_spans(traces: Traces, known: Collection[str]) -> Iterator[FindingRepor
         for finding_id in found if isinstance(found, tuple) else ():
             counts[str(finding_id), span.source.service, traces.route(span.span_id)] += 1
     for (finding_id, service, route), count in counts.items():
-        # Another version may have found what this one does not know.
+        # A finding of another version of poolscope may be unknown here.
         kind = KINDS.get(finding_id)
         if kind is not None and finding_id not in known:
             summary = f"{route}: {kind.meaning}"
-            place = Place(route)
+            call_site = CallSite(route)
             yield FindingReport(
-                finding_id, kind.severity.value, service, "", place, count, 0, summary, kind.fix, kind.page
+                finding_id, kind.severity.value, service, "", call_site, count, 0, summary, kind.fix, kind.page
             )
 
 
-def _place(event: Event, traces: Traces) -> Place:
+def _call_site(event: Event, traces: Traces) -> CallSite:
     route = event.attributes.get(semconv.UNIT_OF_WORK_NAME)
-    return place_of(event.attributes, str(route) if route is not None else traces.route(event.span_id))
+    return call_site_of(event.attributes, str(route) if route is not None else traces.route(event.span_id))
 
 
-def _finding(key: tuple[str, str, str, Place], events: Sequence[Event]) -> FindingReport:
-    finding_id, service, pool, place = key
+def _finding(key: tuple[str, str, str, CallSite], events: Sequence[Event]) -> FindingReport:
+    finding_id, service, pool, call_site = key
     reports = [event for event in events if event.name not in _RESOLVED]
     latest = (reports or events)[-1].attributes
     return FindingReport(
@@ -88,11 +88,11 @@ def _finding(key: tuple[str, str, str, Place], events: Sequence[Event]) -> Findi
         severity=str(latest.get(semconv.FINDING_SEVERITY, "warning")),
         service=service,
         pool=pool,
-        place=place,
+        call_site=call_site,
         count=len(reports) + sum(_repeated(event) for event in reports),
         resolved=len(events) - len(reports),
         summary=str(latest.get(semconv.FINDING_SUMMARY, "")),
-        cure=str(latest.get(semconv.FINDING_CURE, "")),
+        fix=str(latest.get(semconv.FINDING_CURE, "")),
         page=str(latest.get(semconv.FINDING_PAGE, "")),
         evidence={name: value for name, value in latest.items() if name not in _SHOWN_ELSEWHERE},
     )
@@ -105,4 +105,4 @@ def _repeated(event: Event) -> int:
 
 def _order(one: FindingReport) -> tuple[int, bool, int, str]:
     rank = _SEVERITIES.index(one.severity) if one.severity in _SEVERITIES else len(_SEVERITIES)
-    return rank, one.place != NO_PLACE, -one.count, one.id
+    return rank, one.call_site != NO_CALL_SITE, -one.count, one.id

@@ -1,5 +1,5 @@
 """
-What a report says, as plain data.
+A report as plain data.
 
 Durations are in seconds.
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Phase:
     """
-    The part of the waits, or of the holds, that went into one thing.
+    One phase of all waits or of all holds of a pool.
 
     Args:
         name: ``queue``, ``connect``, ``validate``; ``query``, ``idle_in_transaction``, ``idle``.
-        seconds: All of it together.
-        share: Of all phases' time, 0 to 1.
+        seconds: The total time.
+        share: The share of the time of all phases, 0 to 1.
         quantiles: Over single waits or holds, from spans; ``None`` values where there are no spans.
     """
 
@@ -39,12 +39,12 @@ class Timing:
     All waits, or all holds, of a pool.
 
     Args:
-        count: How many.
+        count: How many there are.
         failed: How many of them ended in an error.
-        seconds: All together.
-        quantiles: Over single ones, from the histogram.
+        seconds: The total time.
+        quantiles: Over single waits or holds, from the histogram.
         distribution: The histogram, where there is one.
-        phases: What the time went into.
+        phases: The time by phase.
     """
 
     count: int
@@ -56,15 +56,15 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Place:
+class CallSite:
     """
-    A unit of work and the line of the application that asked for the connection.
+    A unit of work (one request, task or job) and the line of the application that checks the connection out.
 
     Args:
         route: The unit of work's name, such as ``GET /users/{id}``.
         function: The function's name.
         file: The path of its file.
-        line: The line in it; 0 where it is not known.
+        line: The line in it; 0 where it is unknown.
     """
 
     route: str
@@ -73,29 +73,29 @@ class Place:
     line: int = 0
 
 
-NO_PLACE = Place("")
+NO_CALL_SITE = CallSite("")
 
 
 @dataclass(frozen=True)
 class Holder:
     """
-    Who holds connections.
+    All holds of one call site.
 
     Args:
-        place: Where they are checked out.
-        count: How many leases.
-        still_out: How many of them were found leaked and did not come back; they count up to the end of what was seen.
-        seconds: How long they held, all together.
-        share: Of all the time that connections of this pool were held, 0 to 1.
-        quantiles: Over single leases.
-        longest: The longest lease.
-        queries: Statements per lease, on average.
+        call_site: Where the connections are checked out.
+        count: The number of holds.
+        not_returned: How many of them leaked and were not returned; such a hold lasts to the end of the telemetry.
+        seconds: The total time of the holds.
+        share: The share of the time that all connections of this pool were held, 0 to 1.
+        quantiles: Over single holds.
+        longest: The longest hold.
+        queries: Statements per hold, on average.
         phases: Seconds by phase; empty where only the metrics of the unit of work are known.
     """
 
-    place: Place
+    call_site: CallSite
     count: int
-    still_out: int
+    not_returned: int
     seconds: float
     share: float
     quantiles: Quantiles
@@ -107,13 +107,13 @@ class Holder:
 @dataclass(frozen=True)
 class Starvation:
     """
-    Who waits for whom.
+    The waits of one unit of work while another one held a connection.
 
     Args:
         waiter: The unit of work that waited.
-        holder: The unit of work that had a connection meanwhile.
-        waits: How many waits.
-        seconds: How long they took, all together.
+        holder: The unit of work that held a connection meanwhile.
+        waits: The number of waits.
+        seconds: The total time of the waits.
     """
 
     waiter: str
@@ -134,24 +134,24 @@ class PoolReport:
         system: The database system.
         namespace: The database.
         server: Address and port, where known.
-        limit: Connections that may be open; ``None`` without a limit.
+        limit: The most connections that may be open; ``None`` without a limit.
         used: Connections in use at the last collection.
         idle: Connections idle at the last collection.
-        peak: The most in use at once.
-        pending_peak: The most requests waiting at once.
+        peak: The most connections in use at once.
+        pending_peak: The most checkouts that waited at once.
         observed_seconds: The time that the metrics cover.
         saturated_seconds: The part of it with every allowed connection in use; ``None`` where it was not measured.
-        oldest_lease_seconds: The age of the oldest lease at the last collection.
-        waits: From asking to having.
-        holds: From having to giving back.
-        timeouts: Requests that the pool turned away.
+        oldest_lease_seconds: The age of the oldest hold at the last collection.
+        waits: The checkouts, each until the pool hands a connection over.
+        holds: The holds, each from the handover to the return.
+        timeouts: Checkouts that timed out.
         created: Physical connections opened.
         closures: Physical connections closed, by reason.
         leaks: Connections found leaked, by kind.
-        nested_checkouts: Second connections asked for while holding one.
-        drift: Our ledger minus the pool's own account, at the last collection.
-        holders: Who held connections, those who held most first.
-        starvations: Who waited for whom, the longest waits first.
+        nested_checkouts: Checkouts of a second connection while one was held.
+        drift: Poolscope's count minus the pool's own, at the last collection.
+        holders: The holds by call site, longest total first.
+        starvations: The waits by waiter and holder, longest total first.
     """
 
     service: str
@@ -192,31 +192,31 @@ class PoolReport:
 @dataclass(frozen=True)
 class FindingReport:
     """
-    One cause, however often it was reported.
+    One cause, with the number of its occurrences.
 
     Args:
         id: The finding's id.
         severity: ``info``, ``warning`` or ``critical``.
         service: The service's name.
         pool: The pool's name, where it concerns one.
-        place: The unit of work and the line; `NO_PLACE` where it concerns a pool as a whole.
-        count: How often it was found; also what was held back by the limit on reports.
-        resolved: How many of the reported connections came back after all.
+        call_site: The unit of work and the line; `NO_CALL_SITE` where it concerns a pool as a whole.
+        count: The number of occurrences, including those without a report of their own.
+        resolved: How many of the reported connections were returned later.
         summary: One sentence, from the latest report.
-        cure: What to change.
+        fix: What to change.
         page: The documentation's page.
-        evidence: Everything else that the latest report carried.
+        evidence: All other attributes of the latest report.
     """
 
     id: str
     severity: str
     service: str
     pool: str
-    place: Place
+    call_site: CallSite
     count: int
     resolved: int
     summary: str
-    cure: str
+    fix: str
     page: str
     evidence: Mapping[str, object] = field(default_factory=dict)
 
@@ -224,7 +224,7 @@ class FindingReport:
 @dataclass(frozen=True)
 class Report:
     """
-    Everything there is to say.
+    The pools and the findings of all processes.
     """
 
     pools: tuple[PoolReport, ...]

@@ -26,7 +26,7 @@ _DISTRIBUTION_KINDS = ("histogram", "exponentialHistogram")
 
 class Temporality(Enum):
     """
-    Whether a point tells what happened since the last one or since the beginning; a gauge does neither.
+    Whether a point counts since the last point or since the beginning; a gauge does neither.
     """
 
     DELTA = "delta"
@@ -103,7 +103,7 @@ class Event:
 @dataclass
 class Batch:
     """
-    What one line of a file held.
+    The content of one line of a file.
     """
 
     points: list[Point] = field(default_factory=list)
@@ -114,7 +114,7 @@ class Batch:
 
 def is_export(document: object) -> bool:
     """
-    Whether a JSON document is an OTLP export request of any signal that is known here.
+    Whether a JSON document is an OTLP export request with metrics, spans or logs.
     """
     return isinstance(document, dict) and any(
         key in document for key in ("resourceMetrics", "resourceSpans", "resourceLogs")
@@ -126,7 +126,7 @@ def decode(document: Json) -> Batch:
     Decode one export request.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: It is not what the specification says.
+        KeyError, TypeError, ValueError, AttributeError: It does not follow the specification.
     """
     batch = Batch()
     for resource in document.get("resourceMetrics", ()):
@@ -224,7 +224,7 @@ def _events(source: Source, resource: Json) -> Iterator[Event]:
     for scope in resource.get("scopeLogs", ()):
         for raw in scope.get("logRecords", ()):
             attributes = _attributes(raw)
-            # Before the field came into the protocol (1.5), the event's name was an attribute.
+            # The protocol has the field since 1.5; before, the event's name was an attribute.
             name = str(raw.get("eventName") or attributes.get("event.name") or "")
             if name:
                 time = int(raw.get("timeUnixNano") or raw.get("observedTimeUnixNano") or 0)

@@ -1,5 +1,5 @@
 """
-Pools, read from the metrics, with what the spans add.
+Pools from metrics and spans.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from poolscope import semconv
 from poolscope.detectors.leak import ABANDONED
 from poolscope.report.distribution import NO_QUANTILES, Distribution, Quantiles, exact_quantiles, nearest
-from poolscope.report.model import Holder, Phase, Place, PoolReport, Timing
+from poolscope.report.model import CallSite, Holder, Phase, PoolReport, Timing
 from poolscope.report.series import Series, counted, distributed
-from poolscope.report.traces import USE_PHASES, WAIT_PHASES, Traces, holders, phase_seconds, starvations
+from poolscope.report.traces import HOLD_PHASES, WAIT_PHASES, Traces, holders, phase_seconds, starvations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from poolscope.report.otlp import Source, Span
     from poolscope.report.reader import Telemetry
 
-# A time below this counts as none.
+# A shorter time counts as 0.
 _NOTHING_SECONDS = 0.001
 
 
@@ -71,15 +71,15 @@ class _Pool:
             observed_seconds=(end - start) / 1e9,
             saturated_seconds=counted(saturated) if saturated else None,
             oldest_lease_seconds=max((series.last for series in self._series(semconv.OLDEST_LEASE_AGE)), default=0.0),
-            waits=self._waits(),
-            holds=self._held(),
+            waits=self._wait_timing(),
+            holds=self._hold_timing(),
             timeouts=round(counted(self._series(semconv.TIMEOUTS))),
             created=_count(distributed(self._series(semconv.CREATE_TIME))),
             closures=self._by(semconv.CLOSURES, semconv.CLOSE_REASON),
             leaks=self._by(semconv.LEAKS, semconv.LEAK_KIND),
             nested_checkouts=round(counted(self._series(semconv.NESTED_CHECKOUTS))),
             drift=round(sum(series.last for series in self._series(semconv.DRIFT))),
-            holders=holders(self._traces, self._holds, self._still_out(), end) or self._metered_holders(),
+            holders=holders(self._traces, self._holds, self._not_returned(), end) or self._holders_from_metrics(),
             starvations=starvations(self._traces, self._checkouts),
         )
 
@@ -110,13 +110,13 @@ class _Pool:
         ]
         return min((s.start for s in every), default=0), max((s.time for s in every), default=0)
 
-    def _waits(self) -> Timing:
+    def _wait_timing(self) -> Timing:
         series = self._series(semconv.WAIT_TIME)
         every = distributed(series)
         failed = distributed(one for one in series if semconv.ERROR_TYPE in one.attributes)
         threshold = self._span_threshold()
         shortest = every.bound_from(threshold) if every is not None and threshold is not None else None
-        # A wait that failed has a span however short it was.
+        # A failed wait has a span, however short it is.
         slow = [span for span in self._checkouts if shortest is not None and span.seconds >= shortest]
         measured = {
             phase: over_all_waits(phase_seconds(slow, semconv.SPAN_WAIT_PHASE_PREFIX, phase), every, shortest)
@@ -126,30 +126,30 @@ class _Pool:
 
     def _span_threshold(self) -> float | None:
         """
-        The wait from which this process made spans, in seconds, as its spans say; None where there is no span.
+        The shortest wait of which this process makes a span, in seconds, from its spans; None without a span.
         """
-        said = [span.attributes.get(semconv.CHECKOUT_SPAN_THRESHOLD) for span in self._checkouts]
-        return max((float(value) for value in said if isinstance(value, (int, float))), default=None)
+        thresholds = [span.attributes.get(semconv.CHECKOUT_SPAN_THRESHOLD) for span in self._checkouts]
+        return max((float(value) for value in thresholds if isinstance(value, (int, float))), default=None)
 
-    def _still_out(self) -> set[str]:
+    def _not_returned(self) -> set[str]:
         """
-        Hold spans that end although the hold does not: it was found leaked, not collected, and not resolved since.
+        The ids of hold spans whose connection was not returned: a leak that was neither collected nor resolved.
         """
         resolved = {e.trace_id for e in self._telemetry.events if e.name == semconv.LEAK_RESOLVED_EVENT.name}
         kinds = {span.span_id: span.attributes.get(semconv.LEAK_KIND, ABANDONED) for span in self._holds}
         return {s.span_id for s in self._holds if kinds[s.span_id] != ABANDONED and s.trace_id not in resolved}
 
-    def _metered_holders(self) -> tuple[Holder, ...]:
+    def _holders_from_metrics(self) -> tuple[Holder, ...]:
         """
-        The units of work by their own histogram: it counts every one of them, also when no trace was sampled.
+        The holders from the histogram of the units of work, which counts all of them even if no trace was sampled.
         """
         held = [(s, s.total) for s in self._series(semconv.UNIT_HOLD_TIME) if isinstance(s.total, Distribution)]
         everything = sum(total.total for _, total in held)
         found = [
             Holder(
-                place=Place(str(series.attributes.get(semconv.UNIT_OF_WORK_NAME, ""))),
+                call_site=CallSite(str(series.attributes.get(semconv.UNIT_OF_WORK_NAME, ""))),
                 count=total.count,
-                still_out=0,
+                not_returned=0,
                 seconds=total.total,
                 share=total.total / everything if everything else 0.0,
                 quantiles=total.quantiles(),
@@ -161,10 +161,10 @@ class _Pool:
         ]
         return tuple(sorted(found, key=lambda holder: holder.seconds, reverse=True))
 
-    def _held(self) -> Timing:
+    def _hold_timing(self) -> Timing:
         measured = {
             phase: exact_quantiles(phase_seconds(self._holds, semconv.SPAN_USE_PHASE_PREFIX, phase))
-            for phase in USE_PHASES
+            for phase in HOLD_PHASES
         }
         phases = self._phases(semconv.USE_PHASE_TIME, semconv.USE_PHASE, measured)
         return _timing(distributed(self._series(semconv.USE_TIME)), 0, phases)
@@ -183,21 +183,21 @@ class _Pool:
 
 def over_all_waits(values: Sequence[float], waits: Distribution | None, shortest: float | None) -> Quantiles:
     """
-    Quantiles of one phase over all waits, from the spans of the slow ones; None where they do not say it.
+    Quantiles of one phase over all waits, from the spans of the slow waits; None where these do not determine it.
 
-    Of the waits without a span the histogram is known: a phase is a part of its wait, so no quantile of the phase is
-    above that of the waits, and a value of ``shortest`` or more is none of theirs.
+    The histogram covers the waits without a span: a phase is a part of its wait, so no quantile of the phase exceeds
+    that of the waits, and no phase of such a wait lasts ``shortest`` or longer.
 
     Args:
-        values: The seconds of the phase in each wait of ``shortest`` or more, of the sampled traces.
-        waits: All waits, by their histogram. It does not depend on how many traces were sampled.
-        shortest: A bound of the histogram, in seconds; each sampled wait above it has a span. None where there is none.
+        values: The seconds of the phase in each sampled wait of ``shortest`` or longer.
+        waits: The histogram of all waits, which does not depend on sampling.
+        shortest: A bound of the histogram in seconds above which each sampled wait has a span; None without one.
     """
     if waits is None or not waits.count:
         return NO_QUANTILES
     ordered = sorted(values)
     fast = 1.0 - waits.above(shortest) / waits.count if shortest is not None else 1.0
-    # What waits without a span may have of the phase; about a millisecond is the same as nothing.
+    # The most that the phase can last in a wait without a span; about a millisecond counts as 0.
     unseen = shortest if shortest is not None and shortest >= 2 * _NOTHING_SECONDS else 0.0
 
     def at(q: float) -> float | None:

@@ -1,5 +1,5 @@
 """
-Files of OTLP JSON lines, as the SDK's file exporter and the Collector's write them.
+Reads files of OTLP JSON lines, which the SDK's file exporter and the Collector's file exporter write.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ class ReportError(Exception):
     Why there is no report.
 
     Args:
-        problem: What is wrong, with the name of the thing.
-        cure: What to do about it.
+        problem: What is wrong, with the file or service by name.
+        fix: How to fix it.
     """
 
-    def __init__(self, problem: str, cure: str) -> None:
-        super().__init__(f"{problem} {cure}")
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(f"{problem} {fix}")
         self.problem = problem
-        self.cure = cure
+        self.fix = fix
 
 
 @dataclass
 class Telemetry:
     """
-    Everything that the files held.
+    The content of all files.
     """
 
     series: SeriesStore = field(default_factory=SeriesStore)
@@ -47,7 +47,7 @@ class Telemetry:
 
     def add(self, batch: Batch) -> None:
         """
-        Take one line's worth.
+        Add the content of one line.
         """
         self.series.add(batch.points)
         self.spans.extend(batch.spans)
@@ -61,16 +61,16 @@ def read(paths: Iterable[Path], advance: Callable[[int], None] | None = None) ->
 
     Args:
         paths: The files and directories.
-        advance: Told about each line: how many characters it has.
+        advance: Called with the length of each line, in characters.
 
     Raises:
         ReportError: A path does not exist, cannot be read, or holds no telemetry.
     """
     telemetry = Telemetry()
-    without = [trouble for path in files(paths) if (trouble := _read_file(path, telemetry, advance or _untold))]
-    if without and not telemetry.sources:
-        raise without[0]
-    telemetry.warnings.extend(error.problem for error in without)
+    empty = [problem for path in files(paths) if (problem := _read_file(path, telemetry, advance or _ignore))]
+    if empty and not telemetry.sources:
+        raise empty[0]
+    telemetry.warnings.extend(error.problem for error in empty)
     return telemetry
 
 
@@ -79,7 +79,7 @@ def files(paths: Iterable[Path]) -> Sequence[Path]:
     The files that `read` reads.
 
     Raises:
-        ReportError: A path does not exist, or a directory holds none.
+        ReportError: A path does not exist, or a directory contains no such file.
     """
     return list(_files(paths))
 
@@ -87,28 +87,28 @@ def files(paths: Iterable[Path]) -> Sequence[Path]:
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.exists():
-            cure = "Give the file that the OTLP JSON file exporter or the Collector's file exporter writes."
-            raise ReportError(f"There is no file or directory {path}.", cure)
+            fix = "Give the file that the OTLP JSON file exporter or the Collector's file exporter writes."
+            raise ReportError(f"There is no file or directory {path}.", fix)
         if not path.is_dir():
             yield path
             continue
         found = sorted({file for pattern in _PATTERNS for file in path.glob(pattern)})
         if not found:
-            cure = "Give a directory of OTLP JSON lines, or the files themselves."
-            raise ReportError(f"The directory {path} holds no {', '.join(_PATTERNS)} file.", cure)
+            fix = "Give a directory of OTLP JSON lines, or the files themselves."
+            raise ReportError(f"The directory {path} contains no {', '.join(_PATTERNS)} file.", fix)
         yield from found
 
 
-def _untold(_: int) -> None:
+def _ignore(_: int) -> None:
     pass
 
 
 def _read_file(path: Path, telemetry: Telemetry, advance: Callable[[int], None]) -> ReportError | None:
     """
-    Add what a file holds.
+    Add the content of a file.
 
     Returns:
-        Why it holds nothing, where it does: only a fault when no other file has anything either.
+        An error if the file contains no telemetry; the caller raises it if no other file contains any.
     """
     foreign: list[int] = []
     exports = number = 0
@@ -125,13 +125,13 @@ def _read_file(path: Path, telemetry: Telemetry, advance: Callable[[int], None])
                 elif line.strip():
                     foreign.append(number)
     except UnicodeDecodeError as error:
-        cure = "Set the Collector's file exporter to `format: json` without compression."
-        raise ReportError(f"{path} is not text.", cure) from error
+        fix = "Set the Collector's file exporter to `format: json` without compression."
+        raise ReportError(f"{path} is not text.", fix) from error
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions.") from error
     if not exports:
-        return _nothing_in(path, empty=not foreign)
-    telemetry.warnings.extend(_left_out(path, foreign, truncated=not ended and foreign[-1:] == [number]))
+        return _no_telemetry(path, empty=not foreign)
+    telemetry.warnings.extend(_skipped(path, foreign, truncated=not ended and foreign[-1:] == [number]))
     return None
 
 
@@ -145,17 +145,17 @@ def _decode_line(line: str) -> Batch | None:
         return None
 
 
-def _nothing_in(path: Path, *, empty: bool) -> ReportError:
+def _no_telemetry(path: Path, *, empty: bool) -> ReportError:
     if empty:
-        cure = "Wait for the first export (OTEL_METRIC_EXPORT_INTERVAL), or stop the process so that it flushes."
-        return ReportError(f"{path} is empty.", cure)
-    cure = "It must hold one JSON export request per line (resourceMetrics, resourceSpans, resourceLogs)."
-    return ReportError(f"{path} holds no OTLP JSON lines.", cure)
+        fix = "Wait for the first export (OTEL_METRIC_EXPORT_INTERVAL), or stop the process so that it flushes."
+        return ReportError(f"{path} is empty.", fix)
+    fix = "The file must have one JSON export request per line (resourceMetrics, resourceSpans, resourceLogs)."
+    return ReportError(f"{path} contains no OTLP JSON lines.", fix)
 
 
-def _left_out(path: Path, foreign: list[int], *, truncated: bool) -> Iterator[str]:
+def _skipped(path: Path, foreign: list[int], *, truncated: bool) -> Iterator[str]:
     if truncated:
-        yield f"{path} ends in the middle of line {foreign.pop()}, which is left out (is it still being written?)."
+        yield f"{path}: skipped line {foreign.pop()}, which is incomplete; the file may still be in use."
     if foreign:
         lines = "line" if len(foreign) == 1 else "lines"
-        yield f"{path}: {len(foreign)} {lines} that are not OTLP JSON left out, the first is line {foreign[0]}."
+        yield f"{path}: skipped {len(foreign)} {lines} that are not OTLP JSON; the first is line {foreign[0]}."

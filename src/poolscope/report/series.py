@@ -1,5 +1,5 @@
 """
-Points added up to one series per metric, process and set of attributes, whatever their temporality.
+Adds points up to one series per metric, process and set of attributes, with any temporality.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Series:
 
     Args:
         source: The process.
-        attributes: What tells it from the metric's other series.
-        start: When counting began; nanoseconds since the epoch.
-        time: When the last point was taken.
-        total: Everything counted (counters and histograms).
+        attributes: The attributes that identify it among the metric's series.
+        start: The start of counting; nanoseconds since the epoch.
+        time: The time of the last point.
+        total: The total count (counters and histograms).
         last: The latest value (gauges and up-down counters).
-        peak: The highest value that a point showed.
+        peak: The highest value of a point.
     """
 
     source: Source
@@ -45,7 +45,7 @@ class Series:
 
     def add(self, point: Point) -> None:
         """
-        Take the next point; points of one series come in order of time.
+        Add the next point; the points of one series are in order of time.
         """
         self.start = min(self.start, point.start or point.time)
         self.time = max(self.time, point.time)
@@ -62,7 +62,7 @@ class Series:
             return
         before = self._runs.get(point.start)
         if before is not None and _amount(point.value) < _amount(before):
-            # Counting began again and the start time does not say so: what was there before stays counted.
+            # The counter restarted, and the start time does not show it: the old count remains.
             self._runs[-len(self._runs) - 1] = before
         self._runs[point.start] = point.value
         self.total = None
@@ -72,7 +72,7 @@ class Series:
 
 class SeriesStore:
     """
-    Every series that was read.
+    All series.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class SeriesStore:
 
     def add(self, points: Iterable[Point]) -> None:
         """
-        Take the points of one batch.
+        Add the points of one batch.
         """
         for point in points:
             key = (
@@ -102,7 +102,7 @@ class SeriesStore:
 
     def where(self, metric: Metric, matches: Callable[[Series], bool]) -> list[Series]:
         """
-        The series of a metric that fit.
+        The series of a metric that match.
         """
         return [series for series in self.of(metric) if matches(series)]
 

@@ -1,5 +1,5 @@
 """
-Who held and who waited, read from the spans.
+Holders and waiters from spans.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from poolscope import semconv
 from poolscope.report.distribution import exact_quantiles
-from poolscope.report.model import Holder, Place, Starvation
+from poolscope.report.model import CallSite, Holder, Starvation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,13 +21,13 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _DEPTH = 100
 NO_ROUTE = "(outside a request)"
 
-USE_PHASES = ("query", "idle_in_transaction", "idle")
+HOLD_PHASES = ("query", "idle_in_transaction", "idle")
 WAIT_PHASES = ("queue", "connect", "validate")
 
 
 class Traces:
     """
-    The spans of a telemetry, by what the report asks.
+    All spans, with lookups for the report.
     """
 
     def __init__(self, spans: Iterable[Span]) -> None:
@@ -60,31 +60,31 @@ class Traces:
         """
         The name of the unit of work that a link leads to.
 
-        A connection that is never given back has no span; its trace still knows the request that took it.
+        The span of a connection that is never returned is missing; its trace still names the request.
         """
         if span_id in self._by_id:
             return self.route(span_id)
         return self._entry_names.get(trace_id, NO_ROUTE)
 
-    def place(self, span: Span) -> Place:
+    def call_site(self, span: Span) -> CallSite:
         """
-        Where a span's connection was asked for.
+        Where a span's connection was checked out.
         """
-        return place_of(span.attributes, self.route(span.span_id))
+        return call_site_of(span.attributes, self.route(span.span_id))
 
 
 def _name_of(entry: Span) -> str:
-    # Upstream's instrumentation of Django leaves out the slash that its routes begin with.
+    # The OpenTelemetry instrumentation of Django omits the leading slash of routes.
     method, space, path = entry.name.partition(" ")
     return f"{method} /{path}" if space and method in _METHODS and path[:1] not in "/<" else entry.name
 
 
-def place_of(attributes: Mapping[str, object], route: str) -> Place:
+def call_site_of(attributes: Mapping[str, object], route: str) -> CallSite:
     """
-    The place that attributes name.
+    The call site in the attributes of a span or event.
     """
     line = attributes.get(semconv.CODE_LINE, 0)
-    return Place(
+    return CallSite(
         route,
         str(attributes.get(semconv.CODE_FUNCTION, "")),
         str(attributes.get(semconv.CODE_FILE, "")),
@@ -94,7 +94,7 @@ def place_of(attributes: Mapping[str, object], route: str) -> Place:
 
 def phase_seconds(spans: Sequence[Span], prefix: str, phase: str) -> list[float]:
     """
-    One phase of every span.
+    The seconds of one phase in every span.
 
     Args:
         spans: The waits or the holds.
@@ -104,53 +104,53 @@ def phase_seconds(spans: Sequence[Span], prefix: str, phase: str) -> list[float]
     return [_number(span.attributes.get(f"{prefix}{phase}", 0.0)) for span in spans]
 
 
-def holders(traces: Traces, holds: Sequence[Span], out: Collection[str], end: int) -> tuple[Holder, ...]:
+def holders(traces: Traces, holds: Sequence[Span], not_returned: Collection[str], end: int) -> tuple[Holder, ...]:
     """
-    The places that held connections, those that held most first.
+    The holds by call site, longest total first.
 
     Args:
         traces: All spans.
         holds: The pool's hold spans.
-        out: Ids of those whose connection is still out: their spans end where they were found leaked.
-        end: The end of what was observed, in nanoseconds since the epoch.
+        not_returned: The ids of those whose connection was not returned; such a span ends where the leak was found.
+        end: The end of the telemetry, in nanoseconds since the epoch.
     """
-    places: defaultdict[Place, list[_Hold]] = defaultdict(list)
+    by_call_site: defaultdict[CallSite, list[_Hold]] = defaultdict(list)
     for span in holds:
-        is_out = span.span_id in out
-        seconds = max((end - span.start) / 1e9, span.seconds) if is_out else span.seconds
-        places[traces.place(span)].append(_Hold(span, seconds, is_out))
-    everything = sum(hold.seconds for each in places.values() for hold in each)
-    found = [_holder(place, each, everything) for place, each in places.items()]
+        is_missing = span.span_id in not_returned
+        seconds = max((end - span.start) / 1e9, span.seconds) if is_missing else span.seconds
+        by_call_site[traces.call_site(span)].append(_Hold(span, seconds, is_missing))
+    everything = sum(hold.seconds for each in by_call_site.values() for hold in each)
+    found = [_holder(call_site, each, everything) for call_site, each in by_call_site.items()]
     return tuple(sorted(found, key=lambda holder: holder.seconds, reverse=True))
 
 
 class _Hold(NamedTuple):
     span: Span
     seconds: float
-    is_out: bool
+    is_missing: bool
 
 
-def _holder(place: Place, holds: Sequence[_Hold], everything: float) -> Holder:
+def _holder(call_site: CallSite, holds: Sequence[_Hold], everything: float) -> Holder:
     spans = [hold.span for hold in holds]
     lengths = [hold.seconds for hold in holds]
     seconds = sum(lengths)
     queries = sum(_number(span.attributes.get(semconv.LEASE_QUERIES, 0)) for span in spans)
     return Holder(
-        place=place,
+        call_site=call_site,
         count=len(spans),
-        still_out=sum(hold.is_out for hold in holds),
+        not_returned=sum(hold.is_missing for hold in holds),
         seconds=seconds,
         share=seconds / everything if everything else 0.0,
         quantiles=exact_quantiles(lengths),
         longest=max(lengths),
         queries=queries / len(spans),
-        phases={phase: sum(phase_seconds(spans, semconv.SPAN_USE_PHASE_PREFIX, phase)) for phase in USE_PHASES},
+        phases={phase: sum(phase_seconds(spans, semconv.SPAN_USE_PHASE_PREFIX, phase)) for phase in HOLD_PHASES},
     )
 
 
 def starvations(traces: Traces, checkouts: Sequence[Span]) -> tuple[Starvation, ...]:
     """
-    Which unit of work waited while which held, from the links of the waits; the longest first.
+    The waits by waiter and holder, from the links of the checkout spans; longest total first.
     """
     waits: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for span in checkouts:
