@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contextvars import ContextVar, Token
     from types import TracebackType
 
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import Passage
 
 _logger: Final = logging.getLogger("poolscope")
@@ -91,14 +92,14 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
         return begin(open_ledgers[-1], self._kind, self._name, outermost=False) if open_ledgers else None
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def call(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             with unit_of_work(self._name, self._kind):
                 return function(*args, **kwargs)
 
         return call
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def call(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             with unit_of_work(self._name, self._kind):
                 return await function(*args, **kwargs)
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from poolscope.core.types import LibraryObject
+
 _logger: Final = logging.getLogger("poolscope")
 
 PREFIX: Final = "POOLSCOPE_"
@@ -104,7 +106,9 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
-def _setting(default: Any, parse: Callable[[object], Any], allowed: str, description: str) -> Any:  # noqa: ANN401
+def _setting(
+    default: LibraryObject, parse: Callable[[object], LibraryObject], allowed: str, description: str
+) -> LibraryObject:
     return field(default=default, metadata={"rule": Rule(parse, allowed, description)})
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from poolscope.adapters.base import PoolAdapter
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.registry import Hook, Status
 
 
@@ -54,7 +55,7 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """
         return dict(self._session.boundaries.statuses) if self._session is not None else {}
 
-    def _instrument(self, **kwargs: Any) -> None:  # noqa: ANN401
+    def _instrument(self, **kwargs: LibraryObject) -> None:
         # Whatever a provider does when it is asked, the application starts.
         guard.run("instrumentor.start", lambda: self._begin(kwargs), None)
 
@@ -65,7 +66,7 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             self._session = Session(settings, **providers)
             self._session.start()
 
-    def _uninstrument(self, **_: Any) -> None:  # noqa: ANN401
+    def _uninstrument(self, **_: LibraryObject) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.stop()

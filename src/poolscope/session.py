@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.config import Settings
+    from poolscope.core.types import LibraryObject
     from poolscope.otel.metrics.instruments import Metrics
 
 
@@ -58,9 +59,9 @@ class Session:
     def __init__(
         self,
         settings: Settings,
-        tracer_provider: Any,  # noqa: ANN401
-        meter_provider: Any,  # noqa: ANN401
-        logger_provider: Any,  # noqa: ANN401
+        tracer_provider: LibraryObject,
+        meter_provider: LibraryObject,
+        logger_provider: LibraryObject,
     ) -> None:
         self._settings = settings
         self._tracer_provider = tracer_provider or trace.get_tracer_provider()
@@ -159,7 +160,9 @@ class Session:
         self._api.wrap(_internal, "_set_meter_provider", self._provided)
         self._api.wrap(trace, "_set_tracer_provider", self._provided)
 
-    def _provided(self, wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def _provided(
+        self, wrapped: Callable[..., LibraryObject], _: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         result = wrapped(*args, **kwargs)
         if self.ledger.asleep:
             guard.run("instrumentor.provided", self.ledger.ask_again, None)

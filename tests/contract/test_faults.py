@@ -14,8 +14,8 @@ import pytest
 from poolscope.adapters.registry import load
 from poolscope.core.guard import guard
 from poolscope.core.lease import Lease
-from poolscope.core.pool_registry import open_ledgers
 from poolscope.core.pool import Pool
+from poolscope.core.pool_registry import open_ledgers
 from tests.contract.drivers import all_drivers
 from tests.contract.drivers.base import Ask, Driver, Feature, Handle
 from tests.contract.stand_ins import STAND_INS

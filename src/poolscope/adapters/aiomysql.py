@@ -16,14 +16,15 @@ from poolscope.adapters.base import Point, PointAdapter
 from poolscope.adapters.identity import first_of, identity
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement, Sweep
 from poolscope.adapters.stats import Stats
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity
+    from poolscope.core.types import LibraryObject
 
 #: The pool that the running code makes a connection for.
 _FILLING: Final[ContextVar[Any]] = ContextVar("poolscope_aiomysql_filling", default=None)
@@ -38,12 +39,10 @@ class Fill(Point):
     A pool may make connections: they are its own. Each checkout passes here.
     """
 
+    @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG002
-        """
-        The hook.
-        """
 
-        async def _fill_free_pool(self_: Any, override_min: bool) -> Any:  # noqa: ANN401
+        async def _fill_free_pool(self_: LibraryObject, override_min: bool) -> LibraryObject:
             outer = _FILLING.get()
             _FILLING.set(self_)
             try:
@@ -131,7 +130,7 @@ class AiomysqlAdapter(PointAdapter):
         used: set[LibraryObject] = library_pool._used
         return used
 
-    def idle(self, library_pool: LibraryObject) -> Any:  # noqa: ANN401
+    def idle(self, library_pool: LibraryObject) -> LibraryObject:
         """
         The open connections that nobody holds.
         """

@@ -35,6 +35,7 @@ from poolscope.adapters.common import (
 from poolscope.adapters.marks import LEASES_KEY, LIBRARY_POOL_KEY, SERVER_KEY
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY, Outcome
+from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,7 @@ class AsyncpgAdapter(Adapter):
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `PoolAdapter.hook`.
+        Put the hooks in.
         """
         from asyncpg import connection, pool  # noqa: PLC0415 - the library is imported only where it is in use
 
@@ -104,40 +105,30 @@ class AsyncpgAdapter(Adapter):
                 if found._queue is not None and not found._closed:
                     self.know(found)
 
+    @override
     def release(self) -> None:
-        """
-        See `PoolAdapter.release`.
-        """
         LEASE_FINDERS.pop(self.name, None)
         self._connections = weakref.WeakKeyDictionary()
         super().release()
 
-    def anchor(self, pool: Any) -> Any:  # noqa: ANN401
-        """
-        See `Adapter.anchor`.
-        """
+    @override
+    def anchor(self, pool: LibraryObject) -> LibraryObject:
         return pool._queue
 
-    def identify(self, pool: Any) -> Identity:  # noqa: ANN401
-        """
-        See `Adapter.identify`.
-        """
+    @override
+    def identify(self, pool: LibraryObject) -> Identity:
         return identify(pool)
 
-    def source(self, pool: Any) -> AsyncpgSource:  # noqa: ANN401
-        """
-        See `Adapter.source`.
-        """
+    @override
+    def source(self, pool: LibraryObject) -> AsyncpgSource:
         marks = pool._queue.__dict__
         # The pool's parts refer to it anyway: one reference more does not prolong its life.
         marks[LIBRARY_POOL_KEY] = pool
         marks.setdefault(LEASES_KEY, {})
         return AsyncpgSource(pool._queue)
 
-    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401, ARG002 - one thread only
-        """
-        See `Adapter.entered`.
-        """
+    @override
+    def entered(self, pool: LibraryObject, tracked: Pool, held: list[LibraryObject]) -> None:  # noqa: ARG002 - one thread only
         leases = pool._queue.__dict__[LEASES_KEY]
         for holder in pool._holders:
             if holder._in_use is not None:
@@ -146,10 +137,8 @@ class AsyncpgAdapter(Adapter):
                 self._connections[holder._con] = (tracked, weakref.ref(pool._queue))
         watch_death(pool._queue, leases)
 
-    def forget(self, anchor: Any) -> None:  # noqa: ANN401
-        """
-        See `Adapter.forget`.
-        """
+    @override
+    def forget(self, anchor: LibraryObject) -> None:
         anchor.__dict__.get(LEASES_KEY, {}).clear()
         for key in (LIBRARY_POOL_KEY, LEASES_KEY, SERVER_KEY):
             anchor.__dict__.pop(key, None)
@@ -169,7 +158,7 @@ class AsyncpgAdapter(Adapter):
     def _make_acquire(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter, ask = self, self.ask
 
-        async def _acquire(self: Any, timeout: float | None) -> Any:  # noqa: ANN401 - theirs
+        async def _acquire(self: LibraryObject, timeout: float | None) -> LibraryObject:
             lease = ask(self, self._queue.__dict__) if self._queue is not None else None
             if lease is None:
                 return await original(self, timeout)
@@ -190,7 +179,7 @@ class AsyncpgAdapter(Adapter):
 
         return _acquire
 
-    def acquire_failed(self, pool: Any, lease: Lease, error: BaseException, timeout: float | None) -> None:  # noqa: ANN401
+    def acquire_failed(self, pool: LibraryObject, lease: Lease, error: BaseException, timeout: float | None) -> None:
         """
         An ask failed; should the pool have lent the connection all the same, nobody has it: it counts as held.
         """
@@ -204,7 +193,7 @@ class AsyncpgAdapter(Adapter):
                 lost.trail, lost.unit = lease.trail, lease.unit
 
     def _make_holder_acquire(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        async def acquire(self: Any) -> Any:  # noqa: ANN401
+        async def acquire(self: LibraryObject) -> LibraryObject:
             lease = ASK.get()
             marks = self._pool._queue.__dict__
             if lease is None or lease.got_at is not None or marks.get(KEY) is not lease.pool:
@@ -221,7 +210,7 @@ class AsyncpgAdapter(Adapter):
         return acquire
 
     def _make_holder_release(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        async def release(self: Any, timeout: float | None) -> Any:  # noqa: ANN401 - theirs
+        async def release(self: LibraryObject, timeout: float | None) -> LibraryObject:
             leases = self._pool._queue.__dict__.get(LEASES_KEY)
             lease = leases.get(id(self)) if leases else None
             if lease is not None:
@@ -233,7 +222,7 @@ class AsyncpgAdapter(Adapter):
         return release
 
     def _make_release(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def _release(self: Any) -> Any:  # noqa: ANN401
+        def _release(self: LibraryObject) -> LibraryObject:
             if self._in_use is not None:
                 try:
                     leases = self._pool._queue.__dict__.get(LEASES_KEY)
@@ -251,7 +240,7 @@ class AsyncpgAdapter(Adapter):
     def _make_initialize(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        async def _initialize(self: Any) -> Any:  # noqa: ANN401
+        async def _initialize(self: LibraryObject) -> LibraryObject:
             result = await original(self)
             if self._queue is not None:
                 adapter.made(self)
@@ -262,7 +251,7 @@ class AsyncpgAdapter(Adapter):
     def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        async def _get_new_connection(self: Any) -> Any:  # noqa: ANN401
+        async def _get_new_connection(self: LibraryObject) -> LibraryObject:
             ledger = adapter._ledger
             if ledger is None:
                 return await original(self)
@@ -279,7 +268,7 @@ class AsyncpgAdapter(Adapter):
 
         return _get_new_connection
 
-    def connected(self, pool: Any, connection: Any, lease: Lease | None, began: float) -> None:  # noqa: ANN401
+    def connected(self, pool: LibraryObject, connection: LibraryObject, lease: Lease | None, began: float) -> None:
         """
         A connection was made.
         """
@@ -293,7 +282,7 @@ class AsyncpgAdapter(Adapter):
     def _make_cleanup(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def _cleanup(self: Any) -> Any:  # noqa: ANN401
+        def _cleanup(self: LibraryObject) -> LibraryObject:
             known = adapter._connections.pop(self, None)
             if known is not None:
                 tracked, queue = known
@@ -303,7 +292,7 @@ class AsyncpgAdapter(Adapter):
         return _cleanup
 
 
-def lease_of(connection: Any) -> Lease | None:  # noqa: ANN401
+def lease_of(connection: LibraryObject) -> Lease | None:
     """
     The lease of a connection or of the proxy that a pool hands out.
     """

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
 # What is hooked: the class, the method, whether it is a statement (or only a call), and whether for many rows.
@@ -83,7 +84,9 @@ class CallHooks:
     def _make_execute(self, original: Callable[..., Any]) -> Callable[..., Any]:
         calls = self._calls
 
-        async def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def execute(
+            self: LibraryObject, query: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject
+        ) -> LibraryObject:
             # With arguments it goes through `_execute`.
             lease = calls.begin_statement(self, query) if not args else None
             if lease is None:
@@ -98,7 +101,9 @@ class CallHooks:
     def _make_text(self, original: Callable[..., Any], *, many: bool) -> Callable[..., Any]:
         calls = self._calls
 
-        async def call(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def call(
+            self: LibraryObject, query: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject
+        ) -> LibraryObject:
             lease = calls.begin_statement(self, query, many=many, parameters=args[0] if args else None)
             if lease is None:
                 return await original(self, query, *args, **kwargs)
@@ -112,7 +117,9 @@ class CallHooks:
     def _make_copy(self, original: Callable[..., Any]) -> Callable[..., Any]:
         calls = self._calls
 
-        async def copy_records_to_table(self: Any, table_name: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def copy_records_to_table(
+            self: LibraryObject, table_name: LibraryObject, **kwargs: LibraryObject
+        ) -> LibraryObject:
             lease = calls.begin_statement(self, f"COPY {table_name} FROM STDIN", many=True)
             if lease is None:
                 return await original(self, table_name, **kwargs)
@@ -126,7 +133,7 @@ class CallHooks:
     def _make_query(self, original: Callable[..., Any], *, many: bool = False) -> Callable[..., Any]:
         calls = self._calls
 
-        async def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def call(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             lease = calls.begin_statement(
                 self._connection, self._query, many=many, parameters=args[0] if args else None
             )
@@ -142,7 +149,7 @@ class CallHooks:
     def _make_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
         calls = self._calls
 
-        async def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def call(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             lease = calls.begin(self._connection)
             try:
                 return await original(self, *args, **kwargs)

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from poolscope.adapters.common import WeakSource, first_of, identity, is_torn
 from poolscope.adapters.marks import LEASES_KEY, LIBRARY_POOL_KEY, SERVER_KEY
 from poolscope.core.guard import guard
+from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
@@ -36,11 +37,11 @@ class AsyncpgSource(WeakSource):
         queue: The pool's queue, with the pool in its ``__dict__``.
     """
 
-    def __init__(self, queue: Any) -> None:  # noqa: ANN401
+    def __init__(self, queue: LibraryObject) -> None:
         super().__init__(queue)
         self._leases: dict[int, Lease] = queue.__dict__[LEASES_KEY]
 
-    def pool(self) -> Any:  # noqa: ANN401
+    def pool(self) -> LibraryObject:
         """
         The pool; None when it is no more.
         """
@@ -54,30 +55,22 @@ class AsyncpgSource(WeakSource):
         pool = self.pool()
         return pool is not None and not pool._closed
 
+    @override
     def limit(self) -> int | None:
-        """
-        See `PoolSource.limit`.
-        """
         pool = self.pool()
         return int(pool._maxsize) if pool is not None else None
 
+    @override
     def idle_limits(self) -> tuple[int | None, int | None]:
-        """
-        See `PoolSource.idle_limits`.
-        """
         pool = self.pool()
         return (pool._minsize, pool._maxsize) if pool is not None else (None, None)
 
+    @override
     def idle(self) -> int:
-        """
-        See `PoolSource.idle`.
-        """
         return sum(1 for holder in self._holders() if holder._in_use is None and holder.is_connected())
 
+    @override
     def in_use(self) -> int | None:
-        """
-        See `PoolSource.in_use`.
-        """
         return sum(1 for holder in self._holders() if holder._in_use is not None)
 
     def unheld(self) -> list[Lease]:
@@ -99,11 +92,11 @@ class AsyncpgSource(WeakSource):
         return list(pool._holders) if pool is not None else []
 
 
-def _nobody_holds(holder: Any) -> bool:  # noqa: ANN401
+def _nobody_holds(holder: LibraryObject) -> bool:
     return holder._proxy is not None and sys.getrefcount(holder._proxy) <= _LIBRARY_REFERENCES
 
 
-def identify(pool: Any) -> Identity:  # noqa: ANN401
+def identify(pool: LibraryObject) -> Identity:
     """
     What a pool is, from its connect arguments, else from a connection of it.
     """
@@ -117,7 +110,7 @@ def identify(pool: Any) -> Identity:  # noqa: ANN401
     return identity("postgresql", namespace=namespace, address=address, port=port)
 
 
-def tell_server(queue: Any, connection: Any) -> None:  # noqa: ANN401
+def tell_server(queue: LibraryObject, connection: LibraryObject) -> None:
     """
     Keep what a connection knows of its server, for a pool whose arguments left it to the environment.
     """
@@ -135,14 +128,14 @@ def end_all(leases: dict[int, Lease]) -> None:
         lease.end(abandoned=True)
 
 
-def watch_death(queue: Any, leases: dict[int, Lease]) -> None:  # noqa: ANN401
+def watch_death(queue: LibraryObject, leases: dict[int, Lease]) -> None:
     """
     End the leases of a pool when it is collected.
     """
     weakref.finalize(queue, end_all, leases).atexit = False
 
 
-def close_reason(connection: Any, queue: Any) -> str:  # noqa: ANN401, PLR0911 - one for each reason
+def close_reason(connection: LibraryObject, queue: LibraryObject) -> str:  # noqa: PLR0911 - one for each reason
     """
     Why a pool's connection is closed: told by who asks for it, since asyncpg passes no reason along. Cold.
     """
@@ -179,7 +172,7 @@ def _reason_in_release(variables: dict[str, Any]) -> str:
     return "recycled" if aged or used_up else "invalidated"
 
 
-def _queries(connection: Any) -> int:  # noqa: ANN401
+def _queries(connection: LibraryObject) -> int:
     return int(getattr(connection._protocol, "queries_count", 0))
 
 
@@ -202,7 +195,7 @@ def _parse(dsn: str | None) -> dict[str, Any]:
     }
 
 
-def _joined(host: Any) -> str | None:  # noqa: ANN401
+def _joined(host: LibraryObject) -> str | None:
     if isinstance(host, (list, tuple)):
         return ",".join(map(str, host))
     return str(host) if host is not None else None

@@ -16,6 +16,8 @@ from poolscope.core.lease import Lease
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from poolscope.core.types import LibraryObject
+
     LeaseOf = Callable[[Any], Lease | None]
     #: From the hooked object and the call's arguments: the statement, whether it is for many rows, its parameters.
     Describe = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[Any, bool, Any]]
@@ -39,11 +41,11 @@ class Calls:
 
     def begin_statement(
         self,
-        connection: Any,  # noqa: ANN401
-        statement: Any,  # noqa: ANN401
+        connection: LibraryObject,
+        statement: LibraryObject,
         *,
         many: bool = False,
-        parameters: Any = None,  # noqa: ANN401
+        parameters: LibraryObject = None,
     ) -> Lease | None:
         """
         A statement begins.
@@ -71,7 +73,7 @@ class Calls:
             return None
         return lease
 
-    def begin(self, connection: Any) -> Lease | None:  # noqa: ANN401
+    def begin(self, connection: LibraryObject) -> Lease | None:
         """
         A call begins that is no statement: the beginning or the end of a transaction, a further fetch.
         """
@@ -85,7 +87,7 @@ class Calls:
             return None
         return lease
 
-    def end(self, lease: Lease | None, connection: Any, *, opened: bool = False) -> None:  # noqa: ANN401
+    def end(self, lease: Lease | None, connection: LibraryObject, *, opened: bool = False) -> None:
         """
         The call is over, well or not.
 
@@ -112,7 +114,7 @@ class Calls:
             opens: Whether it opens a transaction.
         """
 
-        def call(self_: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def call(self_: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             lease = self.begin(self_)
             try:
                 return original(self_, *args, **kwargs)
@@ -126,7 +128,7 @@ class Calls:
         The same where it is a coroutine function.
         """
 
-        async def call(self_: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def call(self_: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             lease = self.begin(self_)
             try:
                 return await original(self_, *args, **kwargs)
@@ -150,7 +152,7 @@ class Calls:
         """
         what = describe or _by_name(original.__name__)
 
-        def call(self_: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def call(self_: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             connection, lease = self._statement_of(self_, connection_of, what, args, kwargs)
             if lease is None:
                 return original(self_, *args, **kwargs)
@@ -169,7 +171,7 @@ class Calls:
         """
         what = _by_name(original.__name__)
 
-        async def call(self_: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def call(self_: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             connection, lease = self._statement_of(self_, connection_of, what, args, kwargs)
             if lease is None:
                 return await original(self_, *args, **kwargs)
@@ -182,7 +184,7 @@ class Calls:
 
     def _statement_of(
         self,
-        hooked: Any,  # noqa: ANN401
+        hooked: LibraryObject,
         connection_of: Callable[[Any], Any],
         describe: Describe,
         args: tuple[Any, ...],
@@ -201,7 +203,7 @@ def _by_name(name: str) -> Describe:
     return lambda _, args, kwargs: dbapi_statement(name, args, kwargs)
 
 
-def driver_lease(connection: Any) -> Lease | None:  # noqa: ANN401
+def driver_lease(connection: LibraryObject) -> Lease | None:
     """
     The lease that a driver's connection carries under `DRIVER_KEY`.
     """

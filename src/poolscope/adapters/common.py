@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity, Pool, PoolSource
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
 
 
 class Adapter:
@@ -58,25 +59,25 @@ class Adapter:
 
     # To be said by each adapter
 
-    def identify(self, pool: Any) -> Identity:  # noqa: ANN401
+    def identify(self, pool: LibraryObject) -> Identity:
         """
         What a library's pool is.
         """
         raise NotImplementedError
 
-    def source(self, pool: Any) -> PoolSource:  # noqa: ANN401
+    def source(self, pool: LibraryObject) -> PoolSource:
         """
         What tells of a library's pool at collections.
         """
         raise NotImplementedError
 
-    def held(self, pool: Any) -> list[Any]:  # noqa: ANN401, ARG002 - not every library knows
+    def held(self, pool: LibraryObject) -> list[LibraryObject]:  # noqa: ARG002 - not every library knows
         """
         What callers hold, by the library's own account.
         """
         return []
 
-    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401
+    def entered(self, pool: LibraryObject, tracked: Pool, held: list[LibraryObject]) -> None:
         """
         A pool was entered, and other threads may use it by now: adopt what they held before, and nothing that has our
         mark already.
@@ -87,12 +88,12 @@ class Adapter:
             held: What `held` returned before anybody could see `tracked`.
         """
 
-    def forget(self, anchor: Any) -> None:  # noqa: ANN401
+    def forget(self, anchor: LibraryObject) -> None:
         """
         Take every mark of ours off a pool and its connections, but for ``KEY`` of the anchor itself.
         """
 
-    def anchor(self, pool: Any) -> Any:  # noqa: ANN401
+    def anchor(self, pool: LibraryObject) -> LibraryObject:
         """
         The object whose ``__dict__`` holds our marks of a pool; it can be held weakly and lives as long as the pool.
         """
@@ -100,7 +101,7 @@ class Adapter:
 
     # What they share
 
-    def ask(self, pool: Any, marks: dict[str, Any]) -> Lease | None:  # noqa: ANN401
+    def ask(self, pool: LibraryObject, marks: dict[str, LibraryObject]) -> Lease | None:
         """
         Somebody asks a library's pool.
 
@@ -121,7 +122,7 @@ class Adapter:
             guard.caught(f"{self.name}.ask")
             return None
 
-    def know(self, pool: Any) -> Pool | None:  # noqa: ANN401
+    def know(self, pool: LibraryObject) -> Pool | None:
         """
         A pool was seen that nobody has asked yet. Cold.
         """
@@ -130,14 +131,14 @@ class Adapter:
             return None
         return guard.run(f"{self.name}.know", lambda: self.enter(pool), None)
 
-    def made(self, pool: Any) -> Pool | None:  # noqa: ANN401
+    def made(self, pool: LibraryObject) -> Pool | None:
         """
         A pool was made. Cold.
         """
         guard.run(f"{self.name}.made", lambda: remember_name(self.anchor(pool)), None)
         return self.know(pool)
 
-    def enter(self, pool: Any) -> Pool | None:  # noqa: ANN401
+    def enter(self, pool: LibraryObject) -> Pool | None:
         """
         Enter a pool into the ledger, once. Cold.
 
@@ -158,7 +159,7 @@ class Adapter:
             self.entered(pool, tracked, held)
         return tracked
 
-    def tracked(self, pool: Any) -> Pool | None:  # noqa: ANN401
+    def tracked(self, pool: LibraryObject) -> Pool | None:
         """
         Our `Pool` of a library's pool, if it is entered.
         """

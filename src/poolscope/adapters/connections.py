@@ -11,9 +11,9 @@ from poolscope.adapters.leases import ConnectionState
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LEASES_KEY
 
 if TYPE_CHECKING:
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity, Pool
+    from poolscope.core.types import LibraryObject
 
 
 class Connections:

@@ -29,6 +29,7 @@ from poolscope.adapters.common import (
 from poolscope.adapters.dbutils_calls import CallHooks, Made
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY
+from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ class DbutilsAdapter(Adapter):
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `PoolAdapter.hook`.
+        Put the hooks in.
         """
         from dbutils import steady_db  # noqa: PLC0415 - the library is imported only where it is in use
 
@@ -100,43 +101,37 @@ class DbutilsAdapter(Adapter):
             for found in existing((module.PooledDB,)):
                 self.know(found)
 
-    def identify(self, pool: Any) -> Identity:  # noqa: ANN401
-        """
-        See `Adapter.identify`.
-        """
+    @override
+    def identify(self, pool: LibraryObject) -> Identity:
         return _identify(pool, [_told_by(steady) for steady in pool._idle_cache[:1]])
 
-    def source(self, pool: Any) -> DbutilsSource:  # noqa: ANN401
-        """
-        See `Adapter.source`.
-        """
+    @override
+    def source(self, pool: LibraryObject) -> DbutilsSource:
         return DbutilsSource(pool)
 
-    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401, ARG002
+    def entered(self, pool: LibraryObject, tracked: Pool, held: list[LibraryObject]) -> None:  # noqa: ARG002
         """
         See `Adapter.entered`. What is out, the pool does not tell.
         """
         for steady in list(pool._idle_cache):
             self._calls.made.setdefault(steady, Made(tracked))
 
-    def forget(self, anchor: Any) -> None:  # noqa: ANN401
-        """
-        See `Adapter.forget`.
-        """
+    @override
+    def forget(self, anchor: LibraryObject) -> None:
         tracked: Pool | None = anchor.__dict__.get(KEY)
         for lease in tracked.leases.copy() if tracked is not None else ():
             marked, lease.carrier = lease.carrier, None
             if marked is not None:
                 marked.__dict__.pop(KEY, None)
 
+    @override
     def release(self) -> None:
-        """
-        See `PoolAdapter.release`.
-        """
         super().release()
         self._calls.made.clear()
 
-    def _made(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def _made(
+        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         connected: list[tuple[Any, float]] = []
         token = _WARMING.set(connected)
         try:
@@ -153,7 +148,7 @@ class DbutilsAdapter(Adapter):
     def _make_connection(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter, ask = self, self.ask
 
-        def connection(self: Any, shareable: bool = True) -> Any:  # noqa: ANN401
+        def connection(self: LibraryObject, shareable: bool = True) -> LibraryObject:
             lease = ask(self, self.__dict__) if _WARMING.get() is None else None
             if lease is None:
                 return original(self, shareable)
@@ -181,7 +176,7 @@ class DbutilsAdapter(Adapter):
     def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def steady_connection(self: Any) -> Any:  # noqa: ANN401
+        def steady_connection(self: LibraryObject) -> LibraryObject:
             tracked = adapter.tracked(self)
             if tracked is None:
                 return adapter.connected_early(original, self)
@@ -198,7 +193,7 @@ class DbutilsAdapter(Adapter):
 
         return steady_connection
 
-    def connected_early(self, original: Callable[..., Any], pool: Any) -> Any:  # noqa: ANN401
+    def connected_early(self, original: Callable[..., LibraryObject], pool: LibraryObject) -> LibraryObject:
         """
         A connect of a pool that is not known: it may be one that is being made.
         """
@@ -216,24 +211,18 @@ class DbutilsSource(WeakSource):
     One `PooledDB`, held weakly.
     """
 
+    @override
     def limit(self) -> int | None:
-        """
-        See `PoolSource.limit`.
-        """
         pool = self.reference()
         return pool._maxconnections or None if pool is not None and not pool._maxshared else None
 
+    @override
     def idle_limits(self) -> tuple[int | None, int | None]:
-        """
-        See `PoolSource.idle_limits`.
-        """
         pool = self.reference()
         return (None, pool._maxcached or None) if pool is not None else (None, None)
 
+    @override
     def idle(self) -> int:
-        """
-        See `PoolSource.idle`.
-        """
         pool = self.reference()
         return len(pool._idle_cache) if pool is not None else 0
 
@@ -245,7 +234,7 @@ class DbutilsSource(WeakSource):
         return int(pool._connections) if pool is not None and not pool._maxshared else None
 
 
-def _identify(pool: Any, told: list[dict[str, Any]]) -> Identity:  # noqa: ANN401
+def _identify(pool: LibraryObject, told: list[dict[str, LibraryObject]]) -> Identity:
     creator = pool._creator
     module = getattr(creator, "__name__", "") if not callable(creator) else getattr(creator, "__module__", "")
     system = _SYSTEMS.get(str(module).partition(".")[0], "other_sql")
@@ -262,14 +251,14 @@ def _identify(pool: Any, told: list[dict[str, Any]]) -> Identity:  # noqa: ANN40
     )
 
 
-def _told_by(steady: Any) -> dict[str, Any]:  # noqa: ANN401
+def _told_by(steady: LibraryObject) -> dict[str, LibraryObject]:
     # psycopg's and psycopg2's connections know their server; others are not asked.
     connection = steady._con
     return libpq.told_by(connection) if type(connection).__module__.startswith("psycopg") else {}
 
 
 def _make_cache(original: Callable[..., Any]) -> Callable[..., Any]:
-    def cache(self: Any, con: Any) -> Any:  # noqa: ANN401
+    def cache(self: LibraryObject, con: LibraryObject) -> LibraryObject:
         _end(con)
         return original(self, con)
 
@@ -277,14 +266,14 @@ def _make_cache(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make_unshare(original: Callable[..., Any]) -> Callable[..., Any]:
-    def unshare(self: Any, con: Any) -> Any:  # noqa: ANN401
+    def unshare(self: LibraryObject, con: LibraryObject) -> LibraryObject:
         _end(con)
         return original(self, con)
 
     return unshare
 
 
-def _end(marked: Any) -> None:  # noqa: ANN401
+def _end(marked: LibraryObject) -> None:
     try:
         leases = marked.__dict__.get(KEY)
         if leases:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
 _CONNECTION: Final = ("_create", "_store", "_close", "begin", "commit", "rollback")
@@ -100,7 +101,7 @@ class CallHooks:
     def _make_create(self, original: Callable[..., Any]) -> Callable[..., Any]:
         made = self.made
 
-        def _create(self: Any) -> Any:  # noqa: ANN401
+        def _create(self: LibraryObject) -> LibraryObject:
             known = made.get(self)
             if known is None:
                 return original(self)  # its first one: that is a connect of the pool's
@@ -114,7 +115,7 @@ class CallHooks:
     def _make_store(self, original: Callable[..., Any]) -> Callable[..., Any]:
         made = self.made
 
-        def _store(self: Any, con: Any) -> Any:  # noqa: ANN401
+        def _store(self: LibraryObject, con: LibraryObject) -> LibraryObject:
             known = made.get(self)
             made_now = known.replacing.pop(get_ident(), None) if known is not None else None
             if known is not None and made_now is not None and made_now[0] is con:
@@ -126,7 +127,7 @@ class CallHooks:
     def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
         made = self.made
 
-        def _close(self: Any) -> Any:  # noqa: ANN401
+        def _close(self: LibraryObject) -> LibraryObject:
             known = made.get(self)
             if known is not None and not self._closed:
                 known.tracked.closed(guard.run("dbutils.close", lambda: _reason(self), "closed"))
@@ -135,7 +136,7 @@ class CallHooks:
         return _close
 
 
-def _reason(steady: Any) -> str:  # noqa: ANN401
+def _reason(steady: LibraryObject) -> str:
     # The frames: this function, the lambda, the guard, the hook.
     caller: Any = sys._getframe(4)
     name = caller.f_code.co_name
@@ -151,7 +152,7 @@ def _reason(steady: Any) -> str:  # noqa: ANN401
 
 
 def _make_tough(original: Callable[..., Any]) -> Callable[..., Any]:
-    def _get_tough_method(self: Any, name: str) -> Any:  # noqa: ANN401
+    def _get_tough_method(self: LibraryObject, name: str) -> LibraryObject:
         method = original(self, name)
         lease = _lease_of(self._con)
         return method if lease is None else _counted(lease, self._con, method, name)
@@ -159,8 +160,10 @@ def _make_tough(original: Callable[..., Any]) -> Callable[..., Any]:
     return _get_tough_method
 
 
-def _counted(lease: Lease, steady: Any, method: Callable[..., Any], name: str) -> Callable[..., Any]:  # noqa: ANN401
-    def tough_method(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+def _counted(
+    lease: Lease, steady: LibraryObject, method: Callable[..., LibraryObject], name: str
+) -> Callable[..., LibraryObject]:
+    def tough_method(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         if lease.ended_at is not None:
             return method(*args, **kwargs)
         what = guard.run("dbutils.call", lambda: dbapi_statement(name, args, kwargs), None)
@@ -175,12 +178,12 @@ def _counted(lease: Lease, steady: Any, method: Callable[..., Any], name: str) -
     return tough_method
 
 
-def _lease_of(steady: Any) -> Lease | None:  # noqa: ANN401
+def _lease_of(steady: LibraryObject) -> Lease | None:
     leases: list[Lease] | None = steady.__dict__.get(KEY)
     return leases[-1] if leases else None
 
 
-def _is_in_transaction(steady: Any, opened: bool) -> bool:  # noqa: ANN401 - `Calls`
+def _is_in_transaction(steady: LibraryObject, opened: bool) -> bool:
     connection = steady._con
     # psycopg2; sqlite3, mysql-connector; oracledb; PyMySQL; and what PEP 249 says of the rest.
     status = getattr(connection, "get_transaction_status", None)

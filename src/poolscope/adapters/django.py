@@ -29,6 +29,7 @@ from poolscope.adapters.common import (
 from poolscope.adapters.django_calls import CallHooks
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY
+from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,7 @@ class Alias:
         wrapper: A connection of it.
     """
 
-    def __init__(self, wrapper: Any) -> None:  # noqa: ANN401
+    def __init__(self, wrapper: LibraryObject) -> None:
         self.name: str = wrapper.alias
         self.vendor: str = wrapper.vendor
         self.settings: dict[str, Any] = wrapper.settings_dict
@@ -71,7 +72,7 @@ class Carrier:
 
     __slots__ = ("__weakref__", "alias", "ending", "is_open", "lease", "reference")
 
-    def __init__(self, wrapper: Any, alias: Alias | None) -> None:  # noqa: ANN401
+    def __init__(self, wrapper: LibraryObject, alias: Alias | None) -> None:
         self.lease: Lease | None = None
         self.alias = alias
         self.ending = False
@@ -121,7 +122,7 @@ class DjangoAdapter(Adapter):
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `PoolAdapter.hook`.
+        Put the hooks in.
         """
         wrapper = module.BaseDatabaseWrapper
         patcher.require(wrapper, _WRAPPER)
@@ -138,10 +139,8 @@ class DjangoAdapter(Adapter):
             for found in existing((wrapper,)):
                 guard.run("django.find", lambda found=found: self._find(found), None)  # type: ignore[misc]
 
+    @override
     def release(self) -> None:
-        """
-        See `PoolAdapter.release`.
-        """
         NAMERS.pop(self.name, None)
         for alias in list(self._aliases.values()):
             self.forget(alias)
@@ -160,16 +159,12 @@ class DjangoAdapter(Adapter):
         address = settings.get("HOST") or None
         return identity(system, name=pool.name, namespace=namespace, address=address, port=settings.get("PORT") or None)
 
+    @override
     def source(self, pool: Alias) -> DjangoSource:
-        """
-        See `Adapter.source`.
-        """
         return DjangoSource(pool)
 
-    def forget(self, anchor: Any) -> None:  # noqa: ANN401
-        """
-        See `Adapter.forget`.
-        """
+    @override
+    def forget(self, anchor: LibraryObject) -> None:
         for carrier in anchor.carriers.copy():
             wrapper = carrier.reference()
             if wrapper is not None:
@@ -178,7 +173,7 @@ class DjangoAdapter(Adapter):
 
     # Wrappers: cold -------------------------------------------------------------------------------------------------
 
-    def tie(self, wrapper: Any) -> Carrier:  # noqa: ANN401
+    def tie(self, wrapper: LibraryObject) -> Carrier:
         """
         Make a wrapper's carrier.
         """
@@ -189,7 +184,7 @@ class DjangoAdapter(Adapter):
         wrapper.__dict__[KEY] = carrier
         return carrier
 
-    def _find(self, wrapper: Any) -> None:  # noqa: ANN401
+    def _find(self, wrapper: LibraryObject) -> None:
         if wrapper.connection is None or wrapper.settings_dict.get("CONN_MAX_AGE") != 0:
             return  # whether a persistent connection is in use shows at its next use
         carrier = self.tie(wrapper)
@@ -202,7 +197,7 @@ class DjangoAdapter(Adapter):
     def _make_ensure(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def ensure_connection(self: Any) -> Any:  # noqa: ANN401
+        def ensure_connection(self: LibraryObject) -> LibraryObject:
             carrier = self.__dict__.get(KEY)
             if carrier is not None and (carrier.lease is not None or carrier.alias is None or carrier.ending):
                 return original(self)
@@ -210,7 +205,9 @@ class DjangoAdapter(Adapter):
 
         return ensure_connection
 
-    def begin(self, wrapper: Any, carrier: Carrier | None, original: Callable[..., Any]) -> Any:  # noqa: ANN401
+    def begin(
+        self, wrapper: LibraryObject, carrier: Carrier | None, original: Callable[..., LibraryObject]
+    ) -> LibraryObject:
         """
         The first use of a connection in a request, or its connect.
         """
@@ -245,7 +242,7 @@ class DjangoAdapter(Adapter):
         return result
 
     def _make_request_end(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def close_if_unusable_or_obsolete(self: Any) -> Any:  # noqa: ANN401
+        def close_if_unusable_or_obsolete(self: LibraryObject) -> LibraryObject:
             carrier = self.__dict__.get(KEY)
             if carrier is None or carrier.alias is None:
                 return original(self)
@@ -260,7 +257,7 @@ class DjangoAdapter(Adapter):
         return close_if_unusable_or_obsolete
 
     def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def close(self: Any) -> Any:  # noqa: ANN401
+        def close(self: LibraryObject) -> LibraryObject:
             carrier = self.__dict__.get(KEY)
             if carrier is None or carrier.alias is None or self.connection is None or self.closed_in_transaction:
                 return original(self)
@@ -279,7 +276,7 @@ class DjangoAdapter(Adapter):
     def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def connect(self: Any) -> Any:  # noqa: ANN401
+        def connect(self: LibraryObject) -> LibraryObject:
             carrier = self.__dict__.get(KEY)
             tracked = adapter.tracked(carrier.alias) if carrier is not None and carrier.alias is not None else None
             if tracked is None:
@@ -304,10 +301,8 @@ class DjangoSource(WeakSource):
     The connections of an alias.
     """
 
+    @override
     def idle(self) -> int:
-        """
-        See `PoolSource.idle`.
-        """
         alias = self.reference()
         carriers = alias.carriers.copy() if alias is not None else ()
         return sum(1 for carrier in carriers if carrier.lease is None and carrier.is_open)
@@ -322,7 +317,7 @@ def _end(carrier: Carrier) -> None:
             guard.caught("django.end")
 
 
-def _close_reason(wrapper: Any) -> str:  # noqa: ANN401
+def _close_reason(wrapper: LibraryObject) -> str:
     frame: Any = sys._getframe(4)
     for _ in range(_MOST_FRAMES):
         name = frame.f_code.co_name if frame is not None else ""
@@ -338,13 +333,13 @@ def _close_reason(wrapper: Any) -> str:  # noqa: ANN401
     return "closed"
 
 
-def _backend(wrapper: Any) -> int | None:  # noqa: ANN401
+def _backend(wrapper: LibraryObject) -> int | None:
     info = getattr(wrapper.connection, "info", None)
     pid = getattr(info, "backend_pid", None)
     return int(pid) if pid is not None else None
 
 
-def _alias_of(pool: Any) -> str | None:  # noqa: ANN401
+def _alias_of(pool: LibraryObject) -> str | None:
     backend = sys.modules.get("django.db.backends.postgresql.base")
     pools: dict[str, Any] = getattr(getattr(backend, "DatabaseWrapper", None), "_connection_pools", {})
     return next((alias for alias, known in list(pools.items()) if known is pool), None)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
 _CURSOR: Final = ("_execute", "_executemany", "callproc")
@@ -64,17 +65,17 @@ def _procedure(original: Callable[..., Any]) -> Callable[..., Any]:
     return _CALLS.around_statement(original, _wrapper_of)
 
 
-def _wrapper_of(cursor: Any) -> Any:  # noqa: ANN401
+def _wrapper_of(cursor: LibraryObject) -> LibraryObject:
     return cursor.db
 
 
-def _lease_of(wrapper: Any) -> Lease | None:  # noqa: ANN401
+def _lease_of(wrapper: LibraryObject) -> Lease | None:
     carrier = wrapper.__dict__.get(KEY)
     lease: Lease | None = carrier.lease if carrier is not None else None
     return lease if lease is not None and lease.started_at is not None else None
 
 
-def _is_in_transaction(wrapper: Any, opened: bool) -> bool:  # noqa: ANN401 - `Calls`
+def _is_in_transaction(wrapper: LibraryObject, opened: bool) -> bool:
     return opened and not wrapper.autocommit
 
 

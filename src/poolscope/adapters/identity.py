@@ -17,8 +17,8 @@ from poolscope.core.pool_registry import OVERFLOW
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.pool import Pool
+    from poolscope.core.types import LibraryObject
 
 #: By adapter: how a framework that makes pools names one of them.
 NAMERS: Final[dict[str, Callable[[LibraryObject], str | None]]] = {}

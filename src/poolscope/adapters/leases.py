@@ -14,9 +14,9 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
+    from poolscope.core.types import LibraryObject
 
 #: By adapter: how the lease of a driver's connection is found, for a pool that sits on top of that adapter's.
 LEASE_FINDERS: Final[dict[str, Callable[[LibraryObject], Lease | None]]] = {}

@@ -15,8 +15,8 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.pool import Identity, Pool
+    from poolscope.core.types import LibraryObject
 
 # libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN (libpq-fe.h): what lies between is an open transaction.
 _IDLE: Final = 0

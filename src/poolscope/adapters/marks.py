@@ -6,12 +6,9 @@ All of them start alike: after ``uninstrument()`` no object may have an attribut
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from poolscope.core.lease import KEY
-
-#: An object of somebody else's library.
-LibraryObject = Any
 
 #: On a pool's anchor: the leases of connections that carry no marks, by the connection's id.
 LEASES_KEY: Final = "_poolscope_leases"
@@ -52,5 +49,4 @@ __all__: Final = [
     "SERVER_KEY",
     "SOURCE_KEY",
     "WATCHED_KEY",
-    "LibraryObject",
 ]

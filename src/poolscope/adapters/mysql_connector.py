@@ -28,6 +28,7 @@ from poolscope.adapters.marks import CLOSED_KEY, SOURCE_KEY
 from poolscope.adapters.mysql_connector_calls import CallHooks, lease_of
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY, Outcome
+from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,7 @@ class Loan:
 
     __slots__ = ("__weakref__", "lease", "reference", "source")
 
-    def __init__(self, proxy: Any, lease: Lease, source: ConnectorSource) -> None:  # noqa: ANN401
+    def __init__(self, proxy: LibraryObject, lease: Lease, source: ConnectorSource) -> None:
         self.lease = lease
         self.source = source
         self.reference = weakref.ref(proxy, self._gone)
@@ -96,7 +97,7 @@ class MysqlConnectorAdapter(Adapter):
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `PoolAdapter.hook`.
+        Put the hooks in.
         """
         pool, proxy = module.MySQLConnectionPool, module.PooledMySQLConnection
         patcher.require(pool, _POOL)
@@ -118,14 +119,12 @@ class MysqlConnectorAdapter(Adapter):
             for found in existing((pool,)):
                 self.know(found)
 
+    @override
     def release(self) -> None:
-        """
-        See `PoolAdapter.release`.
-        """
         LEASE_FINDERS.pop(self.name, None)
         super().release()
 
-    def identify(self, pool: Any) -> Identity:  # noqa: ANN401
+    def identify(self, pool: LibraryObject) -> Identity:
         """
         See `Adapter.identify`. A pool is always named; the name that the library makes up itself is not used.
         """
@@ -137,17 +136,13 @@ class MysqlConnectorAdapter(Adapter):
         name = pool._pool_name if pool._pool_name != made_up else None
         return identity("mysql", name=name, namespace=namespace, address=address, port=first_of(given, "port"))
 
-    def source(self, pool: Any) -> ConnectorSource:  # noqa: ANN401
-        """
-        See `Adapter.source`.
-        """
+    @override
+    def source(self, pool: LibraryObject) -> ConnectorSource:
         source: ConnectorSource = pool.__dict__.setdefault(SOURCE_KEY, ConnectorSource(pool))
         return source
 
-    def forget(self, anchor: Any) -> None:  # noqa: ANN401
-        """
-        See `Adapter.forget`.
-        """
+    @override
+    def forget(self, anchor: LibraryObject) -> None:
         source = anchor.__dict__.pop(SOURCE_KEY, None)
         for loan in source.loans.copy() if source is not None else ():
             proxy = loan.reference()
@@ -159,7 +154,7 @@ class MysqlConnectorAdapter(Adapter):
         if source is not None:
             source.loans.clear()
 
-    def queued(self, pool: Any) -> Any:  # noqa: ANN401
+    def queued(self, pool: LibraryObject) -> LibraryObject:
         """
         The connections that a pool has.
         """
@@ -173,7 +168,9 @@ class MysqlConnectorAdapter(Adapter):
             return Outcome.REJECTED
         return super().outcome(lease, error)
 
-    def _made(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def _made(
+        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         result = wrapped(*args, **kwargs)
         if pool._cnx_config:
             self.made(pool)
@@ -182,7 +179,7 @@ class MysqlConnectorAdapter(Adapter):
     def _make_get(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter, ask = self, self.ask
 
-        def get_connection(self: Any) -> Any:  # noqa: ANN401
+        def get_connection(self: LibraryObject) -> LibraryObject:
             lease = ask(self, self.__dict__)
             if lease is None:
                 return original(self)
@@ -202,7 +199,7 @@ class MysqlConnectorAdapter(Adapter):
 
         return get_connection
 
-    def lend(self, pool: Any, proxy: Any, lease: Lease) -> None:  # noqa: ANN401
+    def lend(self, pool: LibraryObject, proxy: LibraryObject, lease: Lease) -> None:
         """
         The caller has a connection.
         """
@@ -217,7 +214,7 @@ class MysqlConnectorAdapter(Adapter):
         except Exception:  # noqa: BLE001 - ours
             guard.caught(f"{self.name}.get")
 
-    def not_lent(self, pool: Any, lease: Lease, error: BaseException) -> None:  # noqa: ANN401
+    def not_lent(self, pool: LibraryObject, lease: Lease, error: BaseException) -> None:
         """
         An ask failed. Of a connection that it had taken out by then the library keeps hold only if it could not be
         connected anew; cancelled in its ping, say, it is lost.
@@ -235,7 +232,7 @@ class MysqlConnectorAdapter(Adapter):
     def _make_add(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def add_connection(self: Any, cnx: Any = None) -> Any:  # noqa: ANN401
+        def add_connection(self: LibraryObject, cnx: LibraryObject = None) -> LibraryObject:
             ledger = adapter._ledger
             if cnx or ledger is None:
                 return original(self, cnx)
@@ -246,7 +243,7 @@ class MysqlConnectorAdapter(Adapter):
 
         return add_connection
 
-    def added(self, pool: Any, began: float) -> None:  # noqa: ANN401
+    def added(self, pool: LibraryObject, began: float) -> None:
         """
         A connection was made.
         """
@@ -263,7 +260,7 @@ class MysqlConnectorAdapter(Adapter):
     def _make_remove(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def _remove_connections(self: Any) -> Any:  # noqa: ANN401
+        def _remove_connections(self: LibraryObject) -> LibraryObject:
             count = original(self)
             adapter.removed(self, count)
             return count
@@ -271,13 +268,13 @@ class MysqlConnectorAdapter(Adapter):
         return _remove_connections
 
     def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def close(self: Any) -> Any:  # noqa: ANN401
+        def close(self: LibraryObject) -> LibraryObject:
             give_back(self)
             return original(self)
 
         return close
 
-    def removed(self, pool: Any, count: int) -> None:  # noqa: ANN401
+    def removed(self, pool: LibraryObject, count: int) -> None:
         """
         The pool closed that many connections.
         """
@@ -292,7 +289,7 @@ class ConnectorSource(WeakSource):
     One `MySQLConnectionPool`, held weakly.
     """
 
-    def __init__(self, pool: Any) -> None:  # noqa: ANN401
+    def __init__(self, pool: LibraryObject) -> None:
         super().__init__(pool)
         self.loans: set[Loan] = set()
         #: Connections that were dropped and never came back.
@@ -305,10 +302,8 @@ class ConnectorSource(WeakSource):
         pool = self.reference()
         return max(0, pool._pool_size - self.lost) if pool is not None else None
 
+    @override
     def idle(self) -> int:
-        """
-        See `PoolSource.idle`.
-        """
         pool = self.reference()
         return int(pool._cnx_queue.qsize()) if pool is not None else 0
 
@@ -320,12 +315,12 @@ class ConnectorSource(WeakSource):
         return sum(1 for proxy in proxies if proxy is not None and proxy._cnx is not None)
 
 
-def _told_by(connection: Any) -> dict[str, Any]:  # noqa: ANN401
+def _told_by(connection: LibraryObject) -> dict[str, LibraryObject]:
     # Where the connect arguments left the server to a file of options.
     return {"host": connection.server_host, "port": connection.server_port, "unix_socket": connection.unix_socket}
 
 
-def give_back(proxy: Any) -> None:  # noqa: ANN401
+def give_back(proxy: LibraryObject) -> None:
     """
     A proxy is closed: its connection goes back.
     """

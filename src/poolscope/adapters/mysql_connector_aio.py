@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.common import ASK
 from poolscope.adapters.mysql_connector import MysqlConnectorAdapter, give_back
+from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,16 +27,14 @@ class MysqlConnectorAioAdapter(MysqlConnectorAdapter):
     versions = ">=9.4,<27"
     within = "aio."
 
-    def queued(self, pool: Any) -> Any:  # noqa: ANN401
-        """
-        See `MysqlConnectorAdapter.queued`.
-        """
+    @override
+    def queued(self, pool: LibraryObject) -> LibraryObject:
         return pool._cnx_queue._queue
 
     def _make_get(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter, ask = self, self.ask
 
-        async def get_connection(self: Any) -> Any:  # noqa: ANN401
+        async def get_connection(self: LibraryObject) -> LibraryObject:
             lease = ask(self, self.__dict__)
             if lease is None:
                 return await original(self)
@@ -58,7 +57,7 @@ class MysqlConnectorAioAdapter(MysqlConnectorAdapter):
     def _make_add(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        async def add_connection(self: Any, cnx: Any = None) -> Any:  # noqa: ANN401
+        async def add_connection(self: LibraryObject, cnx: LibraryObject = None) -> LibraryObject:
             ledger = adapter._ledger
             if cnx or ledger is None:
                 return await original(self, cnx)
@@ -72,7 +71,7 @@ class MysqlConnectorAioAdapter(MysqlConnectorAdapter):
     def _make_remove(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        async def _remove_connections(self: Any) -> Any:  # noqa: ANN401
+        async def _remove_connections(self: LibraryObject) -> LibraryObject:
             count = await original(self)
             adapter.removed(self, count)
             return count
@@ -80,7 +79,7 @@ class MysqlConnectorAioAdapter(MysqlConnectorAdapter):
         return _remove_connections
 
     def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        async def close(self: Any) -> Any:  # noqa: ANN401
+        async def close(self: LibraryObject) -> LibraryObject:
             give_back(self)
             return await original(self)
 

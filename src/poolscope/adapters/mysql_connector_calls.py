@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from poolscope.core.pool import Pool
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
 _STATEMENTS: Final = ("execute", "executemany", "callproc")
@@ -82,11 +83,11 @@ class CallHooks:
                     yield owner, name
 
 
-def _of(module: str, name: str) -> Any:  # noqa: ANN401
+def _of(module: str, name: str) -> LibraryObject:
     return getattr(importlib.import_module(f"mysql.connector.{module}"), name)
 
 
-def lease_of(connection: Any) -> Lease | None:  # noqa: ANN401
+def lease_of(connection: LibraryObject) -> Lease | None:
     """
     The lease of a connection, or of the proxy that a pool hands out.
     """
@@ -104,7 +105,7 @@ def lease_of(connection: Any) -> Lease | None:  # noqa: ANN401
 
 
 def _make_is_connected(original: Callable[..., Any]) -> Callable[..., Any]:
-    def is_connected(self: Any) -> Any:  # noqa: ANN401 - a coroutine of the async connection passes through
+    def is_connected(self: LibraryObject) -> LibraryObject:
         lease = _asking()
         if lease is not None and lease.got_at is None:
             lease.got()  # the pool has taken it out, and validates it
@@ -114,7 +115,7 @@ def _make_is_connected(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make_reconnect(original: Callable[..., Any]) -> Callable[..., Any]:
-    def reconnect(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def reconnect(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         tracked = _replaced(self)
         if tracked is None:
             return original(self, *args, **kwargs)
@@ -132,7 +133,7 @@ def _make_reconnect(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make_reconnect_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def reconnect(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def reconnect(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         tracked = _replaced(self)
         if tracked is None:
             return await original(self, *args, **kwargs)
@@ -149,7 +150,7 @@ def _make_reconnect_async(original: Callable[..., Any]) -> Callable[..., Any]:
     return reconnect
 
 
-def _replaced(connection: Any) -> Pool | None:  # noqa: ANN401
+def _replaced(connection: LibraryObject) -> Pool | None:
     # The pool of a connection that is to be connected anew.
     asking, lease = _asking(), lease_of(connection)
     tracked: Pool | None = asking.pool if asking is not None else lease.pool if lease is not None else None
@@ -164,7 +165,7 @@ def _asking() -> Lease | None:
     return lease if lease is not None and hasattr(lease.carrier, "_cnx_queue") else None
 
 
-def _gone(connection: Any, tracked: Pool, asking: Lease | None) -> None:  # noqa: ANN401
+def _gone(connection: LibraryObject, tracked: Pool, asking: Lease | None) -> None:
     if CLOSED_KEY in connection.__dict__:
         return
     connection.__dict__[CLOSED_KEY] = True
@@ -184,7 +185,7 @@ def _make_statement_async(original: Callable[..., Any]) -> Callable[..., Any]:
     return _CALLS.around_statement_async(original, _connection_of)
 
 
-def _connection_of(cursor: Any) -> Any:  # noqa: ANN401
+def _connection_of(cursor: LibraryObject) -> LibraryObject:
     # The other name is that of cursors on the C extension in older versions.
     connection = getattr(cursor, "_connection", None)
     return connection if connection is not None else getattr(cursor, "_cnx", None)

@@ -19,13 +19,14 @@ from poolscope.adapters.points import Abandoned, Call, Checkin, Checkout, Create
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity, Pool
+    from poolscope.core.types import LibraryObject
 
 # What the driver says when no connection came free in time: thin mode, thick mode.
 _TIMEOUTS: Final = ("DPY-4005", "ORA-24496", "ORA-24457")
@@ -50,17 +51,15 @@ class AwaitedCheckout(Checkout):
     A pool returns a connection at once; the checkout begins when that is awaited.
     """
 
+    @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
-        """
-        The hook.
-        """
 
         async def connect(_: LibraryObject, connecting: LibraryObject) -> LibraryObject:
             return await connecting
 
         checkout = super().make(adapter, connect)
 
-        def acquire(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def acquire(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             connection = original(self_, *args, **kwargs)
             connecting = getattr(connection, "_connect_coroutine", None)
             if connecting is not None:

@@ -20,15 +20,16 @@ from poolscope.adapters.points import Checkin, Checkout, Close, Connect, Created
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.adapters.stats import Stats
 from poolscope.core.lease import Outcome
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity, Pool
+    from poolscope.core.types import LibraryObject
 
 # The databases, each with a way of its own to connect -> the semantic conventions' name.
 _SYSTEMS: Final = {"PostgresqlDatabase": "postgresql", "MySQLDatabase": "mysql", "SqliteDatabase": "sqlite"}
@@ -62,10 +63,8 @@ class Discard(ColdPoint):
     A pool finds out whether a connection is closed, and forgets it if so.
     """
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after.
-        """
 
         def after(pool: Pool, is_closed: LibraryObject, _: BaseException | None) -> None:
             if is_closed:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.adapters.points import Call, Statement
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.core.guard import guard
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.adapters.points.calls import BeginCall, EndCall
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
 
     Arguments = tuple[Any, ...]
 
@@ -41,7 +42,7 @@ _PENDING: Final[ContextVar[Pending | None]] = ContextVar("poolscope_peewee_pendi
 
 
 def _begins(begin: BeginCall) -> BeginCall:
-    def begin_or_wait(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def begin_or_wait(hooked: LibraryObject, args: Arguments, kwargs: dict[str, LibraryObject]) -> LibraryObject:
         is_connected = guard.run("peewee.call", lambda: hooked._state.conn is not None, default=True)
         if is_connected or not hasattr(hooked, "_pool_lock"):
             return begin(hooked, args, kwargs)
@@ -105,10 +106,8 @@ class Autoconnected(ColdPoint):
     A database makes a cursor, and connects for that where it has to.
     """
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:  # noqa: ARG002 - what is pending knows whose it is
-        """
-        What is done before and after.
-        """
 
         def after(pending: Pending, _: LibraryObject, error: BaseException | None) -> None:
             _PENDING.set(None)

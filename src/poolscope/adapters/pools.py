@@ -20,11 +20,11 @@ from poolscope.core.lease import Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.adapters.stats import Stats
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity, Pool, PoolSource
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
 
 
 class Pools(Connections):

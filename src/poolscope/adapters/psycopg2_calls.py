@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.calls import Describe
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
 
 _FACTORY: Final = "connection_factory"
 # The place of the connection's class and the cursor's among the arguments of psycopg2.connect() and cursor().
@@ -50,19 +51,19 @@ class Classes:
             self._connection: self._hooked_connection,
         }
 
-    def of_connection(self, kind: Any) -> Any:  # noqa: ANN401
+    def of_connection(self, kind: LibraryObject) -> LibraryObject:
         """
         The class to use in a connection class's place; None where there is none, as for a function that makes them.
         """
         return self._of(kind if kind is not None else self._connection, self._connection, self._hooked_connection)
 
-    def of_cursor(self, kind: Any) -> Any:  # noqa: ANN401
+    def of_cursor(self, kind: LibraryObject) -> LibraryObject:
         """
         The same for a cursor's.
         """
         return self._of(kind if kind is not None else self._cursor, self._cursor, self._hooked_cursor)
 
-    def _of(self, kind: Any, base: type, hooked: type) -> Any:  # noqa: ANN401
+    def _of(self, kind: LibraryObject, base: type, hooked: type) -> LibraryObject:
         if kind in self._derived:
             return self._derived[kind]
         if not isinstance(kind, type) or not issubclass(kind, base) or issubclass(kind, hooked):
@@ -72,7 +73,7 @@ class Classes:
         return made
 
 
-def watch(pool: Any, classes: Classes) -> None:  # noqa: ANN401
+def watch(pool: LibraryObject, classes: Classes) -> None:
     """
     Let a pool make connections of a hooked class from now on.
     """
@@ -89,7 +90,7 @@ def watch(pool: Any, classes: Classes) -> None:  # noqa: ANN401
         pool._kwargs = {**kwargs, _FACTORY: hooked}
 
 
-def unwatch(pool: Any) -> None:  # noqa: ANN401
+def unwatch(pool: LibraryObject) -> None:
     """
     Let a pool make connections as it did; those that it has stay what they are, and their hooks do nothing.
     """
@@ -100,7 +101,7 @@ def unwatch(pool: Any) -> None:  # noqa: ANN401
         getattr(connection, "__dict__", {}).pop(DRIVER_KEY, None)
 
 
-def mark(connection: Any, lease: Lease | None) -> None:  # noqa: ANN401
+def mark(connection: LibraryObject, lease: Lease | None) -> None:
     """
     Tie a connection of a hooked class to its lease, or to none.
     """
@@ -120,10 +121,12 @@ def _like(kind: type, bases: tuple[type, ...], methods: dict[str, Any]) -> type:
 # The hot path -------------------------------------------------------------------------------------------------------
 
 
-def _connection_methods(base: Any, of_cursor: Callable[[Any], Any]) -> dict[str, Any]:  # noqa: ANN401
+def _connection_methods(
+    base: LibraryObject, of_cursor: Callable[[LibraryObject], LibraryObject]
+) -> dict[str, LibraryObject]:
     plain_cursor = base.cursor
 
-    def cursor(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def cursor(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         if driver_lease(self) is None:
             return plain_cursor(self, *args, **kwargs)
         by_place = len(args) > _FACTORY_PLACE
@@ -141,7 +144,7 @@ def _connection_methods(base: Any, of_cursor: Callable[[Any], Any]) -> dict[str,
     }
 
 
-def _cursor_methods(base: Any) -> dict[str, Any]:  # noqa: ANN401
+def _cursor_methods(base: LibraryObject) -> dict[str, LibraryObject]:
     described: dict[str, Describe | None] = {
         **dict.fromkeys(("execute", "executemany", "callproc")),
         "copy_from": lambda _, args, kwargs: (f"COPY {_table(args, kwargs)} FROM STDIN", True, None),
@@ -154,15 +157,15 @@ def _cursor_methods(base: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def _like_theirs(base: Any, name: str, method: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ANN401
+def _like_theirs(base: LibraryObject, name: str, method: Callable[..., LibraryObject]) -> Callable[..., LibraryObject]:
     return wraps(getattr(base, name))(method)
 
 
-def _table(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+def _table(args: tuple[LibraryObject, ...], kwargs: dict[str, LibraryObject]) -> LibraryObject:
     return args[1] if len(args) > 1 else kwargs.get("table", "")
 
 
-def _connection_of(cursor: Any) -> Any:  # noqa: ANN401
+def _connection_of(cursor: LibraryObject) -> LibraryObject:
     return cursor.connection
 
 

@@ -30,6 +30,7 @@ from poolscope.adapters.marks import LEASES_KEY, WATCHED_KEY
 from poolscope.adapters.psycopg2_calls import Classes, mark, unwatch, watch
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
+from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ class Psycopg2PoolAdapter(Adapter):
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `PoolAdapter.hook`.
+        Put the hooks in.
         """
         pools = (module.SimpleConnectionPool, module.ThreadedConnectionPool)
         for pool in pools:
@@ -90,49 +91,37 @@ class Psycopg2PoolAdapter(Adapter):
                 if not found.closed:
                     self.know(found)
 
+    @override
     def release(self) -> None:
-        """
-        See `PoolAdapter.release`.
-        """
         LEASE_FINDERS.pop(self.name, None)
         super().release()
 
-    def identify(self, pool: Any) -> Identity:  # noqa: ANN401
-        """
-        See `Adapter.identify`.
-        """
+    @override
+    def identify(self, pool: LibraryObject) -> Identity:
         return identify(pool)
 
-    def source(self, pool: Any) -> Psycopg2Source:  # noqa: ANN401
-        """
-        See `Adapter.source`.
-        """
+    @override
+    def source(self, pool: LibraryObject) -> Psycopg2Source:
         pool.__dict__.setdefault(LEASES_KEY, {})
         return Psycopg2Source(pool)
 
-    def held(self, pool: Any) -> list[Any]:  # noqa: ANN401
-        """
-        See `Adapter.held`.
-        """
+    @override
+    def held(self, pool: LibraryObject) -> list[LibraryObject]:
         return list(pool._used.values())
 
-    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401
-        """
-        See `Adapter.entered`.
-        """
+    @override
+    def entered(self, pool: LibraryObject, tracked: Pool, held: list[LibraryObject]) -> None:
         leases = pool.__dict__[LEASES_KEY]
         for connection in held:
             if id(connection) not in leases:
                 leases[id(connection)] = tracked.adopt(tracked.now())
 
-    def forget(self, anchor: Any) -> None:  # noqa: ANN401
-        """
-        See `Adapter.forget`.
-        """
+    @override
+    def forget(self, anchor: LibraryObject) -> None:
         anchor.__dict__.pop(LEASES_KEY, None)
         unwatch(anchor)
 
-    def watch(self, pool: Any) -> None:  # noqa: ANN401
+    def watch(self, pool: LibraryObject) -> None:
         """
         Let a pool make connections whose calls are seen, also while nobody listens yet.
         """
@@ -148,7 +137,9 @@ class Psycopg2PoolAdapter(Adapter):
             return Outcome.REJECTED
         return super().outcome(lease, error)
 
-    def _made(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def _made(
+        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         result = wrapped(*args, **kwargs)
         self.made(pool)
         return result
@@ -158,7 +149,7 @@ class Psycopg2PoolAdapter(Adapter):
     def _make_getconn(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter, ask = self, self.ask
 
-        def getconn(self: Any, key: Any = None) -> Any:  # noqa: ANN401
+        def getconn(self: LibraryObject, key: LibraryObject = None) -> LibraryObject:
             # A key that has a connection gets it again: that is no new lease.
             lease = ask(self, self.__dict__) if key is None or key not in self._used else None
             if lease is None:
@@ -190,7 +181,9 @@ class Psycopg2PoolAdapter(Adapter):
     def _make_putconn(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def putconn(self: Any, conn: Any = None, key: Any = None, close: bool = False) -> Any:  # noqa: ANN401
+        def putconn(
+            self: LibraryObject, conn: LibraryObject = None, key: LibraryObject = None, close: bool = False
+        ) -> LibraryObject:
             tracked = adapter.tracked(self)
             leases = self.__dict__.get(LEASES_KEY)
             if tracked is None or leases is None or id(conn) not in self._rused:
@@ -217,7 +210,7 @@ class Psycopg2PoolAdapter(Adapter):
     def _make_closeall(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def closeall(self: Any) -> Any:  # noqa: ANN401
+        def closeall(self: LibraryObject) -> LibraryObject:
             tracked = adapter.tracked(self)
             count = len(self._pool) + len(self._used)
             result = original(self)
@@ -234,7 +227,7 @@ class Psycopg2PoolAdapter(Adapter):
     def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def _connect(self: Any, key: Any = None) -> Any:  # noqa: ANN401
+        def _connect(self: LibraryObject, key: LibraryObject = None) -> LibraryObject:
             guard.run("psycopg2.watch", lambda: adapter.watch(self), None)
             tracked = adapter.tracked(self)
             if tracked is None:
@@ -253,7 +246,9 @@ class Psycopg2PoolAdapter(Adapter):
 
         return _connect
 
-    def connected_early(self, original: Callable[..., Any], pool: Any, key: Any) -> Any:  # noqa: ANN401
+    def connected_early(
+        self, original: Callable[..., LibraryObject], pool: LibraryObject, key: LibraryObject
+    ) -> LibraryObject:
         """
         A connect of a pool that is not known, as while it is being made: its connection tells what it is.
         """
@@ -294,17 +289,13 @@ class Psycopg2Source(WeakSource):
         pool = self.reference()
         return (None, pool.minconn) if pool is not None else (None, None)
 
+    @override
     def idle(self) -> int:
-        """
-        See `PoolSource.idle`.
-        """
         pool = self.reference()
         return len(pool._pool) if pool is not None else 0
 
+    @override
     def in_use(self) -> int | None:
-        """
-        See `PoolSource.in_use`.
-        """
         pool = self.reference()
         return len(pool._used) - self._lost(pool) if pool is not None else None
 
@@ -324,12 +315,12 @@ class Psycopg2Source(WeakSource):
         return found
 
     @staticmethod
-    def _lost(pool: Any) -> int:  # noqa: ANN401
+    def _lost(pool: LibraryObject) -> int:
         leases = pool.__dict__.get(LEASES_KEY)
         return sum(1 for one in list(pool._rused) if one not in leases) if leases is not None else 0
 
 
-def identify(pool: Any) -> Identity:  # noqa: ANN401
+def identify(pool: LibraryObject) -> Identity:
     """
     What a pool is, from its connect arguments, else from a connection that it has.
     """

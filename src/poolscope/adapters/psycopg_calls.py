@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
 _ENDS: Final = ("commit", "rollback", "tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback")
@@ -83,7 +84,9 @@ class CallHooks:
 
 
 def _execute(original: Callable[..., Any]) -> Callable[..., Any]:
-    def execute(self: Any, query: Any, params: Any = None, **kwargs: Any) -> Any:  # noqa: ANN401
+    def execute(
+        self: LibraryObject, query: LibraryObject, params: LibraryObject = None, **kwargs: LibraryObject
+    ) -> LibraryObject:
         lease = _begin(self._conn, query, params)
         if lease is None:
             return original(self, query, params, **kwargs)
@@ -96,7 +99,9 @@ def _execute(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _execute_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def execute(self: Any, query: Any, params: Any = None, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def execute(
+        self: LibraryObject, query: LibraryObject, params: LibraryObject = None, **kwargs: LibraryObject
+    ) -> LibraryObject:
         lease = _begin(self._conn, query, params)
         if lease is None:
             return await original(self, query, params, **kwargs)
@@ -109,7 +114,9 @@ def _execute_async(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _executemany(original: Callable[..., Any]) -> Callable[..., Any]:
-    def executemany(self: Any, query: Any, params_seq: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def executemany(
+        self: LibraryObject, query: LibraryObject, params_seq: LibraryObject, **kwargs: LibraryObject
+    ) -> LibraryObject:
         lease = _begin(self._conn, query, None, many=True)
         if lease is None:
             return original(self, query, params_seq, **kwargs)
@@ -122,7 +129,9 @@ def _executemany(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _executemany_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def executemany(self: Any, query: Any, params_seq: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def executemany(
+        self: LibraryObject, query: LibraryObject, params_seq: LibraryObject, **kwargs: LibraryObject
+    ) -> LibraryObject:
         lease = _begin(self._conn, query, None, many=True)
         if lease is None:
             return await original(self, query, params_seq, **kwargs)
@@ -135,7 +144,9 @@ def _executemany_async(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _stream(original: Callable[..., Any]) -> Callable[..., Any]:
-    def stream(self: Any, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:  # noqa: ANN401
+    def stream(
+        self: LibraryObject, query: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject
+    ) -> Iterator[LibraryObject]:
         rows = original(self, query, *args, **kwargs)
         lease = _begin(self._conn, query, args[0] if args else None)
         if lease is None:
@@ -159,7 +170,9 @@ def _stream(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _stream_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def stream(self: Any, query: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+    async def stream(
+        self: LibraryObject, query: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject
+    ) -> AsyncIterator[LibraryObject]:
         rows = original(self, query, *args, **kwargs)
         lease = _begin(self._conn, query, args[0] if args else None)
         try:
@@ -180,7 +193,7 @@ def _stream_async(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _copied(cursor: Any, statement: Any, copying: Any) -> Iterator[Any]:  # noqa: ANN401
+def _copied(cursor: LibraryObject, statement: LibraryObject, copying: LibraryObject) -> Iterator[LibraryObject]:
     lease = _begin(cursor._conn, statement, None, many=True)
     try:
         with copying as copy:
@@ -190,7 +203,9 @@ def _copied(cursor: Any, statement: Any, copying: Any) -> Iterator[Any]:  # noqa
 
 
 @asynccontextmanager
-async def _copied_async(cursor: Any, statement: Any, copying: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+async def _copied_async(
+    cursor: LibraryObject, statement: LibraryObject, copying: LibraryObject
+) -> AsyncIterator[LibraryObject]:
     lease = _begin(cursor._conn, statement, None, many=True)
     try:
         async with copying as copy:
@@ -200,7 +215,9 @@ async def _copied_async(cursor: Any, statement: Any, copying: Any) -> AsyncItera
 
 
 def _copy(watched: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    def copy(self: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def copy(
+        self: LibraryObject, statement: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject
+    ) -> LibraryObject:
         copying = original(self, statement, *args, **kwargs)
         return copying if _lease_of(self._conn) is None else watched(self, statement, copying)
 
@@ -208,7 +225,7 @@ def _copy(watched: Callable[..., Any], original: Callable[..., Any]) -> Callable
 
 
 def _fetch(original: Callable[..., Any]) -> Callable[..., Any]:
-    def _fetch_gen(self: Any, num: int | None) -> Generator[Any, Any, Any]:  # noqa: ANN401
+    def _fetch_gen(self: LibraryObject, num: int | None) -> Generator[LibraryObject, LibraryObject, LibraryObject]:
         lease = _call_begins(_lease_of(self._conn))
         try:
             return (yield from original(self, num))
@@ -219,7 +236,7 @@ def _fetch(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _end_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def call(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = _call_begins(_lease_of(self))
         try:
             return original(self, *args, **kwargs)
@@ -230,7 +247,7 @@ def _end_call(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _end_call_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def call(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = _call_begins(_lease_of(self))
         try:
             return await original(self, *args, **kwargs)
@@ -241,7 +258,7 @@ def _end_call_async(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _part_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: Any, *args: Any) -> Any:  # noqa: ANN401
+    def call(self: LibraryObject, *args: LibraryObject) -> LibraryObject:
         lease = _call_begins(_lease_of(self._conn))
         try:
             return original(self, *args)
@@ -252,7 +269,7 @@ def _part_call(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _part_call_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def call(self: Any, *args: Any) -> Any:  # noqa: ANN401
+    async def call(self: LibraryObject, *args: LibraryObject) -> LibraryObject:
         lease = _call_begins(_lease_of(self._conn))
         try:
             return await original(self, *args)
@@ -281,12 +298,14 @@ def _that_has(name: str, kind: type) -> type:
     return next((base for base in kind.__mro__ if name in vars(base)), kind)
 
 
-def _lease_of(connection: Any) -> Lease | None:  # noqa: ANN401
+def _lease_of(connection: LibraryObject) -> Lease | None:
     carrier = connection.__dict__.get(DRIVER_KEY)
     return carrier.lease if carrier is not None else None
 
 
-def _begin(connection: Any, query: Any, params: Any, *, many: bool = False) -> Lease | None:  # noqa: ANN401
+def _begin(
+    connection: LibraryObject, query: LibraryObject, params: LibraryObject, *, many: bool = False
+) -> Lease | None:
     carrier = connection.__dict__.get(DRIVER_KEY)
     if carrier is None:
         return None
@@ -306,7 +325,7 @@ def _call_begins(lease: Lease | None) -> Lease | None:
     return lease
 
 
-def _end(lease: Lease | None, connection: Any) -> None:  # noqa: ANN401
+def _end(lease: Lease | None, connection: LibraryObject) -> None:
     if lease is None or not lease.running:
         return
     try:

@@ -35,6 +35,7 @@ from poolscope.adapters.psycopg_pool_source import (
 )
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY
+from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ class PsycopgPoolAdapter(Adapter):
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `PoolAdapter.hook`.
+        Put the hooks in.
         """
         import psycopg  # noqa: PLC0415 - the library is imported only where it is in use
 
@@ -113,43 +114,31 @@ class PsycopgPoolAdapter(Adapter):
         if not being_imported(module):
             self._find((*pools, psycopg.Connection, psycopg.AsyncConnection), pools)
 
+    @override
     def release(self) -> None:
-        """
-        See `PoolAdapter.release`.
-        """
         LEASE_FINDERS.pop(self.name, None)
         super().release()
 
-    def identify(self, pool: Any) -> Identity:  # noqa: ANN401
-        """
-        See `Adapter.identify`.
-        """
+    @override
+    def identify(self, pool: LibraryObject) -> Identity:
         return identify(pool)
 
-    def source(self, pool: Any) -> PsycopgSource:  # noqa: ANN401
-        """
-        See `Adapter.source`.
-        """
+    @override
+    def source(self, pool: LibraryObject) -> PsycopgSource:
         return PsycopgSource.of(pool)
 
-    def held(self, pool: Any) -> list[Any]:  # noqa: ANN401
-        """
-        See `Adapter.held`.
-        """
+    @override
+    def held(self, pool: LibraryObject) -> list[LibraryObject]:
         return [carrier for carrier in PsycopgSource.of(pool).carriers.copy() if _is_out(carrier, pool)]
 
-    def entered(self, pool: Any, tracked: Pool, held: list[Any]) -> None:  # noqa: ANN401
-        """
-        See `Adapter.entered`.
-        """
+    @override
+    def entered(self, pool: LibraryObject, tracked: Pool, held: list[LibraryObject]) -> None:
         for carrier in held:
             if _is_out(carrier, pool) and carrier.lease is None:
                 carrier.lease = tracked.adopt(tracked.now())
 
-    def forget(self, anchor: Any) -> None:  # noqa: ANN401
-        """
-        See `Adapter.forget`.
-        """
+    @override
+    def forget(self, anchor: LibraryObject) -> None:
         source: PsycopgSource | None = anchor.__dict__.pop(SOURCE_KEY, None)
         for carrier in source.carriers.copy() if source is not None else ():
             connection = carrier.reference()
@@ -160,23 +149,29 @@ class PsycopgPoolAdapter(Adapter):
 
     # Pools: cold
 
-    def _opened(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def _opened(
+        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         self.know(pool)
         return wrapped(*args, **kwargs)
 
-    def _resize(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def _resize(
+        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         try:
             return wrapped(*args, **kwargs)
         finally:
             self._resized(pool)
 
-    async def _resize_async(self, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    async def _resize_async(
+        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         try:
             return await wrapped(*args, **kwargs)
         finally:
             self._resized(pool)
 
-    def _resized(self, pool: Any) -> None:  # noqa: ANN401
+    def _resized(self, pool: LibraryObject) -> None:
         tracked = self.tracked(pool)
         if tracked is not None:
             guard.run("psycopg_pool.resize", lambda: limit_changed(tracked), None)
@@ -191,7 +186,7 @@ class PsycopgPoolAdapter(Adapter):
             if isinstance(thing, pools) and not getattr(thing, "closed", True):
                 self.know(thing)
 
-    def _tie(self, pool: Any, connection: Any, began: float = 0.0, ended: float = 0.0) -> Carrier:  # noqa: ANN401
+    def _tie(self, pool: LibraryObject, connection: LibraryObject, began: float = 0.0, ended: float = 0.0) -> Carrier:
         self._pools.add(pool)
         return PsycopgSource.of(pool).tie(connection, began, ended)
 
@@ -208,7 +203,7 @@ class PsycopgPoolAdapter(Adapter):
     def _make_getconn(self, original: Callable[..., Any]) -> Callable[..., Any]:
         ask, lend, inside = self.ask, self._lend, self._asks_inside
 
-        def getconn(self: Any, timeout: float | None = None) -> Any:  # noqa: ANN401
+        def getconn(self: LibraryObject, timeout: float | None = None) -> LibraryObject:
             lease = ask(self, self.__dict__)
             if lease is None:
                 return original(self, timeout)
@@ -230,7 +225,7 @@ class PsycopgPoolAdapter(Adapter):
     def _make_getconn_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
         ask, lend, inside = self.ask, self._lend, self._asks_inside
 
-        async def getconn(self: Any, timeout: float | None = None) -> Any:  # noqa: ANN401 - theirs
+        async def getconn(self: LibraryObject, timeout: float | None = None) -> LibraryObject:
             lease = ask(self, self.__dict__)
             if lease is None:
                 return await original(self, timeout)
@@ -249,7 +244,7 @@ class PsycopgPoolAdapter(Adapter):
         adapter = self
         return getconn
 
-    def _asks_inside(self, pool: Any, lease: Lease) -> Any:  # noqa: ANN401
+    def _asks_inside(self, pool: LibraryObject, lease: Lease) -> LibraryObject:
         # Connects (null pools) and checks happen inside the ask only where there are any: else the pool itself is
         # returned, for "nothing to put back".
         if pool._check is None and not isinstance(pool, self._null_pools):
@@ -258,7 +253,7 @@ class PsycopgPoolAdapter(Adapter):
         ASK.set(lease)
         return outer
 
-    def _lend(self, pool: Any, connection: Any, lease: Lease) -> None:  # noqa: ANN401
+    def _lend(self, pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
         try:
             carrier: Carrier = connection.__dict__.get(DRIVER_KEY) or self._tie(pool, connection)
             if carrier.ended:
@@ -274,21 +269,21 @@ class PsycopgPoolAdapter(Adapter):
             guard.caught("psycopg_pool.grant")
 
     def _make_putconn(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def putconn(self: Any, conn: Any) -> Any:  # noqa: ANN401
+        def putconn(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
             _give_back(self, conn)
             return original(self, conn)
 
         return putconn
 
     def _make_putconn_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        async def putconn(self: Any, conn: Any) -> Any:  # noqa: ANN401
+        async def putconn(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
             _give_back(self, conn)
             return await original(self, conn)
 
         return putconn
 
     def _make_check(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def _check_connection(self: Any, conn: Any) -> Any:  # noqa: ANN401
+        def _check_connection(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
             lease = _validating(self, conn) if self._check is not None else None
             if lease is None:
                 return original(self, conn)
@@ -301,7 +296,7 @@ class PsycopgPoolAdapter(Adapter):
         return _check_connection
 
     def _make_check_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        async def _check_connection(self: Any, conn: Any) -> Any:  # noqa: ANN401
+        async def _check_connection(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
             lease = _validating(self, conn) if self._check is not None else None
             if lease is None:
                 return await original(self, conn)
@@ -318,7 +313,7 @@ class PsycopgPoolAdapter(Adapter):
     def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def _connect(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def _connect(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             tracked = adapter.tracked(self) or adapter.know(self)
             if tracked is None:
                 return original(self, *args, **kwargs)
@@ -336,7 +331,7 @@ class PsycopgPoolAdapter(Adapter):
     def _make_connect_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        async def _connect(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def _connect(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             tracked = adapter.tracked(self) or adapter.know(self)
             if tracked is None:
                 return await original(self, *args, **kwargs)
@@ -351,7 +346,9 @@ class PsycopgPoolAdapter(Adapter):
 
         return _connect
 
-    def connected(self, pool: Any, tracked: Pool, connection: Any, lease: Lease | None, began: float) -> None:  # noqa: ANN401
+    def connected(
+        self, pool: LibraryObject, tracked: Pool, connection: LibraryObject, lease: Lease | None, began: float
+    ) -> None:
         """
         A connection was made.
         """
@@ -366,7 +363,7 @@ class PsycopgPoolAdapter(Adapter):
     def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
         adapter = self
 
-        def _close_connection(self: Any, conn: Any) -> Any:  # noqa: ANN401 - a coroutine of the async pool passes through
+        def _close_connection(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
             tracked = adapter.tracked(self)
             carrier = conn.__dict__.get(DRIVER_KEY)
             if tracked is not None and carrier is not None and not carrier.closed:
@@ -377,12 +374,14 @@ class PsycopgPoolAdapter(Adapter):
         return _close_connection
 
 
-def _made(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+def _made(
+    wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+) -> LibraryObject:
     guard.run("psycopg_pool.made", lambda: remember_name(pool), None)
     return wrapped(*args, **kwargs)
 
 
-def _give_back(pool: Any, connection: Any) -> None:  # noqa: ANN401
+def _give_back(pool: LibraryObject, connection: LibraryObject) -> None:
     try:
         carrier: Carrier | None = connection.__dict__.get(DRIVER_KEY)
         # A connection of another pool, or none, is refused by the library: it stays out.
@@ -396,7 +395,7 @@ def _give_back(pool: Any, connection: Any) -> None:  # noqa: ANN401
         guard.caught("psycopg_pool.putconn")
 
 
-def _validating(pool: Any, connection: Any) -> Lease | None:  # noqa: ANN401
+def _validating(pool: LibraryObject, connection: LibraryObject) -> Lease | None:
     lease = ASK.get()
     if lease is None or pool.__dict__.get(KEY) is not lease.pool or lease.got_at is not None:
         return None
@@ -410,12 +409,12 @@ def _validating(pool: Any, connection: Any) -> Lease | None:  # noqa: ANN401
     return lease
 
 
-def _lease_of(connection: Any) -> Lease | None:  # noqa: ANN401
+def _lease_of(connection: LibraryObject) -> Lease | None:
     carrier = getattr(connection, "__dict__", {}).get(DRIVER_KEY)
     return carrier.lease if isinstance(carrier, Carrier) else None
 
 
-def _is_out(carrier: Carrier, pool: Any) -> bool:  # noqa: ANN401
+def _is_out(carrier: Carrier, pool: LibraryObject) -> bool:
     connection = carrier.reference()
     return connection is not None and connection._pool is pool
 

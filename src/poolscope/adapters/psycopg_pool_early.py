@@ -15,10 +15,11 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
 
-def hook_early_close(patcher: Patcher, kind: Any) -> None:  # noqa: ANN401
+def hook_early_close(patcher: Patcher, kind: LibraryObject) -> None:
     """
     Hook a class of psycopg's connections, sync or async.
     """
@@ -27,7 +28,7 @@ def hook_early_close(patcher: Patcher, kind: Any) -> None:  # noqa: ANN401
 
 
 def _make_close(original: Callable[..., Any]) -> Callable[..., Any]:
-    def close(self: Any) -> Any:  # noqa: ANN401
+    def close(self: LibraryObject) -> LibraryObject:
         carrier = self.__dict__.get(DRIVER_KEY)
         if carrier is not None and not carrier.closed:
             carrier.close(guard.run("psycopg_pool.close", _reason, None))
@@ -37,7 +38,7 @@ def _make_close(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make_close_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def close(self: Any) -> Any:  # noqa: ANN401
+    async def close(self: LibraryObject) -> LibraryObject:
         carrier = self.__dict__.get(DRIVER_KEY)
         if carrier is not None and not carrier.closed:
             carrier.close(guard.run("psycopg_pool.close", _reason, None))

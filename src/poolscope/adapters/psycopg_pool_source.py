@@ -14,6 +14,7 @@ from poolscope.adapters.common import DRIVER_KEY, WeakSource, first_of, limit_ch
 from poolscope.adapters.marks import SOURCE_KEY
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY
+from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
@@ -50,7 +51,9 @@ class Carrier:
 
     __slots__ = ("__weakref__", "backend", "began", "closed", "ended", "lease", "pgconn", "reference", "source")
 
-    def __init__(self, connection: Any, source: PsycopgSource, began: float = 0.0, ended: float = 0.0) -> None:  # noqa: ANN401
+    def __init__(
+        self, connection: LibraryObject, source: PsycopgSource, began: float = 0.0, ended: float = 0.0
+    ) -> None:
         self.lease: Lease | None = None
         self.began = began
         self.ended = ended
@@ -97,7 +100,7 @@ class PsycopgSource(WeakSource):
         pooling: Whether it keeps idle connections, as all but the null pools do.
     """
 
-    def __init__(self, pool: Any, *, pooling: bool) -> None:  # noqa: ANN401
+    def __init__(self, pool: LibraryObject, *, pooling: bool) -> None:
         super().__init__(pool)
         self.carriers: set[Carrier] = set()
         #: Slots that the library never gets back, as it was not told that their connections are gone.
@@ -105,7 +108,7 @@ class PsycopgSource(WeakSource):
         self._pooling = pooling
 
     @classmethod
-    def of(cls, pool: Any) -> PsycopgSource:  # noqa: ANN401
+    def of(cls, pool: LibraryObject) -> PsycopgSource:
         """
         The source of a pool; made when there is none.
         """
@@ -115,7 +118,7 @@ class PsycopgSource(WeakSource):
             source = pool.__dict__.setdefault(SOURCE_KEY, cls(pool, pooling=pooling))
         return source
 
-    def tie(self, connection: Any, began: float = 0.0, ended: float = 0.0) -> Carrier:  # noqa: ANN401
+    def tie(self, connection: LibraryObject, began: float = 0.0, ended: float = 0.0) -> Carrier:
         """
         Make a connection's carrier.
         """
@@ -160,17 +163,13 @@ class PsycopgSource(WeakSource):
         pool = self.reference()
         return max(0, pool._max_size - self.lost) if pool is not None and pool._max_size else None
 
+    @override
     def idle_limits(self) -> tuple[int | None, int | None]:
-        """
-        See `PoolSource.idle_limits`.
-        """
         pool = self.reference()
         return (pool._min_size, pool._max_size) if pool is not None and self._pooling else (None, None)
 
+    @override
     def idle(self) -> int:
-        """
-        See `PoolSource.idle`.
-        """
         pool = self.reference()
         return len(pool._pool) if pool is not None else 0
 
@@ -192,7 +191,7 @@ class PsycopgSource(WeakSource):
         return count
 
 
-def identify(pool: Any) -> Identity:  # noqa: ANN401
+def identify(pool: LibraryObject) -> Identity:
     """
     What a pool is, from its arguments and what libpq takes in their place, else from a connection that it has.
     """
@@ -212,7 +211,7 @@ def close_reason() -> str:
     return REASONS.get(name, "closed")
 
 
-def _arguments(pool: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+def _arguments(pool: LibraryObject) -> list[dict[str, LibraryObject]]:
     # They may be functions that make them (3.3): asking those could cost a network call.
     if callable(pool.conninfo) or callable(pool.kwargs):
         return []

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
 # The code of the pool's own timeout; a TimeoutError with another code, or out of the creator, is not ours.
@@ -134,12 +135,16 @@ class SqlAlchemyAdapter:
 
     # Engines and pools: cold
 
-    def _engine_made(self, wrapped: Callable[..., Any], engine: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def _engine_made(
+        self, wrapped: Callable[..., LibraryObject], engine: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         result = wrapped(*args, **kwargs)
         guard.run("sqlalchemy.engine", lambda: self._know(engine), None)
         return result
 
-    def _engine_disposed(self, wrapped: Callable[..., Any], engine: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def _engine_disposed(
+        self, wrapped: Callable[..., LibraryObject], engine: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         before = engine.pool
         try:
             return wrapped(*args, **kwargs)
@@ -158,21 +163,21 @@ class SqlAlchemyAdapter:
         for engine in engines:
             guard.run("sqlalchemy.engine", lambda engine=engine: self._know(engine), None)  # type: ignore[misc]
 
-    def _remember(self, record: Any) -> None:  # noqa: ANN401
+    def _remember(self, record: LibraryObject) -> None:
         pool = record._ConnectionRecord__pool
         Records.of(pool).add(record)
         self._pools.add(pool)
         record.__dict__.setdefault(KEY, None)
         record.__dict__.setdefault(BACKEND_KEY, None)
 
-    def _know(self, engine: Any) -> None:  # noqa: ANN401
+    def _know(self, engine: LibraryObject) -> None:
         pool = engine.pool
         self._urls[pool] = engine.url
         remember_name(pool)
         if self._ledger is not None and not self._ledger.still_asleep() and KEY not in pool.__dict__:
             self._track(pool)
 
-    def _continue(self, before: Any, engine: Any) -> None:  # noqa: ANN401
+    def _continue(self, before: LibraryObject, engine: LibraryObject) -> None:
         after = engine.pool
         if after is before or self._ledger is None:
             return
@@ -183,10 +188,10 @@ class SqlAlchemyAdapter:
         if known is not None and KEY not in after.__dict__:
             self._enter(after, continues=known)
 
-    def _track(self, pool: Any) -> Pool | None:  # noqa: ANN401
+    def _track(self, pool: LibraryObject) -> Pool | None:
         return guard.run("sqlalchemy.track", lambda: self._enter(pool), None)
 
-    def _enter(self, pool: Any, continues: Pool | None = None) -> Pool | None:  # noqa: ANN401
+    def _enter(self, pool: LibraryObject, continues: Pool | None = None) -> Pool | None:
         ledger, calls = self._ledger, self._calls
         if ledger is None or calls is None:
             return None
@@ -212,7 +217,9 @@ class SqlAlchemyAdapter:
     def _make_fairy_checkout(self, original: Callable[..., Any]) -> Callable[..., Any]:
         ledger, track = cast("Ledger", self._ledger), self._track
 
-        def _checkout(cls: Any, pool: Any, threadconns: Any = None, fairy: Any = None) -> Any:  # noqa: ANN401
+        def _checkout(
+            cls: LibraryObject, pool: LibraryObject, threadconns: LibraryObject = None, fairy: LibraryObject = None
+        ) -> LibraryObject:
             if fairy is not None or (ledger.asleep and ledger.still_asleep()):
                 return original(cls, pool, threadconns, fairy)
             try:
@@ -251,7 +258,7 @@ class SqlAlchemyAdapter:
         return _checkout
 
     def _make_record_checkout(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def checkout(cls: Any, pool: Any) -> Any:  # noqa: ANN401
+        def checkout(cls: LibraryObject, pool: LibraryObject) -> LibraryObject:
             try:
                 life = LIVES.life
                 lease, life.ask = life.ask, None
@@ -280,7 +287,7 @@ class SqlAlchemyAdapter:
         return checkout
 
     def _make_checkin(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def checkin(self: Any, _fairy_was_created: bool = True) -> Any:  # noqa: ANN401 - theirs
+        def checkin(self: LibraryObject, _fairy_was_created: bool = True) -> LibraryObject:
             try:
                 lease = self._poolscope
             except AttributeError:
@@ -313,7 +320,7 @@ class SqlAlchemyAdapter:
     def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
         here, ledger, remember = self, self._ledger, self._remember
 
-        def __connect(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the name it has there
+        def __connect(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             if here._ledger is not ledger:  # it stayed behind: somebody had wrapped it
                 return original(self, *args, **kwargs)
             guard.run("sqlalchemy.record", lambda: remember(self), None)
@@ -342,7 +349,7 @@ class SqlAlchemyAdapter:
     def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
         here, ledger = self, self._ledger
 
-        def __close(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def __close(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             pool = self._ConnectionRecord__pool
             tracked: Pool | None = pool.__dict__.get(KEY)
             if tracked is not None and here._ledger is ledger:
@@ -353,7 +360,7 @@ class SqlAlchemyAdapter:
         return __close
 
     def _make_detach(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def detach(self: Any) -> Any:  # noqa: ANN401
+        def detach(self: LibraryObject) -> LibraryObject:
             record = self._connection_record
             if record is not None:
                 try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
 _STATEMENTS: Final = ("do_execute", "do_executemany")
@@ -50,7 +51,13 @@ class CallHooks:
 
 
 def _statement(original: Callable[..., Any]) -> Callable[..., Any]:
-    def do_execute(self: Any, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> Any:  # noqa: ANN401
+    def do_execute(
+        self: LibraryObject,
+        cursor: LibraryObject,
+        statement: LibraryObject,
+        parameters: LibraryObject,
+        context: LibraryObject = None,
+    ) -> LibraryObject:
         lease = _begin(context, statement, parameters)
         if lease is None:
             return original(self, cursor, statement, parameters, context)
@@ -63,7 +70,9 @@ def _statement(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _bare_statement(original: Callable[..., Any]) -> Callable[..., Any]:
-    def do_execute_no_params(self: Any, cursor: Any, statement: Any, context: Any = None) -> Any:  # noqa: ANN401
+    def do_execute_no_params(
+        self: LibraryObject, cursor: LibraryObject, statement: LibraryObject, context: LibraryObject = None
+    ) -> LibraryObject:
         lease = _begin(context, statement, None)
         if lease is None:
             return original(self, cursor, statement, context)
@@ -76,7 +85,7 @@ def _bare_statement(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _transaction_end(original: Callable[..., Any]) -> Callable[..., Any]:
-    def do_end(self: Any, dbapi_connection: Any) -> Any:  # noqa: ANN401
+    def do_end(self: LibraryObject, dbapi_connection: LibraryObject) -> LibraryObject:
         try:  # `_lease_of` spelt out
             lease = dbapi_connection._connection_record._poolscope or dbapi_connection.__dict__.get(KEY)
         except AttributeError:
@@ -106,7 +115,7 @@ _MAKERS: Final[dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]]] = 
 }
 
 
-def _begin(context: Any, statement: str, parameters: Any) -> Lease | None:  # noqa: ANN401
+def _begin(context: LibraryObject, statement: str, parameters: LibraryObject) -> Lease | None:
     # None when there is no lease, as at the dialect's start-up, or when a dialect's method calls its parent's.
     try:
         lease: Lease | None = _lease_of(context.root_connection._dbapi_connection)
@@ -123,7 +132,7 @@ def _begin(context: Any, statement: str, parameters: Any) -> Lease | None:  # no
     return lease
 
 
-def _end(lease: Lease, dialect: Any, context: Any) -> None:  # noqa: ANN401
+def _end(lease: Lease, dialect: LibraryObject, context: LibraryObject) -> None:
     try:
         level = context.root_connection._execution_options.get("isolation_level")
         if level is None:
@@ -133,7 +142,7 @@ def _end(lease: Lease, dialect: Any, context: Any) -> None:  # noqa: ANN401
         guard.caught("sqlalchemy.call")
 
 
-def _lease_of(fairy: Any) -> Lease | None:  # noqa: ANN401
+def _lease_of(fairy: LibraryObject) -> Lease | None:
     try:
         lease: Lease | None = fairy._connection_record._poolscope  # an attribute: see the adapter's hot path
         return lease if lease is not None else fairy.__dict__.get(KEY)

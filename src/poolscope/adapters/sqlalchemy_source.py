@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity, Pool
+    from poolscope.core.types import LibraryObject
 
 # SQLAlchemy's name of a database, where the semantic conventions (`db.system.name`) have another.
 _SYSTEMS: Final = {"oracle": "oracle.db", "mssql": "microsoft.sql_server", "cockroachdb": "cockroachdb"}
@@ -36,7 +37,7 @@ class SqlAlchemySource:
         pool: The pool.
     """
 
-    def __init__(self, pool: Any) -> None:  # noqa: ANN401
+    def __init__(self, pool: LibraryObject) -> None:
         from sqlalchemy import pool as classes  # noqa: PLC0415 - only where it is in use
 
         self._reference = weakref.ref(pool)
@@ -115,14 +116,14 @@ class Records:
         self._known: dict[int, weakref.ref[Any]] = {}
 
     @classmethod
-    def of(cls, pool: Any) -> Records:  # noqa: ANN401
+    def of(cls, pool: LibraryObject) -> Records:
         """
         The records of a pool.
         """
         records: Records = pool.__dict__.setdefault(RECORDS_KEY, cls())
         return records
 
-    def add(self, record: Any) -> None:  # noqa: ANN401
+    def add(self, record: LibraryObject) -> None:
         """
         Enter a record, again or for the first time.
         """
@@ -141,7 +142,7 @@ class Records:
                 yield record
 
 
-def identify(pool: Any, url: Any) -> Identity:  # noqa: ANN401
+def identify(pool: LibraryObject, url: LibraryObject) -> Identity:
     """
     What a pool is, from its engine's URL; of the URL no user name, password or query is read.
 
@@ -161,7 +162,7 @@ def identify(pool: Any, url: Any) -> Identity:  # noqa: ANN401
     return identity(system, name=named, namespace=namespace, address=address, port=port)
 
 
-def close_reason(record: Any, pool: Any) -> str:  # noqa: ANN401
+def close_reason(record: LibraryObject, pool: LibraryObject) -> str:
     """
     Why SQLAlchemy closes a record's connection: told by who called, since it passes no reason along.
 
@@ -181,7 +182,7 @@ def close_reason(record: Any, pool: Any) -> str:  # noqa: ANN401
     return "disposed" if name == "close" and outer == "dispose" else "closed"
 
 
-def _callers(record: Any) -> tuple[str, str]:  # noqa: ANN401
+def _callers(record: LibraryObject) -> tuple[str, str]:
     # The two innermost functions of the package `sqlalchemy.pool` that are running.
     folder = os.path.dirname(sys.modules[type(record).__module__].__file__ or "")
     names: list[str] = []
@@ -193,7 +194,7 @@ def _callers(record: Any) -> tuple[str, str]:  # noqa: ANN401
     return (names[0] if names else "", names[1] if len(names) > 1 else "")
 
 
-def backend_process_id(record: Any) -> int | None:  # noqa: ANN401
+def backend_process_id(record: LibraryObject) -> int | None:
     """
     The server's process id for a record's connection, where the driver knows it without asking the server.
 
@@ -213,7 +214,7 @@ def backend_process_id(record: Any) -> int | None:  # noqa: ANN401
         return None
 
 
-def _library_of(connection: Any) -> str | None:  # noqa: ANN401
+def _library_of(connection: LibraryObject) -> str | None:
     # ``__class__``, not type(): a proxy around a connection, as tracing libraries make, gives that of the connection.
     for kind in connection.__class__.__mro__:
         library: str = kind.__module__.partition(".")[0]
@@ -222,7 +223,7 @@ def _library_of(connection: Any) -> str | None:  # noqa: ANN401
     return None
 
 
-def lend_shared(fairy: Any, lease: Lease) -> None:  # noqa: ANN401
+def lend_shared(fairy: LibraryObject, lease: Lease) -> None:
     """
     Tie a lease to the fairy, for a pool whose check-outs share one record: SQLAlchemy checks that record in once only.
     """
@@ -230,7 +231,7 @@ def lend_shared(fairy: Any, lease: Lease) -> None:  # noqa: ANN401
     lease.carrier = reference
     original = type(fairy)._checkin
 
-    def _checkin(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def _checkin(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease.end()
         return original(reference(), *args, **kwargs)
 
@@ -249,7 +250,7 @@ def take_back_shared(tracked: Pool) -> None:
             fairy.__dict__.pop("_checkin", None)
 
 
-def _queued(pool: Any) -> list[Any]:  # noqa: ANN401
+def _queued(pool: LibraryObject) -> list[LibraryObject]:
     # The deques behind the queues, read without the queue's lock.
     queue = pool._pool
     for attribute in ("queue", "_queue"):

@@ -7,11 +7,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
 
 
-def begin_statement(lease: Lease, statement: LibraryObject, *, many: bool = False, parameters: Any = None) -> None:  # noqa: ANN401 - whatever the application gives
+def begin_statement(
+    lease: Lease, statement: LibraryObject, *, many: bool = False, parameters: LibraryObject = None
+) -> None:
     """
     A statement begins on a driver's connection; it is counted for the unit of work unless a pool above has done so.
 

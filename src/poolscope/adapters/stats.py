@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
 
 
 class Stats(NamedTuple):

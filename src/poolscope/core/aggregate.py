@@ -17,6 +17,8 @@ from itertools import count
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from poolscope.core.types import override
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -355,12 +357,10 @@ class KeepingDistribution(Distribution[_Trace]):
         super().__init__(bounds)
         self._kept: deque[tuple[float, _Trace | None]] = deque(maxlen=self.MOST_KEPT)
 
+    @override
     def record(
         self, value: float, trace: _Trace | None = None, first: float = 0.0, second: float = 0.0, third: float = 0.0
     ) -> None:
-        """
-        See `Distribution.record`.
-        """
         super().record(value, trace, first, second, third)
         self._kept.append((value, trace))
 
@@ -375,9 +375,7 @@ class KeepingDistribution(Distribution[_Trace]):
             except IndexError:
                 return kept
 
+    @override
     def reset(self) -> None:
-        """
-        See `Distribution.reset`.
-        """
         super().reset()
         self._kept = deque(maxlen=self.MOST_KEPT)

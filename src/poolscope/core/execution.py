@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
+    from poolscope.core.types import LibraryObject
 
 TaskReference = weakref.ref[Any]
 Frames = dict[int, "FrameType"]
@@ -40,7 +41,7 @@ def running_task() -> TaskReference | None:
     return task_in(loop) if loop is not None else None
 
 
-def task_in(loop: Any) -> TaskReference | None:  # noqa: ANN401 - asyncio is not imported for its types either
+def task_in(loop: LibraryObject) -> TaskReference | None:
     """
     The task that an event loop runs now, held weakly.
 
@@ -170,7 +171,7 @@ def _greenlet_of(frame: FrameType) -> RawStack:
     return tuple(reversed(keep(inner, _LONGEST_CHAIN)))
 
 
-def _wrapped(awaitable: Any) -> Any:  # noqa: ANN401
+def _wrapped(awaitable: LibraryObject) -> LibraryObject:
     # What ``coroutine.__await__()`` and ``asynchronous_generator.asend()`` return does not say what it wraps.
     if type(awaitable).__name__ not in _WRAPPERS:
         return None
@@ -180,5 +181,5 @@ def _wrapped(awaitable: Any) -> Any:  # noqa: ANN401
     )
 
 
-def _first_of(thing: Any, *names: str) -> Any:  # noqa: ANN401
+def _first_of(thing: LibraryObject, *names: str) -> LibraryObject:
     return next((value for name in names if (value := getattr(thing, name, None)) is not None), None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.core.execution import running_task, running_thread
 from poolscope.core.origin import stack_of
 from poolscope.core.sql.fingerprint import is_query
+from poolscope.core.types import LibraryObject, override
 from poolscope.core.work import EXPECTED_REPETITION
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class Lease:
 
     # What the connection does
 
-    def statement_begins(self, statement: str, *, many: bool = False, parameters: Any = None) -> None:  # noqa: ANN401
+    def statement_begins(self, statement: str, *, many: bool = False, parameters: LibraryObject = None) -> None:
         """
         A statement begins. If it is a query, it is counted for the unit of work that asked for the connection.
 
@@ -425,9 +426,7 @@ class Adopted(Lease):
         self.got()
         self.started_at = now
 
+    @override
     def end(self, *, abandoned: bool = False) -> None:
-        """
-        See `Lease.end`.
-        """
         self.silent = True
         super().end(abandoned=abandoned)

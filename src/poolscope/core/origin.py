@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import CodeType, FrameType
 
+    from poolscope.core.types import LibraryObject
+
 #: Frames from the innermost application frame outwards, each a code object and an instruction index.
 RawStack = tuple[tuple["CodeType", int], ...]
 
@@ -250,7 +252,7 @@ def _is_entry_point(path: str) -> bool:
     return os.path.dirname(path) == _SCRIPTS and not path.endswith(".py")
 
 
-def _beyond(greenlet: Any) -> tuple[Any, FrameType | None]:  # noqa: ANN401
+def _beyond(greenlet: LibraryObject) -> tuple[LibraryObject, FrameType | None]:
     # A greenlet's frames end where it began; SQLAlchemy's asyncio runs each statement in one, and the coroutine that
     # awaits it stands in the parent.
     if greenlet is None:

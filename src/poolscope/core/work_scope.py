@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork, Units
 
 
@@ -143,7 +144,7 @@ def stepping(begins: Begins, function: Callable[..., Any]) -> Callable[..., Any]
         function: Makes the generator; that gets whatever is sent and thrown.
     """
 
-    def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401
+    def call(*args: LibraryObject, **kwargs: LibraryObject) -> Generator[LibraryObject, LibraryObject, LibraryObject]:
         way = begins() or _NOWHERE
         try:
             generator = function(*args, **kwargs)
@@ -179,7 +180,7 @@ def async_stepping(begins: Begins, function: Callable[..., Any]) -> Callable[...
     The same for asynchronous generator functions.
     """
 
-    async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401
+    async def call(*args: LibraryObject, **kwargs: LibraryObject) -> AsyncGenerator[LibraryObject, LibraryObject]:
         way = begins() or _NOWHERE
         try:
             generator = function(*args, **kwargs)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from poolscope.core.pool import Pool
+    from poolscope.core.types import LibraryObject
 
 _logger: Final = logging.getLogger("poolscope")
 # What people read of the application's pools, as the findings are.
@@ -98,7 +99,7 @@ class DumpSignal:
             signal.signal(self._number, self._before if self._before is not None else signal.SIG_DFL)
         self._installed = False
 
-    def _handle(self, number: int, frame: Any) -> None:  # noqa: ANN401
+    def _handle(self, number: int, frame: LibraryObject) -> None:
         self._dump()
         if callable(self._before):
             self._before(number, frame)

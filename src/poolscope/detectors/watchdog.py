@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from poolscope.core.finding import FindingSink
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
     from poolscope.detectors.detector import Detector, Occurrence
 
@@ -142,7 +143,9 @@ class Watchdog:
         for detector in self.detectors:
             self._take_all("watchdog.look", detector.look, pool)
 
-    def _take_all(self, site: str, find: Callable[[Any], Iterable[Occurrence]], subject: Any) -> None:  # noqa: ANN401
+    def _take_all(
+        self, site: str, find: Callable[[LibraryObject], Iterable[Occurrence]], subject: LibraryObject
+    ) -> None:
         # One that cannot be found, described or handed on keeps no other from it.
         nothing: list[Occurrence] = []
         for occurrence in guard.run(site, lambda: list(find(subject)), nothing):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import Passage
 
 #: The key in a scope that says that the request is a unit of work already; scopes of mounted applications inherit it.
@@ -40,13 +41,13 @@ class Middleware:
         self._application = application
         self._ledger = ledger
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
+    async def __call__(self, scope: LibraryObject, receive: LibraryObject, send: LibraryObject) -> LibraryObject:
         """
         One request.
         """
         return await serve(self._ledger, scope, receive, lambda receive: self._application(scope, receive, send))
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the application has
+    def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._application, name)
 
 
@@ -56,7 +57,9 @@ def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., An
     """
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        async def __call__(self: Any, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
+        async def __call__(
+            self: LibraryObject, scope: LibraryObject, receive: LibraryObject, send: LibraryObject
+        ) -> LibraryObject:
             return await serve(ledger, scope, receive, lambda receive: original(self, scope, receive, send))
 
         return __call__
@@ -64,7 +67,12 @@ def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., An
     return make
 
 
-async def serve(ledger: Ledger, scope: Any, receive: Any, call: Callable[[Any], Awaitable[Any]]) -> Any:  # noqa: ANN401
+async def serve(
+    ledger: Ledger,
+    scope: LibraryObject,
+    receive: LibraryObject,
+    call: Callable[[LibraryObject], Awaitable[LibraryObject]],
+) -> LibraryObject:
     """
     Serve one request as a unit of work, if it is not part of one.
 
@@ -109,7 +117,7 @@ class _Messages:
         self._passage: Passage | None = None
         self._begin()
 
-    async def receive(self) -> Any:  # noqa: ANN401
+    async def receive(self) -> LibraryObject:
         guard.run("asgi.message", self._pause, None)
         message = await self._receive()
         guard.run("asgi.message", self._begin, None)

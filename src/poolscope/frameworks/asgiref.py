@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.origin import Trail
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
 
@@ -47,7 +48,7 @@ class AsgirefBoundary:
 
 def _make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        async def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def __call__(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             __traceback_hide__ = True  # as asgiref's own: Django's error pages leave such frames out
             if ledger.asleep:
                 return await original(self, *args, **kwargs)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
 
@@ -56,13 +57,13 @@ class CeleryBoundary:
             signals.task_prerun.disconnect(self._begin)
             signals.task_postrun.disconnect(self._end)
 
-    def _begin(self, task: Any = None, **_: Any) -> None:  # noqa: ANN401
+    def _begin(self, task: LibraryObject = None, **_: LibraryObject) -> None:
         ledger = self._ledger
         if ledger is not None:
             name = str(getattr(task, "name", None) or "<unnamed>")
             _PASSAGES.set((*_PASSAGES.get(), begin(ledger, "task", name)))
 
-    def _end(self, **_: Any) -> None:  # noqa: ANN401
+    def _end(self, **_: LibraryObject) -> None:
         passages = _PASSAGES.get()
         if passages:
             _PASSAGES.set(passages[:-1])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import Passage
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
@@ -64,7 +65,7 @@ class DjangoBoundary:
 
 
 def _make_resolve(original: Callable[..., Any]) -> Callable[..., Any]:
-    def resolve_request(self: Any, request: Any) -> Any:  # noqa: ANN401
+    def resolve_request(self: LibraryObject, request: LibraryObject) -> LibraryObject:
         match = original(self, request)
         guard.run("django.route", lambda: matched(f"/{match.route}"), None)
         return match
@@ -74,7 +75,7 @@ def _make_resolve(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _make_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def __call__(self: Any, environ: Any) -> Any:  # noqa: ANN401
+        def __call__(self: LibraryObject, environ: LibraryObject) -> LibraryObject:
             passage = begin(ledger, "http", unmatched(environ.get("REQUEST_METHOD")))
             if passage is None:
                 return original(self, environ)
@@ -93,7 +94,7 @@ def _make_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[...,
 
 def _make_async_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        async def __call__(self: Any, scope: Any) -> Any:  # noqa: ANN401
+        async def __call__(self: LibraryObject, scope: LibraryObject) -> LibraryObject:
             passage = begin(ledger, "http", unmatched(scope.get("method")))
             if passage is None:
                 return await original(self, scope)
@@ -110,7 +111,7 @@ def _make_async_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callabl
     return make
 
 
-def _follow(passage: Passage, response: Any) -> None:  # noqa: ANN401
+def _follow(passage: Passage, response: LibraryObject) -> None:
     # A response that is not streamed is closed by now.
     if not getattr(response, "streaming", False):
         passage.end()
@@ -139,7 +140,7 @@ class _Chunks:
     def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> Any:  # noqa: ANN401
+    def __next__(self) -> LibraryObject:
         self._passage.enter()
         try:
             chunk = next(self._content)
@@ -158,7 +159,7 @@ class _AsyncChunks:
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
-    async def __anext__(self) -> Any:  # noqa: ANN401
+    async def __anext__(self) -> LibraryObject:
         self._passage.enter()
         try:
             chunk = await anext(self._content)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
 
@@ -50,7 +51,7 @@ class FlaskBoundary:
         if flask is not None:
             flask.request_started.disconnect(self._request_started)
 
-    def _request_started(self, _: Any, **__: Any) -> None:  # noqa: ANN401
+    def _request_started(self, _: LibraryObject, **__: LibraryObject) -> None:
         try:
             rule = self._flask.request.url_rule
             if rule is not None:

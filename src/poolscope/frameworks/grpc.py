@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import Begins
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
@@ -41,7 +42,9 @@ class GrpcBoundary:
         base: Any = module.ServerInterceptor
         interceptor = _async_interceptor(base, ledger) if module.__name__ == _AIO else _interceptor(base, ledger)
 
-        def server(wrapped: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        def server(
+            wrapped: Callable[..., LibraryObject], _: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+        ) -> LibraryObject:
             positional, named = guard.run("grpc.server", lambda: _with(interceptor, args, kwargs), (args, kwargs))
             return wrapped(*positional, **named)
 
@@ -53,7 +56,9 @@ class GrpcBoundary:
         """
 
 
-def _with(interceptor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
+def _with(
+    interceptor: LibraryObject, args: tuple[LibraryObject, ...], kwargs: dict[str, LibraryObject]
+) -> tuple[tuple[LibraryObject, ...], dict[str, LibraryObject]]:
     # By name where it is not given by position: upstream's instrumentation puts its own into the keywords, and the
     # signature of what it leaves in the place of `server` says nothing.
     if len(args) > _POSITION:
@@ -62,18 +67,22 @@ def _with(interceptor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     return args, {**kwargs, "interceptors": (interceptor, *(kwargs.get("interceptors") or ()))}
 
 
-def _interceptor(base: Any, ledger: Ledger) -> Any:  # noqa: ANN401
+def _interceptor(base: LibraryObject, ledger: Ledger) -> LibraryObject:
     class Interceptor(base):  # type: ignore[misc]
-        def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:  # noqa: ANN401
+        def intercept_service(
+            self, continuation: Callable[..., LibraryObject], details: LibraryObject
+        ) -> LibraryObject:
             handler = continuation(details)
             return guard.run("grpc.handler", lambda: _wrapped(handler, details.method, ledger), handler)
 
     return Interceptor()
 
 
-def _async_interceptor(base: Any, ledger: Ledger) -> Any:  # noqa: ANN401
+def _async_interceptor(base: LibraryObject, ledger: Ledger) -> LibraryObject:
     class Interceptor(base):  # type: ignore[misc]
-        async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:  # noqa: ANN401
+        async def intercept_service(
+            self, continuation: Callable[..., LibraryObject], details: LibraryObject
+        ) -> LibraryObject:
             handler = await continuation(details)
             return guard.run("grpc.handler", lambda: _wrapped(handler, details.method, ledger), handler)
 
@@ -85,15 +94,15 @@ class _Handler:
     A method's handler, with another function for it (`grpc.RpcMethodHandler`).
     """
 
-    def __init__(self, handler: Any, name: str, function: Callable[..., Any]) -> None:  # noqa: ANN401
+    def __init__(self, handler: LibraryObject, name: str, function: Callable[..., LibraryObject]) -> None:
         self._handler = handler
         setattr(self, name, function)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the handler has
+    def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._handler, name)
 
 
-def _wrapped(handler: Any, method: str, ledger: Ledger) -> Any:  # noqa: ANN401
+def _wrapped(handler: LibraryObject, method: str, ledger: Ledger) -> LibraryObject:
     if handler is None:  # there is no such method; its name is whatever the client sent
         return None
     name = "_".join(
@@ -101,7 +110,7 @@ def _wrapped(handler: Any, method: str, ledger: Ledger) -> Any:  # noqa: ANN401
     )
     function = getattr(handler, name)
 
-    def begins() -> Any:  # noqa: ANN401
+    def begins() -> LibraryObject:
         return begin(ledger, "rpc", method.lstrip("/"))
 
     return _Handler(handler, name, _inside(begins, function, streaming=handler.response_streaming))
@@ -112,7 +121,7 @@ def _inside(begins: Begins, function: Callable[..., Any], *, streaming: bool) ->
         return async_stepping(begins, function)
     if inspect.iscoroutinefunction(function):
 
-        async def answer_later(request: Any, context: Any) -> Any:  # noqa: ANN401
+        async def answer_later(request: LibraryObject, context: LibraryObject) -> LibraryObject:
             passage = begins()
             try:
                 return await function(request, context)
@@ -123,12 +132,12 @@ def _inside(begins: Begins, function: Callable[..., Any], *, streaming: bool) ->
         return answer_later
     if streaming:
 
-        def answers(request: Any, context: Any) -> Any:  # noqa: ANN401
+        def answers(request: LibraryObject, context: LibraryObject) -> LibraryObject:
             yield from function(request, context)
 
         return stepping(begins, answers)
 
-    def answer(request: Any, context: Any) -> Any:  # noqa: ANN401
+    def answer(request: LibraryObject, context: LibraryObject) -> LibraryObject:
         passage = begins()
         try:
             return function(request, context)

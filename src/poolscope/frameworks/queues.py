@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
 
@@ -38,7 +39,7 @@ class RqBoundary:
         parent = os.getpid()
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
-            def perform(self: Any) -> Any:  # noqa: ANN401
+            def perform(self: LibraryObject) -> LibraryObject:
                 passage = begin(ledger, "task", guard.run("rq.name", lambda: str(self.func_name), UNNAMED))
                 if passage is None:
                     return original(self)
@@ -75,7 +76,7 @@ class ArqBoundary:
         patcher.require(module, ("deserialize_job_raw",))
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
-            async def run_job(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            async def run_job(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
                 passage = begin(ledger, "task", UNNAMED)
                 if passage is None:
                     return await original(self, *args, **kwargs)
@@ -96,7 +97,7 @@ class ArqBoundary:
 
 
 def _make_read(original: Callable[..., Any]) -> Callable[..., Any]:
-    def deserialize_job_raw(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def deserialize_job_raw(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         job = original(*args, **kwargs)
         unit = current()
         if unit is not None and unit.name == UNNAMED:
@@ -123,7 +124,7 @@ class DramatiqBoundary:
         patcher.require(worker, ("process_message",))
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
-            def process_message(self: Any, message: Any) -> Any:  # noqa: ANN401
+            def process_message(self: LibraryObject, message: LibraryObject) -> LibraryObject:
                 passage = begin(ledger, "task", guard.run("dramatiq.name", lambda: str(message.actor_name), UNNAMED))
                 if passage is None:
                     return original(self, message)

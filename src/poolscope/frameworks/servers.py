@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
 
@@ -60,7 +61,9 @@ class GunicornBoundary:
         patcher.require(module.Worker, ("load_wsgi",))
         wrapper = _afterwards("wsgi", wsgi.Middleware, ledger)
 
-        def load_wsgi(wrapped: Callable[..., Any], worker: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        def load_wsgi(
+            wrapped: Callable[..., LibraryObject], worker: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+        ) -> LibraryObject:
             if _WSGI_WORKERS.isdisjoint(kind.__module__ for kind in type(worker).__mro__):
                 return wrapped(*args, **kwargs)
             return wrapper(wrapped, worker, args, kwargs)
@@ -88,7 +91,7 @@ class WsgirefBoundary:
         patcher.require(module.BaseHandler, ("run",))
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
-            def run(self: Any, application: Any) -> Any:  # noqa: ANN401
+            def run(self: LibraryObject, application: LibraryObject) -> LibraryObject:
                 return original(self, wsgi.Middleware(application, ledger))
 
             return run
@@ -123,7 +126,9 @@ class UvicornBoundary:
 
 
 def _afterwards(attribute: str, middleware: Callable[..., Any], ledger: Ledger) -> Callable[..., Any]:
-    def wrapper(wrapped: Callable[..., Any], server: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    def wrapper(
+        wrapped: Callable[..., LibraryObject], server: LibraryObject, args: LibraryObject, kwargs: LibraryObject
+    ) -> LibraryObject:
         result = wrapped(*args, **kwargs)
         guard.run(
             "servers.wrap", lambda: setattr(server, attribute, middleware(getattr(server, attribute), ledger)), None

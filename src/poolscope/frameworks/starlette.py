@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
 
@@ -81,7 +82,9 @@ def _own(application: type) -> type:
 
 
 def _make_handle(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def handle(self: Any, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
+    async def handle(
+        self: LibraryObject, scope: LibraryObject, receive: LibraryObject, send: LibraryObject
+    ) -> LibraryObject:
         guard.run("starlette.route", lambda: matched(_template(self, scope)), None)
         return await original(self, scope, receive, send)
 
@@ -89,7 +92,9 @@ def _make_handle(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make_mount(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def handle(self: Any, scope: Any, receive: Any, send: Any) -> Any:  # noqa: ANN401
+    async def handle(
+        self: LibraryObject, scope: LibraryObject, receive: LibraryObject, send: LibraryObject
+    ) -> LibraryObject:
         token = MOUNTED_AT.set(MOUNTED_AT.get() + self.path)
         guard.run("starlette.route", lambda: matched("/{path}"), None)
         try:
@@ -100,7 +105,7 @@ def _make_mount(original: Callable[..., Any]) -> Callable[..., Any]:
     return handle
 
 
-def _template(route: Any, scope: Any) -> str:  # noqa: ANN401
+def _template(route: LibraryObject, scope: LibraryObject) -> str:
     # A router that is included under a prefix does not change the route; the path with it is in the scope.
     effective = (scope.get("fastapi") or {}).get("effective_route_context")
     if effective is not None and getattr(effective, "original_route", None) is route:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
@@ -53,7 +54,9 @@ class ThreadsBoundary:
 
 
 def _make_submit(original: Callable[..., Any]) -> Callable[..., Any]:
-    def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def submit(
+        self: LibraryObject, fn: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
+    ) -> LibraryObject:
         unit = current()
         return original(self, fn if unit is None else _Carried(unit, fn), *args, **kwargs)
 
@@ -61,7 +64,7 @@ def _make_submit(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make_start(original: Callable[..., Any]) -> Callable[..., Any]:
-    def start(self: Any) -> Any:  # noqa: ANN401
+    def start(self: LibraryObject) -> LibraryObject:
         unit = current()
         if unit is not None and "run" not in vars(self):
             guard.run("threads.start", lambda: setattr(self, "run", _Run(unit, self)), None)
@@ -79,7 +82,7 @@ class _Carried:
         self._unit = unit
         self._function = function
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def __call__(self, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         token = CURRENT_UNIT.set(self._unit)
         try:
             return self._function(*args, **kwargs)
@@ -92,7 +95,7 @@ class _Run:
     Stands for ``run`` of one thread until it runs.
     """
 
-    def __init__(self, unit: UnitOfWork, thread: Any) -> None:  # noqa: ANN401
+    def __init__(self, unit: UnitOfWork, thread: LibraryObject) -> None:
         self._unit = unit
         self._thread = thread
 

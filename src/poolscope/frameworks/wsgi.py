@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import Passage
 
 _FILE_WRAPPER: Final = "wsgi.file_wrapper"
@@ -32,13 +33,13 @@ class Middleware:
         self._application = application
         self._ledger = ledger
 
-    def __call__(self, environ: Any, start_response: Any) -> Any:  # noqa: ANN401
+    def __call__(self, environ: LibraryObject, start_response: LibraryObject) -> LibraryObject:
         """
         One request.
         """
         return serve(self._ledger, environ, lambda: self._application(environ, start_response))
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the application has
+    def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._application, name)
 
 
@@ -48,7 +49,7 @@ def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., An
     """
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def __call__(self: Any, environ: Any, start_response: Any) -> Any:  # noqa: ANN401
+        def __call__(self: LibraryObject, environ: LibraryObject, start_response: LibraryObject) -> LibraryObject:
             return serve(ledger, environ, lambda: original(self, environ, start_response))
 
         return __call__
@@ -56,7 +57,7 @@ def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., An
     return make
 
 
-def serve(ledger: Ledger, environ: Any, call: Callable[[], Any]) -> Any:  # noqa: ANN401
+def serve(ledger: Ledger, environ: LibraryObject, call: Callable[[], LibraryObject]) -> LibraryObject:
     """
     Serve one request as a unit of work, if it is not part of one.
 
@@ -79,7 +80,7 @@ def serve(ledger: Ledger, environ: Any, call: Callable[[], Any]) -> Any:  # noqa
     return guard.run("wsgi.body", lambda: _body(passage, body, environ), body)
 
 
-def _body(passage: Passage, body: Any, environ: Any) -> Any:  # noqa: ANN401
+def _body(passage: Passage, body: LibraryObject, environ: LibraryObject) -> LibraryObject:
     if isinstance(body, (list, tuple, bytes)):
         passage.end()  # nothing is computed any more when it is sent, and servers look at its length
         return body
@@ -90,7 +91,7 @@ def _body(passage: Passage, body: Any, environ: Any) -> Any:  # noqa: ANN401
     return _SizedBody(passage, body) if hasattr(body, "__len__") else _Body(passage, body)
 
 
-def _file(passage: Passage, body: Any) -> Any:  # noqa: ANN401
+def _file(passage: Passage, body: LibraryObject) -> LibraryObject:
     closing = _Body(passage, body).close
     try:
         body.close = closing
@@ -104,7 +105,7 @@ class _Body:
     What an application returned; computing each part of it is part of the unit of work.
     """
 
-    def __init__(self, passage: Passage, body: Any) -> None:  # noqa: ANN401
+    def __init__(self, passage: Passage, body: LibraryObject) -> None:
         self._passage = passage
         self._body = body
         self._close = getattr(body, "close", None)
@@ -113,7 +114,7 @@ class _Body:
     def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> Any:  # noqa: ANN401
+    def __next__(self) -> LibraryObject:
         self._passage.enter()
         try:
             if self._parts is None:
@@ -130,7 +131,7 @@ class _Body:
         finally:
             self._passage.end()
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the body has
+    def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._body, name)
 
 

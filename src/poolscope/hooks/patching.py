@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
+    from poolscope.core.types import LibraryObject
+
 _logger: Final = logging.getLogger("poolscope")
 
 
@@ -93,7 +95,7 @@ class Patcher:
             text = f"{where} has no {', '.join(missing)}"
             raise Refused(text)
 
-    def replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:  # noqa: ANN401 - classes and modules
+    def replace(self, owner: LibraryObject, name: str, make: Callable[[LibraryObject], LibraryObject]) -> None:
         """
         Put a plain function in a function's place. For hot paths.
 
@@ -111,7 +113,7 @@ class Patcher:
             replacement = functools.wraps(original)(make(original))
         self._apply(Patch(owner, name, original, replacement))
 
-    def wrap(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:  # noqa: ANN401 - classes and modules
+    def wrap(self, owner: LibraryObject, name: str, wrapper: Callable[..., LibraryObject]) -> None:
         """
         Wrap a function in a wrapt proxy, which is right for any kind of callable. For cold paths.
 
@@ -123,7 +125,7 @@ class Patcher:
         original = vars(owner)[name]
         self._apply(Patch(owner, name, original, wrapt.FunctionWrapper(original, wrapper)))
 
-    def has(self, owner: Any, name: str) -> bool:  # noqa: ANN401 - classes and modules
+    def has(self, owner: LibraryObject, name: str) -> bool:
         """
         Whether this patcher replaced that attribute.
         """

@@ -15,6 +15,8 @@ from poolscope.core.pool import SUPPRESSED, UNRECORDED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from poolscope.core.types import LibraryObject
+
 try:  # these constants moved between releases of the API; their values are what others look up
     from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as _SUPPRESS
 except ImportError:  # pragma: no cover - older or newer API
@@ -40,7 +42,7 @@ def _current_context() -> Callable[[], Any]:
 _current: Final = _current_context()
 
 
-def ambient() -> Any:  # noqa: ANN401 - core does not know spans
+def ambient() -> LibraryObject:
     """
     Look at the context, once for all questions: this runs at each ask.
 

@@ -21,6 +21,7 @@ from poolscope.otel.metrics.observations import identity_attributes
 
 if TYPE_CHECKING:
     from poolscope.core.finding import Finding
+    from poolscope.core.types import LibraryObject
 
 #: What people read; the exporters get records of their own.
 _logger: Final = logging.getLogger("poolscope.findings")
@@ -44,7 +45,7 @@ class Events:
         provider: The LoggerProvider, or None for the global one.
     """
 
-    def __init__(self, provider: Any) -> None:  # noqa: ANN401
+    def __init__(self, provider: LibraryObject) -> None:
         self._provider = provider
         self._emitter: Any = None
 
@@ -116,7 +117,7 @@ def attributes_of(finding: Finding) -> dict[str, Any]:
     return attributes
 
 
-def _cut(value: Any) -> Any:  # noqa: ANN401
+def _cut(value: LibraryObject) -> LibraryObject:
     if isinstance(value, str):
         return value[:_LONGEST]
     if isinstance(value, (list, tuple)):
@@ -124,7 +125,7 @@ def _cut(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _record(event_name: str, **fields: Any) -> Any:  # noqa: ANN401
+def _record(event_name: str, **fields: LibraryObject) -> LibraryObject:
     try:
         return LogRecord(event_name=event_name, **fields)
     except TypeError:  # an API before records had event names and contexts (1.35)

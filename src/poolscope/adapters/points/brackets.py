@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from poolscope.adapters.base import PointAdapter
-    from poolscope.adapters.marks import LibraryObject
+    from poolscope.core.types import LibraryObject
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]
@@ -44,7 +44,7 @@ def fit(
     if not inspect.iscoroutinefunction(inspect.unwrap(original)):
         return plain(original)
 
-    def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         awaitable = original(self_, *args, **kwargs)
         if not inspect.iscoroutine(awaitable):
             return awaitable
@@ -67,7 +67,7 @@ def bracket(adapter: PointAdapter, site: str, original: Function, before: Before
     """
     ledger = adapter.ledger
 
-    def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, LibraryObject]) -> LibraryObject:
         if adapter.ledger is not ledger:
             return None
         try:
@@ -76,7 +76,7 @@ def bracket(adapter: PointAdapter, site: str, original: Function, before: Before
             guard.caught(site)
             return None
 
-    def end(state: Any, result: LibraryObject, error: BaseException | None) -> None:  # noqa: ANN401
+    def end(state: LibraryObject, result: LibraryObject, error: BaseException | None) -> None:
         try:
             after(state, result, error)
         except Exception:  # noqa: BLE001 - ours
@@ -88,7 +88,7 @@ def bracket(adapter: PointAdapter, site: str, original: Function, before: Before
 
 
 def _plain(original: Function, begin: Before, end: After) -> Function:
-    def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         state = begin(self_, args, kwargs)
         if state is None:
             return original(self_, *args, **kwargs)
@@ -104,7 +104,7 @@ def _plain(original: Function, begin: Before, end: After) -> Function:
 
 
 def _coroutine(original: Function, begin: Before, end: After) -> Function:
-    async def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         state = begin(self_, args, kwargs)
         if state is None:
             return await original(self_, *args, **kwargs)

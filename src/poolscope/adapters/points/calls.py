@@ -11,13 +11,14 @@ from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover_call
 from poolscope.adapters.points.brackets import fit
 from poolscope.adapters.statements import begin_statement, dbapi_statement
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]
@@ -39,10 +40,8 @@ class Call(Point):
     _: KW_ONLY
     opens: bool = False
 
+    @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        """
-        The hook.
-        """
         begin, end = self.begins(adapter, original.__name__), self.ends(adapter)
         return fit(
             original, lambda function: _call(function, begin, end), lambda function: _call_async(function, begin, end)
@@ -135,7 +134,7 @@ class Statement(Call):
 
 
 def _call(original: Function, begin: BeginCall, end: EndCall) -> Function:
-    def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         begun = begin(self_, args, kwargs)
         if begun is None:
             return original(self_, *args, **kwargs)
@@ -148,7 +147,7 @@ def _call(original: Function, begin: BeginCall, end: EndCall) -> Function:
 
 
 def _call_async(original: Function, begin: BeginCall, end: EndCall) -> Function:
-    async def call(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         begun = begin(self_, args, kwargs)
         if begun is None:
             return await original(self_, *args, **kwargs)

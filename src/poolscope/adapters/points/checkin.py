@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover_return
 from poolscope.adapters.points.brackets import fit
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
 
     Function = Callable[..., Any]
     Untie = Callable[[LibraryObject, LibraryObject], Lease | None]
@@ -41,10 +42,8 @@ class Checkin(Point):
     of_connection: bool = False
     abandoned: bool = False
 
+    @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        """
-        The hook.
-        """
         if self.of_connection:
             end = _end(self, adapter)
             return fit(
@@ -61,7 +60,7 @@ class Checkin(Point):
 
 
 def _checkin(original: Function, untie: Untie, lost: Untie, site: str) -> Function:
-    def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = None
         try:
             lease = untie(self_, args[0] if args else next(iter(kwargs.values()), None))
@@ -77,7 +76,7 @@ def _checkin(original: Function, untie: Untie, lost: Untie, site: str) -> Functi
 
 
 def _checkin_async(original: Function, untie: Untie, lost: Untie, site: str) -> Function:
-    async def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = None
         try:
             lease = untie(self_, args[0] if args else next(iter(kwargs.values()), None))
@@ -93,7 +92,7 @@ def _checkin_async(original: Function, untie: Untie, lost: Untie, site: str) -> 
 
 
 def _own_checkin(original: Function, end: End) -> Function:
-    def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         end(self_)
         return original(self_, *args, **kwargs) if args or kwargs else original(self_)
 
@@ -101,7 +100,7 @@ def _own_checkin(original: Function, end: End) -> Function:
 
 
 def _own_checkin_async(original: Function, end: End) -> Function:
-    async def checkin(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         end(self_)
         return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
 

@@ -15,13 +15,14 @@ from poolscope.adapters.marks import KEY
 from poolscope.adapters.points.brackets import fit
 from poolscope.adapters.points.cold import Handover
 from poolscope.core.guard import guard
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]
@@ -53,10 +54,8 @@ class Checkout(Point):
     when: Callable[[LibraryObject], object] | None = None
     library_pool: Callable[[LibraryObject, Arguments, dict[str, Any]], LibraryObject] | None = None
 
+    @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        """
-        The hook.
-        """
         begin, failed = _begin(self, adapter), _failed(self, adapter)
         hands_over = any(isinstance(point, Handover) for point in adapter.points)
         if hands_over or self.library_pool is not None or self.where.endswith(".__init__"):
@@ -78,7 +77,7 @@ class Checkout(Point):
 
 
 def _plain_checkout(original: Function, begin: Begin, tie: Tie, failed: Failed, site: str) -> Function:
-    def checkout(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = begin(self_, args, kwargs)
         if lease is None:
             return original(self_, *args, **kwargs)
@@ -102,7 +101,7 @@ def _plain_checkout(original: Function, begin: Begin, tie: Tie, failed: Failed, 
 
 
 def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Failed, site: str) -> Function:
-    async def checkout(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = begin(self_, args, kwargs)
         if lease is None:
             return await original(self_, *args, **kwargs)
@@ -129,7 +128,7 @@ def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Fa
 
 
 def _checkout(original: Function, begin: Begin, finish: Finish, failed: Failed) -> Function:
-    def checkout(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = begin(self_, args, kwargs)
         if lease is None:
             return original(self_, *args, **kwargs)
@@ -149,7 +148,7 @@ def _checkout(original: Function, begin: Begin, finish: Finish, failed: Failed) 
 
 
 def _checkout_async(original: Function, begin: Begin, finish: Finish, failed: Failed) -> Function:
-    async def checkout(self_: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    async def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = begin(self_, args, kwargs)
         if lease is None:
             return await original(self_, *args, **kwargs)

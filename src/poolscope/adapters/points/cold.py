@@ -11,15 +11,16 @@ from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.connects import ASK, connect_begins, connect_ends, connect_fails, limit_changed
 from poolscope.adapters.leases import recover_return, undo
 from poolscope.adapters.points.brackets import bracket, library_frames, nothing
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType
 
     from poolscope.adapters.base import PointAdapter
-    from poolscope.adapters.marks import LibraryObject
     from poolscope.adapters.points.brackets import After, Before, Function
     from poolscope.core.lease import Lease
+    from poolscope.core.types import LibraryObject
 
     Arguments = tuple[Any, ...]
 
@@ -29,10 +30,8 @@ class ColdPoint(Point):
     A point whose hook is a bracket.
     """
 
+    @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        """
-        The hook.
-        """
         return bracket(adapter, f"{adapter.name}.{type(self).__name__.lower()}", original, *self.hooks(adapter))
 
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -57,10 +56,8 @@ class Created(ColdPoint):
     _: KW_ONLY
     known: bool = True
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after.
-        """
         made = adapter.made if self.known else adapter.remember_name
 
         def after(library_pool: LibraryObject, _: LibraryObject, error: BaseException | None) -> None:
@@ -76,10 +73,8 @@ class Opened(ColdPoint):
     A pool that was made earlier is opened.
     """
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after.
-        """
         return lambda library_pool, _, __: adapter.know(library_pool), nothing
 
 
@@ -89,10 +84,8 @@ class Resize(ColdPoint):
     A pool gets another limit.
     """
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after.
-        """
         return lambda library_pool, _, __: adapter.pool_of(library_pool), lambda pool, _, __: limit_changed(pool)
 
 
@@ -102,10 +95,8 @@ class Handover(ColdPoint):
     Inside a checkout, the pool takes out the connection that it will hand over: the result.
     """
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after.
-        """
 
         def after(library_pool: LibraryObject, connection: LibraryObject, error: BaseException | None) -> None:
             lease = waiting(adapter, library_pool) if error is None else None
@@ -137,10 +128,8 @@ class Validation(ColdPoint):
     _: KW_ONLY
     when: Callable[[LibraryObject], object] = bool
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after.
-        """
 
         def before(library_pool: LibraryObject, _: Arguments, __: dict[str, Any]) -> Lease | None:
             lease = waiting(adapter, library_pool) if self.when is bool or self.when(library_pool) else None
@@ -161,15 +150,13 @@ class Sweep(ColdPoint):
     Several connections are returned or closed at once: the leases end of those that the library counts no more.
     """
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after.
-        """
 
-        def before(library_pool: LibraryObject, _: Arguments, __: dict[str, Any]) -> Any:  # noqa: ANN401
+        def before(library_pool: LibraryObject, _: Arguments, __: dict[str, LibraryObject]) -> LibraryObject:
             return library_pool, list(adapter.held(library_pool))
 
-        def after(state: Any, _: LibraryObject, __: BaseException | None) -> None:  # noqa: ANN401
+        def after(state: LibraryObject, _: LibraryObject, __: BaseException | None) -> None:
             library_pool, held = state
             left = {id(connection) for connection in adapter.held(library_pool)}
             for connection in held:
@@ -195,12 +182,10 @@ class Connect(ColdPoint):
     _: KW_ONLY
     early: bool = False
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after.
-        """
 
-        def before(hooked: LibraryObject, _: Arguments, __: dict[str, Any]) -> Any:  # noqa: ANN401
+        def before(hooked: LibraryObject, _: Arguments, __: dict[str, LibraryObject]) -> LibraryObject:
             library_pool = adapter.connects_for(hooked)
             pool = adapter.pool_of(library_pool)
             if pool is not None:
@@ -209,7 +194,7 @@ class Connect(ColdPoint):
                 return library_pool, None, None, adapter.ledger.now(), hooked
             return None
 
-        def after(state: Any, connection: LibraryObject, error: BaseException | None) -> None:  # noqa: ANN401
+        def after(state: LibraryObject, connection: LibraryObject, error: BaseException | None) -> None:
             library_pool, pool, lease, began, hooked = state
             pool = pool or (adapter.know(library_pool) if error is None else None)
             if pool is None:
@@ -242,10 +227,8 @@ class Close(ColdPoint):
     reasons: Mapping[str, str | Callable[[FrameType], str]] = field(default_factory=dict)
     other: str = "closed"
 
+    @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after.
-        """
 
         def before(hooked: LibraryObject, args: Arguments, _: dict[str, Any]) -> None:
             pool = adapter.closing(hooked, *args[:1])

@@ -11,10 +11,13 @@ from __future__ import annotations
 import re
 from datetime import date, time, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from poolscope.core.sql.lexer import tokens_of
+
+if TYPE_CHECKING:
+    from poolscope.core.types import LibraryObject
 
 #: A list of so many elements is a batch: whoever sends it has thought of the round trips.
 BATCH: Final = 100
@@ -91,7 +94,7 @@ class Progress:
         # Where the last page ended, for each set of the other values.
         self._series: dict[int, tuple[Any, ...]] = {}
 
-    def goes_on(self, chunked: Chunked, parameters: Any) -> bool:  # noqa: ANN401
+    def goes_on(self, chunked: Chunked, parameters: LibraryObject) -> bool:
         """
         Whether a run goes on where an earlier one stopped, and so is no repetition.
 
@@ -217,7 +220,7 @@ def _parameter(token: str, anonymous: int) -> int | str:
     return token[1:]
 
 
-def _literal(token: re.Match[str]) -> Any:  # noqa: ANN401
+def _literal(token: re.Match[str]) -> LibraryObject:
     if token.group("number") is None:
         return token.group()
     try:
@@ -226,7 +229,7 @@ def _literal(token: re.Match[str]) -> Any:  # noqa: ANN401
         return token.group()
 
 
-def _value(slot: Slot, parameters: Any) -> Any:  # noqa: ANN401
+def _value(slot: Slot, parameters: LibraryObject) -> LibraryObject:
     value: Any = slot.literal
     if isinstance(slot.parameter, str):
         value = dict.get(parameters, slot.parameter, _UNKNOWN) if isinstance(parameters, dict) else _UNKNOWN
@@ -236,7 +239,7 @@ def _value(slot: Slot, parameters: Any) -> Any:  # noqa: ANN401
     return _UNKNOWN if isinstance(value, (str, bytes)) and len(value) > _LONGEST_VALUE else value
 
 
-def _is_batch(slot: Slot, value: Any) -> bool:  # noqa: ANN401
+def _is_batch(slot: Slot, value: LibraryObject) -> bool:
     return slot.role == _ARRAY and isinstance(value, (list, tuple, set, frozenset)) and len(value) >= BATCH
 
 

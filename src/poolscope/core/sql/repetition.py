@@ -4,7 +4,7 @@ Repetitions: how often one unit of work runs one shape of statement from one lin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from poolscope.core.origin import know_template
 from poolscope.core.sql.batches import Progress
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
     from poolscope.core.sql.fingerprint import Shape
+    from poolscope.core.types import LibraryObject
 
 #: A line: a code object and an instruction's index; None where no frame was found.
 Site = tuple["CodeType", int]
@@ -103,7 +104,7 @@ class Repetitions:
         #: Statements that were not counted, for want of space.
         self.beyond = 0
 
-    def saw(self, statement: str, frame: FrameType | None, parameters: Any = None) -> Repetition | None:  # noqa: ANN401
+    def saw(self, statement: str, frame: FrameType | None, parameters: LibraryObject = None) -> Repetition | None:
         """
         A statement is run.
 
@@ -145,7 +146,7 @@ class Repetitions:
         site: Site | None,
         line: _Line,
         frame: FrameType | None,
-        parameters: Any,  # noqa: ANN401
+        parameters: LibraryObject,
     ) -> Repetition | None:
         shape = self._shape_of(statement)
         if shape is not None and shape.loops:

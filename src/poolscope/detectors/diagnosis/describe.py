@@ -5,7 +5,7 @@ Leases in words: what every finding says of one.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from poolscope.core.execution import stack_of_task, stack_of_thread
 from poolscope.core.finding import KINDS, Finding, UnitLabel
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from poolscope.core.finding_kind import Severity
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
 
 # Frames looked at to find the application where a holder stands now.
@@ -208,7 +209,7 @@ def finding_about(
     )
 
 
-def trace_of(lease: Lease) -> Any:  # noqa: ANN401 - core does not know spans
+def trace_of(lease: Lease) -> LibraryObject:
     """
     The span that a lease belongs to: the one around its checkout, else the one around its unit of work; None when
     neither is recorded.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.otel.metrics.observations import Reading
 
 _CREATE: Final = {
@@ -136,7 +137,7 @@ def metrics_of(provider: otel_metrics.MeterProvider) -> Metrics:
     return known
 
 
-def _create_histogram(meter: otel_metrics.Meter, metric: semconv.Metric) -> Any:  # noqa: ANN401
+def _create_histogram(meter: otel_metrics.Meter, metric: semconv.Metric) -> LibraryObject:
     try:
         return meter.create_histogram(
             metric.name,
@@ -148,7 +149,7 @@ def _create_histogram(meter: otel_metrics.Meter, metric: semconv.Metric) -> Any:
         return meter.create_histogram(metric.name, unit=metric.unit, description=metric.description)
 
 
-def _record(histogram: Any, value: float, attributes: Any, measured: Any) -> None:  # noqa: ANN401
+def _record(histogram: LibraryObject, value: float, attributes: LibraryObject, measured: LibraryObject) -> None:
     context = otel_context.Context() if measured is None else trace.set_span_in_context(measured[0])
     try:
         histogram.record(value, attributes, context=context)

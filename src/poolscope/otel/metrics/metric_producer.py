@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.aggregate import Distribution, Tap, Totals, Trace
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.otel.metrics.observations import Series
 
     Source = Callable[[Ledger], Iterable[tuple[semconv.Metric, list[Series]]]]
@@ -63,7 +64,7 @@ def understands(provider: object, instruments: Iterable[Any]) -> bool:
         return False
 
 
-def begin_anew(provider: Any, instruments: Iterable[Any], *, alone: bool = False) -> None:  # noqa: ANN401
+def begin_anew(provider: LibraryObject, instruments: Iterable[LibraryObject], *, alone: bool = False) -> None:
     """
     Let the series of instruments begin anew: what they tell of is another ledger now.
 
@@ -85,7 +86,7 @@ def begin_anew(provider: Any, instruments: Iterable[Any], *, alone: bool = False
                     kept.pop(instrument, None)
 
 
-def _usual(aggregation: Any) -> bool:  # noqa: ANN401
+def _usual(aggregation: LibraryObject) -> bool:
     # The OTLP exporters ask for explicit buckets in so many words, without bounds: those of each instrument's advice.
     from opentelemetry.sdk.metrics.view import (  # noqa: PLC0415
         DefaultAggregation,
@@ -109,7 +110,7 @@ class Bridge:
         version: Of the instrumentation scope.
     """
 
-    def __init__(self, provider: Any, ledger: Ledger, source: Source, version: str) -> None:  # noqa: ANN401
+    def __init__(self, provider: LibraryObject, ledger: Ledger, source: Source, version: str) -> None:
         from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage  # noqa: PLC0415
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
 
@@ -145,13 +146,13 @@ class Bridge:
         if not _bridges and self._storage_class.collect is _wraps[0][1]:
             self._storage_class.collect = _wraps.pop()[0]
 
-    def serves(self, storage: Any) -> bool:  # noqa: ANN401
+    def serves(self, storage: LibraryObject) -> bool:
         """
         Whether a reader's storage belongs to the bridge's provider.
         """
         return storage._sdk_config is self._config
 
-    def join(self, storage: Any, data: Any) -> Any:  # noqa: ANN401
+    def join(self, storage: LibraryObject, data: LibraryObject) -> LibraryObject:
         """
         A reader's collection with our points in it.
 
@@ -194,7 +195,7 @@ _wraps: Final[list[tuple[Callable[..., Any], Callable[..., Any]]]] = []
 
 
 def _joining(original: Callable[..., Any]) -> Callable[..., Any]:
-    def collect(storage: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def collect(storage: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         data = original(storage, *args, **kwargs)
         bridge = next((bridge for bridge in tuple(_bridges) if bridge.serves(storage)), None)
         return data if bridge is None else guard.run("bridge.collect", lambda: bridge.join(storage, data), data)
@@ -207,7 +208,7 @@ class _Reader:
     What one reader of the SDK has seen of each distribution.
     """
 
-    def __init__(self, storage: Any, ledger: Ledger) -> None:  # noqa: ANN401
+    def __init__(self, storage: LibraryObject, ledger: Ledger) -> None:
         from opentelemetry.sdk.metrics._internal.instrument import _Histogram  # noqa: PLC0415
         from opentelemetry.sdk.metrics.export import AggregationTemporality  # noqa: PLC0415
 
@@ -218,7 +219,7 @@ class _Reader:
         self._taps: weakref.WeakKeyDictionary[Distribution[Any], Tap[Any]] = weakref.WeakKeyDictionary()
         self.read_at: int | None = None
 
-    def read(self, metric: semconv.Metric, series: list[Series], now: int) -> Any:  # noqa: ANN401
+    def read(self, metric: semconv.Metric, series: list[Series], now: int) -> LibraryObject:
         from opentelemetry.sdk.metrics.export import Histogram, Metric  # noqa: PLC0415
 
         points = [point for point in (self._point(*one, now) for one in series) if point is not None]
@@ -227,7 +228,7 @@ class _Reader:
         data = Histogram(data_points=points, aggregation_temporality=self._temporality)
         return Metric(name=metric.name, description=metric.description, unit=metric.unit, data=data)
 
-    def _point(self, attributes: Any, distribution: Distribution[Any], now: int) -> Any:  # noqa: ANN401
+    def _point(self, attributes: LibraryObject, distribution: Distribution[LibraryObject], now: int) -> LibraryObject:
         from opentelemetry.sdk.metrics.export import HistogramDataPoint  # noqa: PLC0415
 
         tap = self._taps.get(distribution)
@@ -267,7 +268,7 @@ class _Reader:
         return exemplars
 
 
-def _exemplars_wanted(config: Any) -> bool:  # noqa: ANN401
+def _exemplars_wanted(config: LibraryObject) -> bool:
     return type(getattr(config, "exemplar_filter", None)).__name__ != "AlwaysOffExemplarFilter"
 
 

@@ -20,6 +20,7 @@ from poolscope.core.work import CURRENT_UNIT
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork, Units
 
 _KINDS: Final = (trace.SpanKind.SERVER, trace.SpanKind.CONSUMER)
@@ -37,7 +38,7 @@ class SurroundingSpans:
     # What the SDK calls
     # ------------------------------------------------------------------------------------------------
 
-    def on_start(self, span: Any, parent_context: Any = None) -> None:  # noqa: ANN401, ARG002 - the SDK's interface
+    def on_start(self, span: LibraryObject, parent_context: LibraryObject = None) -> None:  # noqa: ARG002 - the SDK's interface
         """
         A span starts; inside a unit of work that has none yet, it is the one around it.
         """
@@ -50,12 +51,12 @@ class SurroundingSpans:
         except Exception:  # noqa: BLE001 - ours
             guard.caught("surrounding.start")
 
-    def on_end(self, span: Any) -> None:  # noqa: ANN401
+    def on_end(self, span: LibraryObject) -> None:
         """
         Nothing; it is too late.
         """
 
-    def _on_ending(self, span: Any) -> None:  # noqa: ANN401
+    def _on_ending(self, span: LibraryObject) -> None:
         """
         Nothing; it is too late from 1.45 on.
         """
@@ -92,7 +93,7 @@ class SurroundingSpans:
         if ending is not None:
             ending.settle()
 
-    def _take(self, unit: UnitOfWork, span: Any) -> None:  # noqa: ANN401
+    def _take(self, unit: UnitOfWork, span: LibraryObject) -> None:
         unit.span = span
         span.end = _Ending(self, unit, span)
 
@@ -104,13 +105,13 @@ class _Ending:
 
     __slots__ = ("_original", "_processor", "_span", "_unit")
 
-    def __init__(self, processor: SurroundingSpans, unit: UnitOfWork, span: Any) -> None:  # noqa: ANN401
+    def __init__(self, processor: SurroundingSpans, unit: UnitOfWork, span: LibraryObject) -> None:
         self._processor = processor
         self._unit = unit
         self._span = span
         self._original = span.end
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def __call__(self, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         guard.run("surrounding.end", self.settle, None)
         return self._original(*args, **kwargs)
 
@@ -122,7 +123,7 @@ class _Ending:
             span.set_attributes(_joined(span.attributes or {}, attributes_of(units, self._unit)))
 
 
-def _ending(span: Any) -> _Ending | None:  # noqa: ANN401
+def _ending(span: LibraryObject) -> _Ending | None:
     end = getattr(span, "__dict__", {}).get("end")
     return end if isinstance(end, _Ending) else None
 
@@ -219,7 +220,7 @@ class Surroundings:
 _made: Final[weakref.WeakKeyDictionary[Any, SurroundingSpans]] = weakref.WeakKeyDictionary()
 
 
-def _processor_of(provider: Any) -> SurroundingSpans | None:  # noqa: ANN401
+def _processor_of(provider: LibraryObject) -> SurroundingSpans | None:
     # An SDK keeps processors for ever, so a provider gets one, whoever serves.
     known = _made.get(provider)
     if known is None and callable(getattr(provider, "add_span_processor", None)):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
+    from poolscope.core.types import LibraryObject
+
 # More attributes than any span of ours has.
 _ATTRIBUTES: Final = 32
 # What a tracer has that does not count its spans (OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, from SDK 1.40 on).
@@ -35,7 +37,7 @@ class ReadySpans:
         tracer: Any tracer; of one that is not recognised as the SDK's `usable` is never true.
     """
 
-    def __init__(self, tracer: Any) -> None:  # noqa: ANN401
+    def __init__(self, tracer: LibraryObject) -> None:
         self._tracer = tracer
         self._judged: Any = None
         self._verdict = False
@@ -109,12 +111,12 @@ def _yes() -> bool:
     return True
 
 
-def _unlimited(limits: Any) -> bool:  # noqa: ANN401
+def _unlimited(limits: LibraryObject) -> bool:
     most = limits.max_span_attributes
     return limits.max_span_attribute_length is None and (most is None or most >= _ATTRIBUTES)
 
 
-def _passes_children(sampler: Any) -> bool:  # noqa: ANN401
+def _passes_children(sampler: LibraryObject) -> bool:
     from opentelemetry.sdk.trace import sampling  # noqa: PLC0415
 
     if _passes_all(sampler):
@@ -125,7 +127,7 @@ def _passes_children(sampler: Any) -> bool:  # noqa: ANN401
     return _passes_all(sampler._local_parent_sampled) and _passes_all(sampler._remote_parent_sampled)
 
 
-def _passes_all(sampler: Any) -> bool:  # noqa: ANN401
+def _passes_all(sampler: LibraryObject) -> bool:
     from opentelemetry.sdk.trace import sampling  # noqa: PLC0415
 
     own = isinstance(sampler, sampling.StaticSampler) and type(sampler).__module__ == sampling.__name__

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from poolscope.config import Settings
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity
+    from poolscope.core.types import LibraryObject
 
 # What is kept for the background thread; beyond that the newest are dropped and counted as an error of ours.
 _MOST_KEPT: Final = 50_000
@@ -240,12 +241,12 @@ class _Ids:
     is no such attribute, a link leads to the span around the holder instead.
     """
 
-    def __init__(self, generator: Any) -> None:  # noqa: ANN401
+    def __init__(self, generator: LibraryObject) -> None:
         self._generator = generator
         self.reserved: int | None = None
 
     @classmethod
-    def of(cls, tracer: Any) -> _Ids:  # noqa: ANN401
+    def of(cls, tracer: LibraryObject) -> _Ids:
         generator = getattr(tracer, "id_generator", None)
         if isinstance(generator, cls):
             return generator
@@ -261,7 +262,7 @@ class _Ids:
     def generate_trace_id(self) -> int:
         return int(self._generator.generate_trace_id())
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else a generator has
+    def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._generator, name)
 
     def context_of(self, lease: Lease) -> SpanContext | None:
