@@ -25,8 +25,8 @@ from poolscope.adapters.common import (
     remember_name,
 )
 from poolscope.adapters.marks import BACKEND_KEY, RECORDS_KEY
-from poolscope.adapters.sqlalchemy_calls import CallHooks
-from poolscope.adapters.sqlalchemy_source import (
+from poolscope.adapters.sqlalchemy.statements import CallHooks
+from poolscope.adapters.sqlalchemy.stats import (
     Records,
     SqlAlchemySource,
     backend_process_id,
