@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.aggregate import KeepingDistribution
+from poolscope.core.histogram import KeepingDistribution
 from poolscope.core.lease import Lease, Outcome
 from poolscope.core.origin import Origins, resolve
 from poolscope.core.pool import SUPPRESSED, UNRECORDED, Pool

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poolscope.core import clock
-from poolscope.core.aggregate import Distribution, Peak, Sum, Tally
+from poolscope.core.counters import Peak, Sum, Tally
 from poolscope.core.execution import LIVES, running_task, running_thread, stack_of_thread, task_in
+from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.listener import NullObserver
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import CodeType, FrameType
 
-    from poolscope.core.aggregate import Trace
     from poolscope.core.execution import Life
+    from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolObserver
     from poolscope.core.origin import Origins, RawStack
     from poolscope.core.work import Share

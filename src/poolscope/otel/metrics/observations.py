@@ -14,7 +14,7 @@ from poolscope.core.lease import USE_PHASES, WAIT_PHASES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from poolscope.core.aggregate import Distribution
+    from poolscope.core.histogram import Distribution
     from poolscope.core.pool import Identity, Pool
     from poolscope.core.pool_registry import Ledger
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.aggregate import Distribution, KeepingDistribution, Peak, Sum, Tally
+from poolscope.core.counters import Peak, Sum, Tally
+from poolscope.core.histogram import Distribution, KeepingDistribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
