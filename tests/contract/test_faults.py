@@ -34,7 +34,6 @@ OUTSIDE = {"hook", "release"}
 ALWAYS = {"Pool.ask", "Lease.grant", "Lease.end"}
 #: Adapters written by hand, which do not keep the law yet.
 BY_HAND = {
-    "sqlalchemy",
     "psycopg_pool",
     "asyncpg",
     "psycopg2",

@@ -89,6 +89,12 @@ class Pools(Connections):
         """
         return []
 
+    def is_shared(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
+        """
+        Whether several callers may hold one of its connections at once.
+        """
+        return False
+
     def anchor(self, library_pool: LibraryObject) -> LibraryObject:
         """
         The object whose ``__dict__`` holds our marks of a pool; it can be held weakly and lives as long as the pool.
@@ -144,13 +150,17 @@ class Pools(Connections):
             return None
         return guard.run(f"{self.name}.know", lambda: self.enter(library_pool), None)
 
-    def enter(self, library_pool: LibraryObject) -> Pool | None:
+    def enter(self, library_pool: LibraryObject, continues: Pool | None = None) -> Pool | None:
         """
         Enter a pool into the registry of pools, once. Cold.
 
         The library is asked, and its connections are adopted, while no lock of ours is held: it may log, take locks of
         its own and make garbage. If several threads enter one pool at once, one wins, and what the others have found
         out is dropped.
+
+        Args:
+            library_pool: The library's pool.
+            continues: The pool whose place it takes, if it does.
         """
         ledger, anchor = self.ledger, self.anchor(library_pool)
         if ledger is None or anchor is None:
@@ -159,8 +169,9 @@ class Pools(Connections):
         if known is not None:
             return known
         what, source, held = self.identify(library_pool), self.source(anchor), list(self.held(library_pool))
+        what, shared = named(anchor, what) if self.nameable else what, self.is_shared(library_pool)
         self._anchors.add(anchor)
-        pool, first = ledger.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
+        pool, first = ledger.enter(anchor.__dict__, what, source, continues=continues, shared=shared)
         if first:
             self.entered(library_pool, pool, held)
         return pool

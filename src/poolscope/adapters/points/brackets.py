@@ -125,14 +125,15 @@ def nothing(*_: object) -> None:
     """
 
 
-def library_frames(modules: tuple[str, ...]) -> Iterator[FrameType]:
+def library_frames(modules: tuple[str, ...], callee: FrameType | None = None) -> Iterator[FrameType]:
     """
     The frames of a library that are running, the innermost first; other libraries' wrappers may lie between. Cold.
 
     Args:
         modules: The names of its packages.
+        callee: Only frames outside of this one are looked at; all when left out.
     """
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = (callee or sys._getframe(0)).f_back
     for _ in range(_MOST_FRAMES):
         if frame is None:
             return

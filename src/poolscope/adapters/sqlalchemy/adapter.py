@@ -1,380 +1,254 @@
 """
 SQLAlchemy's pools: 1.4, 2.0 and 2.1, sync and async, every pool class.
 
-Check-outs pass through the class method ``_ConnectionFairy._checkout`` (sqlalchemy/pool/base.py), whatever the pool
+Checkouts pass through the class method ``_ConnectionFairy._checkout`` (sqlalchemy/pool/base.py), whatever the pool
 class and however the engine was imported or made; returns pass through ``_ConnectionRecord.checkin``, also those of
 connections that the garbage collector found; only ``detach`` goes another way. The hooks sit on these classes, so they
 apply at once to engines that exist already.
+
+What stands for a connection here is its record, which outlives it. A record keeps its lease as an attribute: reading a
+``__dict__`` would cost five times as much, here and, once an object has one, for the library too.
 """
 
 from __future__ import annotations
 
-import gc
+import functools
 import weakref
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.base import Capability
-from poolscope.adapters.common import (
-    NAMES,
-    connect_begins,
-    connect_ends,
-    connect_fails,
-    error_name,
-    lease_below,
-    named,
-    remember_name,
-)
-from poolscope.adapters.marks import BACKEND_KEY, RECORDS_KEY
-from poolscope.adapters.sqlalchemy.statements import CallHooks
-from poolscope.adapters.sqlalchemy.stats import (
-    Records,
-    SqlAlchemySource,
-    backend_process_id,
-    close_reason,
-    identify,
-    lend_shared,
-    take_back_shared,
-)
-from poolscope.core.calls import KEY
-from poolscope.core.execution import LIVES, running_thread
+from poolscope.adapters.base import Capability, PointAdapter
+from poolscope.adapters.identity import NAMES, database_file, identity
+from poolscope.adapters.leases import lease_below
+from poolscope.adapters.marks import BACKEND_KEY, KEY, RECORDS_KEY
+from poolscope.adapters.points import Close, Connect, Created
+from poolscope.adapters.sqlalchemy.checkouts import Checkin, Checkout, Detach, Handover, take_back_shared
+from poolscope.adapters.sqlalchemy.records import Records, backend_process_id, stats
+from poolscope.adapters.sqlalchemy.renewals import REASONS, Dispose
+from poolscope.adapters.sqlalchemy.statements import BareStatement, DialectPoint, Statement, TransactionEnd
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
+from poolscope.core.types import override
 from poolscope.hooks.patching import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
+    from poolscope.adapters.stats import Stats
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
-# The code of the pool's own timeout; a TimeoutError with another code, or out of the creator, is not ours.
+_ENGINE: Final = "sqlalchemy.engine:Engine"
+_RECORD: Final = "sqlalchemy.pool.base:_ConnectionRecord"
+_FAIRY: Final = "sqlalchemy.pool.base:_ConnectionFairy"
+_DIALECT: Final = "sqlalchemy.engine.default:DefaultDialect"
+
+# SQLAlchemy's name of a database, where the semantic conventions (`db.system.name`) have another.
+_SYSTEMS: Final = {"oracle": "oracle.db", "mssql": "microsoft.sql_server", "cockroachdb": "cockroachdb"}
+
+# The code of the pool's own timeout; a TimeoutError with another code is the creator's.
 _POOL_TIMEOUT: Final = "3o7r"
 
-_RECORD: Final = ("checkout", "checkin", "_ConnectionRecord__connect", "_ConnectionRecord__close")
-_FAIRY: Final = ("_checkout", "_checkin", "detach")
 
-
-class SqlAlchemyAdapter:
+class SqlAlchemyAdapter(PointAdapter):
     """
     Hooks SQLAlchemy's pools.
     """
 
-    name = "sqlalchemy"
-    module = "sqlalchemy"
-    versions = ">=1.4.24,<2.2"
-    capabilities = (
-        Capability.WAIT
-        | Capability.WAIT_PHASES
-        | Capability.USE
-        | Capability.USE_PHASES
-        | Capability.LIMIT
-        | Capability.IDLE
-        | Capability.CREATE
-        | Capability.CLOSE
-        | Capability.TIMEOUT
-        | Capability.DRIFT
-        | Capability.ABANDONED
+    name, module, versions = "sqlalchemy", "sqlalchemy", ">=1.4.24,<2.2"
+    pool_classes = (_ENGINE, _RECORD)
+    library_modules = ("sqlalchemy",)
+    timeout_errors = ("sqlalchemy.exc:TimeoutError",)
+    points = (
+        Created(f"{_ENGINE}.__init__"),
+        Dispose(f"{_ENGINE}.dispose"),
+        Checkout(f"{_FAIRY}._checkout"),
+        Handover(f"{_RECORD}.checkout"),
+        Checkin(f"{_RECORD}.checkin"),
+        Detach(f"{_FAIRY}.detach"),
+        Connect(f"{_RECORD}._ConnectionRecord__connect"),
+        Close(f"{_RECORD}._ConnectionRecord__close", reasons=REASONS),
+        *(Statement(f"{_DIALECT}.{name}") for name in ("do_execute", "do_executemany")),
+        BareStatement(f"{_DIALECT}.do_execute_no_params"),
+        *(TransactionEnd(f"{_DIALECT}.{name}") for name in ("do_commit", "do_rollback")),
     )
+    also_measures = Capability.ABANDONED
+    has_pools_above = False
 
     def __init__(self) -> None:
-        self._ledger: Ledger | None = None
-        self._calls: CallHooks | None = None
-        self._pools: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._urls: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-        self._timeout_error: type[Exception] = TimeoutError
+        super().__init__()
+        self._patcher: Patcher | None = None
+        self._urls: weakref.WeakKeyDictionary[LibraryObject, LibraryObject] = weakref.WeakKeyDictionary()
 
+    @override
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
-        """
-        See `PoolAdapter.hook`.
-        """
-        from sqlalchemy import exc  # noqa: PLC0415 - the library is imported only where it is in use
-        from sqlalchemy.engine import Engine  # noqa: PLC0415
-        from sqlalchemy.engine.default import DefaultDialect  # noqa: PLC0415
-        from sqlalchemy.pool import base  # noqa: PLC0415
+        from sqlalchemy.pool import base  # noqa: PLC0415 - the library is imported only where it is in use
 
-        record, fairy = base._ConnectionRecord, base._ConnectionFairy
-        patcher.require(record, _RECORD)
-        patcher.require(fairy, _FAIRY)
-        patcher.require(Engine, ("__init__", "dispose"))
-        if not hasattr(record, "dbapi_connection") and "dbapi_connection" not in vars(record):
-            text = f"SQLAlchemy {module.__version__} is older than 1.4.24"
-            raise Refused(text)
-        self._ledger = ledger
-        self._timeout_error = exc.TimeoutError
-        self._calls = CallHooks(patcher)
-        self._calls.hook(DefaultDialect)
-        patcher.replace(fairy, "_checkout", self._make_fairy_checkout)
-        patcher.replace(fairy, "detach", self._make_detach)
-        patcher.replace(record, "checkout", self._make_record_checkout)
-        patcher.replace(record, "checkin", self._make_checkin)
-        patcher.replace(record, "_ConnectionRecord__connect", self._make_connect)
-        patcher.replace(record, "_ConnectionRecord__close", self._make_close)
-        patcher.wrap(Engine, "__init__", self._engine_made)
-        patcher.wrap(Engine, "dispose", self._engine_disposed)
-        if not getattr(module.__spec__, "_initializing", False):
-            self._find(Engine, record)
+        if not hasattr(base._ConnectionRecord, "dbapi_connection"):
+            raise Refused(f"SQLAlchemy {module.__version__} is older than 1.4.24")
+        self._patcher = patcher
+        super().hook(module, patcher, ledger)
 
+    @override
     def release(self) -> None:
-        """
-        See `PoolAdapter.release`.
-        """
-        self._ledger = None
-        self._calls = None
-        for pool in list(self._pools):
-            tracked: Pool | None = pool.__dict__.pop(KEY, None)
-            for record in pool.__dict__.pop(RECORDS_KEY, ()):
-                record.__dict__.pop(KEY, None)
-                record.__dict__.pop(BACKEND_KEY, None)
-            if tracked is not None and tracked.shared:
-                take_back_shared(tracked)
-        self._pools = weakref.WeakSet()
+        self._patcher = None
         self._urls = weakref.WeakKeyDictionary()
+        super().release()
 
-    # Engines and pools: cold
+    # Engines and pools
 
-    def _engine_made(
-        self, wrapped: Callable[..., LibraryObject], engine: LibraryObject, args: LibraryObject, kwargs: LibraryObject
-    ) -> LibraryObject:
-        result = wrapped(*args, **kwargs)
-        guard.run("sqlalchemy.engine", lambda: self._know(engine), None)
-        return result
-
-    def _engine_disposed(
-        self, wrapped: Callable[..., LibraryObject], engine: LibraryObject, args: LibraryObject, kwargs: LibraryObject
-    ) -> LibraryObject:
-        before = engine.pool
-        try:
-            return wrapped(*args, **kwargs)
-        finally:
-            guard.run("sqlalchemy.dispose", lambda: self._continue(before, engine), None)
-
-    def _find(self, engine_class: type, record_class: type) -> None:
-        # One walk over all objects, only when poolscope comes after SQLAlchemy; it takes 0.1 s for 700,000 of them.
-        engines = []
-        for thing in gc.get_objects():
-            kind = type(thing)
-            if kind is record_class:
-                self._remember(thing)
-            elif kind is engine_class or engine_class in kind.__mro__:
-                engines.append(thing)
+    @override
+    def found(self, library_pools: list[LibraryObject]) -> None:
+        engines = [thing for thing in library_pools if hasattr(thing, "dispose")]
+        for record in library_pools:
+            if not hasattr(record, "dispose"):
+                self.connects_for(record)
         for engine in engines:
-            guard.run("sqlalchemy.engine", lambda engine=engine: self._know(engine), None)  # type: ignore[misc]
+            guard.run("sqlalchemy.find", lambda engine=engine: self.made(engine), None)  # type: ignore[misc]
 
-    def _remember(self, record: LibraryObject) -> None:
-        pool = record._ConnectionRecord__pool
-        Records.of(pool).add(record)
-        self._pools.add(pool)
-        record.__dict__.setdefault(KEY, None)
-        record.__dict__.setdefault(BACKEND_KEY, None)
+    @override
+    def made(self, library_pool: LibraryObject) -> Pool | None:
+        """
+        An engine was made, with its pool.
+        """
+        engine = library_pool
+        self._urls[engine.pool] = engine.url
+        return super().made(engine.pool)
 
-    def _know(self, engine: LibraryObject) -> None:
-        pool = engine.pool
-        self._urls[pool] = engine.url
-        remember_name(pool)
-        if self._ledger is not None and not self._ledger.still_asleep() and KEY not in pool.__dict__:
-            self._track(pool)
+    def disposed(self, before: LibraryObject, engine: LibraryObject) -> None:
+        """
+        An engine put a new pool in its pool's place, under the same name.
 
-    def _continue(self, before: LibraryObject, engine: LibraryObject) -> None:
+        Args:
+            before: Its pool until then.
+            engine: The engine.
+        """
         after = engine.pool
-        if after is before or self._ledger is None:
-            return
         self._urls[after] = engine.url
         if before in NAMES:
             NAMES[after] = NAMES[before]
         known: Pool | None = before.__dict__.get(KEY)
-        if known is not None and KEY not in after.__dict__:
-            self._enter(after, continues=known)
-
-    def _track(self, pool: LibraryObject) -> Pool | None:
-        return guard.run("sqlalchemy.track", lambda: self._enter(pool), None)
-
-    def _enter(self, pool: LibraryObject, continues: Pool | None = None) -> Pool | None:
-        ledger, calls = self._ledger, self._calls
-        if ledger is None or calls is None:
-            return None
-        known: Pool | None = pool.__dict__.get(KEY)
         if known is not None:
-            return known
-        # No lock is held while the library is asked, and several threads may do so: see `Adapter.enter`.
-        source = SqlAlchemySource(pool)
-        what = named(pool, identify(pool, self._urls.get(pool)))
-        calls.hook(type(pool._dialect))
-        records = () if source.shared else Records.of(pool)
-        held = [(record, record.fairy_ref) for record in records if record.fairy_ref is not None]
-        self._pools.add(pool)
-        tracked, first = ledger.enter(pool.__dict__, what, source, continues=continues, shared=source.shared)
-        for record, reference in held if first else ():
-            if record.fairy_ref is reference and record.__dict__.get(KEY) is None:
-                record.__dict__[KEY] = tracked.adopt(tracked.now())
-        return tracked
+            self.enter(after, continues=known)
 
-    # The hot path. Marks are read as attributes: `__dict__` would cost five times as much, here and, once an object has
-    # one, for the library too.
+    @override
+    def identify(self, library_pool: LibraryObject) -> Identity:
+        # Of the URL no user name, password or query is read.
+        system = getattr(getattr(library_pool, "_dialect", None), "name", None)
+        system = _SYSTEMS.get(system, system) if isinstance(system, str) else "other_sql"
+        address = port = namespace = None
+        url = self._urls.get(library_pool)
+        if url is not None:
+            address, port, namespace = url.host, url.port, url.database
+        if system == "sqlite":
+            namespace = database_file(namespace)
+        name = getattr(library_pool, "_orig_logging_name", None)
+        return identity(system, name=name, namespace=namespace, address=address, port=port)
 
-    def _make_fairy_checkout(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        ledger, track = cast("Ledger", self._ledger), self._track
+    @override
+    def stats(self, library_pool: LibraryObject) -> Stats:
+        return stats(library_pool, is_shared=self.is_shared(library_pool))
 
-        def _checkout(
-            cls: LibraryObject, pool: LibraryObject, threadconns: LibraryObject = None, fairy: LibraryObject = None
-        ) -> LibraryObject:
-            if fairy is not None or (ledger.asleep and ledger.still_asleep()):
-                return original(cls, pool, threadconns, fairy)
-            try:
-                tracked = pool._poolscope
-            except AttributeError:
-                tracked = track(pool)
-            if tracked is None:
-                return original(cls, pool, threadconns, fairy)
-            try:
-                try:
-                    life = LIVES.life
-                except AttributeError:  # this thread's first ask
-                    life = running_thread()
-                lease = tracked.ask(life, 3)
-            except Exception:  # noqa: BLE001 - ours; the check-out goes on without us
-                guard.caught("sqlalchemy.ask")
-                return original(cls, pool, threadconns, fairy)
-            # The next thing that the library does, in this thread and without giving way to another task, is to call
-            # the record's `checkout`, which takes it away; a context variable would cost three times as much. Only the
-            # garbage collector comes between, and whatever of it asks puts back what it found.
-            outer = life.ask
-            life.ask = lease
-            try:
-                result = original(cls, pool, threadconns)
-            except BaseException as error:
-                self._failed(lease, error)
-                raise
-            finally:
-                life.ask = outer
-            try:
-                lease.grant()
-            except Exception:  # noqa: BLE001
-                guard.caught("sqlalchemy.grant")
-            return result
+    @override
+    def is_shared(self, library_pool: LibraryObject) -> bool:
+        from sqlalchemy.pool import StaticPool  # noqa: PLC0415
 
-        return _checkout
+        return isinstance(library_pool, StaticPool)
 
-    def _make_record_checkout(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def checkout(cls: LibraryObject, pool: LibraryObject) -> LibraryObject:
-            try:
-                life = LIVES.life
-                lease, life.ask = life.ask, None
-            except AttributeError:  # this thread has never asked
-                lease = None
-            fairy = original(cls, pool)
-            if lease is not None:
-                try:
-                    known = pool._poolscope
-                except AttributeError:  # uninstrumented meanwhile
-                    return fairy
-                try:
-                    tracked = lease.pool
-                    if known is tracked:
-                        lease.got()
-                        record = fairy._connection_record
-                        lease.backend_process_id = record._poolscope_backend
-                        if tracked.shared:
-                            lend_shared(fairy, lease)
-                        else:
-                            record._poolscope = lease
-                except Exception:  # noqa: BLE001
-                    guard.caught("sqlalchemy.got")
-            return fairy
+    @override
+    def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        if self.is_shared(library_pool):
+            return []
+        return [record for record in Records.of(library_pool) if record.fairy_ref is not None]
 
-        return checkout
+    @override
+    def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:
+        self.hook_dialect(type(library_pool._dialect))
+        super().entered(library_pool, pool, held)
 
-    def _make_checkin(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def checkin(self: LibraryObject, _fairy_was_created: bool = True) -> LibraryObject:
-            try:
-                lease = self._poolscope
-            except AttributeError:
-                lease = None
-            if lease is not None:
-                self._poolscope = None
-                try:
-                    reference = self.fairy_ref
-                    lease.end(abandoned=reference is not None and reference() is None)
-                except Exception:  # noqa: BLE001
-                    guard.caught("sqlalchemy.checkin")
-            return original(self, _fairy_was_created)
+    def hook_dialect(self, dialect: type) -> None:
+        """
+        Hook a dialect class and those it inherits from, wherever one defines a call of its own; each class once.
+        """
+        patcher = self._patcher
+        owners = [kind for kind in dialect.__mro__ if kind.__module__ != "sqlalchemy.engine.interfaces"]
+        for point in self.points if patcher is not None else ():
+            name = point.where.rpartition(".")[2]
+            for owner in owners if isinstance(point, DialectPoint) else ():
+                if name in vars(owner) and not patcher.has(owner, name):
+                    patcher.replace(owner, name, functools.partial(point.make, self))
 
-        return checkin
+    @override
+    def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
+        if isinstance(error, self.timeouts) and getattr(error, "code", None) != _POOL_TIMEOUT:
+            return Outcome.ERROR
+        return super().outcome(library_pool, lease, error)
 
-    def _failed(self, lease: Lease, error: BaseException) -> None:
-        try:
-            if not isinstance(error, Exception):
-                outcome = Outcome.CANCELLED
-            elif lease.connect_failed or not isinstance(error, self._timeout_error):
-                outcome = Outcome.ERROR
-            else:
-                outcome = Outcome.TIMEOUT if getattr(error, "code", None) == _POOL_TIMEOUT else Outcome.ERROR
-            lease.fail(outcome, error_name(error))
-        except Exception:  # noqa: BLE001
-            guard.caught("sqlalchemy.failed")
+    @override
+    def forget(self, anchor: LibraryObject) -> None:
+        for record in anchor.__dict__.pop(RECORDS_KEY, ()):
+            self.forget_connection(record)
+        pool: Pool | None = anchor.__dict__.get(KEY)
+        if pool is not None and pool.shared:
+            take_back_shared(pool)
 
-    # Physical connections: cold
+    # Records
 
-    def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        here, ledger, remember = self, self._ledger, self._remember
+    @override
+    def lease_of(self, connection: LibraryObject) -> Lease | None:
+        lease: Lease | None = connection.__dict__.get(KEY)
+        return lease
 
-        def __connect(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-            if here._ledger is not ledger:  # it stayed behind: somebody had wrapped it
-                return original(self, *args, **kwargs)
-            guard.run("sqlalchemy.record", lambda: remember(self), None)
-            tracked: Pool | None = self._ConnectionRecord__pool.__dict__.get(KEY)
-            if tracked is None:
-                return original(self, *args, **kwargs)
-            # It is in the record's hands when a pre-ping failed, and among those who wait before that.
-            lease, began = connect_begins(tracked, self.__dict__.get(KEY) or tracked.asker())
-            try:
-                result = original(self, *args, **kwargs)
-            except BaseException as error:
-                connect_fails(tracked, lease, began, error)
-                raise
-            try:
-                connect_ends(tracked, lease, began)
-                self.__dict__[BACKEND_KEY] = backend_process_id(self)
-                below = lease_below(self.driver_connection)
-                if below is not None:
-                    below.above = self.__dict__
-            except Exception:  # noqa: BLE001
-                guard.caught("sqlalchemy.connect")
-            return result
+    @override
+    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
+        connection._poolscope = lease
+        if connection.fairy_ref is None:  # it was returned meanwhile, which was not seen
+            connection._poolscope = None
+            lease.end()
 
-        return __connect
+    @override
+    def connects_for(self, hooked: LibraryObject) -> LibraryObject:
+        """
+        A record's pool. The record becomes known, also where its pool is not yet.
+        """
+        library_pool = hooked._ConnectionRecord__pool
+        Records.of(library_pool).add(hooked)
+        self._anchors.add(library_pool)
+        hooked.__dict__.setdefault(KEY, None)
+        hooked.__dict__[BACKEND_KEY] = None
+        return library_pool
 
-    def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        here, ledger = self, self._ledger
+    @override
+    def connects_in(self, hooked: LibraryObject, pool: Pool) -> Lease | None:
+        # It is in the record's hands when a pre-ping failed, and among those who wait before that.
+        return self.lease_of(hooked) or pool.asker()
 
-        def __close(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-            pool = self._ConnectionRecord__pool
-            tracked: Pool | None = pool.__dict__.get(KEY)
-            if tracked is not None and here._ledger is ledger:
-                reason = guard.run("sqlalchemy.close", lambda: close_reason(self, pool), "closed")
-                tracked.closed(reason)
-            return original(self, *args, **kwargs)
+    @override
+    def connected(
+        self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
+    ) -> None:
+        connection.__dict__[BACKEND_KEY] = self.backend_process_id(connection)
+        below = lease_below(connection.driver_connection)
+        if below is not None:
+            # Weakly: the lease below may outlive the record, and ends only when the connection comes back there.
+            reference = weakref.ref(connection)
+            below.above = lambda: getattr(reference(), KEY, None)
 
-        return __close
+    @override
+    def backend_process_id(self, connection: LibraryObject) -> int | None:
+        return backend_process_id(connection)
 
-    def _make_detach(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def detach(self: LibraryObject) -> LibraryObject:
-            record = self._connection_record
-            if record is not None:
-                try:
-                    lease = record.__dict__.pop(KEY, None) or self.__dict__.get(KEY)
-                    if lease is not None:
-                        reference = record.fairy_ref
-                        lease.end(abandoned=reference is not None and reference() is None)
-                        lease.pool.closed("detached")
-                except Exception:  # noqa: BLE001
-                    guard.caught("sqlalchemy.detach")
-            return original(self)
+    @override
+    def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:
+        return self.pool_of(hooked._ConnectionRecord__pool)
 
-        return detach
+    @override
+    def forget_connection(self, connection: LibraryObject) -> None:
+        connection.__dict__.pop(KEY, None)
+        connection.__dict__.pop(BACKEND_KEY, None)
 
 
 ADAPTER: Final = SqlAlchemyAdapter()
