@@ -132,6 +132,8 @@ class Story:
             if feature in driver.features:
                 with self._held(leave=feature is not Feature.SOFT_INVALIDATE) as handle:
                     self._step(str(feature), step, handle)
+                if feature is Feature.DETACH:
+                    self._step("close the detached one", driver.close_detached, handle)
         if Feature.DISPOSE in driver.features:
             self._step("dispose", driver.dispose)
         with self._held() as handle:
