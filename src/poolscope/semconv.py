@@ -20,8 +20,8 @@ class Kind(Enum):
     """
     What an exported metric is, by the data model of OpenTelemetry.
 
-    Poolscope reads counts from its ledger at collection, so counters and up-down counters are the observable form; what
-    is exported is the same.
+    Poolscope reads counts from its pool registry at collection, so counters and up-down counters are the observable
+    form; what is exported is the same.
     """
 
     COUNTER = "counter"
@@ -85,8 +85,8 @@ UNIT_ATTRIBUTES: Final = (UNIT_OF_WORK_KIND, UNIT_OF_WORK_NAME)
 STATE_IDLE: Final = "idle"
 STATE_USED: Final = "used"
 
-# Boundaries
-# From 0.1 ms (an uncontended check-out takes less) to 60 s; every alert threshold on a duration is one of them.
+# Upper bounds of buckets
+# From 0.1 ms (an uncontended checkout takes less) to 60 s; every alert threshold on a duration is one of them.
 DURATION_BOUNDARIES: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -207,7 +207,7 @@ OLDEST_LEASE_AGE: Final = Metric(
     "poolscope.pool.oldest_lease_age",
     Kind.GAUGE,
     "s",
-    "The age of the connection that has been out longest; 0 when none is out.",
+    "The age of the oldest lease that is still held; 0 when no connection is checked out.",
 )
 WAIT_PHASE_TIME: Final = Metric(
     "poolscope.connection.wait_phase_time",
@@ -227,26 +227,26 @@ LEAKS: Final = Metric(
     "poolscope.connection.leaks",
     Kind.COUNTER,
     "{connection}",
-    "The number of connections found leaked, by how it was known.",
+    "The number of leaked connections, by how the leak was detected.",
     (*POOL_ATTRIBUTES, LEAK_KIND),
 )
 NESTED_CHECKOUTS: Final = Metric(
     "poolscope.connection.nested_checkouts",
     Kind.COUNTER,
     "{checkout}",
-    "The number of times a unit of work asked for a connection of a pool while holding one of the same pool.",
+    "The number of times a unit of work checked out a connection of a pool while it held one of the same pool.",
 )
 UNATTRIBUTED: Final = Metric(
     "poolscope.connection.unattributed_checkouts",
     Kind.COUNTER,
     "{checkout}",
-    "The number of times a connection was asked for outside of any unit of work, as by a bare thread or a script.",
+    "The number of checkouts outside of any unit of work, as by a bare thread or a script.",
 )
 CLOSURES: Final = Metric(
     "poolscope.connection.closures",
     Kind.COUNTER,
     "{connection}",
-    "The number of physical connections that left the pool, by why.",
+    "The number of physical connections that left the pool, by reason.",
     (*POOL_ATTRIBUTES, CLOSE_REASON),
 )
 
@@ -296,7 +296,7 @@ DRIFT: Final = Metric(
     "poolscope.instrumentation.drift",
     Kind.GAUGE,
     "{connection}",
-    "Connections in use by our ledger minus those in use by the pool's own account; anything but 0 at rest is our bug.",
+    "Connections in use by poolscope's count minus those by the library's own; a value other than 0 at rest is a bug.",
 )
 ERRORS: Final = Metric(
     "poolscope.instrumentation.errors",
@@ -340,7 +340,7 @@ class Span:
 
 CHECKOUT_SPAN: Final = Span(
     "checkout",
-    "One ask for a connection that waited longer than the threshold, or failed; linked to who held the connections.",
+    "One checkout that waited longer than the threshold, or failed; linked to the leases that held the connections.",
     (
         *POOL_ATTRIBUTES, POOL_LIMIT, POOL_USED, POOL_PENDING, ERROR_TYPE, CHECKOUT_SPAN_THRESHOLD,
         "poolscope.wait.queue", "poolscope.wait.connect", "poolscope.wait.validate",
@@ -349,7 +349,7 @@ CHECKOUT_SPAN: Final = Span(
 )  # fmt: skip
 HOLD_SPAN: Final = Span(
     "hold",
-    "One lease, from having the connection to giving it back, inside a recorded span.",
+    "One lease inside a recorded span, from receiving the connection to returning it.",
     (
         *POOL_ATTRIBUTES, "poolscope.use.query", "poolscope.use.idle_in_transaction", "poolscope.use.idle",
         LEASE_QUERIES, BACKEND_PROCESS_ID, LEAK_KIND, FINDINGS, CODE_FUNCTION, CODE_FILE, CODE_LINE,
@@ -376,27 +376,29 @@ class Event:
     description: str
 
 
-LEAK_EVENT: Final = Event("poolscope.connection.leak", "A connection was found leaked while it was still out.")
-LEAK_RESOLVED_EVENT: Final = Event("poolscope.connection.leak.resolved", "A connection reported as leaked came back.")
+LEAK_EVENT: Final = Event("poolscope.connection.leak", "A connection was found leaked before it was returned.")
+LEAK_RESOLVED_EVENT: Final = Event(
+    "poolscope.connection.leak.resolved", "A connection reported as leaked was returned after all."
+)
 EXHAUSTED_EVENT: Final = Event(
     "poolscope.pool.exhausted",
-    "Somebody waited in vain, or too long: every holder, oldest first, with where it checked out and stands now.",
+    "A checkout timed out or waited too long: every holder, oldest first, with its call site and current location.",
 )
 TURNED_AWAY_EVENT: Final = Event(
     "poolscope.pool.turned_away",
-    "A pool at its limit refused a checkout at once: every holder, oldest first, with where it checked out.",
+    "A pool at its limit refused a checkout at once: every holder, oldest first, with its call site.",
 )
 N_PLUS_ONE_EVENT: Final = Event(
     "poolscope.unit_of_work.n_plus_one",
-    "One unit of work ran the same shape of statement from the same line over and over.",
+    "One unit of work ran the same statement from the same line again and again.",
 )
 NESTED_CHECKOUT_EVENT: Final = Event(
     "poolscope.unit_of_work.nested_checkout",
-    "One unit of work asked for a second connection of a pool while it held one.",
+    "One unit of work checked out a second connection of a pool while it held one.",
 )
 LONG_HOLD_EVENT: Final = Event(
     "poolscope.connection.long_hold",
-    "A connection was held for longer than the threshold: by long queries, or across work that is not the database's.",
+    "A connection was held for longer than the threshold: by slow queries, or by non-database work.",
 )
 EVENTS: Final = (
     LEAK_EVENT,

@@ -36,7 +36,7 @@ POOL_NAME: Final[ContextVar[str | None]] = ContextVar("poolscope_pool_name", def
 UNRECORDED: Final = object()
 
 
-#: How a leak was known: collected without return; its request, task or thread is over; out for too long.
+#: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
 LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
 
 _modules: Final = sys.modules
@@ -53,7 +53,7 @@ _MOST_ERROR_TYPES: Final = 32
 @dataclass(frozen=True)
 class Identity:
     """
-    What tells one pool from another.
+    What distinguishes one pool from another.
 
     Args:
         name: The pool's name; unique in the process.
@@ -73,7 +73,7 @@ class Identity:
 class PoolSource(Protocol):
     """
     A library's pool behind a `Pool`; holds it weakly. Called at collection, from any thread: no lock of the library
-    that a check-out holds while it waits, no I/O.
+    that a checkout holds while it waits, no I/O.
     """
 
     retired: bool
@@ -95,28 +95,28 @@ class PoolSource(Protocol):
 
     def idle(self) -> int:
         """
-        How many open connections it has that nobody uses.
+        How many open connections it has that are not checked out.
         """
 
     def in_use(self) -> int | None:
         """
-        How many connections are out by the library's own account; None when it keeps none.
+        How many connections are checked out by the library's own count; None when it keeps none.
         """
 
 
 class Pool:
     """
-    A pool, and the ledger of it.
+    A pool, with its leases, its pending checkouts and its figures.
 
     The hot path runs through `ask()` and the methods of the `Lease` that it returns. It takes no lock: sets and
     deques are changed by single atomic operations, and `end()` may run inside the garbage collector.
 
     Args:
-        identity: What tells it from others.
+        identity: What distinguishes it from others.
         bounds: Upper bounds of its duration histograms, in seconds.
-        origins: Captures where the application asks.
+        origins: Captures where the application checks out.
         ambient: Returns the recorded span around the running code, `UNRECORDED`, `SUPPRESSED` or None.
-        slow_wait: The wait from which the observer is told, in seconds.
+        slow_wait: The wait from which it is reported to the observer, in seconds.
         now: The clock.
         distribution: The kind of histogram to keep.
     """
@@ -135,13 +135,13 @@ class Pool:
         self.identity = identity
         self.now = now
         self.slow_wait = slow_wait
-        #: The hold from which the observer is told, in seconds.
+        #: The hold from which it is reported to the observer, in seconds.
         self.long_hold = float("inf")
         self.origins = origins
         self.observer: PoolObserver = NullObserver()
         self.limit: int | None = None
         self.sources: list[PoolSource] = []
-        #: Whether one connection may be out to several callers at once (SQLAlchemy's StaticPool).
+        #: Whether several callers may hold one connection at once (SQLAlchemy's StaticPool).
         self.shared = False
         self._capture = origins.capture if origins else None
         self._ambient = ambient
@@ -153,7 +153,7 @@ class Pool:
         self.began_at = self.now()
         self.leases: set[Lease] = set()
         self.asking: set[Lease] = set()
-        #: What was out when this process forked off: not ours, though the library's own account goes on counting it.
+        #: What was checked out when this process forked off: not ours, though the library still counts it.
         self.inherited: set[Lease] = set()
         self.waits: Distribution[Trace] = self._distribution(self._bounds)
         self.uses: Distribution[Trace] = self._distribution(self._bounds)
@@ -174,19 +174,19 @@ class Pool:
 
     def ask(self, life: Life | None = None, outwards: int = 2) -> Lease:  # noqa: C901, PLR0912, PLR0915 - hot
         """
-        Somebody asks for a connection; the wait begins.
+        A checkout begins: the caller waits for a connection.
 
         Args:
-            life: The sign of life of this thread, if the caller has it at hand.
-            outwards: How many frames out from this one the first stands that may be the application's.
+            life: The token of this thread, if the caller has it at hand.
+            outwards: How many frames out from this one the first frame is that may be the application's.
 
         Returns:
-            The ask, on which `got`, `grant`, `fail` and `end` are to be called.
+            The pending checkout, on which `got`, `grant`, `fail` and `end` are to be called.
         """
         if life is None:
             try:
                 life = LIVES.life
-            except AttributeError:  # this thread's first ask
+            except AttributeError:  # this thread's first checkout
                 life = running_thread()
         lease = Lease()
         lease.pool = self
@@ -196,7 +196,7 @@ class Pool:
         lease.starved_by = ()
         lease.asked_at = self.now()
         events = _modules.get("asyncio.events")
-        if events is not None:  # `running_task` spelt out: most asks are outside of a loop
+        if events is not None:  # `running_task` spelt out: most checkouts are outside of a loop
             loop = events._get_running_loop()  # noqa: SLF001
             if loop is not None:
                 lease.task = task_in(loop)
@@ -232,13 +232,13 @@ class Pool:
             lease.starved_by = self.leases.copy()
             lease.used_at_ask = len(lease.starved_by)
         asking = self.asking
-        asking.add(lease)  # last: whatever fails above leaves nobody who waits for ever
+        asking.add(lease)  # last: whatever fails above leaves no checkout pending for ever
         lease.pending_at_ask = len(asking)
         return lease
 
     def asker(self) -> Lease | None:
         """
-        The ask of this pool that the running thread and task waits in; the innermost, if it waits in several. Cold.
+        The pending checkout of this pool that the running thread and task waits in; the innermost of several. Cold.
         """
         life, task = running_thread().reference, running_task()
         mine = [lease for lease in self.asking.copy() if lease.thread_life is life and lease.task is task]
@@ -248,8 +248,8 @@ class Pool:
         """
         Every allowed connection is in use.
 
-        Two threads may find this at once, and a third may give back at the same time: the moment is set only once, and
-        taken away again by whoever sees that the pool is not full any more.
+        Two threads may find this at once, and a third may return a connection at the same time: the moment is set only
+        once, and removed by the thread that sees that the pool is not full any more.
 
         Args:
             now: Seconds of the clock.
@@ -260,7 +260,7 @@ class Pool:
 
     def emptied(self) -> None:
         """
-        A connection was given back; if the pool was full until now, that time is added up.
+        A connection was returned; if the pool was full until now, that time is added up.
         """
         since = self.full_since.pop("moment", None)
         if since is None:
@@ -270,11 +270,11 @@ class Pool:
         if self.limit is not None and len(self.leases) >= self.limit:
             self.full_since.setdefault("moment", now)
 
-    # Cold: slow and failed asks, physical connections
+    # Cold: slow and failed checkouts, physical connections
 
     def waited(self, lease: Lease) -> None:
         """
-        An ask waited for longer than the threshold.
+        A checkout waited for longer than the threshold.
         """
         self.pending_peak.seen.add(lease.pending_at_ask)
         holders, lease.starved_by = lease.starved_by, ()
@@ -282,10 +282,10 @@ class Pool:
 
     def failed(self, lease: Lease, wait: float, parts: tuple[float, float, float]) -> None:
         """
-        An ask failed.
+        A checkout failed.
 
         Args:
-            lease: The ask.
+            lease: The checkout.
             wait: How long it took, in seconds.
             parts: The same by phase.
         """
@@ -302,13 +302,13 @@ class Pool:
 
     def nested(self, lease: Lease, share: Share) -> None:
         """
-        A unit of work asked for a connection while it holds one of this pool.
+        A unit of work checks out a connection while it holds one of this pool.
 
-        That another thread or task of the unit holds one does not count: it gives it back without waiting for this ask.
-        Unless it has only fetched it for the unit's task and is not there any more.
+        A connection that another thread or task of the unit holds does not count: that one returns it without waiting
+        for this checkout. It does count if that thread has only fetched it for the unit's task and has gone on since.
 
         Args:
-            lease: The ask.
+            lease: The checkout.
             share: The unit's part in the pool, with what it holds.
         """
         mine = [
@@ -333,7 +333,8 @@ class Pool:
 
     def adopt(self, now: float) -> Lease:
         """
-        Enter a connection that was out before poolscope came. It counts as in use; how long it was held is not known.
+        Register a connection that was checked out before poolscope started. It counts as in use; how long it was held
+        is not known.
         """
         return Adopted(self, now)
 
@@ -343,7 +344,7 @@ class Pool:
 
         Args:
             seconds: How long it took.
-            lease: The ask that it was made for, if it was.
+            lease: The checkout that it was made for, if any.
         """
         self.creates.record(
             seconds, (lease.trace, self.now()) if lease is not None and lease.trace is not None else None
@@ -371,13 +372,13 @@ class Pool:
         total = self._saturated.read()
         if since is not None:
             total += max(0.0, self.now() - since)
-        # Between a pool's ceasing to be full and the adding up of that time the figure would fall for a moment.
+        # After a pool stops being full and before that time is added up, the figure would fall for a moment.
         self._saturation_told = max(self._saturation_told, total)
         return self._saturation_told
 
     def wait_phase_times(self) -> tuple[float, float, float]:
         """
-        Seconds waited by phase, asks that failed included.
+        Seconds waited by phase, failed checkouts included.
         """
         all_waits = [waits.read() for waits in (self.waits, *self.failed_waits.copy().values())]
         return (
@@ -402,7 +403,7 @@ class Pool:
 
     def oldest_lease_age(self) -> float:
         """
-        The age of the lease that is out longest, in seconds; 0 when none is.
+        The age of the oldest lease that is still held, in seconds; 0 when there is none.
         """
         now = self.now()
         return max(
@@ -418,13 +419,13 @@ class Pool:
 
     def idle(self) -> int:
         """
-        How many open connections there are that nobody uses.
+        How many open connections there are that are not checked out.
         """
         return sum(source.idle() for source in self.live_sources())
 
     def unheld(self) -> set[Lease]:
         """
-        Leases whose connection nobody holds any more though its library keeps it alive, where a source can tell.
+        Leases whose connection no code holds any more though its library keeps it alive, where a source knows that.
         """
         found: set[Lease] = set()
         for source in self.live_sources():
@@ -444,14 +445,14 @@ class Pool:
 
     def turn(self, now: float) -> None:
         """
-        About every second: put numbers seen away for the peaks.
+        About once a second: store the numbers that were seen, for the peaks.
         """
         self.used_peak.turn(now, len(self.leases))
         self.pending_peak.turn(now, 0)
 
     def forget_leases(self) -> None:
         """
-        In a child process after a fork: what was out belongs to the parent; start anew.
+        In a child process after a fork: what was checked out belongs to the parent; start anew.
         """
         inherited = self.inherited | self.leases
         self._start()
@@ -473,8 +474,8 @@ def is_on(lease: Lease, stack: RawStack) -> bool:
 
     Args:
         lease: A lease.
-        stack: Where a thread or task stands. Of a stack of libraries alone, only the innermost frame of the check-out
-            counts: further out is what is the thread's own.
+        stack: What a thread or task executes now. Of a stack of libraries alone, only the innermost frame of the
+            checkout counts: frames further out are the thread's own.
     """
     origins = lease.pool.origins
     codes = (origins.applications(lease.origin) if origins is not None else ()) or {

@@ -35,7 +35,7 @@ class Watchdog:
     A `PoolObserver` in the application's threads, and a task of the background thread.
 
     Args:
-        detectors: Who finds what; they diagnose in this order.
+        detectors: The detectors; they diagnose in this order.
         sink: Takes the findings.
         interval: Seconds in which one place is reported once (`Settings.finding_interval`).
         now: The clock.
@@ -132,7 +132,7 @@ class Watchdog:
 
     def end(self) -> None:
         """
-        Poolscope or the process ends: the next turn reports everything that it has held back.
+        Poolscope or the process ends: the next run reports everything that it has held back.
         """
         self._is_last_turn = True
 
@@ -146,7 +146,7 @@ class Watchdog:
     def _take_all(
         self, site: str, find: Callable[[LibraryObject], Iterable[Occurrence]], subject: LibraryObject
     ) -> None:
-        # One that cannot be found, described or handed on keeps no other from it.
+        # One that cannot be found, described or reported does not stop the others.
         nothing: list[Occurrence] = []
         for occurrence in guard.run(site, lambda: list(find(subject)), nothing):
             guard.run("watchdog.report", lambda: self._take(occurrence), None)  # noqa: B023 - run at once

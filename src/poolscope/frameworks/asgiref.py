@@ -1,7 +1,7 @@
 """
 asgiref's ``sync_to_async``, through which asynchronous Django runs every query.
 
-The thread that runs it has no frame of the application on its stack. Where the coroutine stands that waits for it is
+The thread that runs it has no frame of the application on its stack. The line of the coroutine that waits for it is
 kept meanwhile, in the context that asgiref carries over. It begins no unit of work: those belong to Django.
 """
 

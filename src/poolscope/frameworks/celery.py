@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # Of the tasks that the running code is inside of, the innermost last; None for one that is part of another. Not by the
-# task's id: a retry has the same, and may begin in another thread before the attempt that asked for it is over.
+# task's id: a retry has the same, and may begin in another thread before the attempt that asked for it has finished.
 _PASSAGES: Final[ContextVar[tuple[Passage | None, ...]]] = ContextVar("poolscope_celery", default=())
 
 

@@ -92,7 +92,7 @@ class _Carried:
 
 class _Run:
     """
-    Stands for ``run`` of one thread until it runs.
+    Takes the place of one thread's ``run`` until it runs.
     """
 
     def __init__(self, unit: UnitOfWork, thread: LibraryObject) -> None:
