@@ -42,7 +42,7 @@ def main() -> int:
 
 def warnings(now: datetime) -> list[str]:
     """
-    What somebody has to see to before long.
+    What needs attention before long.
 
     Args:
         now: The present, with its time zone.
