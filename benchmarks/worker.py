@@ -96,7 +96,7 @@ def rows(dsn: str | None) -> dict[str, Callable[[int], None]]:
     from sqlalchemy.pool import QueuePool
 
     sqlite = create_engine("sqlite:///file:bench?mode=memory&cache=shared&uri=true", poolclass=QueuePool)
-    table = {"check-out and check-in": leases(sqlite), "select 1, SQLite": selects(sqlite)}
+    table = {"checkout and checkin": leases(sqlite), "select 1, SQLite": selects(sqlite)}
     if dsn:
         table["select 1, PostgreSQL"] = selects(create_engine(dsn))
     return table
