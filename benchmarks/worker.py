@@ -2,8 +2,9 @@
 One variant of a measurement: a process of its own that runs batches on request.
 
 It reads lines ``ROW COUNT`` from standard input, runs the row that often, and answers with the CPU and wall time of
-one operation in nanoseconds. `run.py` keeps one such process for each variant and requests batches from them in turn, so that a machine
-whose speed drifts treats all alike. CPU time is that of the whole process, our background thread included.
+one operation in nanoseconds. `run.py` keeps one such process for each variant and requests batches from them in turn,
+so that a machine whose speed drifts treats all alike. CPU time is that of the whole process, our background thread
+included.
 """
 
 from __future__ import annotations

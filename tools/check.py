@@ -62,6 +62,7 @@ def _checks(typed: list[str]) -> dict[str, list[str]]:
         "import rules": [str(Path(python).parent / "lint-imports"), "--no-logo"],
         "generated files": [python, "tools/generate.py", "--check"],
         "links and names in the docs": [python, "tools/docs_check.py"],
+        "spelling": [python, "-m", "codespell_lib"],
         "lock file": [python, "tools/environment.py", "--check"],
     }
 
