@@ -146,9 +146,9 @@ class Lease:
         trace = self.trace
         traced = (trace, now) if trace is not None else None
         if self._split:
-            pool.waits.record(wait, traced, *self._wait_parts(now))
+            pool.waits.record(wait, traced, self._wait_parts(now))
         else:
-            pool.waits.record(wait, traced, got - self.asked_at, 0.0, now - got)
+            pool.waits.record(wait, traced, (got - self.asked_at, 0.0, now - got))
         if wait >= pool.slow_wait:
             pool.waited(self)
         elif self.starved_by:
@@ -214,9 +214,9 @@ class Lease:
                 self._close_phase(now)
             query, in_transaction = self.query_time, self.idle_in_transaction_time
             idle = hold - query - in_transaction
-            pool.uses.record(hold, traced, query, in_transaction, idle if idle > 0.0 else 0.0)
+            pool.uses.record(hold, traced, (query, in_transaction, idle if idle > 0.0 else 0.0))
         else:  # nothing was sent
-            pool.uses.record(hold, traced, 0.0, 0.0, hold)
+            pool.uses.record(hold, traced, (0.0, 0.0, hold))
         if abandoned or hold >= pool.long_hold or self.leak is not None:
             pool.observer.returned(self)
         if traced is not None:

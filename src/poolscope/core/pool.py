@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poolscope.core import clock
-from poolscope.core.aggregate import Distribution, Peak, Sum, Tally
+from poolscope.core.counters import Peak, Sum, Tally
 from poolscope.core.execution import LIVES, running_task, running_thread, stack_of_thread, task_in
-from poolscope.core.lease import Adopted, Lease, Outcome
+from poolscope.core.histogram import Distribution
+from poolscope.core.lease import USE_PHASES, WAIT_PHASES, Adopted, Lease, Outcome
 from poolscope.core.listener import NullObserver
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import CodeType, FrameType
 
-    from poolscope.core.aggregate import Trace
     from poolscope.core.execution import Life
+    from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolObserver
     from poolscope.core.origin import Origins, RawStack
     from poolscope.core.work import Share
@@ -155,8 +156,8 @@ class Pool:
         self.asking: set[Lease] = set()
         #: What was checked out when this process forked off: not ours, though the library still counts it.
         self.inherited: set[Lease] = set()
-        self.waits: Distribution[Trace] = self._distribution(self._bounds)
-        self.uses: Distribution[Trace] = self._distribution(self._bounds)
+        self.waits: Distribution[Trace] = self._distribution(self._bounds, WAIT_PHASES)
+        self.uses: Distribution[Trace] = self._distribution(self._bounds, USE_PHASES)
         self.creates: Distribution[Trace] = self._distribution(self._bounds)
         self.failed_waits: dict[str, Distribution[Trace]] = {}
         self.timeouts = Sum()
@@ -280,7 +281,7 @@ class Pool:
         holders, lease.starved_by = lease.starved_by, ()
         self.observer.waited(lease, holders)
 
-    def failed(self, lease: Lease, wait: float, parts: tuple[float, float, float]) -> None:
+    def failed(self, lease: Lease, wait: float, parts: Sequence[float]) -> None:
         """
         A checkout failed.
 
@@ -294,8 +295,8 @@ class Pool:
         if waits is None:
             if len(self.failed_waits) >= _MOST_ERROR_TYPES:
                 error_type = OTHER_ERROR
-            waits = self.failed_waits.setdefault(error_type, self._distribution(self._bounds))
-        waits.record(wait, (lease.trace, lease.ended_at or self.now()) if lease.trace is not None else None, *parts)
+            waits = self.failed_waits.setdefault(error_type, self._distribution(self._bounds, WAIT_PHASES))
+        waits.record(wait, (lease.trace, lease.ended_at or self.now()) if lease.trace is not None else None, parts)
         if lease.outcome is Outcome.TIMEOUT:
             self.timeouts.add(1)
         self.waited(lease)
@@ -376,23 +377,18 @@ class Pool:
         self._saturation_told = max(self._saturation_told, total)
         return self._saturation_told
 
-    def wait_phase_times(self) -> tuple[float, float, float]:
+    def wait_phase_times(self) -> dict[str, float]:
         """
         Seconds waited by phase, failed checkouts included.
         """
-        all_waits = [waits.read() for waits in (self.waits, *self.failed_waits.copy().values())]
-        return (
-            sum(waits.first for waits in all_waits),
-            sum(waits.second for waits in all_waits),
-            sum(waits.third for waits in all_waits),
-        )
+        all_waits = [waits.read().phases for waits in (self.waits, *self.failed_waits.copy().values())]
+        return {phase: sum(phases[phase] for phases in all_waits) for phase in WAIT_PHASES}
 
-    def use_phase_times(self) -> tuple[float, float, float]:
+    def use_phase_times(self) -> dict[str, float]:
         """
         Seconds held by phase, of leases that ended.
         """
-        uses = self.uses.read()
-        return (uses.first, uses.second, uses.third)
+        return self.uses.read().phases
 
     def used(self) -> int:
         """
