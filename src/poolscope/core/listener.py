@@ -27,7 +27,7 @@ class PoolObserver(Protocol):
         Args:
             lease: The checkout.
             holders: The leases that were held when it began, if the pool was full then; else none. A lease does not
-                keep them itself: each would hold the ones before it for ever.
+                keep them itself: each would hold the ones before it forever.
         """
 
     def nested(self, lease: Lease, held: Lease) -> None:

@@ -233,7 +233,7 @@ class Pool:
             lease.starved_by = self.leases.copy()
             lease.used_at_ask = len(lease.starved_by)
         asking = self.asking
-        asking.add(lease)  # last: whatever fails above leaves no checkout pending for ever
+        asking.add(lease)  # last: whatever fails above leaves no checkout pending forever
         lease.pending_at_ask = len(asking)
         return lease
 

@@ -71,7 +71,7 @@ class Worker:
 
     def after_fork(self) -> None:
         """
-        In the child: the thread did not come along, and a lock may be held for ever.
+        In the child: the thread did not come along, and a lock may be held forever.
         """
         ran, self._thread = self._thread is not None, None
         self._round = threading.RLock()

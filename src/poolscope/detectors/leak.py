@@ -99,7 +99,7 @@ class LeakDetector(Detector[Released, "tuple[Lease, bool]"]):
 
     def forget(self) -> None:
         """
-        See `Detector.forget`: what was reported is the parent's, too.
+        In a child process after a fork: what was observed and reported is the parent's.
         """
         super().forget()
         self._reported = weakref.WeakSet()

@@ -97,7 +97,7 @@ class NPlusOneDetector(Detector[WorkEnded, Repeated]):
 
     def mark(self, unit: UnitOfWork) -> None:
         """
-        See `Detector.mark`: what has run too often already is certain.
+        Mark a unit of work whose statements have run too often already: that is certain before its end.
         """
         if any(True for _ in self._repeated(unit)):
             unit.findings.add(N_PLUS_ONE)

@@ -72,7 +72,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
 
     def forget(self) -> None:
         """
-        See `Detector.forget`: another thread of the parent may have held the lock.
+        In a child process after a fork: start anew, also with the lock, which another thread of the parent may have held.
         """
         super().forget()
         self._start()

@@ -81,7 +81,7 @@ class TurnedAwayDetector(Detector[Waited, Refusal]):
 
     def forget(self) -> None:
         """
-        See `Detector.forget`: another thread of the parent may have been deciding.
+        In a child process after a fork: start anew, also with the lock, which another thread of the parent may have held.
         """
         super().forget()
         self._pace = Pace(self._context.settings.finding_interval, self._context.now)

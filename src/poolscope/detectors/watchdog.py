@@ -69,40 +69,40 @@ class Watchdog:
 
     def waited(self, lease: Lease, _: Collection[Lease]) -> None:
         """
-        See `PoolObserver.waited`.
+        Pass a slow or failed checkout to the detectors that observe it.
         """
         for detector in self._wait_observers:
             detector.observe(Waited(lease))
 
     def nested(self, lease: Lease, held: Lease) -> None:
         """
-        See `PoolObserver.nested`.
+        Pass a nested checkout to the detectors that observe it.
         """
         for detector in self._nested_observers:
             detector.observe(Nested(lease, held))
 
     def returned(self, lease: Lease) -> None:
         """
-        See `PoolObserver.returned`.
+        Pass a lease that ended to the detectors that observe it.
         """
         for detector in self._release_observers:
             detector.observe(Released(lease))
 
     def traced(self, lease: Lease) -> None:
         """
-        See `PoolObserver.traced`; spans look at these, detectors do not.
+        Nothing: these are for the spans.
         """
 
     def judge_unit(self, unit: UnitOfWork) -> None:
         """
-        See `Units.on_judge`.
+        Have the detectors mark a unit of work that still runs, when the span around it ends.
         """
         for detector in self.detectors:
             detector.mark(unit)
 
     def unit_ended(self, unit: UnitOfWork) -> None:
         """
-        See `Units.on_end`.
+        Pass a unit of work that ends to the detectors that observe it.
         """
         for detector in self._end_observers:
             detector.observe(WorkEnded(unit))

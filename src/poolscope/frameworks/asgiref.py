@@ -35,14 +35,14 @@ class AsgirefBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module.SyncToAsync, ("__call__",))
         patcher.replace(module.SyncToAsync, "__call__", _make_call(ledger))
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 

@@ -40,7 +40,7 @@ class CeleryBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module, ("task_prerun", "task_postrun"))
         self._signals = module
@@ -50,7 +50,7 @@ class CeleryBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Disconnect the receivers of signals.
         """
         signals, self._signals = self._signals, None
         if signals is not None:

@@ -58,7 +58,7 @@ class Events:
 
     def report(self, finding: Finding) -> None:
         """
-        See `FindingSink.report`. Called from the background thread.
+        Write a finding to the log and emit its event. Called from the background thread.
         """
         # A logging handler that fails does not keep the finding from the exporter, nor the other way round.
         guard.run("events.log", lambda: _log(finding), None)

@@ -35,7 +35,7 @@ _CREATE: Final = {
 
 class Metrics:
     """
-    The metrics of one MeterProvider. An SDK keeps instruments for ever, so this is made once for each provider, and
+    The metrics of one MeterProvider. An SDK keeps instruments forever, so this is made once for each provider, and
     reads whichever pool registry is open.
 
     Args:

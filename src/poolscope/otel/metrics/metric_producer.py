@@ -174,7 +174,7 @@ class Bridge:
         scopes = list(resources[0].scope_metrics) if resources else []
         mine = [scope for scope in scopes if scope.scope == self._scope]
         ready = {metric.name for metric in metrics}
-        # An ordinary instrument reports for ever what it once recorded, as in a session before this one.
+        # An ordinary instrument reports forever what it once recorded, as in a session before this one.
         metrics = [metric for scope in mine for metric in scope.metrics if metric.name not in ready] + metrics
         scopes = [scope for scope in scopes if scope.scope != self._scope]
         scopes.append(ScopeMetrics(scope=self._scope, metrics=metrics, schema_url=semconv.SCHEMA_URL))

@@ -29,7 +29,7 @@ _KINDS: Final = (trace.SpanKind.SERVER, trace.SpanKind.CONSUMER)
 
 class SurroundingSpans:
     """
-    A span processor that finds the span around each unit of work. An SDK keeps processors for ever: without units of
+    A span processor that finds the span around each unit of work. An SDK keeps processors forever: without units of
     work to serve, it does nothing.
     """
 
@@ -223,7 +223,7 @@ _made: Final[weakref.WeakKeyDictionary[Any, SurroundingSpans]] = weakref.WeakKey
 
 
 def _processor_of(provider: LibraryObject) -> SurroundingSpans | None:
-    # An SDK keeps processors for ever, so a provider gets one, whoever serves.
+    # An SDK keeps processors forever, so a provider gets one, whoever serves.
     known = _made.get(provider)
     if known is None and callable(getattr(provider, "add_span_processor", None)):
         known = _made[provider] = SurroundingSpans()

@@ -72,24 +72,24 @@ class Spans:
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """
-        See `PoolObserver.waited`.
+        Keep a slow or failed checkout for the background thread, which makes its span.
         """
         if self._checkouts and not lease.unrecorded and not lease.silent and self._room(self._waits):
             self._waits.append((lease, holders))
 
     def nested(self, lease: Lease, held: Lease) -> None:
         """
-        See `PoolObserver.nested`; it makes no span.
+        Nothing: a nested checkout has no span of its own.
         """
 
     def returned(self, lease: Lease) -> None:
         """
-        See `PoolObserver.returned`; leases that have a span come through `traced`.
+        Nothing: leases that have a span come through `traced`.
         """
 
     def traced(self, lease: Lease) -> None:
         """
-        See `PoolObserver.traced`.
+        Keep a lease that ended for the background thread, which makes its span.
         """
         if self._hold_spans and not lease.span_told and self._room(self._holds):
             self._holds.append(lease)
