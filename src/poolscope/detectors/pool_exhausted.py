@@ -72,7 +72,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
 
     def forget(self) -> None:
         """
-        In a child process after a fork: start anew, also with the lock, which another thread of the parent may have held.
+        In a child process after a fork: start anew, with a new lock: a thread of the parent may have held the old one.
         """
         super().forget()
         self._start()

@@ -81,7 +81,7 @@ class TurnedAwayDetector(Detector[Waited, Refusal]):
 
     def forget(self) -> None:
         """
-        In a child process after a fork: start anew, also with the lock, which another thread of the parent may have held.
+        In a child process after a fork: start anew, with a new lock: a thread of the parent may have held the old one.
         """
         super().forget()
         self._pace = Pace(self._context.settings.finding_interval, self._context.now)
