@@ -5,40 +5,35 @@ The pool as poolscope knows it: its identity, its limits, who waits and who hold
 from __future__ import annotations
 
 import sys
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
-from poolscope.core.counters import Peak, Sum, Tally
+from poolscope.core.counters import Sum
 from poolscope.core.execution import LIVES, running_task, running_thread, stack_of_thread, task_in
 from poolscope.core.histogram import Distribution
-from poolscope.core.lease import USE_PHASES, WAIT_PHASES, Adopted, Lease, Outcome
+from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.listener import NullObserver
+from poolscope.core.phases import WAIT_PHASES
+from poolscope.core.pool_figures import PoolFigures
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from types import CodeType, FrameType
 
     from poolscope.core.execution import Life
     from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolObserver
     from poolscope.core.origin import Origins, RawStack
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.work import Share
 
 #: What `ambient` returns where the application asked not to be instrumented.
 SUPPRESSED: Final = object()
 
-#: The name that the application gives the pools that it makes now; None to leave it to the library or the server.
-POOL_NAME: Final[ContextVar[str | None]] = ContextVar("poolscope_pool_name", default=None)
-
 #: What it returns inside a span that is sampled out.
 UNRECORDED: Final = object()
 
-
-#: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
-LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
 
 _modules: Final = sys.modules
 _frame: Final = sys._getframe  # noqa: SLF001 - the documented way to a caller's frame
@@ -51,61 +46,7 @@ OTHER_ERROR: Final = "_OTHER"
 _MOST_ERROR_TYPES: Final = 32
 
 
-@dataclass(frozen=True)
-class Identity:
-    """
-    What distinguishes one pool from another.
-
-    Args:
-        name: The pool's name; unique in the process.
-        system: The database, as the conventions name it, such as ``postgresql``.
-        namespace: The database's name, where known.
-        address: The server's host name or address, where known; or the path of its socket.
-        port: The server's port, where known.
-    """
-
-    name: str
-    system: str
-    namespace: str | None = None
-    address: str | None = None
-    port: int | None = None
-
-
-class PoolSource(Protocol):
-    """
-    A library's pool behind a `Pool`; holds it weakly. Called at collection, from any thread: no lock of the library
-    that a checkout holds while it waits, no I/O.
-    """
-
-    retired: bool
-
-    def alive(self) -> bool:
-        """
-        Whether the library's pool still exists.
-        """
-
-    def limit(self) -> int | None:
-        """
-        The most connections it may have open; None when there is no limit.
-        """
-
-    def idle_limits(self) -> tuple[int | None, int | None]:
-        """
-        The fewest and the most idle connections it keeps; None where it has no such limit.
-        """
-
-    def idle(self) -> int:
-        """
-        How many open connections it has that are not checked out.
-        """
-
-    def in_use(self) -> int | None:
-        """
-        How many connections are checked out by the library's own count; None when it keeps none.
-        """
-
-
-class Pool:
+class Pool(PoolFigures):
     """
     A pool, with its leases, its pending checkouts and its figures.
 
@@ -133,43 +74,14 @@ class Pool:
         now: clock.Clock = clock.monotonic,
         distribution: type[Distribution[Trace]] = Distribution,
     ) -> None:
-        self.identity = identity
-        self.now = now
+        super().__init__(identity, bounds, now, distribution)
         self.slow_wait = slow_wait
         #: The hold from which it is reported to the observer, in seconds.
         self.long_hold = float("inf")
         self.origins = origins
         self.observer: PoolObserver = NullObserver()
-        self.limit: int | None = None
-        self.sources: list[PoolSource] = []
-        #: Whether several callers may hold one connection at once (SQLAlchemy's StaticPool).
-        self.shared = False
         self._capture = origins.capture if origins else None
         self._ambient = ambient
-        self._bounds = tuple(bounds)
-        self._distribution = distribution
-        self._start()
-
-    def _start(self) -> None:
-        self.began_at = self.now()
-        self.leases: set[Lease] = set()
-        self.asking: set[Lease] = set()
-        #: What was checked out when this process forked off: not ours, though the library still counts it.
-        self.inherited: set[Lease] = set()
-        self.waits: Distribution[Trace] = self._distribution(self._bounds, WAIT_PHASES)
-        self.uses: Distribution[Trace] = self._distribution(self._bounds, USE_PHASES)
-        self.creates: Distribution[Trace] = self._distribution(self._bounds)
-        self.failed_waits: dict[str, Distribution[Trace]] = {}
-        self.timeouts = Sum()
-        self.nested_checkouts = Sum()
-        self.unattributed = Tally()
-        self.leaks = {kind: Sum() for kind in LEAK_KINDS}
-        self.closures: dict[str, Sum] = {}
-        self.used_peak = Peak()
-        self.pending_peak = Peak()
-        self.full_since: dict[str, float] = {}
-        self._saturated = Sum()
-        self._saturation_told = 0.0
 
     # The hot path
 
@@ -362,106 +274,6 @@ class Pool:
         if total is None:
             total = self.closures.setdefault(reason, Sum())
         total.add(1)
-
-    # Read at collection
-
-    def saturation_time(self) -> float:
-        """
-        Seconds during which every allowed connection was in use, up to now.
-        """
-        since = self.full_since.get("moment")
-        total = self._saturated.read()
-        if since is not None:
-            total += max(0.0, self.now() - since)
-        # After a pool stops being full and before that time is added up, the figure would fall for a moment.
-        self._saturation_told = max(self._saturation_told, total)
-        return self._saturation_told
-
-    def wait_phase_times(self) -> dict[str, float]:
-        """
-        Seconds waited by phase, failed checkouts included.
-        """
-        all_waits = [waits.read().phases for waits in (self.waits, *self.failed_waits.copy().values())]
-        return {phase: sum(phases[phase] for phases in all_waits) for phase in WAIT_PHASES}
-
-    def use_phase_times(self) -> dict[str, float]:
-        """
-        Seconds held by phase, of leases that ended.
-        """
-        return self.uses.read().phases
-
-    def used(self) -> int:
-        """
-        How many connections callers hold.
-        """
-        count = len(self.leases)
-        return min(count, self.limit) if self.shared and self.limit is not None else count
-
-    def oldest_lease_age(self) -> float:
-        """
-        The age of the oldest lease that is still held, in seconds; 0 when there is none.
-        """
-        now = self.now()
-        return max(
-            (now - lease.started_at for lease in self.leases.copy() if lease.started_at is not None), default=0.0
-        )
-
-    def live_sources(self) -> list[PoolSource]:
-        """
-        The library's pools that still exist. The next registration forgets the others: only it changes the list, else
-        one that another thread adds meanwhile would be lost.
-        """
-        return [source for source in self.sources if source.alive()]
-
-    def idle(self) -> int:
-        """
-        How many open connections there are that are not checked out.
-        """
-        return sum(source.idle() for source in self.live_sources())
-
-    def unheld(self) -> set[Lease]:
-        """
-        Leases whose connection no code holds any more though its library keeps it alive, where a source knows that.
-        """
-        found: set[Lease] = set()
-        for source in self.live_sources():
-            tell = getattr(source, "unheld", None)
-            if tell is not None:
-                found.update(tell())
-        return found
-
-    def refresh_limit(self) -> None:
-        """
-        Ask the sources for the limit anew, after one was added, retired or resized.
-        """
-        sources = None
-        while sources is not self.sources:  # of several threads the last one to store has seen the last list
-            sources = self.sources
-            self.limit = limit_of(sources)
-
-    def turn(self, now: float) -> None:
-        """
-        About once a second: store the numbers that were seen, for the peaks.
-        """
-        self.used_peak.turn(now, len(self.leases))
-        self.pending_peak.turn(now, 0)
-
-    def forget_leases(self) -> None:
-        """
-        In a child process after a fork: what was checked out belongs to the parent; start anew.
-        """
-        inherited = self.inherited | self.leases
-        self._start()
-        self.inherited = inherited
-
-
-def limit_of(sources: Iterable[PoolSource]) -> int | None:
-    """
-    The most connections that the library's pools behind one `Pool` may have open together, without those that are gone
-    or whose place another one took; None when one of them has no limit, and when there is none.
-    """
-    limits = [source.limit() for source in sources if source.alive() and not source.retired]
-    return None if not limits or None in limits else sum(limit for limit in limits if limit is not None)
 
 
 def is_on(lease: Lease, stack: RawStack) -> bool:
