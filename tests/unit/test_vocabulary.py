@@ -77,7 +77,7 @@ _ARGUMENT: Final = re.compile(r"^ +\w+:", re.MULTILINE)
 PLACES: Final = (
     "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**/*.md", "grafana/*.md", "grafana/**/*.py",
     "collector-config/**/*.y*ml", "docker-compose.yml", "examples/**/*.py", "src/**/*.py", "tools/**/*.py",
-    "tools/**/*.md", "benchmarks/*.py", "tests/RACES.md",
+    "tools/**/*.md", "benchmarks/*.py", "tests/**/*.md",
 )  # fmt: skip
 
 #: What is not checked, by the beginning of its path, and why.
