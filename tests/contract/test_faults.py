@@ -304,7 +304,7 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def _let_fail(places: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
     for place in places:
         monkeypatch.setattr(place.owner, place.name, place.method())
-    # What pytest keeps of the log has the frames that an error came through, and with them a connection that is dropped.
+    # What pytest keeps of the log has the frames that an error came through: with them, a connection that is dropped.
     monkeypatch.setattr(logging.getLogger("poolscope"), "disabled", True)
 
 

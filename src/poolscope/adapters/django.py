@@ -17,6 +17,7 @@ from poolscope.adapters.identity import NAMERS, database_file, identity
 from poolscope.adapters.leases import ConnectionState, undo
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Statement
+from poolscope.adapters.points.brackets import nothing
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.types import override
@@ -79,7 +80,7 @@ class WrapperState(ConnectionState):
     def _collected(self, _: object) -> None:
         # The garbage collector calls this wherever it happens to run: nothing here may log or wait for a lock.
         self.states.discard(self)
-        self.reference = _nothing  # it refers to this state, which would have to be collected in its turn
+        self.reference = nothing  # it refers to this state, which would have to be collected in its turn
         (lease, self.lease), (pool, self.pool) = (self.lease, None), (self.pool, None)
         try:
             if lease is not None:
@@ -139,10 +140,6 @@ class ClosingReturn(Close):
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
         return super().make(adapter, Checkin(self.where, of_connection=True).make(adapter, original))
-
-
-def _nothing() -> None:
-    pass
 
 
 def _by_django(state: WrapperState, function: Function, wrapper: LibraryObject) -> LibraryObject:
