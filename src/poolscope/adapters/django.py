@@ -8,6 +8,7 @@ option the pool is psycopg's, and that adapter's: from here it only gets the ali
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
-_SYSTEMS: Final = {"oracle": "oracle.db"}
 _NO_DATABASE: Final = "__no_db__"
 _WRAPPER: Final = "BaseDatabaseWrapper"
 _CURSOR: Final = "django.db.backends.utils:CursorWrapper"
@@ -100,15 +100,28 @@ class FirstUse(Checkout):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        checkout, ledger = super().make(adapter, original), adapter.ledger
+        def use(_: Alias, wrapper: LibraryObject) -> LibraryObject:
+            original(wrapper)  # which returns nothing
+            return wrapper
+
+        # As if it were the alias that is asked for a connection.
+        checkout, ledger = super().make(adapter, use), adapter.ledger
+        state_of: Callable[[LibraryObject, None], Any] = adapter.state
 
         def ensure_connection(self_: LibraryObject) -> LibraryObject:
             state: WrapperState | None = self_.__dict__.get(CONNECTION_KEY)
             if state is not None and (state.lease is not None or state.alias is None or state.is_django):
                 return original(self_)
             if state is None and adapter.ledger is ledger:
-                state = guard.run("django.state", lambda: adapter.state(self_, None), None)  # type: ignore[assignment]
-            return original(self_) if state is None or state.alias is None else _by_django(state, checkout, self_)
+                state = guard.run("django.state", functools.partial(state_of, self_, None), None)
+            # One that was closed inside of a transaction is not connected anew before that ends.
+            if state is None or state.alias is None or (self_.closed_in_transaction and self_.connection is not None):
+                return original(self_)
+            state.is_django = True
+            try:
+                checkout(state.alias, self_)
+            finally:
+                state.is_django = False
 
         return ensure_connection
 
@@ -121,13 +134,18 @@ class RequestEnd(Checkin):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        checkin = super().make(adapter, original)
+        end = self.ends(adapter)
 
         def close_if_unusable_or_obsolete(self_: LibraryObject) -> LibraryObject:
             state: WrapperState | None = self_.__dict__.get(CONNECTION_KEY)
             if state is None or state.alias is None or state.is_django or self_.in_atomic_block:
                 return original(self_)
-            return _by_django(state, checkin, self_)
+            state.is_django = True
+            try:
+                end(self_)
+                return original(self_)
+            finally:
+                state.is_django = False
 
         return close_if_unusable_or_obsolete
 
@@ -140,14 +158,6 @@ class ClosingReturn(Close):
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
         return super().make(adapter, Checkin(self.where, of_connection=True).make(adapter, original))
-
-
-def _by_django(state: WrapperState, function: Function, wrapper: LibraryObject) -> LibraryObject:
-    state.is_django = True
-    try:
-        return function(wrapper)
-    finally:
-        state.is_django = False
 
 
 def _why_at_request_end(frame: FrameType) -> str:
@@ -165,24 +175,16 @@ _REASONS: Final[dict[str, str | Callable[[FrameType], str]]] = {
 }
 
 
-def _alias_in_use(wrapper: LibraryObject, _: tuple[Any, ...], __: dict[str, Any]) -> Alias | None:
-    if wrapper.closed_in_transaction and wrapper.connection is not None:
-        return None  # it was closed, and Django waits for the end of the transaction to connect anew
-    alias: Alias | None = wrapper.__dict__[CONNECTION_KEY].alias
-    return alias
-
-
 class DjangoAdapter(PointAdapter):
     """
     Hooks Django's database wrappers.
     """
 
     name, module, versions = "django", "django.db.backends.base.base", ">=4.2,<7"
-    nameable = False
-    pool_classes = (_WRAPPER,)
-    library_modules = ("django.db",)
+    pool_classes, library_modules = (_WRAPPER,), ("django.db",)
+    nameable = has_pools_above = False
     points = (
-        FirstUse(f"{_WRAPPER}.ensure_connection", library_pool=_alias_in_use),
+        FirstUse(f"{_WRAPPER}.ensure_connection"),
         Connect(f"{_WRAPPER}.connect"),
         RequestEnd(f"{_WRAPPER}.close_if_unusable_or_obsolete", of_connection=True),
         ClosingReturn(f"{_WRAPPER}.close", reasons=_REASONS),
@@ -191,9 +193,7 @@ class DjangoAdapter(PointAdapter):
         Statement(f"{_CURSOR}.callproc"),
         *(Call(f"{_WRAPPER}.{name}") for name in ("_commit", "_rollback")),
     )
-    stats_measure = Capability.IDLE
-    also_measures = Capability.ABANDONED
-    has_pools_above = False
+    stats_measure, also_measures = Capability.IDLE, Capability.ABANDONED
 
     def __init__(self) -> None:
         super().__init__()
@@ -228,13 +228,9 @@ class DjangoAdapter(PointAdapter):
         namespace = str(settings.get("NAME") or "") or None
         if library_pool.vendor == "sqlite":
             return identity("sqlite", name=library_pool.name, namespace=database_file(namespace))
-        return identity(
-            _SYSTEMS.get(library_pool.vendor, library_pool.vendor),
-            name=library_pool.name,
-            namespace=namespace,
-            address=settings.get("HOST") or None,
-            port=settings.get("PORT") or None,
-        )
+        system = "oracle.db" if library_pool.vendor == "oracle" else library_pool.vendor
+        address, port = settings.get("HOST") or None, settings.get("PORT") or None
+        return identity(system, name=library_pool.name, namespace=namespace, address=address, port=port)
 
     @override
     def stats(self, library_pool: Alias) -> Stats:
@@ -244,11 +240,8 @@ class DjangoAdapter(PointAdapter):
     def held(self, library_pool: Alias) -> list[LibraryObject]:
         # Whether a persistent connection is in use shows at its next use.
         wrappers = [one.reference() for one in self._states_of(library_pool) if not one.is_django]
-        return [
-            wrapper
-            for wrapper in wrappers
-            if wrapper is not None and wrapper.connection is not None and wrapper.settings_dict.get("CONN_MAX_AGE") == 0
-        ]
+        open_ones = [one for one in wrappers if one is not None and one.connection is not None]
+        return [one for one in open_ones if one.settings_dict.get("CONN_MAX_AGE") == 0]
 
     @override
     def state(self, connection: LibraryObject, pool: Pool | None) -> WrapperState:  # noqa: ARG002 - not known yet
@@ -262,9 +255,12 @@ class DjangoAdapter(PointAdapter):
         return state
 
     @override
-    def tie(self, library_pool: Alias, connection: LibraryObject, lease: Lease) -> None:
-        super().tie(library_pool, connection, lease)
-        connection.__dict__[CONNECTION_KEY].pool = lease.pool  # it may have been open before it was first seen
+    def tie(self, library_pool: Alias, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
+        state: WrapperState = connection.__dict__[CONNECTION_KEY]
+        if state.lease is not None:  # adopted just now
+            state.lease.end()
+        state.lease, state.pool = lease, lease.pool  # it may have been open before it was first seen
+        lease.backend_process_id = state.backend_process_id
 
     @override
     def lost(self, library_pool: Alias, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
