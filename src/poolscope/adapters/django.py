@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.base import Function
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
-_NO_DATABASE: Final = "__no_db__"
 _WRAPPER: Final = "BaseDatabaseWrapper"
 _CURSOR: Final = "django.db.backends.utils:CursorWrapper"
 
@@ -248,7 +248,7 @@ class DjangoAdapter(PointAdapter):
         state: WrapperState | None = connection.__dict__.get(CONNECTION_KEY)
         if state is None:
             alias = None
-            if connection.alias != _NO_DATABASE and not connection.settings_dict.get("OPTIONS", {}).get("pool"):
+            if connection.alias != "__no_db__" and not connection.settings_dict.get("OPTIONS", {}).get("pool"):
                 alias = self._aliases.get(connection.alias)
                 alias = alias or self._aliases.setdefault(connection.alias, Alias(connection))
             state = connection.__dict__.setdefault(CONNECTION_KEY, WrapperState(connection, alias, self._states))
