@@ -38,24 +38,25 @@ class Passage:
         self._token: Token[UnitOfWork | None] | None = None
         self.unit = units.begin(kind, name)
 
+    # An error of ours ends in each of these: they are called from hooks in between what is the application's.
+
     def enter(self) -> None:
         """
         What runs from here on belongs to the unit of work.
         """
-        self._token = CURRENT_UNIT.set(self.unit)
+        try:
+            self._enter()
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("unit_of_work.enter")
 
     def leave(self) -> None:
         """
         What runs from here on belongs to what it belonged to before.
         """
-        token, self._token = self._token, None
-        if token is None:
-            return
         try:
-            CURRENT_UNIT.reset(token)
-        except ValueError:  # entered in another context, such as that of another thread or task
-            if CURRENT_UNIT.get() is self.unit:
-                CURRENT_UNIT.set(None)
+            self._leave()
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("unit_of_work.leave")
 
     def end(self) -> None:
         """
@@ -66,6 +67,21 @@ class Passage:
             self._units.end(self.unit)
         except Exception:  # noqa: BLE001 - ours
             guard.caught("unit_of_work.end")
+        finally:
+            self.unit.ended = True  # in any case: what runs here next is no part of it
+
+    def _enter(self) -> None:
+        self._token = CURRENT_UNIT.set(self.unit)
+
+    def _leave(self) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            return
+        try:
+            CURRENT_UNIT.reset(token)
+        except ValueError:  # entered in another context, such as that of another thread or task
+            if CURRENT_UNIT.get() is self.unit:
+                CURRENT_UNIT.set(None)
 
     def end_in_collection(self) -> None:
         """

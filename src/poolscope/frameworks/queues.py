@@ -99,7 +99,7 @@ class ArqBoundary:
 def _make_read(original: Callable[..., Any]) -> Callable[..., Any]:
     def deserialize_job_raw(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         job = original(*args, **kwargs)
-        unit = current()
+        unit = guard.run("arq.unit", current, None)
         if unit is not None and unit.name == UNNAMED:
             guard.run("arq.name", lambda: setattr(unit, "name", str(job[0])), None)
         return job

@@ -57,7 +57,7 @@ def _make_submit(original: Callable[..., Any]) -> Callable[..., Any]:
     def submit(
         self: LibraryObject, fn: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
     ) -> LibraryObject:
-        unit = current()
+        unit = guard.run("threads.unit", current, None)
         return original(self, fn if unit is None else _Carried(unit, fn), *args, **kwargs)
 
     return submit
@@ -65,7 +65,7 @@ def _make_submit(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _make_start(original: Callable[..., Any]) -> Callable[..., Any]:
     def start(self: LibraryObject) -> LibraryObject:
-        unit = current()
+        unit = guard.run("threads.unit", current, None)
         if unit is not None and "run" not in vars(self):
             guard.run("threads.start", lambda: setattr(self, "run", _Run(unit, self)), None)
         return original(self)

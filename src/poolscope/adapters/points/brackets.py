@@ -132,10 +132,12 @@ def library_frames(modules: tuple[str, ...]) -> Iterator[FrameType]:
     Args:
         modules: The names of its packages.
     """
+    below = tuple(f"{module}." for module in modules)
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_MOST_FRAMES):
         if frame is None:
             return
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in modules:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module in modules or module.startswith(below):
             yield frame
         frame = frame.f_back
