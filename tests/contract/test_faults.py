@@ -36,7 +36,6 @@ ALWAYS = {"Pool.ask", "Lease.grant", "Lease.end"}
 BY_HAND = {
     "sqlalchemy",
     "psycopg_pool",
-    "asyncpg",
     "psycopg2",
     "django",
     "dbutils",
