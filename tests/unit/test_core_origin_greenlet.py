@@ -11,6 +11,8 @@ from pathlib import Path
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from poolscope.adapters.greenlets import Greenlets
+from poolscope.core.libraries import KNOWN
 from poolscope.core.origin import Location, Origins, resolve, stack_of
 
 
@@ -18,6 +20,7 @@ def test_the_origin_of_an_asynchronous_checkout_is_the_application() -> None:
     """
     The stack of the greenlet ends at its first frame; the application's coroutines are on the other side of it.
     """
+    KNOWN.know(switches=Greenlets())
     origins, found = Origins(2), list[tuple[Location, ...]]()
     engine = create_async_engine("sqlite+aiosqlite://")
 

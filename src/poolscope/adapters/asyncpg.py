@@ -73,10 +73,13 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         Connect(f"{_POOL}._get_new_connection", early=True),
         Close(f"{_CONNECTION}._cleanup", reasons=REASONS, outermost=True, other="invalidated"),
         # With arguments, it calls the next one, which is then part of it. Transactions begin and end by it.
-        Statement(f"{_CONNECTION}.execute", describe=one),
-        Statement(f"{_CONNECTION}._execute"),
-        *(Statement(f"{_CONNECTION}.{name}", describe=many) for name in ("_executemany", "_copy_out", "_copy_in")),
-        Statement(f"{_CONNECTION}.copy_records_to_table", describe=copies),
+        Statement(f"{_CONNECTION}.execute", of_connection=True, describe=one),
+        Statement(f"{_CONNECTION}._execute", of_connection=True),
+        *(
+            Statement(f"{_CONNECTION}.{name}", of_connection=True, describe=many)
+            for name in ("_executemany", "_copy_out", "_copy_in")
+        ),
+        Statement(f"{_CONNECTION}.copy_records_to_table", of_connection=True, describe=copies),
         *(Statement(f"{_CURSOR}.{name}", describe=with_cursor) for name in ("_bind_exec", "_bind")),
         Statement(f"{_PREPARED}._PreparedStatement__bind_execute", describe=prepared),
         Statement(f"{_PREPARED}.executemany", describe=prepared_for_many),
@@ -194,29 +197,31 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         leases: dict[int, Lease] | None = library_pool._queue.__dict__.get(LEASES_KEY)
         if leases is not None:
             leases[id(connection)] = lease
-            lease.backend_process_id = self.backend_process_id(connection._con)
+            protocol = connection._con and connection._con._protocol
+            lease.backend_process_id = protocol and protocol.backend_pid
 
     @override
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002 - a slot knows it
-        leases = _leases_of(connection) if connection._in_use is not None else None
+        if connection._in_use is None:
+            return None
+        leases: dict[int, Lease] | None = connection._pool._queue.__dict__.get(LEASES_KEY)
         return leases.pop(id(connection), None) if leases else None
 
     @override
     def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
-        return (_leases_of(connection) or {}).get(id(connection))
+        leases: dict[int, Lease] = connection._pool._queue.__dict__.get(LEASES_KEY, {})
+        return leases.get(id(connection))
 
     @override
     def lease_of(self, connection: LibraryObject) -> Lease | None:
         """
         The lease of a connection, of the proxy that a pool hands out, or of a slot. Hot.
         """
-        slot = getattr(connection, "_holder", None)
-        if slot is None:
-            proxy = getattr(connection, "_proxy", None)
-            if proxy is None:
-                return None
-            slot = proxy._holder
-        leases = _leases_of(slot)
+        proxy = getattr(connection, "_proxy", None)  # of a proxy, what its connection has
+        if proxy is None:
+            return None
+        slot = proxy._holder
+        leases: dict[int, Lease] | None = slot._pool._queue.__dict__.get(LEASES_KEY)
         return leases.get(id(slot)) if leases else None
 
     @override
@@ -231,24 +236,14 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         return self._connections.pop(hooked, None)
 
     @override
-    def backend_process_id(self, connection: LibraryObject) -> int | None:
-        protocol = getattr(connection, "_protocol", None)
-        return protocol.backend_pid if protocol is not None else None
-
-    @override
     def connection_of(self, hooked: LibraryObject) -> LibraryObject:
-        return getattr(hooked, "_connection", hooked)
+        return hooked._connection
 
     @override
     def in_transaction(self, connection: LibraryObject) -> bool:
         protocol = connection._protocol
-        return protocol is not None and bool(protocol.is_in_transaction())
-
-
-def _leases_of(slot: LibraryObject) -> dict[int, Lease] | None:
-    # Of all slots of its pool, by their ids.
-    leases: dict[int, Lease] | None = slot._pool._queue.__dict__.get(LEASES_KEY)
-    return leases
+        is_open: bool = protocol is not None and protocol.is_in_transaction()
+        return is_open
 
 
 def _nobody_holds(slot: LibraryObject) -> bool:

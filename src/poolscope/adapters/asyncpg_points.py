@@ -9,11 +9,12 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from poolscope.adapters.base import Point
 from poolscope.adapters.connects import ASK
 from poolscope.adapters.identity import first_of, identity, is_torn
-from poolscope.adapters.leases import recover
-from poolscope.adapters.marks import KEY
-from poolscope.adapters.points import Call, Handover
+from poolscope.adapters.leases import recover, recover_call
+from poolscope.adapters.marks import KEY, LEASES_KEY
+from poolscope.adapters.points import Handover
 from poolscope.core.guard import guard
 from poolscope.core.types import override
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import Function
-    from poolscope.adapters.points.calls import EndCall
-    from poolscope.core.lease import Lease
     from poolscope.core.pool import Identity
     from poolscope.core.types import LibraryObject
 
@@ -44,19 +43,18 @@ class TakeSlot(Handover):
     def make(self, adapter: PointAdapter, original: Function) -> Function:
         site, tie = f"{adapter.name}.slot", adapter.tie
 
-        def waiting(slot: LibraryObject) -> Lease | None:
+        async def acquire(self_: LibraryObject) -> LibraryObject:
             lease = ASK.get()
+            if lease is None:
+                return await original(self_)
             try:
-                if lease is None or lease.got_at is not None or slot._pool._queue.__dict__.get(KEY) is not lease.pool:
-                    return None
-                lease.got()
+                if lease.got_at is None and self_._pool._queue.__dict__.get(KEY) is lease.pool:
+                    lease.got()
+                else:
+                    lease = None
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                 recover(site, lease)
-                return None
-            return lease
-
-        async def acquire(self_: LibraryObject) -> LibraryObject:
-            lease = waiting(self_)
+                lease = None
             proxy = await original(self_)
             if lease is not None:
                 try:
@@ -68,15 +66,28 @@ class TakeSlot(Handover):
         return acquire
 
 
-class Reset(Call):
+class Reset(Point):
     """
     A connection is reset before its slot is put back: a call to the server, and no statement of the application's;
     further ones while it runs are part of it. The end of the hold ends it.
     """
 
     @override
-    def ends(self, adapter: PointAdapter) -> EndCall:  # noqa: ARG002
-        return lambda _, __: None
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        site = f"{adapter.name}.call"
+
+        async def release(self_: LibraryObject, timeout: float | None) -> LibraryObject:
+            lease = None
+            try:
+                leases = self_._pool._queue.__dict__.get(LEASES_KEY)
+                lease = leases.get(id(self_)) if leases else None
+                if lease is not None:
+                    lease.call_begins()
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_call(site, lease)
+            return await original(self_, timeout)
+
+        return release
 
 
 # What is run: the statement, whether it is for many rows, and its parameters.

@@ -27,6 +27,7 @@ from poolscope.adapters.common import (
     identity,
 )
 from poolscope.adapters.django_calls import CallHooks
+from poolscope.adapters.django_loaders import LOADERS
 from poolscope.core.guard import guard
 from poolscope.core.lease import KEY
 from poolscope.core.types import LibraryObject, override
@@ -104,6 +105,8 @@ class DjangoAdapter(Adapter):
     nameable = False
     module = "django.db.backends.base.base"
     versions = ">=4.2,<7"
+    library_modules = ("django.db", "django.utils.asyncio")
+    lazy_loaders = LOADERS
     capabilities = (
         Capability.WAIT
         | Capability.WAIT_PHASES
