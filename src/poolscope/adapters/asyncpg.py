@@ -39,7 +39,8 @@ from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 _POOL: Final = "asyncpg.pool:Pool"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import Function
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
     Arguments = tuple[Any, ...]
