@@ -25,7 +25,6 @@ import pytest
 
 from poolscope.core import clock
 from poolscope.core.execution import running_task, stack_of_task, stack_of_thread
-from poolscope.core.libraries import KNOWN
 from poolscope.core.origin import (
     APPLICATION,
     LIBRARY,
@@ -37,15 +36,24 @@ from poolscope.core.origin import (
     resolve,
     stack_of,
 )
+from tests.support.libraries import known
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import CodeType, FrameType
 
     from poolscope.core.origin import RawStack
 
 HERE = __file__
 
-KNOWN.know(("sqlalchemy", "asyncpg", "django.db", "django.utils.asyncio"))
+
+@pytest.fixture(autouse=True)
+def libraries() -> Iterator[None]:
+    """
+    Some that carry queries.
+    """
+    with known("sqlalchemy", "asyncpg", "django.db", "django.utils.asyncio"):
+        yield
 
 
 def frame_of_the_caller() -> FrameType:
@@ -186,7 +194,8 @@ def test_a_decorator_of_the_application_stands_for_what_it_decorates() -> None:
 
     ((first, second), nearest) = found
     assert first == nearest
-    assert first == (view.__wrapped__.__code__, 0)
+    code = view.__wrapped__.__code__
+    assert (first[0], locate(*first).line) == (code, code.co_firstlineno)
     assert second[0].co_name == "handle"
 
 

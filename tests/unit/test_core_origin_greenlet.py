@@ -12,15 +12,14 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from poolscope.adapters.greenlets import Greenlets
-from poolscope.core.libraries import KNOWN
 from poolscope.core.origin import Location, Origins, resolve, stack_of
+from tests.support.libraries import known
 
 
 def test_the_origin_of_an_asynchronous_checkout_is_the_application() -> None:
     """
     The stack of the greenlet ends at its first frame; the application's coroutines are on the other side of it.
     """
-    KNOWN.know(switches=Greenlets())
     origins, found = Origins(2), list[tuple[Location, ...]]()
     engine = create_async_engine("sqlite+aiosqlite://")
 
@@ -37,7 +36,8 @@ def test_the_origin_of_an_asynchronous_checkout_is_the_application() -> None:
         await connection.close()
         await engine.dispose()
 
-    asyncio.run(outer())
+    with known(switches=Greenlets()):
+        asyncio.run(outer())
 
     ((first, second),) = found
     assert Path(first.file) == Path(second.file) == Path(__file__)

@@ -14,14 +14,17 @@ import pytest
 from poolscope.adapters import django_loaders, sqlalchemy_loaders
 from poolscope.adapters.django_loaders import PREFETCH, QUERY_SET, RELATED
 from poolscope.adapters.sqlalchemy_loaders import EAGER, EXPIRED, LAZY
-from poolscope.core.libraries import KNOWN, Loader
 from poolscope.core.sql import fingerprint as statements
 from poolscope.core.sql import repetition as repetitions
 from poolscope.core.sql.repetition import Repetitions, loader_of
+from tests.support.libraries import known
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import CodeType, FrameType
+
+    from poolscope.core.libraries import Loader
 
 MEGABYTE = 1_000_000
 
@@ -198,7 +201,14 @@ def stacked(*files_and_names: tuple[str, str]) -> FrameType:
     return step()  # type: ignore[no-any-return]
 
 
-KNOWN.know(loaders=(*sqlalchemy_loaders.LOADERS, *django_loaders.LOADERS))
+@pytest.fixture(autouse=True)
+def libraries() -> Iterator[None]:
+    """
+    Those that load lazily.
+    """
+    with known(loaders=(*sqlalchemy_loaders.LOADERS, *django_loaders.LOADERS)):
+        yield
+
 
 BASE = ("/lib/site-packages/sqlalchemy/engine/base.py", "_execute_context")
 STRATEGIES = "/lib/site-packages/sqlalchemy/orm/strategies.py"

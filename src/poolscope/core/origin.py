@@ -196,7 +196,7 @@ class Origins:
         code: CodeType | None = getattr(inspect.unwrap(function), "__code__", None)
         if code is None or self._judge(code.co_filename) != APPLICATION:
             return ()
-        return code, 0
+        return code, next((start for start, _, line in code.co_lines() if line), 0)
 
     def _asked_from(self, frame: FrameType | None, depth: int) -> Trail:
         # Who wanted something, where no frame of the application is near: the function that a context manager decorates
