@@ -14,19 +14,7 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.asyncpg_points import (
-    REASONS,
-    Reset,
-    TakeSlot,
-    copies,
-    identify,
-    many,
-    one,
-    prepared,
-    prepared_for_many,
-    told_by,
-    with_cursor,
-)
+from poolscope.adapters.asyncpg_points import REASONS, Reset, TakeSlot, identify, told_by
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.connections import ConnectionsById
 from poolscope.adapters.leases import keep_handed_over, undo
@@ -53,6 +41,10 @@ _PREPARED: Final = "asyncpg.prepared_stmt:PreparedStatement"
 _LIBRARY_REFERENCES: Final = 3
 
 
+def _copy(_: LibraryObject, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, bool, None]:
+    return f"COPY {args[0] if args else kwargs['table_name']} FROM STDIN", True, None
+
+
 class AsyncpgAdapter(ConnectionsById, PointAdapter):
     """
     Hooks asyncpg's pools.
@@ -74,17 +66,30 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         Connect(f"{_POOL}._get_new_connection", early=True),
         Close(f"{_CONNECTION}._cleanup", reasons=REASONS, outermost=True, other="invalidated"),
         # With arguments, it calls the next one, which is then part of it. Transactions begin and end by it.
-        Statement(f"{_CONNECTION}.execute", of_connection=True, describe=one),
+        Statement(
+            f"{_CONNECTION}.execute",
+            of_connection=True,
+            describe=lambda _, args, kwargs: (args[0] if args else kwargs["query"], False, args[1:] or None),
+        ),
         Statement(f"{_CONNECTION}._execute", of_connection=True),
         *(
-            Statement(f"{_CONNECTION}.{name}", of_connection=True, describe=many)
+            Statement(f"{_CONNECTION}.{name}", of_connection=True, describe=lambda _, args, __: (args[0], True, None))
             for name in ("_executemany", "_copy_out", "_copy_in")
         ),
-        Statement(f"{_CONNECTION}.copy_records_to_table", of_connection=True, describe=copies),
-        *(Statement(f"{_CURSOR}.{name}", describe=with_cursor) for name in ("_bind_exec", "_bind")),
-        Statement(f"{_PREPARED}._PreparedStatement__bind_execute", describe=prepared),
-        Statement(f"{_PREPARED}.executemany", describe=prepared_for_many),
-        Statement(f"{_PREPARED}.fetchmany", describe=prepared_for_many, optional=True),
+        Statement(f"{_CONNECTION}.copy_records_to_table", of_connection=True, describe=_copy),
+        *(
+            Statement(f"{_CURSOR}.{name}", describe=lambda cursor, _, __: (cursor._query, False, cursor._args))
+            for name in ("_bind_exec", "_bind")
+        ),
+        Statement(
+            f"{_PREPARED}._PreparedStatement__bind_execute", describe=lambda it, args, __: (it._query, False, args[0])
+        ),
+        *(
+            Statement(
+                f"{_PREPARED}.{name}", describe=lambda it, _, __: (it._query, True, None), optional=name == "fetchmany"
+            )
+            for name in ("executemany", "fetchmany")
+        ),
         Call(f"{_CURSOR}._exec"),
     )
 

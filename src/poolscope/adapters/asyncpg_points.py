@@ -1,6 +1,5 @@
 """
-What happens at asyncpg's hook points: taking and resetting a slot, what a statement is, why a connection is closed, and
-where the server is.
+What happens at asyncpg's hook points: taking and resetting a slot, why a connection is closed, and where the server is.
 """
 
 from __future__ import annotations
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from poolscope.adapters.points.brackets import Function
     from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
-
-    Arguments = tuple[Any, ...]
-    Described = tuple[Any, bool, Any]
 
 _HOST: Final = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
 
@@ -88,51 +84,6 @@ class Reset(Point):
             return await original(self_, timeout)
 
         return release
-
-
-# What is run: the statement, whether it is for many rows, and its parameters.
-
-
-def one(_: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> Described:
-    """
-    By a connection.
-    """
-    return args[0] if args else kwargs["query"], False, args[1:] or None
-
-
-def many(_: LibraryObject, args: Arguments, __: dict[str, Any]) -> Described:
-    """
-    By a connection, for many rows.
-    """
-    return args[0], True, None
-
-
-def copies(_: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> Described:
-    """
-    By a connection, of records to a table.
-    """
-    return f"COPY {args[0] if args else kwargs['table_name']} FROM STDIN", True, None
-
-
-def with_cursor(hooked: LibraryObject, _: Arguments, __: dict[str, Any]) -> Described:
-    """
-    By a cursor.
-    """
-    return hooked._query, False, hooked._args
-
-
-def prepared(hooked: LibraryObject, args: Arguments, __: dict[str, Any]) -> Described:
-    """
-    By a prepared statement.
-    """
-    return hooked._query, False, args[0]
-
-
-def prepared_for_many(hooked: LibraryObject, _: Arguments, __: dict[str, Any]) -> Described:
-    """
-    By a prepared statement, for many rows.
-    """
-    return hooked._query, True, None
 
 
 # Why a connection is closed: asyncpg passes no reason along, so its functions that are running have to tell. The
