@@ -116,7 +116,7 @@ class Connections:
 
     def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
         """
-        The lease of a connection, looked for in another way after `untie` failed. Cold.
+        The lease of a connection, looked for in another way than by `untie`, as where that failed. Cold.
 
         Args:
             library_pool: The pool that it is returned to; None where the connection itself was hooked.
@@ -217,7 +217,7 @@ class ConnectionsById(Connections):
 
     def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
         """
-        The lease of a connection, looked for after `untie` failed. Cold.
+        The lease of a connection, looked for in another way than by `untie`, as where that failed. Cold.
 
         Args:
             library_pool: The pool that it is returned to.

@@ -68,6 +68,7 @@ class DbutilsAdapter(Adapter):
     name = "dbutils"
     module = "dbutils.pooled_db"
     versions = ">=3.0,<4"
+    library_modules = ("dbutils",)
     capabilities = (
         Capability.WAIT
         | Capability.WAIT_PHASES

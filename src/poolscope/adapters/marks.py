@@ -20,9 +20,8 @@ CONNECTION_KEY: Final = "_poolscope_connection"
 #: On a driver's connection: its lease, or what ties it to one, in adapters that are not declared by points.
 DRIVER_KEY: Final = "_poolscope_driver"
 
-#: On asyncpg's queue: its pool, and what a connection reported of the server.
+#: On asyncpg's queue: its pool.
 LIBRARY_POOL_KEY: Final = "_poolscope_pool"
-SERVER_KEY: Final = "_poolscope_server"
 
 #: On a pool of psycopg_pool or mysql-connector: its `PoolSource`.
 SOURCE_KEY: Final = "_poolscope_source"
@@ -46,7 +45,6 @@ __all__: Final = [
     "LEASES_KEY",
     "LIBRARY_POOL_KEY",
     "RECORDS_KEY",
-    "SERVER_KEY",
     "SOURCE_KEY",
     "WATCHED_KEY",
 ]

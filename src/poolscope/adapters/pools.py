@@ -135,22 +135,30 @@ class Pools(Connections):
         """
         guard.run(f"{self.name}.made", lambda: remember_name(self.anchor(library_pool)), None)
 
-    def know(self, library_pool: LibraryObject) -> Pool | None:
+    def know(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
         """
         A pool was seen that nobody has used yet. Cold.
+
+        Args:
+            library_pool: The pool.
+            connection: The first connection that was made for it, if that is how it was seen.
         """
         ledger = self.ledger
         if ledger is None or ledger.still_asleep():
             return None
-        return guard.run(f"{self.name}.know", lambda: self.enter(library_pool), None)
+        return guard.run(f"{self.name}.know", lambda: self.enter(library_pool, connection), None)
 
-    def enter(self, library_pool: LibraryObject) -> Pool | None:
+    def enter(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
         """
         Enter a pool into the registry of pools, once. Cold.
 
         The library is asked, and its connections are adopted, while no lock of ours is held: it may log, take locks of
         its own and make garbage. If several threads enter one pool at once, one wins, and what the others have found
         out is dropped.
+
+        Args:
+            library_pool: The pool.
+            connection: A connection of it: it names the server where `identify` does not find that.
         """
         ledger, anchor = self.ledger, self.anchor(library_pool)
         if ledger is None or anchor is None:
@@ -158,8 +166,10 @@ class Pools(Connections):
         known: Pool | None = anchor.__dict__.get(KEY)
         if known is not None:
             return known
+        self._anchors.add(anchor)  # first: whatever marks are put on it by now, `release` takes off
         what, source, held = self.identify(library_pool), self.source(anchor), list(self.held(library_pool))
-        self._anchors.add(anchor)
+        if what.address is None and connection is not None:
+            what = self.identify_by(library_pool, connection) or what
         pool, first = ledger.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
         if first:
             self.entered(library_pool, pool, held)
@@ -184,7 +194,7 @@ class Pools(Connections):
         for connection in list(self.idle(library_pool)):
             self.belongs(connection, pool)
         for connection in held:
-            if self.lease_of(connection) is not None:
+            if self.lost(library_pool, connection) is not None:
                 continue
             lease = None
             try:

@@ -57,6 +57,7 @@ class Psycopg2PoolAdapter(Adapter):
     name = "psycopg2"
     module = "psycopg2.pool"
     versions = ">=2.9,<3"
+    library_modules = ("psycopg2",)
     capabilities = (
         Capability.WAIT
         | Capability.WAIT_PHASES

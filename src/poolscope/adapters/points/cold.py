@@ -196,7 +196,7 @@ class Connect(ColdPoint):
 
         def after(state: LibraryObject, connection: LibraryObject, error: BaseException | None) -> None:
             library_pool, pool, lease, began, hooked = state
-            pool = pool or (adapter.know(library_pool) if error is None else None)
+            pool = pool or (adapter.know(library_pool, connection) if error is None else None)
             if pool is None:
                 return
             if error is not None:
@@ -218,6 +218,7 @@ class Close(ColdPoint):
         optional: See `Point`.
         reasons: The library's function that closes -> why, or a function of its frame that finds out. The nearest that
             is running counts; other libraries' wrappers may lie between.
+        outermost: Whether it is the outermost that counts instead.
         other: Why, where it is none of them.
     """
 
@@ -225,6 +226,7 @@ class Close(ColdPoint):
 
     _: KW_ONLY
     reasons: Mapping[str, str | Callable[[FrameType], str]] = field(default_factory=dict)
+    outermost: bool = False
     other: str = "closed"
 
     @override
@@ -248,11 +250,17 @@ class Close(ColdPoint):
         Args:
             modules: The names of its packages.
         """
+        found: tuple[str | Callable[[FrameType], str], FrameType] | None = None
         for frame in library_frames(modules):
             reason = self.reasons.get(frame.f_code.co_name)
             if reason is not None:
-                return reason if isinstance(reason, str) else reason(frame)
-        return self.other
+                found = reason, frame
+                if not self.outermost:
+                    break
+        if found is None:
+            return self.other
+        reason, frame = found
+        return reason if isinstance(reason, str) else reason(frame)
 
 
 def waiting(adapter: PointAdapter, library_pool: LibraryObject) -> Lease | None:
