@@ -37,7 +37,6 @@ BY_HAND = {
     "sqlalchemy",
     "psycopg_pool",
     "asyncpg",
-    "psycopg2",
     "django",
     "dbutils",
     "mysql-connector",
