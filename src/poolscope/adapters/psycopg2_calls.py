@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.marks import WATCHED_KEY
+from poolscope.adapters.marks import LEASES_KEY, WATCHED_KEY
 from poolscope.adapters.points import Call, Statement
 from poolscope.adapters.statements import dbapi_statement
 from poolscope.core.guard import guard
@@ -124,6 +124,15 @@ def watch(library_pool: LibraryObject, classes: Derived) -> None:
         library_pool._args, library_pool._kwargs = instead
 
 
+def mark(library_pool: LibraryObject, *connections: LibraryObject) -> None:
+    """
+    Let connections find the leases of their pool, those of hooked classes and whichever else can carry a mark.
+    """
+    leases = library_pool.__dict__.get(LEASES_KEY)
+    for connection in connections if leases is not None else ():
+        getattr(connection, "__dict__", {})[LEASES_KEY] = leases
+
+
 def unwatch(library_pool: LibraryObject) -> None:
     """
     Let a pool make connections as it did; those that it has stay what they are, and their hooks do nothing.
@@ -131,6 +140,8 @@ def unwatch(library_pool: LibraryObject) -> None:
     before = library_pool.__dict__.pop(WATCHED_KEY, None)
     if before is not None:
         library_pool._args, library_pool._kwargs = before
+    for connection in (*library_pool._pool, *library_pool._used.values()):
+        getattr(connection, "__dict__", {}).pop(LEASES_KEY, None)
 
 
 def _like(kind: type, bases: tuple[type, ...], methods: dict[str, Any]) -> type:

@@ -1,9 +1,8 @@
 """
 psycopg2's pools: `SimpleConnectionPool` and `ThreadedConnectionPool`.
 
-They never wait: a checkout beyond the limit is turned away. Their connections are made in C. Those that are made under
-poolscope are of classes that carry marks and whose calls are seen (`psycopg2_calls`); the leases of the others are kept
-by the connection's id.
+They never wait: a checkout beyond the limit is turned away. Their connections are made in C and carry no marks. What
+they do while they are held is seen of those made under poolscope (`psycopg2_calls`).
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from poolscope.adapters import libpq
 from poolscope.adapters.base import Capability, PointAdapter
-from poolscope.adapters.connections import Connections, ConnectionsById
+from poolscope.adapters.connections import ConnectionsById
 from poolscope.adapters.connects import limit_changed
 from poolscope.adapters.leases import recover_return
 from poolscope.adapters.marks import LEASES_KEY
 from poolscope.adapters.points import Checkin, Checkout, Connect, Created, Sweep
-from poolscope.adapters.psycopg2_calls import Derived, connection_classes, unwatch, watch
+from poolscope.adapters.psycopg2_calls import Derived, connection_classes, mark, unwatch, watch
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.types import override
@@ -149,7 +148,7 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
     @override
     def identify(self, library_pool: LibraryObject) -> Identity:
         dsn = library_pool._args[0] if library_pool._args else library_pool._kwargs.get("dsn")
-        connections = [*self.idle(library_pool), *self.held(library_pool)][:1]
+        connections = [*library_pool._pool, *library_pool._used.values()][:1]
         return libpq.identify([library_pool._kwargs, libpq.parse(dsn), *(libpq.told_by(one) for one in connections)])
 
     @override
@@ -173,10 +172,6 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
     @override
     def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
         return [] if library_pool.closed else list(library_pool._used.values())
-
-    @override
-    def idle(self, library_pool: LibraryObject) -> list[LibraryObject]:
-        return [] if library_pool.closed else list(library_pool._pool)
 
     @override
     def is_open(self, library_pool: LibraryObject) -> bool:
@@ -212,32 +207,27 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
         return libpq.is_in_transaction(connection.get_transaction_status())
 
     @override
-    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
-        _keeper(connection).tie(self, library_pool, connection, lease)
-
-    @override
-    def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
-        return _keeper(connection).untie(self, library_pool, connection)
-
-    @override
-    def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
-        return _keeper(connection).lost(self, library_pool, connection)
+    def lease_of(self, connection: LibraryObject) -> Lease | None:
+        marks = getattr(connection, "__dict__", None)
+        leases: dict[int, Lease] | None = marks.get(LEASES_KEY) if type(marks) is dict else None
+        return leases.get(id(connection)) if leases else None
 
     @override
     def connected(
         self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
     ) -> None:
-        _keeper(connection).connected(self, library_pool, pool, connection, lease)
+        mark(library_pool, connection)
+        super().connected(library_pool, pool, connection, lease)
+
+    @override
+    def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:
+        mark(library_pool, *library_pool._pool, *library_pool._used.values())
+        super().entered(library_pool, pool, held)
 
     @override
     def forget_pool(self, anchor: LibraryObject) -> None:
         super().forget_pool(anchor)
         unwatch(anchor)
-
-
-def _keeper(connection: LibraryObject) -> type[Connections]:
-    # Who knows a connection's lease.
-    return Connections if hasattr(connection, "__dict__") else ConnectionsById
 
 
 ADAPTER: Final = Psycopg2PoolAdapter()
