@@ -13,7 +13,8 @@ from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 

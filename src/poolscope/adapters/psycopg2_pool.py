@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
