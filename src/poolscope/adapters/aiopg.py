@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # The references to a connection that nobody but its pool holds: the pool's, the list's, and the counting itself. No

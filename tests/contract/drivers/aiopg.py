@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolscope.adapters.aiopg import ADAPTER
 from poolscope.adapters.identity import NAMES, error_name
-from poolscope.core.pool import POOL_NAME
+from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import DEADLINE, Ask, Driver, Feature, Handle, LoopThread
 
 if TYPE_CHECKING:
