@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any]
     Untie = Callable[[LibraryObject, LibraryObject], Lease | None]
-    End = Callable[[LibraryObject], None]
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,13 @@ class Checkin(Point):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
+        site, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, self.abandoned
         if self.of_connection:
-            end = _end(self, adapter)
             return fit(
                 original,
-                lambda function: _own_checkin(function, end),
-                lambda function: _own_checkin_async(function, end),
+                lambda function: _own_checkin(function, untie, lost, site, abandoned=abandoned),
+                lambda function: _own_checkin_async(function, untie, lost, site, abandoned=abandoned),
             )
-        site, untie, lost = f"{adapter.name}.checkin", adapter.untie, adapter.lost
         return fit(
             original,
             lambda function: _checkin(function, untie, lost, site),
@@ -91,35 +89,32 @@ def _checkin_async(original: Function, untie: Untie, lost: Untie, site: str) -> 
     return checkin
 
 
-def _own_checkin(original: Function, end: End) -> Function:
+def _own_checkin(original: Function, untie: Untie, lost: Untie, site: str, *, abandoned: bool) -> Function:
     def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        end(self_)
+        lease = None
+        try:
+            lease = untie(None, self_)
+            if lease is not None:
+                lease.end(abandoned=abandoned)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover_return(site, lease, lambda: lost(None, self_), quietly=abandoned)
         return original(self_, *args, **kwargs) if args or kwargs else original(self_)
 
     return checkin
 
 
-def _own_checkin_async(original: Function, end: End) -> Function:
+def _own_checkin_async(original: Function, untie: Untie, lost: Untie, site: str, *, abandoned: bool) -> Function:
     async def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        end(self_)
-        return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
-
-    return checkin
-
-
-def _end(point: Checkin, adapter: PointAdapter) -> End:
-    site, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, point.abandoned
-
-    def end(connection: LibraryObject) -> None:
         lease = None
         try:
-            lease = untie(None, connection)
+            lease = untie(None, self_)
             if lease is not None:
                 lease.end(abandoned=abandoned)
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover_return(site, lease, lambda: lost(None, connection), quietly=abandoned)
+            recover_return(site, lease, lambda: lost(None, self_), quietly=abandoned)
+        return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
 
-    return end
+    return checkin
 
 
 @dataclass(frozen=True)
