@@ -216,15 +216,15 @@ class Close(ColdPoint):
     Args:
         where: See `Point`.
         optional: See `Point`.
-        reasons: The library's function that closes -> why, or a function of its frame that finds out. The nearest that
-            is running counts; other libraries' wrappers may lie between.
+        reasons: The library's function that closes -> why, or a function of its frame that finds out, where it can. The
+            nearest that is running counts; other libraries' wrappers may lie between.
         other: Why, where it is none of them.
     """
 
     measures: ClassVar[Capability] = Capability.CLOSE
 
     _: KW_ONLY
-    reasons: Mapping[str, str | Callable[[FrameType], str]] = field(default_factory=dict)
+    reasons: Mapping[str, str | Callable[[FrameType], str | None]] = field(default_factory=dict)
     other: str = "closed"
 
     @override
@@ -250,8 +250,10 @@ class Close(ColdPoint):
         """
         for frame in library_frames(modules):
             reason = self.reasons.get(frame.f_code.co_name)
+            if callable(reason):
+                reason = reason(frame)
             if reason is not None:
-                return reason if isinstance(reason, str) else reason(frame)
+                return reason
         return self.other
 
 
