@@ -39,7 +39,6 @@ BY_HAND = {
     "asyncpg",
     "psycopg2",
     "django",
-    "dbutils",
     "mysql-connector",
     "mysql-connector-aio",
 }

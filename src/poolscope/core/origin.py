@@ -49,7 +49,7 @@ _SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
 # What carries queries, between the pool and whoever wants something of the database: packages by their name.
 _CARRIERS: Final = {
     "", "poolscope", "sqlalchemy", "psycopg", "psycopg_pool", "psycopg2", "asyncpg", "pymysql", "mysql", "oracledb",
-    "dbutils", "aiosqlite", "wrapt", "contextlib",
+    "aiosqlite", "wrapt", "contextlib",
 }  # fmt: skip
 
 #: Where the application stands that waits for what this thread runs on its behalf; empty where that is not known.
