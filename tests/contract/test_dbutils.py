@@ -15,6 +15,7 @@ from tests.support.watched import at_rest, closures, watched
 
 psycopg2 = pytest.importorskip("psycopg2")
 pooled_db = pytest.importorskip("dbutils.pooled_db")
+persistent_db = pytest.importorskip("dbutils.persistent_db")
 steady_db = pytest.importorskip("dbutils.steady_db")
 
 if TYPE_CHECKING:
@@ -110,6 +111,24 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     assert all_are_accounted_for(seen.only(), pool)
     pool.close()
     assert closures(seen.only()) == {"disposed": 1}
+
+
+def test_a_persistent_connection_below_the_pool_is_not_counted(seen: Watched, database: Postgres) -> None:
+    """
+    Steady connections are also what DBUtils' `PersistentDB` makes: one that a pool's creator takes from there is no
+    connection of the pool's, but what it makes of it is; also while the pool is being made.
+    """
+    below = persistent_db.PersistentDB(psycopg2, dsn=database.dsn)
+    pool = pooled_db.PooledDB(below.steady_connection, mincached=1, failures=(psycopg2.Error,))
+    ours = seen.only()
+    assert ours.creates.read().count == 1
+    first, second = pool.connection(), pool.connection()
+    assert ours.creates.read().count == 2
+    first.close()
+    second.close()
+    pool.close()
+    assert closures(ours) == {"disposed": 2}
+    at_rest(ours)
 
 
 def test_two_threads_replace_a_shared_connection(seen: Watched, database: Postgres) -> None:

@@ -82,14 +82,16 @@ class Connecting(ColdPoint):
             if ledger is None or (state is None and library_pool is None):
                 return None  # it is no pool's
             state = state or adapter.state(steady, adapter.pool_of(library_pool))
-            now = ledger.now
-            return state, now, *(connect_begins(state.pool) if state.pool is not None else (None, now()))
+            now, inside = ledger.now, MAKING.set(None)  # the driver's connection may be a steady one, of nobody's pool
+            return state, inside, now, *(connect_begins(state.pool) if state.pool is not None else (None, now()))
 
         def after(begun: LibraryObject, _: LibraryObject, error: BaseException | None) -> None:
-            state, now, lease, began = begun
+            state, inside, now, lease, began = begun
+            MAKING.reset(inside)
             if error is None:
                 seconds = now() - began
                 if lease is not None:
+                    lease.connect_failed = False
                     lease.connected(seconds)
                 state.made[get_ident()] = (seconds, lease)
             elif state.pool is not None:
