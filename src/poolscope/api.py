@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from poolscope.core.execution import running_task
 from poolscope.core.guard import guard
-from poolscope.core.pool import POOL_NAME
+from poolscope.core.pool_identity import POOL_NAME
 from poolscope.core.pool_registry import open_ledgers
 from poolscope.core.work import EXPECTED_LONG_HOLD, EXPECTED_REPETITION
 from poolscope.core.work_scope import async_stepping, begin, stepping

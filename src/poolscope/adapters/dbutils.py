@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # Drivers by the module that makes connections -> the database, as the semantic conventions name it.

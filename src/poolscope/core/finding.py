@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import CodeType
 
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
 
 
 #: What evidence may be: exactly what OpenTelemetry's attributes may be.

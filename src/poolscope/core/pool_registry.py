@@ -12,21 +12,22 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from poolscope.core import clock
-from poolscope.core.aggregate import Distribution
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY
+from poolscope.core.histogram import Distribution
 from poolscope.core.listener import NullObserver
-from poolscope.core.pool import Identity, Pool, limit_of
+from poolscope.core.pool import Pool
+from poolscope.core.pool_identity import Identity, limit_of
 from poolscope.core.work import Units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
-    from poolscope.core.aggregate import Trace
+    from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolObserver
     from poolscope.core.origin import Origins, Trail
-    from poolscope.core.pool import PoolSource
+    from poolscope.core.pool_identity import PoolSource
     from poolscope.core.work import UnitOfWork
 
 _logger: Final = logging.getLogger("poolscope")

@@ -11,8 +11,9 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
-from poolscope.core.aggregate import Distribution, Sum
+from poolscope.core.counters import Sum
 from poolscope.core.execution import running_task
+from poolscope.core.histogram import Distribution
 from poolscope.core.sql.repetition import Repetitions
 
 if TYPE_CHECKING:

@@ -67,8 +67,8 @@ class Sample:
             holds=uses.count,
             held=uses.total,
             squares=_squares(pool.uses.bounds, uses.counts),
-            querying=uses.first,
-            in_transaction=uses.second,
+            querying=uses.phases["query"],
+            in_transaction=uses.phases["idle_in_transaction"],
             saturated=pool.saturation_time(),
         )
 

@@ -13,8 +13,8 @@ from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from poolscope import __version__, semconv
-from poolscope.core.aggregate import KeepingDistribution
 from poolscope.core.guard import guard
+from poolscope.core.histogram import KeepingDistribution
 from poolscope.otel.metrics.metric_producer import Bridge, begin_anew, understands
 from poolscope.otel.metrics.observations import HISTOGRAMS, READINGS, histograms
 

@@ -26,7 +26,7 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from poolscope.core.aggregate import Distribution, Tap, Totals, Trace
+    from poolscope.core.histogram import Distribution, Tap, Totals, Trace
     from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
     from poolscope.otel.metrics.observations import Series

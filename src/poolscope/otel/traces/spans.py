@@ -18,8 +18,9 @@ from poolscope import __version__, semconv
 from poolscope.core import clock
 from poolscope.core.finding import LEAK
 from poolscope.core.guard import guard
-from poolscope.core.lease import USE_PHASES, Outcome
+from poolscope.core.lease import Outcome
 from poolscope.core.origin import locate
+from poolscope.core.phases import USE_PHASES
 from poolscope.otel.metrics.observations import identity_attributes
 from poolscope.otel.traces.prebuilt_spans import ReadySpans
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from poolscope.config import Settings
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # What is kept for the background thread; beyond that the newest are dropped and counted as an error of ours.
