@@ -37,7 +37,6 @@ ALWAYS = {"Pool.ask", "Lease.grant", "Lease.end"}
 BY_HAND = {
     "sqlalchemy",
     "psycopg_pool",
-    "dbutils",
     "mysql-connector",
     "mysql-connector-aio",
 }
