@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
+from poolscope.core.libraries import is_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +52,17 @@ def fit(
         return coroutine(lambda *_, **__: awaitable)(self_, *args, **kwargs)
 
     return call
+
+
+def precede(original: Function, do: Callable[[LibraryObject], None]) -> Function:
+    """
+    Do something with the object before a function. For hot points.
+
+    Args:
+        original: The library's function.
+        do: Gets the object; it guards itself.
+    """
+    return fit(original, lambda function: _preceded(function, do), lambda function: _preceded_coroutine(function, do))
 
 
 def bracket(adapter: PointAdapter, site: str, original: Function, before: Before, after: After) -> Function:
@@ -119,24 +131,39 @@ def _coroutine(original: Function, begin: Before, end: After) -> Function:
     return call
 
 
+def _preceded(original: Function, do: Callable[[LibraryObject], None]) -> Function:
+    def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        do(self_)
+        return original(self_, *args, **kwargs) if args or kwargs else original(self_)
+
+    return call
+
+
+def _preceded_coroutine(original: Function, do: Callable[[LibraryObject], None]) -> Function:
+    async def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        do(self_)
+        return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
+
+    return call
+
+
 def nothing(*_: object) -> None:
     """
     For a bracket with one end.
     """
 
 
-def library_frames(modules: tuple[str, ...], callee: FrameType | None = None) -> Iterator[FrameType]:
+def library_frames(modules: tuple[str, ...]) -> Iterator[FrameType]:
     """
     The frames of a library that are running, the innermost first; other libraries' wrappers may lie between. Cold.
 
     Args:
-        modules: The names of its packages.
-        callee: Only frames outside of this one are looked at; all when left out.
+        modules: The names of its packages, or modules.
     """
-    frame: FrameType | None = (callee or sys._getframe(0)).f_back
+    frame: FrameType | None = sys._getframe(1)
     for _ in range(_MOST_FRAMES):
         if frame is None:
             return
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in modules:
+        if is_within(str(frame.f_globals.get("__name__", "")), modules):
             yield frame
         frame = frame.f_back

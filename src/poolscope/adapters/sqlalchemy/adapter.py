@@ -5,35 +5,34 @@ Checkouts pass through the class method ``_ConnectionFairy._checkout`` (sqlalche
 class and however the engine was imported or made; returns pass through ``_ConnectionRecord.checkin``, also those of
 connections that the garbage collector found; only ``detach`` goes another way. The hooks sit on these classes, so they
 apply at once to engines that exist already.
-
-What stands for a connection here is its record, which outlives it. A record keeps its lease as an attribute: reading a
-``__dict__`` would cost five times as much, here and, once an object has one, for the library too.
 """
 
 from __future__ import annotations
 
 import functools
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
 from poolscope.adapters.base import Capability, PointAdapter
+from poolscope.adapters.greenlets import Greenlets
 from poolscope.adapters.identity import NAMES, database_file, identity
-from poolscope.adapters.leases import lease_below
-from poolscope.adapters.marks import BACKEND_KEY, KEY, RECORDS_KEY
+from poolscope.adapters.marks import KEY, RECORDS_KEY
 from poolscope.adapters.points import Close, Connect, Created
-from poolscope.adapters.sqlalchemy.checkouts import Checkin, Checkout, Detach, Handover, take_back_shared
-from poolscope.adapters.sqlalchemy.records import Records, backend_process_id, stats
-from poolscope.adapters.sqlalchemy.renewals import REASONS, Dispose
+from poolscope.adapters.sqlalchemy.loaders import LOADERS
+from poolscope.adapters.sqlalchemy.points import Checkin, Checkout, Detach, Dispose, Handover, take_back_shared
+from poolscope.adapters.sqlalchemy.records import REASONS, RecordConnections, records_of
 from poolscope.adapters.sqlalchemy.statements import BareStatement, DialectPoint, Statement, TransactionEnd
+from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.core.types import override
 from poolscope.hooks.patching import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import ModuleType
 
-    from poolscope.adapters.stats import Stats
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
@@ -53,14 +52,16 @@ _SYSTEMS: Final = {"oracle": "oracle.db", "mssql": "microsoft.sql_server", "cock
 _POOL_TIMEOUT: Final = "3o7r"
 
 
-class SqlAlchemyAdapter(PointAdapter):
+class SqlAlchemyAdapter(RecordConnections, PointAdapter):
     """
     Hooks SQLAlchemy's pools.
     """
 
     name, module, versions = "sqlalchemy", "sqlalchemy", ">=1.4.24,<2.2"
     pool_classes = (_ENGINE, _RECORD)
-    library_modules = ("sqlalchemy",)
+    library_modules = ("sqlalchemy", "aiosqlite")
+    lazy_loaders = LOADERS
+    switches = Greenlets()
     timeout_errors = ("sqlalchemy.exc:TimeoutError",)
     points = (
         Created(f"{_ENGINE}.__init__"),
@@ -82,6 +83,7 @@ class SqlAlchemyAdapter(PointAdapter):
         super().__init__()
         self._patcher: Patcher | None = None
         self._urls: weakref.WeakKeyDictionary[LibraryObject, LibraryObject] = weakref.WeakKeyDictionary()
+        self._continued: weakref.WeakKeyDictionary[LibraryObject, Pool] = weakref.WeakKeyDictionary()
 
     @override
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
@@ -95,17 +97,15 @@ class SqlAlchemyAdapter(PointAdapter):
     @override
     def release(self) -> None:
         self._patcher = None
-        self._urls = weakref.WeakKeyDictionary()
+        self._urls, self._continued = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
         super().release()
-
-    # Engines and pools
 
     @override
     def found(self, library_pools: list[LibraryObject]) -> None:
         engines = [thing for thing in library_pools if hasattr(thing, "dispose")]
         for record in library_pools:
             if not hasattr(record, "dispose"):
-                self.connects_for(record)
+                guard.run("sqlalchemy.find", lambda record=record: self.connects_for(record), None)  # type: ignore[misc]
         for engine in engines:
             guard.run("sqlalchemy.find", lambda engine=engine: self.made(engine), None)  # type: ignore[misc]
 
@@ -114,43 +114,50 @@ class SqlAlchemyAdapter(PointAdapter):
         """
         An engine was made, with its pool.
         """
-        engine = library_pool
-        self._urls[engine.pool] = engine.url
-        return super().made(engine.pool)
+        self._urls[library_pool.pool] = library_pool.url
+        return super().made(library_pool.pool)
 
     def disposed(self, before: LibraryObject, engine: LibraryObject) -> None:
         """
-        An engine put a new pool in its pool's place, under the same name.
-
-        Args:
-            before: Its pool until then.
-            engine: The engine.
+        An engine put another pool in the place of the one that it had before; it goes by the same name.
         """
         after = engine.pool
         self._urls[after] = engine.url
         if before in NAMES:
             NAMES[after] = NAMES[before]
-        known: Pool | None = before.__dict__.get(KEY)
+        known = self.pool_of(before)
         if known is not None:
-            self.enter(after, continues=known)
+            self._continued[after] = known
+            self.enter(after)
+
+    @override
+    def continues(self, library_pool: LibraryObject) -> Pool | None:
+        return self._continued.get(library_pool)
+
+    @override
+    def prepare(self, anchor: LibraryObject) -> None:
+        # The dialect's class and those it inherits from, wherever one has a method of its own; each class once.
+        patcher = self._patcher
+        if patcher is None:
+            return
+        owners = [kind for kind in type(anchor._dialect).__mro__ if kind.__module__ != "sqlalchemy.engine.interfaces"]
+        for point in self.points:
+            name = point.where.rpartition(".")[2]
+            for owner in owners if isinstance(point, DialectPoint) else ():
+                if name in vars(owner) and not patcher.has(owner, name):
+                    patcher.replace(owner, name, functools.partial(point.make, self))
 
     @override
     def identify(self, library_pool: LibraryObject) -> Identity:
         # Of the URL no user name, password or query is read.
         system = getattr(getattr(library_pool, "_dialect", None), "name", None)
         system = _SYSTEMS.get(system, system) if isinstance(system, str) else "other_sql"
-        address = port = namespace = None
         url = self._urls.get(library_pool)
-        if url is not None:
-            address, port, namespace = url.host, url.port, url.database
+        address, port, namespace = (url.host, url.port, url.database) if url is not None else (None, None, None)
         if system == "sqlite":
             namespace = database_file(namespace)
         name = getattr(library_pool, "_orig_logging_name", None)
         return identity(system, name=name, namespace=namespace, address=address, port=port)
-
-    @override
-    def stats(self, library_pool: LibraryObject) -> Stats:
-        return stats(library_pool, is_shared=self.is_shared(library_pool))
 
     @override
     def is_shared(self, library_pool: LibraryObject) -> bool:
@@ -160,26 +167,32 @@ class SqlAlchemyAdapter(PointAdapter):
 
     @override
     def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        # Those that still refer to their checkout; a StaticPool's record refers to the last one only.
         if self.is_shared(library_pool):
             return []
-        return [record for record in Records.of(library_pool) if record.fairy_ref is not None]
+        return [record for record in records_of(library_pool) if record.fairy_ref is not None]
 
     @override
-    def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:
-        self.hook_dialect(type(library_pool._dialect))
-        super().entered(library_pool, pool, held)
+    def stats(self, library_pool: LibraryObject) -> Stats:
+        from sqlalchemy import pool as classes  # noqa: PLC0415
 
-    def hook_dialect(self, dialect: type) -> None:
-        """
-        Hook a dialect class and those it inherits from, wherever one defines a call of its own; each class once.
-        """
-        patcher = self._patcher
-        owners = [kind for kind in dialect.__mro__ if kind.__module__ != "sqlalchemy.engine.interfaces"]
-        for point in self.points if patcher is not None else ():
-            name = point.where.rpartition(".")[2]
-            for owner in owners if isinstance(point, DialectPoint) else ():
-                if name in vars(owner) and not patcher.has(owner, name):
-                    patcher.replace(owner, name, functools.partial(point.make, self))
+        records: Iterable[LibraryObject] = ()
+        limit = most_idle = None
+        if isinstance(library_pool, classes.QueuePool):
+            size = int(library_pool._pool.maxsize)
+            limit = size + library_pool._max_overflow if library_pool._max_overflow > -1 else None
+            most_idle, records = size or None, _queued(library_pool._pool)
+        elif isinstance(library_pool, classes.SingletonThreadPool):
+            records = list(library_pool._all_conns)
+        elif isinstance(library_pool, classes.AssertionPool):
+            limit, records = 1, (library_pool._conn,)
+        elif self.is_shared(library_pool):
+            pool = self.pool_of(library_pool)
+            limit = 1
+            records = () if pool is not None and pool.leases else (library_pool.__dict__.get("connection"),)
+        # Not ``QueuePool.checkedout()``, which is wrong after ``dispose()`` with connections out.
+        in_use = None if self.is_shared(library_pool) else len(self.held(library_pool))
+        return Stats(limit, idle=sum(map(_is_idle, records)), in_use=in_use, most_idle=most_idle)
 
     @override
     def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
@@ -189,66 +202,24 @@ class SqlAlchemyAdapter(PointAdapter):
 
     @override
     def forget(self, anchor: LibraryObject) -> None:
-        for record in anchor.__dict__.pop(RECORDS_KEY, ()):
+        for record in records_of(anchor):
             self.forget_connection(record)
+        anchor.__dict__.pop(RECORDS_KEY, None)
         pool: Pool | None = anchor.__dict__.get(KEY)
         if pool is not None and pool.shared:
             take_back_shared(pool)
 
-    # Records
 
-    @override
-    def lease_of(self, connection: LibraryObject) -> Lease | None:
-        lease: Lease | None = connection.__dict__.get(KEY)
-        return lease
+def _is_idle(record: LibraryObject) -> bool:
+    # One whose connection was invalidated waits in the queue without one.
+    return record is not None and record.dbapi_connection is not None and record.fairy_ref is None
 
-    @override
-    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
-        connection._poolscope = lease
-        if connection.fairy_ref is None:  # it was returned meanwhile, which was not seen
-            connection._poolscope = None
-            lease.end()
 
-    @override
-    def connects_for(self, hooked: LibraryObject) -> LibraryObject:
-        """
-        A record's pool. The record becomes known, also where its pool is not yet.
-        """
-        library_pool = hooked._ConnectionRecord__pool
-        Records.of(library_pool).add(hooked)
-        self._anchors.add(library_pool)
-        hooked.__dict__.setdefault(KEY, None)
-        hooked.__dict__[BACKEND_KEY] = None
-        return library_pool
-
-    @override
-    def connects_in(self, hooked: LibraryObject, pool: Pool) -> Lease | None:
-        # It is in the record's hands when a pre-ping failed, and among those who wait before that.
-        return self.lease_of(hooked) or pool.asker()
-
-    @override
-    def connected(
-        self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
-    ) -> None:
-        connection.__dict__[BACKEND_KEY] = self.backend_process_id(connection)
-        below = lease_below(connection.driver_connection)
-        if below is not None:
-            # Weakly: the lease below may outlive the record, and ends only when the connection comes back there.
-            reference = weakref.ref(connection)
-            below.above = lambda: getattr(reference(), KEY, None)
-
-    @override
-    def backend_process_id(self, connection: LibraryObject) -> int | None:
-        return backend_process_id(connection)
-
-    @override
-    def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:
-        return self.pool_of(hooked._ConnectionRecord__pool)
-
-    @override
-    def forget_connection(self, connection: LibraryObject) -> None:
-        connection.__dict__.pop(KEY, None)
-        connection.__dict__.pop(BACKEND_KEY, None)
+def _queued(queue: LibraryObject) -> list[LibraryObject]:
+    # What the innermost queue is made of, read without the queue's lock.
+    while not isinstance(queue, (deque, list, tuple)):
+        queue = queue.queue if hasattr(queue, "queue") else getattr(queue, "_queue", ())
+    return list(queue)
 
 
 ADAPTER: Final = SqlAlchemyAdapter()

@@ -1,135 +1,135 @@
 """
-The records of a pool's connections: the library's own account, and what a connection knows of its server.
+What stands for a connection here: its record, which outlives it.
+
+A record has its lease as an attribute. To look into its ``__dict__`` would cost five times as much, here and, once it
+has one, for the library too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
-from poolscope.adapters.marks import KEY, RECORDS_KEY
-from poolscope.adapters.stats import Stats
+from poolscope.adapters.leases import lease_below
+from poolscope.adapters.marks import BACKEND_KEY, KEY, RECORDS_KEY
+from poolscope.adapters.points.brackets import library_frames
+from poolscope.adapters.pools import Pools
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable
+    from types import FrameType
 
+    from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.types import LibraryObject
 
-# Drivers on libpq, whose connections have an ``info``; and all whose connections know the server's process.
+# Drivers on libpq, whose connections have an ``info``.
 _LIBPQ: Final = ("psycopg", "psycopg2")
-_DRIVERS: Final = ("sqlalchemy", "asyncpg", *_LIBPQ)
 
 
-def stats(library_pool: LibraryObject, *, is_shared: bool) -> Stats:
+class RecordConnections(Pools):
     """
-    The library's own account of a pool: the checkouts whose record still refers to them.
-
-    Not ``QueuePool.checkedout()``, which is wrong after ``dispose()`` with connections out. A StaticPool's record
-    refers to the last of its checkouts only: it keeps no account. A record whose connection was invalidated waits in
-    the queue without one.
-
-    Args:
-        library_pool: The pool.
-        is_shared: Whether it is a StaticPool.
-    """
-    from sqlalchemy import pool as classes  # noqa: PLC0415 - only where it is in use
-
-    limit = most_idle = None
-    records: Iterable[LibraryObject] = ()
-    if isinstance(library_pool, classes.QueuePool):
-        size = int(library_pool._pool.maxsize)
-        limit = size + library_pool._max_overflow if library_pool._max_overflow > -1 else None
-        most_idle, records = size or None, _queued(library_pool)
-    elif isinstance(library_pool, classes.SingletonThreadPool):
-        records = list(library_pool._all_conns)
-    elif isinstance(library_pool, classes.AssertionPool):
-        limit, records = 1, (library_pool._conn,)
-    elif is_shared:
-        limit = 1
-        pool: Pool | None = library_pool.__dict__.get(KEY)
-        if pool is None or not pool.leases:
-            records = (library_pool.__dict__.get("connection"),)
-    present = [record for record in records if record is not None]
-    idle = sum(1 for record in present if record.dbapi_connection is not None and record.fairy_ref is None)
-    held = None if is_shared else sum(1 for record in Records.of(library_pool) if record.fairy_ref is not None)
-    return Stats(limit, idle=idle, in_use=held, most_idle=most_idle)
-
-
-class Records:
-    """
-    The records of a pool's connections, held weakly: the library's own account of what is out.
-
-    SQLAlchemy keeps a list of them up to 2.0 only. Each physical connection passes ``__connect``, and there its
-    record is entered.
+    The part of the adapter that is about records.
     """
 
-    def __init__(self) -> None:
-        self._known: dict[int, weakref.ref[Any]] = {}
+    @override
+    def lease_of(self, connection: LibraryObject) -> Lease | None:
+        lease: Lease | None = connection.__dict__.get(KEY)
+        return lease
 
-    @classmethod
-    def of(cls, pool: LibraryObject) -> Records:
-        """
-        The records of a pool.
-        """
-        records: Records = pool.__dict__.setdefault(RECORDS_KEY, cls())
-        return records
+    @override
+    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
+        connection._poolscope = lease
+        if connection.fairy_ref is None:  # it was returned meanwhile, which was not seen
+            connection._poolscope = None
+            lease.end()
 
-    def add(self, record: LibraryObject) -> None:
+    @override
+    def connects_for(self, hooked: LibraryObject) -> LibraryObject:
         """
-        Enter a record, again or for the first time.
+        A record's pool. The record becomes known, also where its pool is not yet: its marks may be read from now on.
         """
-        key = id(record)
-        if key not in self._known:
-            known = self._known
-            known[key] = weakref.ref(record, lambda _: known.pop(key, None))
+        library_pool = hooked._ConnectionRecord__pool
+        self._anchors.add(library_pool)
+        library_pool.__dict__.setdefault(RECORDS_KEY, weakref.WeakSet()).add(hooked)
+        hooked.__dict__.setdefault(KEY, None)
+        hooked.__dict__[BACKEND_KEY] = None
+        return library_pool
 
-    def __iter__(self) -> Iterator[Any]:
-        """
-        Those that still exist.
-        """
-        for reference in self._known.copy().values():
-            record = reference()
-            if record is not None:
-                yield record
+    @override
+    def connects_in(self, hooked: LibraryObject, pool: Pool) -> Lease | None:
+        # It is in the record's hands when a pre-ping failed, and among those who wait before that.
+        return self.lease_of(hooked) or pool.asker()
 
+    @override
+    def connected(self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, *_: LibraryObject) -> None:  # noqa: ARG002
+        connection.__dict__[BACKEND_KEY] = self.backend_process_id(connection)
+        below = lease_below(connection.driver_connection)
+        if below is not None:
+            # Weakly: that lease may outlive the record, and through it the record would keep the connection.
+            reference = weakref.ref(connection)
+            below.above = lambda: getattr(reference(), KEY, None)
 
-def backend_process_id(record: LibraryObject) -> int | None:
-    """
-    The server's process id for a record's connection, where the driver knows it without asking the server.
-
-    Only connections of drivers that are known to have it are asked: another one may answer any attribute, and notice
-    (a mock, a proxy that counts).
-    """
-    try:
-        connection = record.dbapi_connection
-        library = _library_of(connection)
-        if library == "sqlalchemy":  # its own wrapper around an asyncio driver's connection
-            connection = connection.driver_connection
-            library = _library_of(connection)
-        if library == "asyncpg":
-            return int(connection.get_server_pid())
-        return int(connection.info.backend_pid) if library in _LIBPQ else None
-    except Exception:  # noqa: BLE001 - no process id is no loss
+    @override
+    def backend_process_id(self, connection: LibraryObject) -> int | None:
+        # Only drivers that are known to have it are asked: another one may answer any attribute, and notice (a mock, a
+        # proxy that counts). ``__class__``, not type(): a proxy around a connection, as tracing libraries make, gives
+        # that of the connection.
+        with contextlib.suppress(Exception):  # no process id is no loss
+            driver = connection.driver_connection
+            libraries = {kind.__module__.partition(".")[0] for kind in driver.__class__.__mro__}
+            if "asyncpg" in libraries:
+                return int(driver.get_server_pid())
+            if not libraries.isdisjoint(_LIBPQ):
+                return int(driver.info.backend_pid)
         return None
 
+    @override
+    def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002
+        return self.pool_of(hooked._ConnectionRecord__pool)
 
-def _library_of(connection: LibraryObject) -> str | None:
-    # ``__class__``, not type(): a proxy around a connection, as tracing libraries make, gives that of the connection.
-    for kind in connection.__class__.__mro__:
-        library: str = kind.__module__.partition(".")[0]
-        if library in _DRIVERS:
-            return library
-    return None
+    @override
+    def forget_connection(self, connection: LibraryObject) -> None:
+        connection.__dict__.pop(KEY, None)
+        connection.__dict__.pop(BACKEND_KEY, None)
 
 
-def _queued(pool: LibraryObject) -> list[LibraryObject]:
-    # The deques behind the queues, read without the queue's lock.
-    queue = pool._pool
-    for attribute in ("queue", "_queue"):
-        inner = getattr(queue, attribute, None)
-        if inner is not None and hasattr(inner, "_queue"):
-            inner = inner._queue
-        if inner is not None:
-            return list(inner)
-    return []
+def records_of(library_pool: LibraryObject) -> list[LibraryObject]:
+    """
+    The records of a pool's connections. The library keeps a list of them up to 2.0 only.
+    """
+    known = library_pool.__dict__.get(RECORDS_KEY)
+    references = known.data.copy() if known is not None else ()  # at one go: another thread may add to it
+    return [record for reference in references if (record := reference()) is not None]
+
+
+def _why_replaced(frame: FrameType) -> str:
+    record = frame.f_locals["self"]
+    longest = record._ConnectionRecord__pool._recycle
+    return "recycled" if longest > -1 and time.time() - record.starttime > longest else "invalidated"
+
+
+def _why_invalidated(frame: FrameType) -> str:
+    lease: Lease | None = frame.f_locals["self"].__dict__.get(KEY)
+    if lease is not None and lease.started_at is None:
+        return "failed_validation"
+    names = [one.f_code.co_name for one in islice(library_frames(("sqlalchemy.pool",)), 2)]
+    return "reset_failed" if names[1:] == ["_finalize_fairy"] else "invalidated"
+
+
+def _why_not_kept(frame: FrameType) -> str:
+    return "overflow" if hasattr(frame.f_locals["self"], "_overflow") else "not_pooled"
+
+
+#: Why a connection is closed, by who closes it: the library passes no reason along.
+REASONS: Final[dict[str, str | Callable[[FrameType], str]]] = {
+    "get_connection": _why_replaced,
+    "invalidate": _why_invalidated,
+    "_do_return_conn": _why_not_kept,
+    "_cleanup": "closed",
+    "dispose": "disposed",
+}

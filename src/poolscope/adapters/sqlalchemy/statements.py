@@ -43,7 +43,7 @@ class Statement(DialectPoint):
     measures: ClassVar[Capability] = Capability.USE_PHASES
 
     @override
-    def make(self, adapter: PointAdapter, original: Function) -> Function:
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
 
         def do_execute(
             self: LibraryObject,
@@ -69,7 +69,7 @@ class BareStatement(DialectPoint):
     """
 
     @override
-    def make(self, adapter: PointAdapter, original: Function) -> Function:
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
 
         def do_execute_no_params(
             self: LibraryObject, cursor: LibraryObject, statement: LibraryObject, context: LibraryObject = None
@@ -91,7 +91,7 @@ class TransactionEnd(DialectPoint):
     """
 
     @override
-    def make(self, adapter: PointAdapter, original: Function) -> Function:
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
 
         def do_end(self: LibraryObject, dbapi_connection: LibraryObject) -> LibraryObject:
             try:  # `_lease_of` spelt out

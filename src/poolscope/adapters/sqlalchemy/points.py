@@ -1,10 +1,10 @@
 """
-Checkouts and returns. The hot hooks are written out: the brackets of the common points would cost more.
+Checkouts, returns and disposal. The hot hooks are written out: the brackets of the common points would cost more.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import LeaseReference, recover, undo
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import After, Before
+    from poolscope.adapters.sqlalchemy.adapter import SqlAlchemyAdapter
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
+    from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
 
     Function = Callable[..., Any]
@@ -39,11 +41,7 @@ class Checkout(Point):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        ledger, failed = adapter.ledger, adapter.failed
-        assert ledger is not None
-
-        def enter(library_pool: LibraryObject) -> Pool | None:
-            return guard.run(_CHECKOUT, lambda: adapter.enter(library_pool), None)
+        ledger = cast("Ledger", adapter.ledger)
 
         def _checkout(
             cls: LibraryObject, pool: LibraryObject, threadconns: LibraryObject = None, fairy: LibraryObject = None
@@ -53,7 +51,7 @@ class Checkout(Point):
             try:
                 ours = pool._poolscope
             except AttributeError:
-                ours = enter(pool)
+                ours = _enter(adapter, pool)
             if ours is None:
                 return original(cls, pool, threadconns, fairy)
             try:
@@ -73,7 +71,7 @@ class Checkout(Point):
             try:
                 result = original(cls, pool, threadconns)
             except BaseException as error:
-                _fail(failed, pool, lease, error)
+                _fail(adapter, pool, lease, error)
                 raise
             finally:
                 life.ask = outer
@@ -95,7 +93,7 @@ class Handover(Point):
     """
 
     @override
-    def make(self, adapter: PointAdapter, original: Function) -> Function:
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
 
         def checkout(cls: LibraryObject, pool: LibraryObject) -> LibraryObject:
             try:
@@ -134,7 +132,7 @@ class Checkin(Point):
     measures: ClassVar[Capability] = Capability.USE
 
     @override
-    def make(self, adapter: PointAdapter, original: Function) -> Function:
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
 
         def checkin(self: LibraryObject, _fairy_was_created: bool = True) -> LibraryObject:
             try:
@@ -163,7 +161,7 @@ class Detach(ColdPoint):
     """
 
     @override
-    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:  # noqa: ARG002
 
         def before(fairy: LibraryObject, _: LibraryObject, __: LibraryObject) -> None:
             record = fairy._connection_record
@@ -183,14 +181,34 @@ class Detach(ColdPoint):
         return before, nothing
 
 
+class Dispose(ColdPoint):
+    """
+    An engine disposes of its pool and puts a new one in its place.
+    """
+
+    @override
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+
+        def after(state: tuple[Any, Any], _: LibraryObject, __: BaseException | None) -> None:
+            engine, before = state
+            if engine.pool is not before:
+                cast("SqlAlchemyAdapter", adapter).disposed(before, engine)
+
+        return lambda engine, _, __: (engine, engine.pool), after
+
+
 def _is_abandoned(record: LibraryObject) -> bool:
     reference = record.fairy_ref
     return reference is not None and reference() is None
 
 
-def _fail(failed: Function, library_pool: LibraryObject, lease: Lease, error: BaseException) -> None:
+def _enter(adapter: PointAdapter, library_pool: LibraryObject) -> Pool | None:
+    return guard.run(_CHECKOUT, lambda: adapter.enter(library_pool), None)
+
+
+def _fail(adapter: PointAdapter, library_pool: LibraryObject, lease: Lease, error: BaseException) -> None:
     try:
-        failed(library_pool, lease, error, ())
+        adapter.failed(library_pool, lease, error, ())
     except BaseException:  # noqa: BLE001 - ours, or a signal handler's
         recover(_CHECKOUT, lease)
 
