@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from poolscope.adapters.base import Capability, PointAdapter
+from poolscope.adapters.base import PointAdapter
 from poolscope.adapters.greenlets import Greenlets
 from poolscope.adapters.identity import NAMES, database_file, identity
 from poolscope.adapters.marks import KEY, RECORDS_KEY
@@ -27,18 +27,14 @@ from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.core.types import override
-from poolscope.hooks.patching import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import ModuleType
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
-    from poolscope.hooks.patching import Patcher
 
 _ENGINE: Final = "sqlalchemy.engine:Engine"
 _RECORD: Final = "sqlalchemy.pool.base:_ConnectionRecord"
@@ -59,6 +55,7 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
 
     name, module, versions = "sqlalchemy", "sqlalchemy", ">=1.4.24,<2.2"
     pool_classes = (_ENGINE, _RECORD)
+    required = (f"{_RECORD}.dbapi_connection",)  # from 1.4.24 on
     library_modules = ("sqlalchemy", "aiosqlite")
     lazy_loaders = LOADERS
     switches = Greenlets()
@@ -76,38 +73,24 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
         BareStatement(f"{_DIALECT}.do_execute_no_params"),
         *(TransactionEnd(f"{_DIALECT}.{name}") for name in ("do_commit", "do_rollback")),
     )
-    also_measures = Capability.ABANDONED
     has_pools_above = False
 
     def __init__(self) -> None:
         super().__init__()
-        self._patcher: Patcher | None = None
         self._urls: weakref.WeakKeyDictionary[LibraryObject, LibraryObject] = weakref.WeakKeyDictionary()
         self._continued: weakref.WeakKeyDictionary[LibraryObject, Pool] = weakref.WeakKeyDictionary()
 
     @override
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
-        from sqlalchemy.pool import base  # noqa: PLC0415 - the library is imported only where it is in use
-
-        if not hasattr(base._ConnectionRecord, "dbapi_connection"):
-            raise Refused(f"SQLAlchemy {module.__version__} is older than 1.4.24")
-        self._patcher = patcher
-        super().hook(module, patcher, ledger)
-
-    @override
     def release(self) -> None:
-        self._patcher = None
         self._urls, self._continued = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
         super().release()
 
     @override
     def found(self, library_pools: list[LibraryObject]) -> None:
-        engines = [thing for thing in library_pools if hasattr(thing, "dispose")]
-        for record in library_pools:
-            if not hasattr(record, "dispose"):
-                guard.run("sqlalchemy.find", lambda record=record: self.connects_for(record), None)  # type: ignore[misc]
-        for engine in engines:
-            guard.run("sqlalchemy.find", lambda engine=engine: self.made(engine), None)  # type: ignore[misc]
+        # Records first: those that callers hold are adopted when their pool is entered.
+        for thing in sorted(library_pools, key=lambda thing: hasattr(thing, "dispose")):
+            meet = self.made if hasattr(thing, "dispose") else self.connects_for
+            guard.run("sqlalchemy.find", functools.partial(meet, thing), None)
 
     @override
     def made(self, library_pool: LibraryObject) -> Pool | None:
@@ -137,7 +120,7 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
     @override
     def prepare(self, anchor: LibraryObject) -> None:
         # The dialect's class and those it inherits from, wherever one has a method of its own; each class once.
-        patcher = self._patcher
+        patcher = self.patcher
         if patcher is None:
             return
         owners = [kind for kind in type(anchor._dialect).__mro__ if kind.__module__ != "sqlalchemy.engine.interfaces"]

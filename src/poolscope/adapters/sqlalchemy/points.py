@@ -4,10 +4,11 @@ Checkouts, returns and disposal. The hot hooks are written out: the brackets of 
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from poolscope.adapters.base import Capability, Point
-from poolscope.adapters.leases import LeaseReference, recover, undo
+from poolscope.adapters.leases import recover, undo
 from poolscope.adapters.marks import KEY
 from poolscope.adapters.points.brackets import nothing
 from poolscope.adapters.points.cold import ColdPoint
@@ -129,7 +130,7 @@ class Checkin(Point):
     A record is returned: ``_ConnectionRecord.checkin``.
     """
 
-    measures: ClassVar[Capability] = Capability.USE
+    measures: ClassVar[Capability] = Capability.USE | Capability.ABANDONED
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
@@ -217,8 +218,14 @@ def _fail(adapter: PointAdapter, library_pool: LibraryObject, lease: Lease, erro
 
 
 def _lend_shared(fairy: LibraryObject, lease: Lease) -> None:
-    reference = LeaseReference(fairy, lease, _CHECKIN)
-    lease.carrier = reference
+    def collected(_: LibraryObject) -> None:
+        try:
+            lease.end(abandoned=True)
+        except Exception:  # noqa: BLE001 - ours; the garbage collector calls this: nothing may be logged
+            guard.caught_quietly(_CHECKIN)
+            undo(lease)
+
+    lease.carrier = reference = weakref.ref(fairy, collected)
     original = type(fairy)._checkin
 
     def _checkin(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
