@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.base import Capability, PointAdapter
@@ -18,7 +19,6 @@ from poolscope.adapters.identity import NAMERS, database_file, identity
 from poolscope.adapters.leases import ConnectionState, undo
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Statement
-from poolscope.adapters.points.brackets import nothing
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.types import override
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 _WRAPPER: Final = "BaseDatabaseWrapper"
 _CURSOR: Final = "django.db.backends.utils:CursorWrapper"
+_MOST_ALIASES: Final = 200
 
 
 class Alias:
     """
-    An alias of ``DATABASES``, which stands for the pool that Django does not have. It lives as long as a thread has a
-    connection of it.
+    An alias of ``DATABASES``, which stands for the pool that Django does not have.
 
     Args:
         wrapper: A connection of it.
@@ -56,8 +56,7 @@ class Alias:
 
 class WrapperState(ConnectionState):
     """
-    What is known of a thread's connection (Django's wrapper), which may be closed and made anew; its pool is None while
-    it is closed.
+    What is known of a thread's connection (Django's wrapper); its pool is None while it is closed.
 
     Args:
         wrapper: The wrapper.
@@ -74,13 +73,12 @@ class WrapperState(ConnectionState):
         #: Whether Django itself uses it now: to connect, or at the end of a request.
         self.is_django = False
         self.states = states
-        self.reference: Callable[[], LibraryObject] = weakref.ref(wrapper, self._collected)
+        self.reference = weakref.ref(wrapper, self._collected)
         states.add(self)
 
     def _collected(self, _: object) -> None:
         # The garbage collector calls this wherever it happens to run: nothing here may log or wait for a lock.
         self.states.discard(self)
-        self.reference = nothing  # it refers to this state, which would have to be collected in its turn
         (lease, self.lease), (pool, self.pool) = (self.lease, None), (self.pool, None)
         try:
             if lease is not None:
@@ -128,8 +126,7 @@ class FirstUse(Checkout):
 
 class RequestEnd(Checkin):
     """
-    The end of a request, at which Django may close the connection; and the beginning of the next. A transaction that is
-    open goes on, with its lease.
+    The end of a request, at which Django may close the connection. An open transaction goes on, with its lease.
     """
 
     @override
@@ -197,8 +194,9 @@ class DjangoAdapter(PointAdapter):
 
     def __init__(self) -> None:
         super().__init__()
-        # The series of an alias whose connections are all gone go on under the same name.
         self._aliases: weakref.WeakValueDictionary[str, Alias] = weakref.WeakValueDictionary()
+        # The newest live on when no thread has a connection of them, at zero; some applications add ever more.
+        self._newest: deque[Alias] = deque(maxlen=_MOST_ALIASES)
         self._states: set[WrapperState] = set()
 
     @override
@@ -210,6 +208,7 @@ class DjangoAdapter(PointAdapter):
     def release(self) -> None:
         NAMERS.pop(self.name, None)
         super().release()
+        self._newest.clear()
         while self._states:  # also of connections that are of no alias
             wrapper = self._states.pop().reference()
             guard.run("django.forget", lambda wrapper=wrapper: self.forget_connection(wrapper), None)  # type: ignore[misc]
@@ -250,7 +249,9 @@ class DjangoAdapter(PointAdapter):
             alias = None
             if connection.alias != "__no_db__" and not connection.settings_dict.get("OPTIONS", {}).get("pool"):
                 alias = self._aliases.get(connection.alias)
-                alias = alias or self._aliases.setdefault(connection.alias, Alias(connection))
+                if alias is None:
+                    alias = self._aliases.setdefault(connection.alias, Alias(connection))
+                    self._newest.append(alias)
             state = connection.__dict__.setdefault(CONNECTION_KEY, WrapperState(connection, alias, self._states))
         return state
 
@@ -275,8 +276,7 @@ class DjangoAdapter(PointAdapter):
 
     @override
     def connects_for(self, hooked: LibraryObject) -> Alias | None:
-        state: WrapperState | None = hooked.__dict__.get(CONNECTION_KEY)
-        return state.alias if state is not None else None
+        return getattr(hooked.__dict__.get(CONNECTION_KEY), "alias", None)
 
     @override
     def backend_process_id(self, connection: LibraryObject) -> int | None:
