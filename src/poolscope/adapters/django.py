@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.base import Capability, PointAdapter
+from poolscope.adapters.django_loaders import LOADERS
 from poolscope.adapters.identity import NAMERS, database_file, identity
 from poolscope.adapters.leases import ConnectionState, undo
 from poolscope.adapters.marks import CONNECTION_KEY
@@ -178,7 +179,8 @@ class DjangoAdapter(PointAdapter):
     """
 
     name, module, versions = "django", "django.db.backends.base.base", ">=4.2,<7"
-    pool_classes, library_modules = (_WRAPPER,), ("django.db",)
+    pool_classes, library_modules = (_WRAPPER,), ("django.db", "django.utils.asyncio")
+    lazy_loaders = LOADERS
     nameable = has_pools_above = False
     points = (
         FirstUse(f"{_WRAPPER}.ensure_connection"),

@@ -81,6 +81,7 @@ class MysqlConnectorAdapter(Adapter):
     name = "mysql-connector"
     module = "mysql.connector.pooling"
     versions = ">=8.1,<27"
+    library_modules = ("mysql",)
     #: Where in the library its cursors and connections are; see `CallHooks`.
     within = ""
     capabilities = (

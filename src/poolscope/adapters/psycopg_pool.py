@@ -67,6 +67,7 @@ class PsycopgPoolAdapter(Adapter):
     name = "psycopg_pool"
     module = "psycopg_pool"
     versions = ">=3.2,<4"
+    library_modules = ("psycopg_pool", "psycopg")
     capabilities = (
         Capability.WAIT
         | Capability.WAIT_PHASES

@@ -24,8 +24,10 @@ from poolscope.adapters.common import (
     named,
     remember_name,
 )
+from poolscope.adapters.greenlets import Greenlets
 from poolscope.adapters.marks import BACKEND_KEY, RECORDS_KEY
 from poolscope.adapters.sqlalchemy_calls import CallHooks
+from poolscope.adapters.sqlalchemy_loaders import LOADERS
 from poolscope.adapters.sqlalchemy_source import (
     Records,
     SqlAlchemySource,
@@ -66,6 +68,9 @@ class SqlAlchemyAdapter:
     name = "sqlalchemy"
     module = "sqlalchemy"
     versions = ">=1.4.24,<2.2"
+    library_modules = ("sqlalchemy", "aiosqlite")
+    lazy_loaders = LOADERS
+    switches = Greenlets()
     capabilities = (
         Capability.WAIT
         | Capability.WAIT_PHASES

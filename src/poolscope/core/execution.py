@@ -10,6 +10,7 @@ import weakref
 from threading import get_ident, local
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.libraries import KNOWN
 from poolscope.core.origin import keep
 
 if TYPE_CHECKING:
@@ -159,18 +160,9 @@ def stack_of_task(reference: TaskReference, depth: int) -> RawStack | None:
         frame = _first_of(awaitable, "cr_frame", "gi_frame", "ag_frame")
         if frame is not None:
             chain.append((frame.f_code, frame.f_lasti))
-            chain.extend(_greenlet_of(frame))
+            chain.extend(reversed(keep(KNOWN.switches.inwards(frame), _LONGEST_CHAIN)))
         awaitable = _first_of(awaitable, "cr_await", "gi_yieldfrom", "ag_await") or _wrapped(awaitable)
     return tuple(reversed(chain))[:depth]
-
-
-def _greenlet_of(frame: FrameType) -> RawStack:
-    # SQLAlchemy runs synchronous code in a greenlet that `greenlet_spawn` (sqlalchemy/util/concurrency.py)
-    # waits for; its innermost frame is the one that last asked for something to be awaited.
-    if frame.f_code.co_name != "greenlet_spawn":
-        return ()
-    inner = getattr(frame.f_locals.get("context"), "gr_frame", None)
-    return tuple(reversed(keep(inner, _LONGEST_CHAIN)))
 
 
 def _wrapped(awaitable: LibraryObject) -> LibraryObject:

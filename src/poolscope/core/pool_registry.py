@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from poolscope.core.listener import PoolObserver
     from poolscope.core.origin import Origins, Trail
     from poolscope.core.pool_identity import PoolSource
+    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
 
 _logger: Final = logging.getLogger("poolscope")
@@ -187,6 +188,12 @@ class Ledger:
         The application's frames from one on, for `ASKED_FROM`; empty where there are none.
         """
         return self._origins.of_application(frame) if self._origins is not None else ()
+
+    def place_of(self, function: LibraryObject) -> Trail:
+        """
+        Where a function of the application begins, for `ASKED_FROM`; empty for a library's.
+        """
+        return self._origins.of_function(function) if self._origins is not None else ()
 
     def still_asleep(self) -> bool:
         """

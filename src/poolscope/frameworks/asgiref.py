@@ -32,6 +32,7 @@ class AsgirefBoundary:
 
     name = "asgiref"
     module = "asgiref.sync"
+    loops = ("/asgiref/current_thread_executor.py",)
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """

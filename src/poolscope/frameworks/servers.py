@@ -111,6 +111,7 @@ class UvicornBoundary:
 
     name = "uvicorn"
     module = "uvicorn.config"
+    loops = ("/uvloop/__init__.py",)
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """

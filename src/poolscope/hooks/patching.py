@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from poolscope.core.types import LibraryObject
 
+#: Packages whose frames stand between a hook and what it wraps.
+PACKAGES: Final = ("wrapt",)
+
 _logger: Final = logging.getLogger("poolscope")
 
 

@@ -10,6 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from poolscope.core.guard import guard
+from poolscope.core.libraries import KNOWN
+from poolscope.hooks import patching
 from poolscope.hooks.patching import Patcher, Refused, when_imported
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ class Hook(Protocol):
     Hooks one library.
 
     The contract: `hook` checks every symbol it needs before it patches the first, and raises `Refused` with a reason
-    when one is missing. A hook that has ``modules`` besides is called for each of them, as they are imported.
+    when one is missing. A hook that has ``modules`` besides is called for each of them, as they are imported. What else
+    it may have says what its library does to stacks (`declare`).
     """
 
     #: The library's distribution name; also the hook's name in settings.
@@ -51,6 +54,22 @@ class Hook(Protocol):
         """
         After the patches were reverted: take every mark of ours off the library's objects.
         """
+
+
+def declare(hook: Hook) -> None:
+    """
+    Let the core know a hook's library: its ``library_modules``, ``loops``, ``lazy_loaders`` and ``switches``, as far as
+    the hook has them (`Libraries.know`).
+
+    Args:
+        hook: The hook; its library need not be there, nor hooked.
+    """
+    KNOWN.know(
+        getattr(hook, "library_modules", ()),
+        loops=getattr(hook, "loops", ()),
+        loaders=getattr(hook, "lazy_loaders", ()),
+        switches=getattr(hook, "switches", None),
+    )
 
 
 HookType = TypeVar("HookType", bound=Hook)
@@ -111,6 +130,9 @@ class HookRegistry(Generic[HookType]):
         """
         Hook what is there and wait for the rest.
         """
+        KNOWN.know(patching.PACKAGES)
+        for status in self.statuses.values():
+            declare(status.hook)
         for status in self.statuses.values():
             if status.state is not State.DISABLED:
                 self._await(status)

@@ -19,6 +19,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from examples.lab.processes import wait_until
+from poolscope.adapters.greenlets import Greenlets
 from poolscope.core.finding import NESTED_CHECKOUT, POOL_EXHAUSTED, Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.origin import resolve
@@ -27,6 +28,7 @@ from poolscope.detectors.diagnosis.exhaustion_report import Snapshot
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, MOST_HOLDERS
 from poolscope.detectors.dump import holders_report
 from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
+from tests.support.libraries import known
 from tests.support.scene import Scene, line
 
 if TYPE_CHECKING:
@@ -255,7 +257,8 @@ def test_sqlalchemys_asyncio_hides_neither_the_call_nor_the_line(scene: Scene) -
         await engine.dispose()
         return first, second
 
-    paying, running = asyncio.run(main())
+    with known(switches=Greenlets()):
+        paying, running = asyncio.run(main())
     assert paying[:2] == ["http_call", "pays"]
     assert running[0] == "synchronous"
 
