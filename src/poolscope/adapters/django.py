@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.django_loaders import LOADERS
+from poolscope.adapters.django_state import Alias, WrapperState
 from poolscope.adapters.identity import NAMERS, database_file, identity
-from poolscope.adapters.leases import ConnectionState, undo
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Statement
 from poolscope.adapters.stats import Stats
@@ -38,58 +38,7 @@ if TYPE_CHECKING:
 
 _WRAPPER: Final = "BaseDatabaseWrapper"
 _CURSOR: Final = "django.db.backends.utils:CursorWrapper"
-_MOST_ALIASES: Final = 200
-
-
-class Alias:
-    """
-    An alias of ``DATABASES``, which stands for the pool that Django does not have.
-
-    Args:
-        wrapper: A connection of it.
-    """
-
-    def __init__(self, wrapper: LibraryObject) -> None:
-        self.name: str = wrapper.alias
-        self.vendor: str = wrapper.vendor
-        self.settings: dict[str, Any] = wrapper.settings_dict
-
-
-class WrapperState(ConnectionState):
-    """
-    What is known of a thread's connection (Django's wrapper); its pool is None while it is closed.
-
-    Args:
-        wrapper: The wrapper.
-        alias: Its alias; None when another adapter watches its pool.
-        states: Holds this state for as long as the wrapper lives: one collection may take all wrappers, with whatever
-            is reached only from them, and calls back only those who are not part of it.
-    """
-
-    __slots__ = ("alias", "is_django", "reference", "states")
-
-    def __init__(self, wrapper: LibraryObject, alias: Alias | None, states: set[WrapperState]) -> None:
-        super().__init__(None)
-        self.alias = alias
-        #: Whether Django itself uses it now: to connect, or at the end of a request.
-        self.is_django = False
-        self.states = states
-        self.reference = weakref.ref(wrapper, self._collected)
-        states.add(self)
-
-    def _collected(self, _: object) -> None:
-        # The garbage collector calls this wherever it happens to run: nothing here may log or wait for a lock.
-        self.states.discard(self)
-        (lease, self.lease), (pool, self.pool) = (self.lease, None), (self.pool, None)
-        try:
-            if lease is not None:
-                lease.end(abandoned=True)
-            if pool is not None:
-                pool.closed("abandoned")
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught_quietly("django.collected")
-            if lease is not None:
-                undo(lease)
+_MOST_LOSSES: Final = 200
 
 
 class FirstUse(Checkout):
@@ -197,8 +146,8 @@ class DjangoAdapter(PointAdapter):
     def __init__(self) -> None:
         super().__init__()
         self._aliases: weakref.WeakValueDictionary[str, Alias] = weakref.WeakValueDictionary()
-        # The newest live on when no thread has a connection of them, at zero; some applications add ever more.
-        self._newest: deque[Alias] = deque(maxlen=_MOST_ALIASES)
+        # An alias goes with its last connection; but where that was lost, it is still reported, and at zero.
+        self._reported: deque[Alias] = deque(maxlen=_MOST_LOSSES)
         self._states: set[WrapperState] = set()
 
     @override
@@ -210,7 +159,7 @@ class DjangoAdapter(PointAdapter):
     def release(self) -> None:
         NAMERS.pop(self.name, None)
         super().release()
-        self._newest.clear()
+        self._reported.clear()
         while self._states:  # also of connections that are of no alias
             wrapper = self._states.pop().reference()
             guard.run("django.forget", lambda wrapper=wrapper: self.forget_connection(wrapper), None)  # type: ignore[misc]
@@ -251,10 +200,9 @@ class DjangoAdapter(PointAdapter):
             alias = None
             if connection.alias != "__no_db__" and not connection.settings_dict.get("OPTIONS", {}).get("pool"):
                 alias = self._aliases.get(connection.alias)
-                if alias is None:
-                    alias = self._aliases.setdefault(connection.alias, Alias(connection))
-                    self._newest.append(alias)
-            state = connection.__dict__.setdefault(CONNECTION_KEY, WrapperState(connection, alias, self._states))
+                alias = alias or self._aliases.setdefault(connection.alias, Alias(connection))
+            fresh = WrapperState(connection, alias, self._states, self._reported)
+            state = connection.__dict__.setdefault(CONNECTION_KEY, fresh)
         return state
 
     @override
