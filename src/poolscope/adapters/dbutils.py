@@ -133,8 +133,8 @@ class DbutilsAdapter(PointAdapter):
         return False if getattr(driver, "autocommit", None) is True else None
 
     @override
-    def enter(self, library_pool: LibraryObject) -> Pool | None:
-        return super().enter(library_pool) if library_pool is not MAKING.get() else None
+    def enter(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
+        return super().enter(library_pool, connection) if library_pool is not MAKING.get() else None
 
     @override
     def state(self, connection: LibraryObject, pool: Pool | None) -> SteadyState:
