@@ -35,7 +35,6 @@ ALWAYS = {"Pool.ask", "Lease.grant", "Lease.end"}
 #: Adapters written by hand, which do not keep the law yet.
 BY_HAND = {
     "sqlalchemy",
-    "psycopg_pool",
     "asyncpg",
     "psycopg2",
     "django",
