@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -237,6 +238,7 @@ class Trial:
                 place.armed = True
                 telemetry.start()
                 story.step("return what was held before", driver.release, held)
+                del held  # the next caller drops its connection
                 story.told.clear()
             else:
                 place.armed = True
@@ -295,8 +297,17 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     require(kind.missing() is None, str(kind.missing()), "make env (and make matrix for other versions)")
     where = request.getfixturevalue("database") if kind.on_postgres else None
     places = _places(kind.adapter)
+    logger = logging.getLogger("poolscope")
+    logger.addFilter(_without_traceback)
     yield Trial(kind, where, tmp_path, places)
+    logger.removeFilter(_without_traceback)
     guard.reset()
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    # Pytest keeps records: the frames of a traceback would keep a connection alive that the application drops.
+    record.exc_info = None
+    return True
 
 
 def _let_fail(places: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters import libpq
 from poolscope.adapters.base import Capability, PointAdapter
-from poolscope.adapters.identity import first_of, name_by_framework
+from poolscope.adapters.identity import first_of, learn, name_by_framework
 from poolscope.adapters.marks import ACCOUNT_KEY, CONNECTION_KEY
 from poolscope.adapters.points import Checkin, Checkout, Close, Created, Opened, Resize
 from poolscope.adapters.psycopg_calls import CALLS
@@ -125,10 +125,14 @@ class PsycopgPoolAdapter(PointAdapter):
 
     @override
     def connected(
-        self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
+        self,
+        library_pool: LibraryObject,
+        pool: Pool,
+        connection: LibraryObject,
+        lease: Lease | None,  # noqa: ARG002
     ) -> None:
-        self._state(library_pool, connection)
-        libpq.learn_from(pool, connection)
+        self._state(library_pool, connection)  # `tie` passes on to the lease what is known of it
+        learn(pool, "psycopg_pool.learn", lambda: libpq.identify([libpq.told_by(connection)]))
 
     @override
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:

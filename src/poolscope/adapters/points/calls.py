@@ -96,8 +96,8 @@ class Statement(Call):
         opens: Whether a transaction is open afterwards, where the driver does not know.
         describe: By the object and the call's arguments: the statement, whether it is for many rows, and its
             parameters. Left out for a method of PEP 249's name, or one that has its arguments.
-        nested: Whether one that begins while a call runs on the connection is part of that call, and no statement of its
-            own. It is not where threads or tasks may share a connection and take turns.
+        nested: Whether one that begins while a call runs on the connection is part of that call, and no statement of
+            its own. It is not where threads or tasks may share a connection and take turns.
     """
 
     measures: ClassVar[Capability] = Capability.USE_PHASES
