@@ -228,6 +228,45 @@ def test_a_connection_that_the_application_closes_is_no_close_of_the_pool(
         at_rest(ours)
 
 
+def test_a_stream_is_time_in_the_database_but_for_what_the_application_does_with_a_row(
+    seen: Watched, database: Postgres
+) -> None:
+    """
+    While a row is with the application the connection idles in its transaction; one that is broken off, by leaving the
+    loop or by an error, leaves nothing running. Async streams do the same.
+    """
+    rows = "select n from generate_series(1, 3) n"
+
+    async def scenario() -> None:
+        async with psycopg_pool.AsyncConnectionPool(database.dsn, min_size=1, max_size=1, name="a", open=False) as pool:
+            async with pool.connection(timeout=DEADLINE) as connection:
+                (lease,) = seen.pool("a").leases
+                stream = connection.cursor().stream(rows)
+                assert await anext(stream) == (1,)
+                assert lease.phase == "idle_in_transaction"
+                assert [row async for row in stream] == [(2,), (3,)]
+                stream = connection.cursor().stream(rows)
+                await anext(stream)
+                await stream.aclose()
+                assert (lease.queries, lease.phase) == (2, "idle_in_transaction")
+            at_rest(seen.pool("a"))
+
+    with opened(database) as pool, pool.connection() as connection:
+        (lease,) = seen.pool("p").leases
+        stream = connection.cursor().stream(rows)
+        assert next(stream) == (1,)
+        assert lease.phase == "idle_in_transaction"
+        assert list(stream) == [(2,), (3,)]
+        stream = connection.cursor().stream(rows)
+        next(stream)
+        stream.close()
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            list(connection.cursor().stream("select 1 / 0"))
+        assert (lease.queries, lease.phase) == (3, "idle_in_transaction")
+    at_rest(seen.pool("p"))
+    asyncio.run(scenario())
+
+
 def test_statements_of_tasks_that_share_a_connection_all_count(seen: Watched, database: Postgres) -> None:
     """
     Tasks that share a connection take turns on it: each statement counts, and what ran last leaves the connection idle.

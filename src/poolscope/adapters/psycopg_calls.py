@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import inspect
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.adapters.leases import recover_call
+from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Statement
-from poolscope.adapters.statements import text_of
+from poolscope.adapters.statements import begin_statement
 from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from poolscope.adapters.base import Point, PointAdapter
-    from poolscope.adapters.points.calls import EndCall
+    from poolscope.adapters.points.calls import BeginCall, EndCall
     from poolscope.core.lease import Lease
     from poolscope.core.types import LibraryObject
 
@@ -31,7 +34,45 @@ if TYPE_CHECKING:
 _EXHAUSTED: Final = object()
 
 
-class Stream(Statement):
+@dataclass(frozen=True)
+class CursorStatement(Statement):
+    """
+    A statement of a cursor. One that begins while another runs is no part of it: threads and tasks may share a
+    connection, where their statements take turns.
+
+    Args:
+        where: See `Point`.
+        many: Whether one call runs it for many rows.
+    """
+
+    _: KW_ONLY
+    many: bool = False
+
+    @override
+    def begins(self, adapter: PointAdapter, name: str) -> BeginCall:  # noqa: ARG002
+        site, many = f"{adapter.name}.call", self.many
+
+        # What `connection_of` and `lease_of` do is spelt out: most of what an application calls passes here.
+        def begin(hooked: LibraryObject, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun:
+            lease = None
+            try:
+                connection = hooked._conn
+                state = connection.__dict__.get(CONNECTION_KEY)
+                lease = state.lease if state is not None else None
+                if lease is None:
+                    return None
+                query = args[0] if args else next(iter(kwargs.values()), "")
+                parameters = None if many else args[1] if len(args) > 1 else kwargs.get("params")
+                begin_statement(lease, query, many=many, parameters=parameters)
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_call(site, lease)
+                return None
+            return connection, lease
+
+        return begin
+
+
+class Stream(CursorStatement):
     """
     A statement whose rows are fetched one by one, by a generator.
     """
@@ -50,8 +91,9 @@ class Stream(Statement):
                 while (row := _timed(begun, end, next, rows, _EXHAUSTED)) is not _EXHAUSTED:
                     yield row
                     begun = fetch(self_, (), {})
-            finally:
+            except BaseException:  # broken off: the cursor cancels what the server still does
                 _timed(fetch(self_, (), {}), end, rows.close)
+                raise
 
         async def stream_async(
             self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
@@ -62,8 +104,9 @@ class Stream(Statement):
                 while (row := await _timed_async(begun, end, anext, rows, _EXHAUSTED)) is not _EXHAUSTED:
                     yield row
                     begun = fetch(self_, (), {})
-            finally:
+            except BaseException:
                 await _timed_async(fetch(self_, (), {}), end, rows.aclose)
+                raise
 
         return stream_async if inspect.isasyncgenfunction(inspect.unwrap(original)) else stream
 
@@ -84,7 +127,7 @@ async def _timed_async(begun: Begun, end: EndCall, step: Function, *args: Librar
             end(*begun)
 
 
-class Copy(Statement):
+class Copy(CursorStatement):
     """
     A COPY: a block, which the statement lasts for.
     """
@@ -146,27 +189,16 @@ class Fetch(Call):
         return fetch
 
 
-def _one(_: LibraryObject, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, bool, Any]:
-    query = args[0] if args else kwargs.get("query", "")
-    parameters = args[1] if len(args) > 1 else kwargs.get("params")
-    return query if type(query) is str else text_of(query), False, parameters
-
-
-def _many(_: LibraryObject, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, bool, Any]:
-    query = args[0] if args else next(iter(kwargs.values()), "")
-    return text_of(query), True, None
-
-
 _TRANSACTION_ENDS: Final = ("commit", "rollback", "tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback")
 
 
 def _points(is_async: str, block: str) -> Iterator[Point]:
     for cursor in ("Cursor", "ServerCursor"):
-        yield Statement(f"psycopg:{is_async}{cursor}.execute", describe=_one, nested=False)
+        yield CursorStatement(f"psycopg:{is_async}{cursor}.execute")
     cursor = f"psycopg:{is_async}Cursor"
-    yield Statement(f"{cursor}.executemany", describe=_many, nested=False)
-    yield Stream(f"{cursor}.stream", describe=_one, nested=False)
-    yield Copy(f"{cursor}.copy", describe=_many, nested=False)
+    yield CursorStatement(f"{cursor}.executemany", many=True)
+    yield Stream(f"{cursor}.stream")
+    yield Copy(f"{cursor}.copy", many=True)
     yield Fetch(f"psycopg:{is_async}ServerCursor._fetch_gen", inherited=True)
     for name in _TRANSACTION_ENDS:
         yield Call(f"psycopg:{is_async}Connection.{name}")
@@ -176,5 +208,5 @@ def _points(is_async: str, block: str) -> Iterator[Point]:
         yield Call(f"psycopg:{is_async}Pipeline.{name}")
 
 
-#: The points, sync and async. Threads and tasks may share a connection; their statements take turns.
+#: The points, sync and async.
 CALLS: Final[tuple[Point, ...]] = (*_points("", ""), *_points("Async", "a"))

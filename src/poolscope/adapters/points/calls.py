@@ -96,29 +96,26 @@ class Statement(Call):
         opens: Whether a transaction is open afterwards, where the driver does not know.
         describe: By the object and the call's arguments: the statement, whether it is for many rows, and its
             parameters. Left out for a method of PEP 249's name, or one that has its arguments.
-        nested: Whether one that begins while a call runs on the connection is part of that call, and no statement of
-            its own. It is not where threads or tasks may share a connection and take turns.
     """
 
     measures: ClassVar[Capability] = Capability.USE_PHASES
 
     opens: bool = True
     describe: Callable[[LibraryObject, Arguments, dict[str, Any]], tuple[Any, bool, Any]] | None = None
-    nested: bool = True
 
     def begins(self, adapter: PointAdapter, name: str) -> BeginCall:
         """
         What is done before the statement; see `Call.begins`.
         """
         site, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
-        describe, nested = self.describe, self.nested
+        describe = self.describe
 
         def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> tuple[LibraryObject, Lease] | None:
             lease = None
             try:
                 connection = connection_of(hooked)
                 lease = lease_of(connection)
-                if lease is None or (lease.running and nested):
+                if lease is None or lease.running:
                     return None
                 statement, many, parameters = (
                     dbapi_statement(name, args, kwargs) if describe is None else describe(hooked, args, kwargs)
