@@ -5,13 +5,18 @@ What only asyncpg's pool does: slots, timeouts of two kinds, resets, proxies tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import wrapt
 
 from examples.lab.processes import LOOPBACK, free_port
+from poolscope.core.execution import stack_of_task
+from poolscope.core.origin import Origins
 from poolscope.detectors.leak import new_leaks
 from tests.support.watched import at_rest, closures, outcomes, watched
 
@@ -87,7 +92,7 @@ def test_a_timeout_of_the_pool_and_one_of_the_connect(seen: Watched, database: P
             await nowhere.acquire()
         (name,) = [name for name in seen.ledger.pools if name.endswith("/d")]
         assert outcomes(seen.pool(name)) == {"ConnectionRefusedError": 1}
-        assert seen.pool(name).wait_phase_times()[1] > 0
+        assert seen.pool(name).wait_phase_times()["connect"] > 0
         at_rest(seen.pool(name))
         nowhere.terminate()
 
@@ -272,3 +277,89 @@ def test_hand_over_races(seen: Watched, database: Postgres) -> None:
 async def _use(pool: Any, timeout: float | None) -> None:
     async with pool.acquire(timeout=timeout):
         await asyncio.sleep(0)
+
+
+def test_a_statement_that_runs_stands_in_the_application(seen: Watched, database: Postgres) -> None:
+    """
+    Asyncpg's compiled frames, which have paths from nowhere, are a library's: a task that waits for the server stands
+    in the line of the application that runs the statement.
+    """
+
+    async def scenario() -> None:
+        pool = await asyncpg.create_pool(database.dsn, min_size=1, max_size=1)
+        async with pool.acquire() as connection:
+            running = asyncio.create_task(_sleep(connection))
+            (lease,) = seen.only().leases
+            await until(lambda: lease.running)
+            await asyncio.sleep(0)
+            stack = stack_of_task(weakref.ref(running), 20)
+            assert any(code.co_filename.endswith(".pyx") for code, _ in stack)
+            (place, *_) = Origins().trim(stack)
+            assert place[0] is _sleep.__code__
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+        await pool.close()
+
+    run(scenario())
+
+
+async def _sleep(connection: Any) -> None:
+    await connection.execute("select pg_sleep(60)")
+
+
+def _coroutine_wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    async def call() -> Any:
+        return await wrapped(*args, **kwargs)
+
+    return call()
+
+
+def _plain_wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    def call() -> Any:
+        return wrapped(*args, **kwargs)
+
+    return call()
+
+
+def test_another_librarys_wrappers_hide_no_reason(database: Postgres) -> None:
+    """
+    Where another library wraps what closes connections, outside and inside of our hooks, each closure has its reason.
+    """
+    holder, connection = asyncpg.pool.PoolConnectionHolder, asyncpg.connection.Connection
+    with contextlib.ExitStack() as wrapped, watched("asyncpg") as seen:
+        for owner, name in ((holder, "acquire"), (holder, "release"), (connection, "close")):
+            wrapped.enter_context(_wrapped(owner, name, _coroutine_wrapper))
+        for owner, name in ((connection, "terminate"), (connection, "_cleanup")):
+            wrapped.enter_context(_wrapped(owner, name, _plain_wrapper))
+
+        async def scenario() -> None:
+            pool = await asyncpg.create_pool(database.dsn, min_size=0, max_size=1, reset=_fails)
+            ours = seen.only()
+            held = await pool.acquire()
+            with pytest.raises(RuntimeError, match="reset"):
+                await pool.release(held)
+            assert closures(ours) == {"reset_failed": 1}
+            await (await pool.acquire()).close()
+            assert closures(ours) == {"reset_failed": 1, "closed": 1}
+            await pool.acquire()
+            pool.terminate()
+            assert closures(ours) == {"reset_failed": 1, "closed": 1, "disposed": 1}
+            at_rest(ours)
+
+        if "reset" in asyncpg.pool.Pool.__init__.__code__.co_varnames:  # from 0.30 on
+            run(scenario())
+
+
+async def _fails(_: Any) -> None:
+    raise RuntimeError("reset")
+
+
+@contextlib.contextmanager
+def _wrapped(owner: type, name: str, wrapper: Any) -> Iterator[None]:
+    original = vars(owner)[name]
+    setattr(owner, name, wrapt.FunctionWrapper(original, wrapper))
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)

@@ -26,10 +26,10 @@ from sqlalchemy.orm import (
     selectinload,
 )
 
+from poolscope.adapters.sqlalchemy_loaders import EAGER, EXPIRED, LAZY
 from poolscope.api import expected_repetition, unit_of_work
 from poolscope.core.finding import N_PLUS_ONE
 from poolscope.core.origin import locate
-from poolscope.core.sql.repetition import EAGER, EXPIRED, LAZY
 from tests.support.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -177,11 +177,11 @@ def a_commit_for_each_row(session: Session) -> None:
 @pytest.mark.parametrize(
     ("work", "loader", "cure"),
     [
-        (a_lazy_collection, LAZY, "selectinload"),
-        (a_lazy_object, LAZY, "joinedload"),
-        (a_deferred_column, LAZY, "undefer"),
-        (objects_that_expired, EXPIRED, "expire_on_commit=False"),
-        (eager_loading_in_small_chunks, EAGER, "yield_per"),
+        (a_lazy_collection, LAZY.name, "selectinload"),
+        (a_lazy_object, LAZY.name, "joinedload"),
+        (a_deferred_column, LAZY.name, "undefer"),
+        (objects_that_expired, EXPIRED.name, "expire_on_commit=False"),
+        (eager_loading_in_small_chunks, EAGER.name, "yield_per"),
         (a_query_in_a_loop, None, "WHERE ... IN"),
         (get_in_a_loop, None, "WHERE ... IN"),
         (text_in_a_loop, None, "WHERE ... IN"),
@@ -220,7 +220,7 @@ def test_a_loop_in_a_template_has_the_templates_line(engine: Engine, found: list
     with unit_of_work("page"), Session(engine) as session:
         assert template.render(authors=session.scalars(select(Author)).all()).count("<li>") == AUTHORS
     (finding,) = found
-    assert finding.evidence["loader"] == LAZY
+    assert finding.evidence["loader"] == LAZY.name
     assert finding.origin is not None
     place = locate(*finding.origin)
     assert (place.file, place.line) == (str(tmp_path / "authors.html"), 4)
@@ -270,7 +270,7 @@ def test_a_loop_in_a_serializer_has_its_cure(engine: Engine, found: list[Finding
     assert asyncio.run(get()) == 200
     (finding,) = found
     assert str(finding.unit) == "http GET /authors"
-    assert finding.evidence["loader"] == LAZY
+    assert finding.evidence["loader"] == LAZY.name
     assert "selectinload" in finding.fix
     assert finding.origin is not None
     if not asynchronous:  # the client's frames lie around an asynchronous route
@@ -398,7 +398,7 @@ def test_asynchronous_sessions_too(url: str, engine: Engine, found: list[Finding
     asyncio.run(main())
     loop, lazy = found
     lines, first = inspect.getsourcelines(test_asynchronous_sessions_too)
-    for finding, words, loader in ((loop, "# the query", None), (lazy, "# the load", LAZY)):
+    for finding, words, loader in ((loop, "# the query", None), (lazy, "# the load", LAZY.name)):
         (offset,) = [number for number, line in enumerate(lines) if words in line and "in (" not in line]
         assert finding.origin is not None
         assert locate(*finding.origin).line == first + offset

@@ -18,6 +18,8 @@ import pytest
 from examples.lab import shop as lab
 from examples.lab.processes import wait_until
 from poolscope import semconv
+from poolscope.adapters.django_loaders import QUERY_SET
+from poolscope.adapters.sqlalchemy_loaders import LAZY
 from poolscope.core.finding import (
     IDLE_IN_TRANSACTION,
     LEAK,
@@ -26,7 +28,6 @@ from poolscope.core.finding import (
     NESTED_CHECKOUT,
     POOL_EXHAUSTED,
 )
-from poolscope.core.sql.repetition import LAZY, QUERY_SET
 from poolscope.report import PoolReport, build_report
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ EVERYTHING = [HEALTHY, *(route for cause in FOUND for route in (cause, cause.rep
 # The causes whose answer is not their twin's word for word: a receipt, and a span of time.
 ANSWERS_DIFFER = {"GET /reports/sales", "POST /checkout/7"}
 # Who loads the posts of the feed: the relationship in Flask, SQL by hand in FastAPI, the query set in Django.
-LOADERS = {"flask": LAZY, "fastapi": None, "django": QUERY_SET}
+LOADERS = {"flask": LAZY.name, "fastapi": None, "django": QUERY_SET.name}
 # The frameworks whose pool has a limit of its own.
 LIMITED = ("flask", "fastapi")
 

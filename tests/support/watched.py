@@ -16,6 +16,7 @@ from poolscope.core.pool_registry import Ledger
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from poolscope.core.origin import Origins
     from poolscope.core.pool import Pool
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
@@ -47,12 +48,16 @@ class Watched:
 
 
 @contextlib.contextmanager
-def watched(*adapters: str) -> Iterator[Watched]:
+def watched(*adapters: str, origins: Origins | None = None) -> Iterator[Watched]:
     """
     Hook these adapters' libraries for as long as the block runs; none of our own errors may be caught meanwhile.
+
+    Args:
+        adapters: Their modules' names.
+        origins: Captures where connections are checked out, where that is wanted.
     """
     before = guard.counts()
-    ledger = Ledger(BOUNDS)
+    ledger = Ledger(BOUNDS, origins=origins)
     registry = Registry(ledger, adapters=load(adapters))
     registry.start()
     try:
@@ -89,6 +94,6 @@ def at_rest(pool: Pool) -> None:
     accounts = [source.in_use() for source in pool.live_sources()]
     assert [account for account in accounts if account] == []
     waits = [one.read().total for one in (pool.waits, *pool.failed_waits.values())]
-    assert sum(pool.wait_phase_times()) == pytest.approx(sum(waits), abs=1e-6)
+    assert sum(pool.wait_phase_times().values()) == pytest.approx(sum(waits), abs=1e-6)
     uses = pool.uses.read()
-    assert uses.first + uses.second + uses.third == pytest.approx(uses.total, abs=1e-6)
+    assert sum(uses.phases.values()) == pytest.approx(uses.total, abs=1e-6)

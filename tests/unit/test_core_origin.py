@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import contextlib
+import functools
 import gc
 import inspect
 import json
@@ -34,13 +36,24 @@ from poolscope.core.origin import (
     resolve,
     stack_of,
 )
+from tests.support.libraries import known
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import CodeType, FrameType
 
     from poolscope.core.origin import RawStack
 
 HERE = __file__
+
+
+@pytest.fixture(autouse=True)
+def libraries() -> Iterator[None]:
+    """
+    Some that carry queries.
+    """
+    with known("sqlalchemy", "asyncpg", "django.db", "django.utils.asyncio"):
+        yield
 
 
 def frame_of_the_caller() -> FrameType:
@@ -128,7 +141,10 @@ def defined(source: str, module: str, file: str = json.__file__) -> dict[str, An
     return made
 
 
-@pytest.mark.parametrize("carrier", ["sqlalchemy.orm.strategies", "django.db.models.query", "asyncpg.pool", ""])
+CARRIERS = ["sqlalchemy.orm.strategies", "django.db.models.query", "django.utils.asyncio", "asyncpg.pool", ""]
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
 def test_without_an_application_frame_whoever_wanted_something_is_the_place(carrier: str) -> None:
     """
     What carries queries is passed over, as where a serializer reads the rows' relations after the route has returned.
@@ -145,6 +161,42 @@ def test_without_an_application_frame_whoever_wanted_something_is_the_place(carr
         thread.submit(serialize, load, of).result()
 
     assert [code.co_name for code, _ in found] == ["serialize", "serialize"]
+
+
+def test_a_decorator_of_the_application_stands_for_what_it_decorates() -> None:
+    """
+    A context manager that decorates a function asks before the function begins, as ``atomic`` does around a view: the
+    place is the function, where it begins, whatever else decorates it.
+    """
+    found: list[Any] = []
+    origins = Origins(depth=2)
+
+    class Asks(contextlib.ContextDecorator):
+        __enter__ = defined("import sys\ndef enter(self):\n    ask(sys._getframe())\n", "django.db.transaction")[
+            "enter"
+        ]
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def of(frame: FrameType) -> None:
+        found.extend((stack_of(origins.capture(frame)), origins.nearest(frame)))
+
+    Asks.__enter__.__globals__["ask"] = of
+
+    @functools.lru_cache
+    def view() -> None:
+        pass
+
+    handle = defined("def handle(view):\n    view()\n", "django.core.handlers.base")["handle"]
+    with ThreadPoolExecutor(1) as thread:  # no frame of this test is below it
+        thread.submit(handle, Asks()(view)).result()
+
+    ((first, second), nearest) = found
+    assert first == nearest
+    code = view.__wrapped__.__code__
+    assert (first[0], locate(*first).line) == (code, code.co_firstlineno)
+    assert second[0].co_name == "handle"
 
 
 def test_who_started_the_event_loop_has_not_asked_for_what_its_tasks_do() -> None:
@@ -243,6 +295,36 @@ def test_what_is_a_library(file: str, is_library: bool) -> None:
     The standard library, installed packages, poolscope and generated code are; the application and a console are not.
     """
     assert Origins()._judge(file) == (LIBRARY if is_library else APPLICATION)
+
+
+@pytest.mark.parametrize(
+    ("file", "is_library"),
+    [
+        ("pytest/compiled.pyx", True),
+        ("src/pytest/inner/compiled.pyx", True),
+        ("tests/compiled.pyx", False),
+        ("unknown/compiled.pyx", False),
+        ("compiled.pyx", False),
+    ],
+)
+def test_compiled_modules_belong_to_their_package(file: str, is_library: bool) -> None:
+    """
+    Cython names the sources by a path from where they were compiled, which is nowhere here: the package tells.
+    """
+    import tests
+
+    assert sys.modules["tests"] is tests
+    assert Origins()._judge(file) == (LIBRARY if is_library else APPLICATION)
+
+
+def test_a_script_by_a_relative_path_is_the_application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As ``runpy`` has it, also where its folder is called like a package of a library.
+    """
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "script.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert Origins()._judge(str(Path("json") / "script.py")) == APPLICATION
 
 
 def test_an_application_installed_among_the_packages_counts_as_one() -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from poolscope.adapters.greenlets import Greenlets
 from poolscope.core.origin import Location, Origins, resolve, stack_of
+from tests.support.libraries import known
 
 
 def test_the_origin_of_an_asynchronous_checkout_is_the_application() -> None:
@@ -34,7 +36,8 @@ def test_the_origin_of_an_asynchronous_checkout_is_the_application() -> None:
         await connection.close()
         await engine.dispose()
 
-    asyncio.run(outer())
+    with known(switches=Greenlets()):
+        asyncio.run(outer())
 
     ((first, second),) = found
     assert Path(first.file) == Path(second.file) == Path(__file__)

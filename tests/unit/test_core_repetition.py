@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from poolscope.adapters import django_loaders, sqlalchemy_loaders
+from poolscope.adapters.django_loaders import PREFETCH, QUERY_SET, RELATED
+from poolscope.adapters.sqlalchemy_loaders import EAGER, EXPIRED, LAZY
 from poolscope.core.sql import fingerprint as statements
 from poolscope.core.sql import repetition as repetitions
-from poolscope.core.sql.repetition import EAGER, EXPIRED, LAZY, PREFETCH, QUERY_SET, RELATED, Repetitions, loader_of
+from poolscope.core.sql.repetition import Repetitions, loader_of
+from tests.support.libraries import known
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import CodeType, FrameType
+
+    from poolscope.core.libraries import Loader
 
 MEGABYTE = 1_000_000
 
@@ -194,6 +201,15 @@ def stacked(*files_and_names: tuple[str, str]) -> FrameType:
     return step()  # type: ignore[no-any-return]
 
 
+@pytest.fixture(autouse=True)
+def libraries() -> Iterator[None]:
+    """
+    Those that load lazily.
+    """
+    with known(loaders=(*sqlalchemy_loaders.LOADERS, *django_loaders.LOADERS)):
+        yield
+
+
 BASE = ("/lib/site-packages/sqlalchemy/engine/base.py", "_execute_context")
 STRATEGIES = "/lib/site-packages/sqlalchemy/orm/strategies.py"
 QUERY = ("/lib/site-packages/django/db/models/query.py", "_fetch_all")
@@ -207,19 +223,19 @@ DESCRIPTOR = ("/lib/site-packages/django/db/models/fields/related_descriptors.py
         ((BASE, (STRATEGIES.replace("/", "\\"), "_load_for_state")), LAZY),
         ((BASE, (STRATEGIES, "_load_via_parent")), EAGER),
         ((BASE, ("/lib/sqlalchemy/orm/loading.py", "load_scalar_attributes")), EXPIRED),
-        ((BASE, ("/lib/sqlalchemy/orm/loading.py", "load_on_pk_identity")), ""),
+        ((BASE, ("/lib/sqlalchemy/orm/loading.py", "load_on_pk_identity")), None),
         ((QUERY,), QUERY_SET),
         ((QUERY, DESCRIPTOR), RELATED),
-        ((BASE,), ""),
+        ((BASE,), None),
         ((BASE, (STRATEGIES, "_emit_lazyload"), QUERY), LAZY),
         ((QUERY, (QUERY[0], "prefetch_one"), DESCRIPTOR), PREFETCH),
     ],
 )
-def test_lazy_loads_are_recognised_by_the_stack(frames: tuple[tuple[str, str], ...], loader: str) -> None:
+def test_lazy_loads_are_recognised_by_the_stack(frames: tuple[tuple[str, str], ...], loader: Loader | None) -> None:
     """
     By the frames between the query and the application; those of other loaders are not lazy.
     """
-    assert loader_of(stacked(*frames), None) == loader
+    assert loader_of(stacked(*frames), None) is loader
 
 
 def test_the_search_ends_at_the_application() -> None:
@@ -231,8 +247,8 @@ def test_the_search_ends_at_the_application() -> None:
     assert frame.f_back is not None
     inner = frame.f_back.f_back
     assert inner is not None
-    assert loader_of(frame, (next_code(frame, "view"), 0)) == ""
-    assert loader_of(frame, None) == QUERY_SET
+    assert loader_of(frame, (next_code(frame, "view"), 0)) is None
+    assert loader_of(frame, None) is QUERY_SET
 
 
 def next_code(frame: FrameType | None, name: str) -> CodeType:
@@ -251,7 +267,7 @@ def test_the_stack_is_looked_at_once_for_each_repetition(monkeypatch: pytest.Mon
     """
     looked: list[object] = []
 
-    def looking(frame: object, site: object) -> str:
+    def looking(frame: object, site: object) -> Loader:
         looked.append(site)
         return LAZY
 
@@ -261,7 +277,7 @@ def test_the_stack_is_looked_at_once_for_each_repetition(monkeypatch: pytest.Mon
         counted.saw("select 1 from t", None)
         assert len(looked) == (number > 1)
     (group,) = counted.beyond_threshold(5)
-    assert group.loader == LAZY
+    assert group.loader is LAZY
 
 
 def test_without_any_frame_statements_are_of_one_place() -> None:

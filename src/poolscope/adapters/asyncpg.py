@@ -1,309 +1,270 @@
 """
 asyncpg's `Pool`.
 
-A pool has a fixed number of slots (holders), each with a connection or none. An ask takes a slot from the queue,
-connects if need be, and runs the pool's ``setup``: queue, connect and validation. The lease ends when the slot goes
-back, after the connection was reset.
+A pool has a fixed number of slots (its holders), each with a connection or none. A checkout takes a slot from the
+queue, connects if need be, and runs the pool's ``setup``: queue, connect and validation. The hold ends when the slot is
+put back, after the connection was reset. What a caller holds is a slot here: connections carry no marks.
+
+A pool can neither be held weakly nor carry marks; its queue can, and lives as long as the pool does.
 """
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.asyncpg_calls import CallHooks
-from poolscope.adapters.asyncpg_source import (
-    AsyncpgSource,
-    close_reason,
-    identify,
-    tell_server,
-    watch_death,
-)
-from poolscope.adapters.base import Capability
-from poolscope.adapters.common import (
-    ASK,
-    LEASE_FINDERS,
-    Adapter,
-    being_imported,
-    connect_begins,
-    connect_ends,
-    connect_fails,
-    existing,
-    learn,
-)
-from poolscope.adapters.marks import LEASES_KEY, LIBRARY_POOL_KEY, SERVER_KEY
+from poolscope.adapters.asyncpg_points import REASONS, Reset, TakeSlot, identify, told_by
+from poolscope.adapters.base import Capability, PointAdapter
+from poolscope.adapters.connections import ConnectionsById
+from poolscope.adapters.leases import keep_handed_over, undo
+from poolscope.adapters.marks import LEASES_KEY, LIBRARY_POOL_KEY
+from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement
+from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY, Outcome
-from poolscope.core.types import LibraryObject, override
+from poolscope.core.lease import Outcome
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
-
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.hooks.patching import Patcher
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
+    from poolscope.core.types import LibraryObject
 
-# Before Python 3.11 asyncio had one of its own.
-_TIMEOUTS: Final = (TimeoutError, asyncio.TimeoutError)
+_POOL: Final = "asyncpg.pool:Pool"
+_SLOT: Final = "asyncpg.pool:PoolConnectionHolder"
+_CONNECTION: Final = "asyncpg.connection:Connection"
+_CURSOR: Final = "asyncpg.cursor:BaseCursor"
+_PREPARED: Final = "asyncpg.prepared_stmt:PreparedStatement"
 
-_POOL: Final = ("_acquire", "_get_new_connection", "_initialize")
-_HOLDER: Final = ("acquire", "release", "_release")
+# The references to a proxy that nobody but the library holds: the slot's, the connection's, and the counting itself.
+_LIBRARY_REFERENCES: Final = 3
 
 
-class AsyncpgAdapter(Adapter):
+def _copy(_: LibraryObject, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, bool, None]:
+    return f"COPY {args[0] if args else kwargs['table_name']} FROM STDIN", True, None
+
+
+class AsyncpgAdapter(ConnectionsById, PointAdapter):
     """
     Hooks asyncpg's pools.
     """
 
-    name = "asyncpg"
-    module = "asyncpg"
-    versions = ">=0.29,<0.33"
-    capabilities = (
-        Capability.WAIT
-        | Capability.WAIT_PHASES
-        | Capability.USE
-        | Capability.USE_PHASES
-        | Capability.LIMIT
-        | Capability.IDLE
-        | Capability.CREATE
-        | Capability.CLOSE
-        | Capability.TIMEOUT
-        | Capability.DRIFT
-        | Capability.ABANDONED
+    name, module, versions = "asyncpg", "asyncpg", ">=0.29,<0.33"
+    pool_classes = (_POOL,)
+    library_modules = ("asyncpg",)
+    # Before Python 3.11 asyncio had one of its own.
+    timeout_errors = ("builtins:TimeoutError", "asyncio:TimeoutError")
+    also_measures = Capability.ABANDONED
+    has_anchors = True
+    points = (
+        Created(f"{_POOL}._initialize"),
+        Checkout(f"{_POOL}._acquire"),
+        TakeSlot(f"{_SLOT}.acquire"),
+        Reset(f"{_SLOT}.release"),
+        Checkin(f"{_SLOT}._release", of_connection=True),
+        Connect(f"{_POOL}._get_new_connection", early=True),
+        Close(f"{_CONNECTION}._cleanup", reasons=REASONS, outermost=True, other="invalidated"),
+        # With arguments, it calls the next one, which is then part of it. Transactions begin and end by it.
+        Statement(
+            f"{_CONNECTION}.execute",
+            of_connection=True,
+            describe=lambda _, args, kwargs: (args[0] if args else kwargs["query"], False, args[1:] or None),
+        ),
+        Statement(f"{_CONNECTION}._execute", of_connection=True),
+        *(
+            Statement(f"{_CONNECTION}.{name}", of_connection=True, describe=lambda _, args, __: (args[0], True, None))
+            for name in ("_executemany", "_copy_out", "_copy_in")
+        ),
+        Statement(f"{_CONNECTION}.copy_records_to_table", of_connection=True, describe=_copy),
+        *(
+            Statement(f"{_CURSOR}.{name}", describe=lambda cursor, _, __: (cursor._query, False, cursor._args))
+            for name in ("_bind_exec", "_bind")
+        ),
+        Statement(
+            f"{_PREPARED}._PreparedStatement__bind_execute", describe=lambda it, args, __: (it._query, False, args[0])
+        ),
+        *(
+            Statement(
+                f"{_PREPARED}.{name}", describe=lambda it, _, __: (it._query, True, None), optional=name == "fetchmany"
+            )
+            for name in ("executemany", "fetchmany")
+        ),
+        Call(f"{_CURSOR}._exec"),
     )
 
     def __init__(self) -> None:
         super().__init__()
-        self._connections: weakref.WeakKeyDictionary[Any, tuple[Pool, weakref.ref[Any]]] = weakref.WeakKeyDictionary()
+        self._connections: weakref.WeakKeyDictionary[LibraryObject, Pool] = weakref.WeakKeyDictionary()
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
-        """
-        Put the hooks in.
-        """
-        from asyncpg import connection, pool  # noqa: PLC0415 - the library is imported only where it is in use
+    # Pools
 
-        patcher.require(pool.Pool, _POOL)
-        patcher.require(pool.PoolConnectionHolder, _HOLDER)
-        patcher.require(connection.Connection, ("_cleanup",))
-        calls = CallHooks(lease_of)
-        calls.check(patcher)
-        self._ledger = ledger
-        patcher.replace(pool.Pool, "_acquire", self._make_acquire)
-        patcher.replace(pool.PoolConnectionHolder, "acquire", self._make_holder_acquire)
-        patcher.replace(pool.PoolConnectionHolder, "release", self._make_holder_release)
-        patcher.replace(pool.PoolConnectionHolder, "_release", self._make_release)
-        patcher.replace(pool.Pool, "_get_new_connection", self._make_connect)
-        patcher.replace(pool.Pool, "_initialize", self._make_initialize)
-        patcher.replace(connection.Connection, "_cleanup", self._make_cleanup)
-        calls.hook(patcher)
-        LEASE_FINDERS[self.name] = lease_of
-        if not being_imported(module):
-            for found in existing((pool.Pool,)):
-                if found._queue is not None and not found._closed:
-                    self.know(found)
+    @override
+    def anchor(self, library_pool: LibraryObject) -> LibraryObject:
+        return library_pool._queue
+
+    @override
+    def library_pool(self, anchor: LibraryObject) -> LibraryObject:
+        return anchor.__dict__.get(LIBRARY_POOL_KEY)
+
+    @override
+    def identify(self, library_pool: LibraryObject) -> Identity:
+        return identify(library_pool)
+
+    @override
+    def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:
+        return identify(library_pool, told_by(connection))
+
+    @override
+    def is_open(self, library_pool: LibraryObject) -> bool:
+        return not library_pool._closed
+
+    @override
+    def stats(self, library_pool: LibraryObject) -> Stats:
+        slots = list(library_pool._holders)
+        in_use = sum(slot._in_use is not None for slot in slots)
+        idle = sum(slot._in_use is None and slot.is_connected() for slot in slots)
+        least, most = library_pool._minsize, library_pool._maxsize
+        return Stats(limit=most, idle=idle, in_use=in_use, least_idle=least, most_idle=most)
+
+    @override
+    def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        return [slot for slot in library_pool._holders if slot._in_use is not None]
+
+    @override
+    def enter(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
+        if library_pool._queue is not None:
+            marks = library_pool._queue.__dict__
+            marks.setdefault(LEASES_KEY, {})
+            # The pool's parts refer to it anyway: one reference more does not prolong its life.
+            marks[LIBRARY_POOL_KEY] = library_pool
+        return super().enter(library_pool, connection)
+
+    @override
+    def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:
+        queue = library_pool._queue
+        weakref.finalize(queue, _end_all, queue.__dict__[LEASES_KEY]).atexit = False
+        for slot in library_pool._holders:
+            if slot._con is not None:
+                self._connections[slot._con] = pool
+        super().entered(library_pool, pool, held)
+
+    @override
+    def unheld(self, library_pool: LibraryObject) -> list[Lease]:
+        """
+        The leases whose connection nobody holds: it will never be returned.
+
+        The pool itself keeps what it hands over alive, so the garbage collector never finds it; its references are
+        counted instead (CPython only).
+        """
+        leases: dict[int, Lease] = library_pool._queue.__dict__[LEASES_KEY]
+        found = []
+        for slot in list(library_pool._holders):
+            lease = leases.get(id(slot))
+            if lease is not None and not lease.running and _nobody_holds(slot):
+                found.append(lease)
+        return found
+
+    @override
+    def forget_pool(self, anchor: LibraryObject) -> None:
+        anchor.__dict__.pop(LIBRARY_POOL_KEY, None)
+        anchor.__dict__.pop(LEASES_KEY, {}).clear()
 
     @override
     def release(self) -> None:
-        LEASE_FINDERS.pop(self.name, None)
         self._connections = weakref.WeakKeyDictionary()
         super().release()
 
-    @override
-    def anchor(self, pool: LibraryObject) -> LibraryObject:
-        return pool._queue
+    # Checkouts
 
     @override
-    def identify(self, pool: LibraryObject) -> Identity:
-        return identify(pool)
-
-    @override
-    def source(self, pool: LibraryObject) -> AsyncpgSource:
-        marks = pool._queue.__dict__
-        # The pool's parts refer to it anyway: one reference more does not prolong its life.
-        marks[LIBRARY_POOL_KEY] = pool
-        marks.setdefault(LEASES_KEY, {})
-        return AsyncpgSource(pool._queue)
-
-    @override
-    def entered(self, pool: LibraryObject, tracked: Pool, held: list[LibraryObject]) -> None:  # noqa: ARG002 - one thread only
-        leases = pool._queue.__dict__[LEASES_KEY]
-        for holder in pool._holders:
-            if holder._in_use is not None:
-                leases[id(holder)] = tracked.adopt(tracked.now())
-            if holder._con is not None:
-                self._connections[holder._con] = (tracked, weakref.ref(pool._queue))
-        watch_death(pool._queue, leases)
-
-    @override
-    def forget(self, anchor: LibraryObject) -> None:
-        anchor.__dict__.get(LEASES_KEY, {}).clear()
-        for key in (LIBRARY_POOL_KEY, LEASES_KEY, SERVER_KEY):
-            anchor.__dict__.pop(key, None)
-
-    def outcome(self, lease: Lease, error: BaseException) -> Outcome:
-        """
-        See `Adapter.outcome`. The timeout of an acquire is a plain TimeoutError; so is one of the connect, which then
-        ends before the ask's own time is over.
-        """
-        timeout = lease.carrier
-        if not lease.connect_failed and isinstance(error, _TIMEOUTS) and timeout is not None:
-            return Outcome.TIMEOUT if lease.age() >= timeout * 0.99 - 0.001 else Outcome.ERROR
-        return super().outcome(lease, error)
-
-    # The hot path ---------------------------------------------------------------------------------------------------
-
-    def _make_acquire(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter, ask = self, self.ask
-
-        async def _acquire(self: LibraryObject, timeout: float | None) -> LibraryObject:
-            lease = ask(self, self._queue.__dict__) if self._queue is not None else None
-            if lease is None:
-                return await original(self, timeout)
-            outer = ASK.get()
-            ASK.set(lease)
-            try:
-                proxy = await original(self, timeout)
-            except BaseException as error:
-                adapter.acquire_failed(self, lease, error, timeout)
-                raise
-            finally:
-                ASK.set(outer)
-            try:
-                lease.grant()
-            except Exception:  # noqa: BLE001 - ours
-                guard.caught("asyncpg.grant")
-            return proxy
-
-        return _acquire
-
-    def acquire_failed(self, pool: LibraryObject, lease: Lease, error: BaseException, timeout: float | None) -> None:
-        """
-        An ask failed; should the pool have lent the connection all the same, nobody has it: it counts as held.
-        """
-        lease.carrier = timeout
-        self.failed(lease, error)
+    def failed(self, library_pool: LibraryObject, lease: Lease, error: BaseException, args: tuple[Any, ...]) -> None:
+        lease.carrier = args[0] if args else None
+        super().failed(library_pool, lease, error, args)
         lease.carrier = None
-        leases: dict[int, Lease] = pool._queue.__dict__.get(LEASES_KEY, {})
-        for key, held in list(leases.items()):
-            if held is lease:
-                leases[key] = lost = lease.pool.adopt(lease.pool.now())
-                lost.trail, lost.unit = lease.trail, lease.unit
+        keep_handed_over(library_pool._queue.__dict__.get(LEASES_KEY, {}), lease)
 
-    def _make_holder_acquire(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        async def acquire(self: LibraryObject) -> LibraryObject:
-            lease = ASK.get()
-            marks = self._pool._queue.__dict__
-            if lease is None or lease.got_at is not None or marks.get(KEY) is not lease.pool:
-                return await original(self)
-            lease.got()
-            proxy = await original(self)
-            try:
-                lease.backend_process_id = self._con._protocol.backend_pid
-                marks[LEASES_KEY][id(self)] = lease
-            except Exception:  # noqa: BLE001 - ours
-                guard.caught("asyncpg.acquire")
-            return proxy
-
-        return acquire
-
-    def _make_holder_release(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        async def release(self: LibraryObject, timeout: float | None) -> LibraryObject:
-            leases = self._pool._queue.__dict__.get(LEASES_KEY)
-            lease = leases.get(id(self)) if leases else None
-            if lease is not None:
-                # The reset is a call to the server, and no statement of the application's: while one runs, further ones
-                # are part of it.
-                lease.call_begins()
-            return await original(self, timeout)
-
-        return release
-
-    def _make_release(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def _release(self: LibraryObject) -> LibraryObject:
-            if self._in_use is not None:
-                try:
-                    leases = self._pool._queue.__dict__.get(LEASES_KEY)
-                    lease = leases.pop(id(self), None) if leases else None
-                    if lease is not None:
-                        lease.end()
-                except Exception:  # noqa: BLE001 - ours
-                    guard.caught("asyncpg.release")
-            return original(self)
-
-        return _release
-
-    # Physical connections: cold -------------------------------------------------------------------------------------
-
-    def _make_initialize(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
-
-        async def _initialize(self: LibraryObject) -> LibraryObject:
-            result = await original(self)
-            if self._queue is not None:
-                adapter.made(self)
-            return result
-
-        return _initialize
-
-    def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
-
-        async def _get_new_connection(self: LibraryObject) -> LibraryObject:
-            ledger = adapter._ledger
-            if ledger is None:
-                return await original(self)
-            tracked = adapter.tracked(self)
-            lease, began = connect_begins(tracked) if tracked is not None else (None, ledger.now())
-            try:
-                connection = await original(self)
-            except BaseException as error:
-                if tracked is not None:
-                    connect_fails(tracked, lease, began, error)
-                raise
-            guard.run("asyncpg.connect", lambda: adapter.connected(self, connection, lease, began), None)
-            return connection
-
-        return _get_new_connection
-
-    def connected(self, pool: LibraryObject, connection: LibraryObject, lease: Lease | None, began: float) -> None:
+    @override
+    def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
         """
-        A connection was made.
+        How a checkout ended that raised: its timeout is a plain TimeoutError. So is one of the connect or of ``setup``,
+        which then ends before the checkout's own time is over.
         """
-        tell_server(pool._queue, connection)
-        tracked = self.tracked(pool) or self.know(pool)
-        if tracked is not None:
-            learn(tracked, "asyncpg.learn", lambda: identify(pool))
-            connect_ends(tracked, lease, began)
-            self._connections[connection] = (tracked, weakref.ref(pool._queue))
+        outcome = super().outcome(library_pool, lease, error)
+        timeout = lease.carrier
+        if outcome is Outcome.TIMEOUT and (timeout is None or lease.age() < timeout * 0.99 - 0.001):
+            return Outcome.ERROR
+        return outcome
 
-    def _make_cleanup(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
+    # Slots, and their connections
 
-        def _cleanup(self: LibraryObject) -> LibraryObject:
-            known = adapter._connections.pop(self, None)
-            if known is not None:
-                tracked, queue = known
-                tracked.closed(guard.run("asyncpg.close", lambda: close_reason(self, queue()), "closed"))
-            return original(self)
+    @override
+    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
+        leases: dict[int, Lease] | None = library_pool._queue.__dict__.get(LEASES_KEY)
+        if leases is not None:
+            leases[id(connection)] = lease
+            protocol = connection._con and connection._con._protocol
+            lease.backend_process_id = protocol and protocol.backend_pid
 
-        return _cleanup
+    @override
+    def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002 - a slot knows it
+        if connection._in_use is None:
+            return None
+        leases: dict[int, Lease] | None = connection._pool._queue.__dict__.get(LEASES_KEY)
+        return leases.pop(id(connection), None) if leases else None
 
+    @override
+    def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
+        leases: dict[int, Lease] = connection._pool._queue.__dict__.get(LEASES_KEY, {})
+        return leases.get(id(connection))
 
-def lease_of(connection: LibraryObject) -> Lease | None:
-    """
-    The lease of a connection or of the proxy that a pool hands out.
-    """
-    holder = getattr(connection, "_holder", None)
-    if holder is None:
-        proxy = getattr(connection, "_proxy", None)
+    @override
+    def lease_of(self, connection: LibraryObject) -> Lease | None:
+        """
+        The lease of a connection, of the proxy that a pool hands out, or of a slot. Hot.
+        """
+        proxy = getattr(connection, "_proxy", None)  # of a proxy, what its connection has
         if proxy is None:
             return None
-        holder = proxy._holder
-    leases = holder._pool._queue.__dict__.get(LEASES_KEY)
-    return leases.get(id(holder)) if leases else None
+        slot = proxy._holder
+        leases: dict[int, Lease] | None = slot._pool._queue.__dict__.get(LEASES_KEY)
+        return leases.get(id(slot)) if leases else None
+
+    @override
+    def connected(
+        self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
+    ) -> None:
+        self._connections[connection] = pool
+        super().connected(library_pool, pool, connection, lease)
+
+    @override
+    def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002
+        return self._connections.pop(hooked, None)
+
+    @override
+    def connection_of(self, hooked: LibraryObject) -> LibraryObject:
+        return hooked._connection
+
+    @override
+    def in_transaction(self, connection: LibraryObject) -> bool:
+        protocol = connection._protocol
+        is_open: bool = protocol is not None and protocol.is_in_transaction()
+        return is_open
+
+
+def _nobody_holds(slot: LibraryObject) -> bool:
+    return slot._proxy is not None and sys.getrefcount(slot._proxy) <= _LIBRARY_REFERENCES
+
+
+def _end_all(leases: dict[int, Lease]) -> None:
+    # A pool was collected: whoever held a connection of it has dropped it. Nothing here may log or wait for a lock.
+    while leases:
+        _, lease = leases.popitem()
+        try:
+            lease.end(abandoned=True)
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught_quietly("asyncpg.collected")
+            undo(lease)
 
 
 ADAPTER: Final = AsyncpgAdapter()

@@ -17,7 +17,6 @@ from poolscope.adapters.existing import being_imported, find_existing
 from poolscope.adapters.leases import LEASE_FINDERS
 from poolscope.adapters.pools import Pools
 from poolscope.core.guard import guard
-from poolscope.core.origin import know_libraries
 from poolscope.hooks.patching import Refused
 from poolscope.hooks.registry import Hook
 
@@ -132,7 +131,7 @@ class PointAdapter(Pools):
     points: tuple[Point, ...]
     #: The classes of its pools, as in `Point.where`: pools that were made earlier are found by them.
     pool_classes: tuple[str, ...]
-    #: Packages whose frames are not the application's.
+    #: Packages, or modules, whose frames only carry queries: neither the application's nor its framework's.
     library_modules: tuple[str, ...]
     #: Exceptions that are the pool's own timeout, and those by which it turns a checkout away without a wait; as in
     #: `Point.where`.
@@ -173,7 +172,6 @@ class PointAdapter(Pools):
         classes = tuple(_resolved(module, where) for where in self.pool_classes)
         self.timeouts = tuple(_resolved(module, where) for where in self.timeout_errors)
         self.rejections = tuple(_resolved(module, where) for where in self.rejection_errors)
-        know_libraries(self.library_modules)
         self.ledger = ledger
         for point, owner, name in hooks:
             patcher.replace(owner, name, functools.partial(point.make, self))

@@ -75,6 +75,21 @@ def undo(lease: Lease) -> None:
             guard.caught_quietly("adapters.undo")
 
 
+def keep_handed_over(leases: dict[int, Lease], lease: Lease) -> None:
+    """
+    A checkout failed. Should that have come after the handover, the library keeps the connection, which counts as held.
+    Cold.
+
+    Args:
+        leases: Those of the pool's connections, by their ids.
+        lease: The checkout.
+    """
+    for key, handed_over in list(leases.items()):
+        if handed_over is lease:
+            leases[key] = kept = lease.pool.adopt(lease.pool.now())
+            kept.trail, kept.unit = lease.trail, lease.unit
+
+
 def recover(site: str, lease: Lease | None, *, quietly: bool = False) -> None:
     """
     A hook failed. To be called from the handler of what it raised.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolscope.core.lease import KEY
+from poolscope.core.calls import KEY
 
-#: On a pool's anchor: the leases of connections that carry no marks, by the connection's id.
+#: On a pool's anchor: the leases of connections that carry no marks, by the connection's id. On a connection of
+#: psycopg2's: those of its pool.
 LEASES_KEY: Final = "_poolscope_leases"
 
 #: On a driver's connection: its `ConnectionState`. Not `KEY`: the proxies of a pool above may pass a look into their
@@ -20,9 +21,8 @@ CONNECTION_KEY: Final = "_poolscope_connection"
 #: On a driver's connection: its lease, or what ties it to one, in adapters that are not declared by points.
 DRIVER_KEY: Final = "_poolscope_driver"
 
-#: On asyncpg's queue: its pool, and what a connection reported of the server.
+#: On asyncpg's queue: its pool.
 LIBRARY_POOL_KEY: Final = "_poolscope_pool"
-SERVER_KEY: Final = "_poolscope_server"
 
 #: On a pool of psycopg_pool: its `Account`.
 ACCOUNT_KEY: Final = "_poolscope_account"
@@ -50,7 +50,6 @@ __all__: Final = [
     "LEASES_KEY",
     "LIBRARY_POOL_KEY",
     "RECORDS_KEY",
-    "SERVER_KEY",
     "SOURCE_KEY",
     "WATCHED_KEY",
 ]

@@ -26,8 +26,9 @@ from poolscope.adapters.common import (
 )
 from poolscope.adapters.marks import CLOSED_KEY, SOURCE_KEY
 from poolscope.adapters.mysql_connector_calls import CallHooks, lease_of
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY, Outcome
+from poolscope.core.lease import Outcome
 from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
     from poolscope.hooks.patching import Patcher
 
@@ -80,6 +81,7 @@ class MysqlConnectorAdapter(Adapter):
     name = "mysql-connector"
     module = "mysql.connector.pooling"
     versions = ">=8.1,<27"
+    library_modules = ("mysql",)
     #: Where in the library its cursors and connections are; see `CallHooks`.
     within = ""
     capabilities = (

@@ -25,6 +25,7 @@ class MysqlConnectorAioAdapter(MysqlConnectorAdapter):
     name = "mysql-connector-aio"
     module = "mysql.connector.aio.pooling"
     versions = ">=9.4,<27"
+    library_modules = ("mysql",)
     within = "aio."
 
     @override

@@ -14,6 +14,7 @@ from poolscope.adapters import libpq
 from poolscope.adapters.base import PointAdapter
 from poolscope.adapters.connections import ConnectionsById
 from poolscope.adapters.identity import database_file, first_of, identity
+from poolscope.adapters.leases import keep_handed_over
 from poolscope.adapters.marks import LEASES_KEY
 from poolscope.adapters.peewee_calls import Autoconnected, AutoconnectingCall, AutoconnectingStatement
 from poolscope.adapters.points import Checkin, Checkout, Close, Connect, Created, Handover, Resize, Sweep
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # The databases, each with a way of its own to connect -> the semantic conventions' name.
@@ -84,7 +86,7 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
     points = (
         Created("PooledDatabase.__init__"),
         Resize("PooledDatabase.init"),
-        Checkout("PooledDatabase.connect", when=lambda pool: pool._state.closed and not pool.deferred),
+        Checkout("PooledDatabase.connect", when=lambda pool, _, __: pool._state.closed and not pool.deferred),
         Handover("PooledDatabase._connect"),
         Checkin("PooledDatabase._close"),
         *(Sweep(f"PooledDatabase.{name}") for name in ("close_stale", "close_all", "dispose")),
@@ -150,11 +152,7 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         A checkout ended in an exception. Should that come after the handover, the thread keeps the connection.
         """
         super().failed(library_pool, lease, error, args)
-        leases: dict[int, Lease] = library_pool.__dict__.get(LEASES_KEY, {})
-        for key, handed_over in list(leases.items()):
-            if handed_over is lease:
-                leases[key] = kept = lease.pool.adopt(lease.pool.now())
-                kept.trail, kept.unit = lease.trail, lease.unit
+        keep_handed_over(library_pool.__dict__.get(LEASES_KEY, {}), lease)
 
     def lease_of(self, connection: LibraryObject) -> Lease | None:
         """

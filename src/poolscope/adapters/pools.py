@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.stats import Stats
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool, PoolSource
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity, PoolSource
     from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
 
@@ -101,12 +102,18 @@ class Pools(Connections):
         """
         return anchor
 
-    def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:  # noqa: ARG002
+    def rejected(self, library_pool: LibraryObject, error: BaseException) -> bool:  # noqa: ARG002
+        """
+        Whether a checkout that raised was turned away without a wait.
+        """
+        return isinstance(error, self.rejections)
+
+    def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
         """
         How a checkout ended that raised: a timeout of the connect is an error, not one of the pool.
         """
         if not lease.connect_failed:
-            if isinstance(error, self.rejections):
+            if self.rejected(library_pool, error):
                 return Outcome.REJECTED
             if isinstance(error, self.timeouts):
                 return Outcome.TIMEOUT
@@ -134,22 +141,30 @@ class Pools(Connections):
         """
         guard.run(f"{self.name}.made", lambda: remember_name(self.anchor(library_pool)), None)
 
-    def know(self, library_pool: LibraryObject) -> Pool | None:
+    def know(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
         """
         A pool was seen that nobody has used yet. Cold.
+
+        Args:
+            library_pool: The pool.
+            connection: The first connection that was made for it, if that is how it was seen.
         """
         ledger = self.ledger
         if ledger is None or ledger.still_asleep():
             return None
-        return guard.run(f"{self.name}.know", lambda: self.enter(library_pool), None)
+        return guard.run(f"{self.name}.know", lambda: self.enter(library_pool, connection), None)
 
-    def enter(self, library_pool: LibraryObject) -> Pool | None:
+    def enter(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
         """
         Enter a pool into the registry of pools, once. Cold.
 
         The library is asked, and its connections are adopted, while no lock of ours is held: it may log, take locks of
         its own and make garbage. If several threads enter one pool at once, one wins, and what the others have found
         out is dropped.
+
+        Args:
+            library_pool: The pool.
+            connection: A connection of it: it names the server where `identify` does not find that.
         """
         ledger, anchor = self.ledger, self.anchor(library_pool)
         if ledger is None or anchor is None:
@@ -157,8 +172,11 @@ class Pools(Connections):
         known: Pool | None = anchor.__dict__.get(KEY)
         if known is not None:
             return known
+        self._anchors.add(anchor)  # first: whatever marks are put on it by now, `release` takes off
         what, source, held = self.identify(library_pool), self.source(anchor), list(self.held(library_pool))
-        self._anchors.add(anchor)
+        if what.address is None and connection is not None:
+            what = self.identify_by(library_pool, connection) or what
+        self.prepare(anchor)
         pool, first = ledger.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
         if first:
             self.entered(library_pool, pool, held)
@@ -183,7 +201,7 @@ class Pools(Connections):
         for connection in list(self.idle(library_pool)):
             self.belongs(connection, pool)
         for connection in held:
-            if self.lease_of(connection) is not None:
+            if self.lost(library_pool, connection) is not None:
                 continue
             lease = None
             try:

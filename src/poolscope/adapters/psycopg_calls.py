@@ -201,7 +201,7 @@ def _points(is_async: str, block: str) -> Iterator[Point]:
     yield Copy(f"{cursor}.copy", many=True)
     yield Fetch(f"psycopg:{is_async}ServerCursor._fetch_gen", inherited=True)
     for name in _TRANSACTION_ENDS:
-        yield Call(f"psycopg:{is_async}Connection.{name}")
+        yield Call(f"psycopg:{is_async}Connection.{name}", of_connection=True)
     for name in (f"__{block}enter__", f"__{block}exit__"):
         yield Call(f"psycopg:{is_async}Transaction.{name}")
     for name in ("sync", f"__{block}exit__"):

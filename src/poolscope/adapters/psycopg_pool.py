@@ -26,7 +26,8 @@ from poolscope.core.types import override
 if TYPE_CHECKING:
     from poolscope.adapters.psycopg_pool_connections import PooledConnection
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # The name that the library gives a pool without one.
@@ -69,6 +70,10 @@ class PsycopgPoolAdapter(PointAdapter):
         name = name_by_framework(library_pool) if _UNNAMED.fullmatch(library_pool.name) else library_pool.name
         connections = list(library_pool._pool)[:1]
         return libpq.identify([*_arguments(library_pool), *(libpq.told_by(one) for one in connections)], name)
+
+    @override
+    def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:  # noqa: ARG002
+        return libpq.identify([libpq.told_by(connection)])
 
     @override
     def stats(self, library_pool: LibraryObject) -> Stats:
@@ -132,11 +137,15 @@ class PsycopgPoolAdapter(PointAdapter):
         lease: Lease | None,  # noqa: ARG002
     ) -> None:
         self._state(library_pool, connection)  # `tie` passes on to the lease what is known of it
-        learn(pool, "psycopg_pool.learn", lambda: libpq.identify([libpq.told_by(connection)]))
+        learn(pool, "psycopg_pool.learn", lambda: self.identify_by(library_pool, connection))
 
     @override
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
-        state: PooledConnection = connection.__dict__.get(CONNECTION_KEY) or self._state(library_pool, connection)
+        state: PooledConnection | None = connection.__dict__.get(CONNECTION_KEY)
+        if state is None:
+            if self.ledger is None:  # poolscope was released during the checkout
+                return
+            state = self._state(library_pool, connection)
         if state.connect is not None:
             state.was_made_for(lease)
         lease.backend_process_id = state.backend_process_id
@@ -165,7 +174,7 @@ class PsycopgPoolAdapter(PointAdapter):
 
     @override
     def connection_of(self, hooked: LibraryObject) -> LibraryObject:
-        return getattr(hooked, "_conn", hooked)
+        return hooked._conn
 
     @override
     def in_transaction(self, connection: LibraryObject) -> bool:

@@ -6,6 +6,7 @@ and never learns that one was dropped.
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.connects import limit_changed
@@ -33,7 +34,7 @@ class Account:
 
     def __init__(self, library_pool: LibraryObject) -> None:
         self.reference = weakref.ref(library_pool)
-        self.connections: dict[PooledConnection, ConnectionReference] = {}
+        self.connections: dict[PooledConnection, weakref.ref[Any]] = {}
         #: Slots that the library never gets back, since it was not told that their connections are gone.
         self.lost = 0
 
@@ -55,7 +56,7 @@ class Account:
         made = PooledConnection(self, connection)
         state: PooledConnection = connection.__dict__.setdefault(CONNECTION_KEY, made)
         if state is made:  # no other thread was faster
-            self.connections[state] = ConnectionReference(connection, state)
+            self.connections[state] = weakref.ref(connection, partial(_collected, state))
         return state
 
     def held(self) -> list[tuple[PooledConnection, LibraryObject]]:
@@ -130,30 +131,8 @@ class PooledConnection(ConnectionState):
             lease.connected(ended - max(began, lease.asked_at))
 
 
-class ConnectionReference(weakref.ref[Any]):
-    """
-    Tells when a connection is collected.
-
-    Args:
-        connection: The connection.
-        state: Its state.
-    """
-
-    __slots__ = ("state",)
-
-    def __new__(cls, connection: LibraryObject, state: PooledConnection) -> ConnectionReference:  # noqa: ARG004, PYI034
-        """
-        A reference that calls `_collected`.
-        """
-        return super().__new__(cls, connection, _collected)
-
-    def __init__(self, connection: LibraryObject, state: PooledConnection) -> None:  # noqa: ARG002 - see __new__
-        self.state = state
-
-
-def _collected(reference: ConnectionReference) -> None:
+def _collected(state: PooledConnection, _: object) -> None:
     # The garbage collector calls this wherever it happens to run.
-    state = reference.state
     lease, state.lease = state.lease, None
     try:
         state.account.connections.pop(state, None)

@@ -24,8 +24,10 @@ from poolscope.adapters.common import (
     named,
     remember_name,
 )
+from poolscope.adapters.greenlets import Greenlets
 from poolscope.adapters.marks import BACKEND_KEY, RECORDS_KEY
 from poolscope.adapters.sqlalchemy_calls import CallHooks
+from poolscope.adapters.sqlalchemy_loaders import LOADERS
 from poolscope.adapters.sqlalchemy_source import (
     Records,
     SqlAlchemySource,
@@ -35,9 +37,10 @@ from poolscope.adapters.sqlalchemy_source import (
     lend_shared,
     take_back_shared,
 )
+from poolscope.core.calls import KEY
 from poolscope.core.execution import LIVES, running_thread
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY, Outcome
+from poolscope.core.lease import Outcome
 from poolscope.hooks.patching import Refused
 
 if TYPE_CHECKING:
@@ -65,6 +68,9 @@ class SqlAlchemyAdapter:
     name = "sqlalchemy"
     module = "sqlalchemy"
     versions = ">=1.4.24,<2.2"
+    library_modules = ("sqlalchemy", "aiosqlite")
+    lazy_loaders = LOADERS
+    switches = Greenlets()
     capabilities = (
         Capability.WAIT
         | Capability.WAIT_PHASES

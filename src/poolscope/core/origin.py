@@ -1,13 +1,14 @@
 """
-Where in the application a connection was asked for: the raw stack, resolved only when somebody reads it.
+Where in the application a connection was checked out: the packed stack, resolved only when it is read.
 
-On the hot path a frame is kept as its code object and the index of the instruction it stood at (``f_lasti``); asking
-for the line number there would cost five times as much. Frames of libraries between the pool and the application are
-skipped by file name, and each file is judged once.
+On the hot path a frame is kept as its code object and the index of its current instruction (``f_lasti``); looking up
+the line number there would cost five times as much. Frames of libraries between the pool and the application are
+skipped by file name, and each file is classified once.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import site
 import sys
@@ -16,6 +17,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
+
+from poolscope.core.libraries import KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
 #: Frames from the innermost application frame outwards, each a code object and an instruction index.
 RawStack = tuple[tuple["CodeType", int], ...]
 
-#: The same, as the hot path keeps it: code object, index, code object, index ... One tuple in place of one for each
-#: frame costs a third less to make, and leaves the garbage collector less to look at.
+#: A packed stack, as the hot path keeps it: code object, index, code object, index ... One tuple in place of one for
+#: each frame costs a third less to make, and leaves the garbage collector less to look at.
 Trail = tuple[Any, ...]
 
 # Frames walked in search of the first application frame before it is given up.
@@ -36,23 +39,15 @@ _STEPS: Final = (None,) * _SEARCH
 # The depth that is the default of the settings, for which `capture` has a way of its own.
 _USUAL_DEPTH: Final = 5
 _TYPED: Final = ("<stdin>", "<console>")
+# Whose `ContextDecorator` makes a decorator of a context manager.
+_DECORATORS: Final = "contextlib"
 
-# What a file is. A loop runs the jobs of others: whoever started it has not asked for them.
+# What a file is. A loop runs the jobs of others: the code that started it has nothing to do with them.
 LIBRARY, APPLICATION, LOOP = range(3)
-_LOOPS: Final = tuple(
-    part.replace("/", os.sep)
-    for part in (
-        "/asyncio/events.py", "/asyncio/runners.py", "/uvloop/__init__.py", "/asgiref/current_thread_executor.py"
-    )
-)  # fmt: skip
+_LOOPS: Final = ("/asyncio/events.py", "/asyncio/runners.py")
 _SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
-# What carries queries, between the pool and whoever wants something of the database: packages by their name.
-_CARRIERS: Final = {
-    "", "poolscope", "sqlalchemy", "psycopg", "psycopg_pool", "psycopg2", "asyncpg", "pymysql", "mysql", "oracledb",
-    "dbutils", "aiosqlite", "wrapt", "contextlib",
-}  # fmt: skip
 
-#: Where the application stands that waits for what this thread runs on its behalf; empty where that is not known.
+#: What the application executes that waits for what this thread runs on its behalf; empty where that is not known.
 ASKED_FROM: Final[ContextVar[Trail]] = ContextVar("poolscope_asked_from", default=())
 
 # Of templates that Jinja has compiled: which of their lines each line of the code is for.
@@ -124,7 +119,7 @@ class Origins:
         if kind != APPLICATION:
             here = self._application_frame(frame)
             if here is None:
-                return ASKED_FROM.get() or trail(_outside(frame), self._depth)
+                return self._asked_from(frame, self._depth)
         if here is None or self._depth != _USUAL_DEPTH:
             return trail(here, self._depth)
         # `trail` spelt out, which halves the cost.
@@ -161,11 +156,9 @@ class Origins:
         """
         here = self._application_frame(frame)
         if here is None:
-            asked = ASKED_FROM.get()
-            if asked:
-                return asked[0], asked[1]
-            here = _outside(frame)
-        return (here.f_code, here.f_lasti) if here is not None else None
+            asked = self._asked_from(frame, 1)
+            return (asked[0], asked[1]) if asked else None
+        return here.f_code, here.f_lasti
 
     def of_application(self, frame: FrameType | None) -> Trail:
         """
@@ -178,10 +171,10 @@ class Origins:
 
     def _application_frame(self, frame: FrameType | None) -> FrameType | None:
         judged = self._judged
-        greenlet = None
+        stack = None
         for _ in range(_SEARCH):
             if frame is None:
-                greenlet, frame = _beyond(greenlet)
+                stack, frame = KNOWN.switches.outwards(stack)
                 if frame is None:
                     return None
             file = frame.f_code.co_filename
@@ -192,6 +185,38 @@ class Origins:
                 return frame if kind == APPLICATION else None
             frame = frame.f_back
         return None
+
+    def of_function(self, function: LibraryObject) -> Trail:
+        """
+        Where a function of the application begins, whatever decorates it; empty for a library's.
+
+        Args:
+            function: The function.
+        """
+        code: CodeType | None = getattr(inspect.unwrap(function), "__code__", None)
+        if code is None or self._judge(code.co_filename) != APPLICATION:
+            return ()
+        return code, next((start for start, _, line in code.co_lines() if line), 0)
+
+    def _asked_from(self, frame: FrameType | None, depth: int) -> Trail:
+        # Who wanted something, where no frame of the application is near: the function that a context manager decorates
+        # and that is yet to begin, where the application waits for this thread, or the nearest frame outside of what
+        # carries queries.
+        here, stack = frame, None
+        for _ in range(_SEARCH):
+            if here is None:
+                stack, here = KNOWN.switches.outwards(stack)
+                if here is None:
+                    break
+            module = str(here.f_globals.get("__name__", ""))
+            if not KNOWN.carries(module):
+                break
+            if module == _DECORATORS and here.f_code.co_name == "inner":
+                decorated = self.of_function(here.f_locals.get("func"))
+                if decorated:
+                    return decorated + trail(here.f_back, depth - 1)
+            here = here.f_back
+        return ASKED_FROM.get() or trail(here or frame, depth)
 
     def trim(self, stack: RawStack) -> RawStack:
         """
@@ -212,56 +237,33 @@ class Origins:
 
     def _judge(self, file: str) -> int:
         path = os.path.abspath(file)
+        if not os.path.isabs(file) and not os.path.exists(path):
+            path = _compiled_from(file) or path
         library = (path.startswith(self._library) or _is_entry_point(path)) and not path.startswith(self._application)
-        # Generated code (SQLAlchemy's wrappers: "<string>" in 2.0, "<sqlalchemy generated ..." in 2.1) and frozen
-        # modules have no file; what a person typed has none either, but is the application.
+        # Generated code ("<string>") and frozen modules have no file; what a person typed has none either, but is the
+        # application.
         if not library and (not file.startswith("<") or file in _TYPED):
             kind = APPLICATION
         else:
-            kind = LOOP if path.endswith(_LOOPS) else LIBRARY
+            kind = LOOP if path.replace(os.sep, "/").endswith((*_LOOPS, *KNOWN.loops)) else LIBRARY
         self._judged[file] = kind
         return kind
 
 
-def know_libraries(packages: Iterable[str]) -> None:
-    """
-    An adapter's library is hooked: its frames carry queries and want none.
-
-    Args:
-        packages: The names of its packages.
-    """
-    _CARRIERS.update(packages)
-
-
-def _outside(frame: FrameType | None) -> FrameType | None:
-    here, greenlet = frame, None
-    for _ in range(_SEARCH):
-        if here is None:
-            greenlet, here = _beyond(greenlet)
-            if here is None:
-                break
-        module = str(here.f_globals.get("__name__", ""))
-        if module.partition(".")[0] not in _CARRIERS and not module.startswith("django.db."):
-            return here
-        here = here.f_back
-    return frame
+def _compiled_from(file: str) -> str | None:
+    # Compiled modules know their sources by a path from where they were compiled, such as "package/module.pyx": those
+    # lie, or would lie, where the package was imported from.
+    parts = file.replace("\\", "/").split("/")
+    for place, package in enumerate(parts[:-1]):
+        module = sys.modules.get(package)
+        for folder in getattr(module, "__path__", ()):
+            return os.path.join(os.path.abspath(folder), *parts[place + 1 :])
+    return None
 
 
 def _is_entry_point(path: str) -> bool:
     # What installing a package puts beside the interpreter to start it: uvicorn, gunicorn, celery.
     return os.path.dirname(path) == _SCRIPTS and not path.endswith(".py")
-
-
-def _beyond(greenlet: LibraryObject) -> tuple[LibraryObject, FrameType | None]:
-    # A greenlet's frames end where it began; SQLAlchemy's asyncio runs each statement in one, and the coroutine that
-    # awaits it stands in the parent.
-    if greenlet is None:
-        module = sys.modules.get("greenlet")
-        if module is None:
-            return None, None
-        greenlet = module.getcurrent()
-    parent = greenlet.parent
-    return parent, parent.gr_frame if parent is not None else None
 
 
 def trail(frame: FrameType | None, depth: int) -> Trail:
@@ -282,7 +284,7 @@ def trail(frame: FrameType | None, depth: int) -> Trail:
 
 def stack_of(kept: Trail) -> RawStack:
     """
-    The frames of a trail, each a pair.
+    The frames of a packed stack, each a pair.
     """
     return tuple(zip(kept[::2], kept[1::2], strict=True))
 

@@ -1,5 +1,5 @@
 """
-N+1: the same shape of statement from the same line, over and over within one unit of work.
+N+1: the same shape of statement from the same line, again and again within one unit of work.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from poolscope.core.finding import KINDS, N_PLUS_ONE, Finding, UnitLabel
 from poolscope.core.origin import locate
 from poolscope.core.sql.fingerprint import summary_of
-from poolscope.core.sql.repetition import EAGER, EXPIRED, LAZY, PREFETCH, QUERY_SET, RELATED
 from poolscope.detectors.detector import Detector, Occurrence, WorkEnded
 from poolscope.detectors.diagnosis.describe import seconds
 
@@ -23,27 +22,6 @@ if TYPE_CHECKING:
     from poolscope.core.work import UnitOfWork
     from poolscope.detectors.detector import Context
 
-# By who ran the statement on the application's behalf.
-_LOADERS: Final = {
-    LAZY: (
-        "eager loading: .options(selectinload(...)) for a collection, joinedload(...) for a single object, "
-        "undefer(...) for a column"
-    ),
-    EXPIRED: (
-        "the objects have expired with a commit and are read again one by one: read what is needed before the commit, "
-        "use expire_on_commit=False, or select them again in one query"
-    ),
-    EAGER: "load for more objects at once: a larger yield_per(...), or one query for all that they belong to",
-    PREFETCH: "load for more objects at once: a larger .iterator(chunk_size=...), or one query for all they belong to",
-    RELATED: "eager loading: .select_related(...) for a foreign key, .prefetch_related(...) for what points back",
-    QUERY_SET: "eager loading with .prefetch_related(...), or one query with field__in=... for all",
-}
-# What Django writes row by row, as save() in a loop does.
-_WRITTEN_BY_DJANGO: Final = {
-    "INSERT": "write all rows at once: bulk_create(...)",
-    "UPDATE": "write all rows at once: bulk_update(...), or one .filter(...).update(...)",
-    "DELETE": "delete all at once: one .filter(...).delete()",
-}
 # By the first word of SQL by hand.
 _FIXES: Final = {
     "SELECT": "one query for all: a join, or WHERE ... IN",
@@ -97,7 +75,7 @@ class NPlusOneDetector(Detector[WorkEnded, Repeated]):
 
     def mark(self, unit: UnitOfWork) -> None:
         """
-        See `Detector.mark`: what has run too often already is certain.
+        Mark a unit of work whose statements have run too often already: that is certain before its end.
         """
         if any(True for _ in self._repeated(unit)):
             unit.findings.add(N_PLUS_ONE)
@@ -134,19 +112,20 @@ def found(seen: Repeated, repeated: int) -> Finding:
     """
     unit, pool, repetition = seen
     where = str(locate(*repetition.site)) if repetition.site is not None else "unknown"
-    loader = f", as a {repetition.loader}" if repetition.loader else ""
+    loader = repetition.loader.name if repetition.loader is not None else ""
+    by_loader = f", as a {loader}" if loader else ""
     evidence: dict[str, Evidence] = {
         "statement": repetition.shape,
         "repetitions": repetition.count,
         "seconds": repetition.seconds,
-        "loader": repetition.loader,
+        "loader": loader,
         "repeated": repeated,
     }
     return Finding(
         KINDS[N_PLUS_ONE],
         KINDS[N_PLUS_ONE].severity,
         f"{unit} ran one statement {repetition.count} times from {where} "
-        f"({seconds(repetition.seconds)}){loader}: {repetition.shape}",
+        f"({seconds(repetition.seconds)}){by_loader}: {repetition.shape}",
         _fix(repetition),
         pool=pool.identity,
         evidence={name: value for name, value in evidence.items() if value != ""},
@@ -158,6 +137,7 @@ def found(seen: Repeated, repeated: int) -> Finding:
 
 def _fix(repetition: Repetition) -> str:
     verb = summary_of(repetition.shape)
-    if repetition.loader in {RELATED, QUERY_SET} and verb in _WRITTEN_BY_DJANGO:
-        return _WRITTEN_BY_DJANGO[verb]
-    return _LOADERS.get(repetition.loader) or _FIXES.get(verb) or KINDS[N_PLUS_ONE].fix
+    loader = repetition.loader
+    if loader is not None:
+        return loader.fixes.get(verb, loader.fix)
+    return _FIXES.get(verb, KINDS[N_PLUS_ONE].fix)

@@ -8,9 +8,11 @@ with its last chunk.
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
+from poolscope.core.origin import ASKED_FROM
 from poolscope.core.work_scope import begin
 from poolscope.frameworks import asgi, wsgi
 from poolscope.frameworks.naming import matched, unmatched
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from types import ModuleType
 
+    from poolscope.core.origin import Trail
     from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import Passage
@@ -40,7 +43,7 @@ class DjangoBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         part = module.__name__.removeprefix(_HANDLERS)
         if part == _CLIENT:
@@ -49,8 +52,9 @@ class DjangoBoundary:
             patcher.replace(module.ClientHandler, "__call__", _make_client(ledger))
             patcher.replace(module.AsyncClientHandler, "__call__", _make_async_client(ledger))
         elif part == "base":
-            patcher.require(module.BaseHandler, ("resolve_request",))
+            patcher.require(module.BaseHandler, ("resolve_request", "make_view_atomic"))
             patcher.replace(module.BaseHandler, "resolve_request", _make_resolve)
+            patcher.replace(module.BaseHandler, "make_view_atomic", _make_atomic(ledger))
         elif part == "wsgi":
             patcher.require(module.WSGIHandler, ("__call__",))
             patcher.replace(module.WSGIHandler, "__call__", wsgi.make_call(ledger))
@@ -60,7 +64,7 @@ class DjangoBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 
@@ -71,6 +75,40 @@ def _make_resolve(original: Callable[..., Any]) -> Callable[..., Any]:
         return match
 
     return resolve_request
+
+
+def _make_atomic(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    # The transaction around a view begins before it, where no frame is the application's. A view that is a function is
+    # found on the stack; of a class, Django's own function stands there.
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def make_view_atomic(self: LibraryObject, view: LibraryObject) -> LibraryObject:
+            atomic = original(self, view)
+            if atomic is view or not hasattr(view, "view_class"):
+                return atomic
+
+            @wraps(atomic)
+            def on_behalf(request: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+                place: Trail = guard.run("django.view", lambda: _place_of(ledger, view, request), ())
+                token = ASKED_FROM.set(place or ASKED_FROM.get())
+                try:
+                    return atomic(request, *args, **kwargs)
+                finally:
+                    ASKED_FROM.reset(token)
+
+            return on_behalf
+
+        return make_view_atomic
+
+    return make
+
+
+def _place_of(ledger: Ledger, view: LibraryObject, request: LibraryObject) -> Trail:
+    # The method for the request; one that dispatches by itself, where there is none.
+    for name in (str(request.method).lower(), "dispatch"):
+        place = ledger.place_of(getattr(view.view_class, name, None))
+        if place:
+            return place
+    return ()
 
 
 def _make_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

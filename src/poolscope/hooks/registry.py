@@ -1,5 +1,5 @@
 """
-Hooks libraries as they are imported, and knows how each stands.
+Hooks libraries as they are imported, and keeps the state of each.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from poolscope.core.guard import guard
+from poolscope.core.libraries import KNOWN
+from poolscope.hooks import patching
 from poolscope.hooks.patching import Patcher, Refused, when_imported
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ class Hook(Protocol):
     Hooks one library.
 
     The contract: `hook` checks every symbol it needs before it patches the first, and raises `Refused` with a reason
-    when one is missing. A hook that has ``modules`` besides is called for each of them, as they are imported.
+    when one is missing. A hook that has ``modules`` besides is called for each of them, as they are imported. What else
+    it may have says what its library does to stacks (`declare`).
     """
 
     #: The library's distribution name; also the hook's name in settings.
@@ -41,7 +44,7 @@ class Hook(Protocol):
         Args:
             module: The library's imported module.
             patcher: Applies patches and remembers the originals.
-            ledger: Where pools are registered and units of work begin.
+            ledger: The pool registry, where pools are registered and units of work begin.
 
         Raises:
             Refused: The library is not as expected; nothing was patched.
@@ -53,12 +56,28 @@ class Hook(Protocol):
         """
 
 
+def declare(hook: Hook) -> None:
+    """
+    Let the core know a hook's library: its ``library_modules``, ``loops``, ``lazy_loaders`` and ``switches``, as far as
+    the hook has them (`Libraries.know`).
+
+    Args:
+        hook: The hook; its library need not be there, nor hooked.
+    """
+    KNOWN.know(
+        getattr(hook, "library_modules", ()),
+        loops=getattr(hook, "loops", ()),
+        loaders=getattr(hook, "lazy_loaders", ()),
+        switches=getattr(hook, "switches", None),
+    )
+
+
 HookType = TypeVar("HookType", bound=Hook)
 
 
 class State(Enum):
     """
-    How a library stands.
+    Whether a library is hooked.
     """
 
     ABSENT = "absent"
@@ -70,7 +89,7 @@ class State(Enum):
 @dataclass
 class Status(Generic[HookType]):
     """
-    How a library stands, and why.
+    Whether a library is hooked, and why not.
 
     Args:
         hook: What hooks it.
@@ -88,9 +107,9 @@ class HookRegistry(Generic[HookType]):
     Hooks each library when it is imported, or now if it is already.
 
     Args:
-        ledger: Where pools are registered and units of work begin.
+        ledger: The pool registry, where pools are registered and units of work begin.
         hooks: What there is to hook.
-        disabled: Names of hooks to leave alone.
+        disabled: Names of hooks not to put in.
         setting: The setting that names those, for the warning about a name that does not exist.
     """
 
@@ -103,12 +122,17 @@ class HookRegistry(Generic[HookType]):
             if name in self.statuses:
                 self.statuses[name].state = State.DISABLED
             else:
-                _logger.warning("%s names %r, which is none of: %s", setting, name, ", ".join(self.statuses))
+                _logger.warning(
+                    "%s names %r, which poolscope does not know; it knows: %s", setting, name, ", ".join(self.statuses)
+                )
 
     def start(self) -> None:
         """
         Hook what is there and wait for the rest.
         """
+        KNOWN.know(patching.PACKAGES)
+        for status in self.statuses.values():
+            declare(status.hook)
         for status in self.statuses.values():
             if status.state is not State.DISABLED:
                 self._await(status)
@@ -138,7 +162,7 @@ class HookRegistry(Generic[HookType]):
         except Refused as refusal:
             status.state, status.reason = State.REFUSED, str(refusal)
             self._take_out(status)
-            _logger.warning("poolscope leaves %s alone: %s", status.hook.name, refusal)
+            _logger.warning("poolscope does not instrument %s: %s", status.hook.name, refusal)
         except Exception:
             self._take_out(status)
             raise

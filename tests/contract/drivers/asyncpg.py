@@ -8,8 +8,8 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from poolscope.adapters.asyncpg import ADAPTER
-from poolscope.adapters.common import NAMES
-from poolscope.core.pool import POOL_NAME
+from poolscope.adapters.identity import NAMES
+from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import Ask, Driver, Feature, Handle, LoopThread
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
+from poolscope.core.libraries import is_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -130,12 +131,12 @@ def library_frames(modules: tuple[str, ...]) -> Iterator[FrameType]:
     The frames of a library that are running, the innermost first; other libraries' wrappers may lie between. Cold.
 
     Args:
-        modules: The names of its packages.
+        modules: The names of its packages, or modules.
     """
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_MOST_FRAMES):
         if frame is None:
             return
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in modules:
+        if is_within(str(frame.f_globals.get("__name__", "")), modules):
             yield frame
         frame = frame.f_back

@@ -34,10 +34,12 @@ class Call(Point):
     Args:
         where: See `Point`.
         optional: See `Point`.
+        of_connection: Whether the method is the connection's own; else `connection_of` finds that.
         opens: Whether a transaction is open afterwards, where the driver does not know.
     """
 
     _: KW_ONLY
+    of_connection: bool = False
     opens: bool = False
 
     @override
@@ -53,11 +55,12 @@ class Call(Point):
         where this call is part of one that is counted.
         """
         site, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
+        own = self.of_connection
 
         def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> tuple[LibraryObject, Lease] | None:  # noqa: ARG001
             lease = None
             try:
-                connection = connection_of(hooked)
+                connection = hooked if own else connection_of(hooked)
                 lease = lease_of(connection)
                 if lease is None or lease.running:
                     return None
@@ -93,6 +96,7 @@ class Statement(Call):
     Args:
         where: See `Point`.
         optional: See `Point`.
+        of_connection: See `Call`.
         opens: Whether a transaction is open afterwards, where the driver does not know.
         describe: By the object and the call's arguments: the statement, whether it is for many rows, and its
             parameters. Left out for a method of PEP 249's name, or one that has its arguments.
@@ -108,12 +112,12 @@ class Statement(Call):
         What is done before the statement; see `Call.begins`.
         """
         site, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
-        describe = self.describe
+        own, describe = self.of_connection, self.describe
 
         def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> tuple[LibraryObject, Lease] | None:
             lease = None
             try:
-                connection = connection_of(hooked)
+                connection = hooked if own else connection_of(hooked)
                 lease = lease_of(connection)
                 if lease is None or lease.running:
                     return None
@@ -152,7 +156,9 @@ def _call_async(original: Function, begin: BeginCall, end: EndCall) -> Function:
         if begun is None:
             return await original(self_, *args, **kwargs)
         try:
-            return await original(self_, *args, **kwargs)
+            return await (
+                original(self_, args[0]) if not kwargs and len(args) == 1 else original(self_, *args, **kwargs)
+            )
         finally:
             end(*begun)
 

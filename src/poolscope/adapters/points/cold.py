@@ -196,7 +196,7 @@ class Connect(ColdPoint):
 
         def after(state: LibraryObject, connection: LibraryObject, error: BaseException | None) -> None:
             library_pool, pool, lease, began, hooked = state
-            pool = pool or (adapter.know(library_pool) if error is None else None)
+            pool = pool or (adapter.know(library_pool, connection) if error is None else None)
             if pool is None:
                 return
             if error is not None:
@@ -216,15 +216,17 @@ class Close(ColdPoint):
     Args:
         where: See `Point`.
         optional: See `Point`.
-        reasons: The library's function that closes -> why, or a function of its frame that finds out. The nearest that
-            is running counts; other libraries' wrappers may lie between.
+        reasons: The library's function that closes -> why, or a function of its frame that finds out, where it can. The
+            nearest that is running counts; other libraries' wrappers may lie between.
+        outermost: Whether it is the outermost that counts instead.
         other: Why, where it is none of them.
     """
 
     measures: ClassVar[Capability] = Capability.CLOSE
 
     _: KW_ONLY
-    reasons: Mapping[str, str | Callable[[FrameType], str]] = field(default_factory=dict)
+    reasons: Mapping[str, str | Callable[[FrameType], str | None]] = field(default_factory=dict)
+    outermost: bool = False
     other: str = "closed"
 
     @override
@@ -248,11 +250,16 @@ class Close(ColdPoint):
         Args:
             modules: The names of its packages.
         """
+        found: str | None = None
         for frame in library_frames(modules):
             reason = self.reasons.get(frame.f_code.co_name)
+            if callable(reason):
+                reason = reason(frame)
             if reason is not None:
-                return reason if isinstance(reason, str) else reason(frame)
-        return self.other
+                found = reason
+                if not self.outermost:
+                    break
+        return self.other if found is None else found
 
 
 def waiting(adapter: PointAdapter, library_pool: LibraryObject) -> Lease | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from poolscope.core.libraries import KNOWN
 from poolscope.core.origin import know_template
 from poolscope.core.sql.batches import Progress
 from poolscope.core.sql.fingerprint import LONGEST, analyse, remembered
@@ -14,31 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
 
+    from poolscope.core.libraries import Loader
     from poolscope.core.sql.fingerprint import Shape
     from poolscope.core.types import LibraryObject
 
 #: A line: a code object and an instruction's index; None where no frame was found.
 Site = tuple["CodeType", int]
 
-#: Who ran a statement on the application's behalf: the cure of a repetition depends on it.
-LAZY: Final = "SQLAlchemy lazy load"
-EXPIRED: Final = "SQLAlchemy refresh"
-RELATED: Final = "Django related object"
-QUERY_SET: Final = "Django query set"
-EAGER: Final = "SQLAlchemy eager load"
-PREFETCH: Final = "Django prefetch"
-
-# By the end of the file's name, and the function where the file does more than that. The first that is met counts.
-_LOADERS: Final = (
-    ("sqlalchemy/orm/strategies.py", ("_load_for_state", "_emit_lazyload"), LAZY),
-    ("sqlalchemy/orm/loading.py", ("load_scalar_attributes", "_load_scalar_attributes"), EXPIRED),
-    ("sqlalchemy/orm/strategies.py", ("_load_for_path", "_load_via_parent", "_load_via_child"), EAGER),
-    ("django/db/models/fields/related_descriptors.py", (), RELATED),
-    ("django/db/models/query.py", ("prefetch_one",), PREFETCH),
-    ("django/db/models/query.py", (), QUERY_SET),
-)
-# Who asked whom: a query set stands between the query and the descriptor, a refresh between it and a deferred column.
-_MAY_BE_CALLED_BY: Final = {QUERY_SET: (RELATED, PREFETCH), EXPIRED: (LAZY,)}
 _SEARCH: Final = 80
 
 
@@ -59,8 +42,8 @@ class Repetition:
         self.count = 0
         #: How long the runs took from the second one on, in seconds.
         self.seconds = 0.0
-        #: Who ran it on the application's behalf; empty for SQL by hand.
-        self.loader = ""
+        #: Who ran it on the application's behalf; None for SQL by hand.
+        self.loader: Loader | None = None
         #: How far it has come, where it may be chunks.
         self.progress: Progress | None = None
 
@@ -111,7 +94,7 @@ class Repetitions:
         Args:
             statement: SQL.
             frame: Where to look for the application from.
-            parameters: What the driver gets for its parameters; looked at only where it tells chunks from repetitions.
+            parameters: What the driver gets for its parameters; looked at only to distinguish chunks from repetitions.
 
         Returns:
             What it is counted to; None for a line's first, and for what is meant to be repeated.
@@ -183,7 +166,7 @@ class Repetitions:
         return shape
 
 
-def loader_of(frame: FrameType | None, site: Site | None) -> str:
+def loader_of(frame: FrameType | None, site: Site | None) -> Loader | None:
     """
     Who runs a statement on the application's behalf: looks at the frames between the query and the application.
 
@@ -192,25 +175,17 @@ def loader_of(frame: FrameType | None, site: Site | None) -> str:
         site: The application's line, where the search ends.
 
     Returns:
-        One of the names above; empty when there is nobody, so that the application runs it by hand.
+        The loader; None when there is none, so that the application runs it by hand.
     """
-    found = ""
+    found: Loader | None = None
     for _ in range(_SEARCH):
         if frame is None:
             break
         if site is not None and frame.f_code is site[0]:
             know_template(frame)
             break
-        who = _loads(frame.f_code)
-        if who and (not found or who in _MAY_BE_CALLED_BY.get(found, ())):
-            found = who
+        loader = KNOWN.loader_of(frame.f_code)
+        if loader is not None and (found is None or loader.name in found.called_by):
+            found = loader
         frame = frame.f_back
     return found
-
-
-def _loads(code: CodeType) -> str:
-    file = code.co_filename.replace("\\", "/")
-    for ending, functions, who in _LOADERS:
-        if file.endswith(ending) and (not functions or code.co_name in functions):
-            return who
-    return ""

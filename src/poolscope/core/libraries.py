@@ -1,0 +1,134 @@
+"""
+What is known of libraries by the word of the adapters and frameworks that hook them. Core itself names none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import CodeType, FrameType
+
+    from poolscope.core.types import LibraryObject
+
+
+@dataclass(frozen=True)
+class Loader:
+    """
+    A part of an ORM that runs statements on the application's behalf: the fix of a repetition depends on it.
+
+    Args:
+        name: What it is called in findings, after "as a".
+        file: How its file's name ends.
+        functions: Which functions of the file; all when left out.
+        fix: What to do about what it repeats.
+        fixes: The same for statements that write, by their first word.
+        called_by: Names of loaders that call it: where one stands further out, it is that one that loads.
+    """
+
+    name: str
+    file: str
+    fix: str
+    functions: tuple[str, ...] = ()
+    fixes: Mapping[str, str] = field(default_factory=dict)
+    called_by: tuple[str, ...] = ()
+
+
+class Switches(Protocol):
+    """
+    Stacks that go on elsewhere: a library runs code on a stack of its own, and other code waits for it.
+    """
+
+    def outwards(self, stack: LibraryObject) -> tuple[LibraryObject, FrameType | None]:
+        """
+        The stack that another was started from, and the frame that waits there.
+
+        Args:
+            stack: What this function returned before; None for the stack that is running.
+
+        Returns:
+            Both None where there is no other.
+        """
+
+    def inwards(self, frame: FrameType) -> FrameType | None:
+        """
+        The innermost frame of the stack that a coroutine's frame waits for; None where it waits for none.
+        """
+
+
+class _OneStack:
+    def outwards(self, stack: LibraryObject) -> tuple[LibraryObject, FrameType | None]:  # noqa: ARG002 - the interface
+        return None, None
+
+    def inwards(self, frame: FrameType) -> FrameType | None:  # noqa: ARG002
+        return None
+
+
+class Libraries:
+    """
+    All that was declared.
+    """
+
+    def __init__(self) -> None:
+        self.switches: Switches = _OneStack()
+        self.loops: tuple[str, ...] = ()
+        self.loaders: dict[str, Loader] = {}
+        # Generated code has no module, and the standard library's context managers want nothing by themselves.
+        self._carriers = {"", "poolscope", "contextlib"}  # modules and packages
+        self._carries: dict[str, bool] = {}
+
+    def carries(self, module: str) -> bool:
+        """
+        Whether a module only carries queries, between the pool and whoever wants something of the database.
+        """
+        known = self._carries.get(module)
+        if known is None:
+            known = self._carries[module] = is_within(module, self._carriers)
+        return known
+
+    def loader_of(self, code: CodeType) -> Loader | None:
+        """
+        The loader that a function is part of.
+        """
+        file = code.co_filename.replace("\\", "/")
+        for loader in self.loaders.values():
+            if file.endswith(loader.file) and (not loader.functions or code.co_name in loader.functions):
+                return loader
+        return None
+
+    def know(
+        self,
+        packages: Iterable[str] = (),
+        *,
+        loops: Iterable[str] = (),
+        loaders: Iterable[Loader] = (),
+        switches: Switches | None = None,
+    ) -> None:
+        """
+        A library is declared.
+
+        Args:
+            packages: Names of its packages and modules that carry queries and want none.
+            loops: How the names of its files end that run the jobs of others, as an event loop does.
+            loaders: Its loaders.
+            switches: How its stacks go on elsewhere.
+        """
+        self._carriers.update(packages)
+        self._carries.clear()
+        self.loops = tuple(dict.fromkeys((*self.loops, *loops)))
+        self.loaders.update({loader.name: loader for loader in loaders})
+        if switches is not None:
+            self.switches = switches
+
+
+def is_within(module: str, packages: Iterable[str]) -> bool:
+    """
+    Whether a module is one of these, or inside one of them.
+    """
+    return any(module == package or (package and module.startswith(f"{package}.")) for package in packages)
+
+
+#: What the hooks of this process declared.
+KNOWN = Libraries()
