@@ -36,7 +36,6 @@ ALWAYS = {"Pool.ask", "Lease.grant", "Lease.end"}
 #: Adapters written by hand, which do not keep the law yet.
 BY_HAND = {
     "sqlalchemy",
-    "psycopg_pool",
     "mysql-connector",
     "mysql-connector-aio",
 }
@@ -294,8 +293,17 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     require(kind.missing() is None, str(kind.missing()), "make env (and make matrix for other versions)")
     where = request.getfixturevalue("database") if kind.on_postgres else None
     places = _places(kind.adapter)
+    logger = logging.getLogger("poolscope")
+    logger.addFilter(_without_traceback)
     yield Trial(kind, where, tmp_path, places)
+    logger.removeFilter(_without_traceback)
     guard.reset()
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    # Pytest keeps records: the frames of a traceback would keep a connection alive that the application drops.
+    record.exc_info = None
+    return True
 
 
 def _let_fail(places: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,121 @@ def test_resize_drain_and_the_killed_are_followed(
     assert closures(ours)["disposed"] >= 1
 
 
+@pytest.mark.parametrize("deep", [False, True], ids=["around the closing", "around who closes"])
+def test_why_a_connection_is_closed_is_found_through_a_foreign_wrapper(
+    seen: Watched, database: Postgres, monkeypatch: pytest.MonkeyPatch, deep: bool
+) -> None:
+    """
+    Another library may have wrapped what the pool closes a connection by, or what calls that: the reason is the same.
+    """
+    closes = hasattr(psycopg_pool.ConnectionPool, "_close_connection")
+    owner, name = (psycopg_pool.ConnectionPool, "_close_connection") if closes else (psycopg.Connection, "close")
+    if deep:
+        owner, name = psycopg_pool.ConnectionPool, "_maybe_close_connection"
+    with opened(database) as pool, psycopg_pool.NullConnectionPool(database.dsn, name="n", open=True) as null_pool:
+        for kind in {owner, psycopg_pool.NullConnectionPool} if deep else {owner}:
+            _wrap_twice(kind, name, monkeypatch)
+        null_pool.putconn(null_pool.getconn(timeout=DEADLINE))
+        assert closures(seen.pool("n")) == {"not_pooled": 1}
+        out = pool.getconn(timeout=DEADLINE)
+        pool.close()
+        assert closures(seen.pool("p")) == {"disposed": 1}
+        pool.putconn(out)
+        assert closures(seen.pool("p")) == {"disposed": 2}
+
+
+def _wrap_twice(kind: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = getattr(kind, name)
+
+    def outer(self: Any, *args: Any) -> Any:
+        return inner(self, *args)
+
+    def inner(self: Any, *args: Any) -> Any:
+        return original(self, *args)
+
+    monkeypatch.setattr(kind, name, outer)
+
+
+def test_a_connection_that_the_application_closes_is_no_close_of_the_pool(
+    seen: Watched, database: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The pool finds it broken when it is returned, and drops it: it counts once, when it is gone.
+    """
+    caplog.set_level(logging.CRITICAL, "psycopg.pool")  # log records refer to the connections that they tell of
+    with opened(database, min_size=1, max_size=1) as pool:
+        ours = seen.pool("p")
+        connection = pool.getconn()
+        connection.close()
+        pool.putconn(connection)
+        assert closures(ours) == {}
+        del connection
+        wait_until(lambda: gc.collect() >= 0 and closures(ours) != {}, DEADLINE, "the connection to be collected")
+        assert closures(ours) == {"invalidated": 1}
+        pool.putconn(pool.getconn(timeout=DEADLINE))
+        at_rest(ours)
+
+
+def test_a_stream_is_time_in_the_database_but_for_what_the_application_does_with_a_row(
+    seen: Watched, database: Postgres
+) -> None:
+    """
+    While a row is with the application the connection idles in its transaction; one that is broken off, by leaving the
+    loop or by an error, leaves nothing running. Async streams do the same.
+    """
+    rows = "select n from generate_series(1, 3) n"
+
+    async def scenario() -> None:
+        async with psycopg_pool.AsyncConnectionPool(database.dsn, min_size=1, max_size=1, name="a", open=False) as pool:
+            async with pool.connection(timeout=DEADLINE) as connection:
+                (lease,) = seen.pool("a").leases
+                stream = connection.cursor().stream(rows)
+                assert await anext(stream) == (1,)
+                assert lease.phase == "idle_in_transaction"
+                assert [row async for row in stream] == [(2,), (3,)]
+                stream = connection.cursor().stream(rows)
+                await anext(stream)
+                await stream.aclose()
+                assert (lease.queries, lease.phase) == (2, "idle_in_transaction")
+            at_rest(seen.pool("a"))
+
+    with opened(database) as pool, pool.connection() as connection:
+        (lease,) = seen.pool("p").leases
+        stream = connection.cursor().stream(rows)
+        assert next(stream) == (1,)
+        assert lease.phase == "idle_in_transaction"
+        assert list(stream) == [(2,), (3,)]
+        stream = connection.cursor().stream(rows)
+        next(stream)
+        stream.close()
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            list(connection.cursor().stream("select 1 / 0"))
+        assert (lease.queries, lease.phase) == (3, "idle_in_transaction")
+    at_rest(seen.pool("p"))
+    asyncio.run(scenario())
+
+
+def test_statements_of_tasks_that_share_a_connection_all_count(seen: Watched, database: Postgres) -> None:
+    """
+    Tasks that share a connection take turns on it: each statement counts, and what ran last leaves the connection idle.
+    """
+
+    async def scenario() -> None:
+        pool = psycopg_pool.AsyncConnectionPool(
+            database.dsn, min_size=1, max_size=1, name="a", open=False, kwargs={"autocommit": True}
+        )
+        await pool.open(wait=True)
+        async with pool.connection() as connection:
+            (lease,) = seen.pool("a").leases
+            await asyncio.gather(*(connection.execute("select pg_sleep(0.01)") for _ in range(3)))
+            assert (lease.queries, lease.phase) == (3, "idle")
+            assert lease.query_time >= 0.03
+        at_rest(seen.pool("a"))
+        await pool.close()
+
+    asyncio.run(scenario())
+
+
 def _all_accounted_for(pool: Any, ours: Any) -> bool:
     gc.collect()
     there = len(pool._pool) + len(ours.leases)

@@ -90,7 +90,7 @@ class Connections:
 
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
         """
-        A caller holds a connection by this lease. Hot.
+        A caller gets a connection by this lease, which is granted next. Hot.
         """
         state: ConnectionState = connection.__dict__.get(CONNECTION_KEY) or self.state(connection, lease.pool)
         if state.lease is not None:  # adopted while it was being returned, which was not seen

@@ -24,7 +24,10 @@ DRIVER_KEY: Final = "_poolscope_driver"
 #: On asyncpg's queue: its pool.
 LIBRARY_POOL_KEY: Final = "_poolscope_pool"
 
-#: On a pool of psycopg_pool or mysql-connector: its `PoolSource`.
+#: On a pool of psycopg_pool: its `Account`.
+ACCOUNT_KEY: Final = "_poolscope_account"
+
+#: On a pool of mysql-connector: its `PoolSource`.
 SOURCE_KEY: Final = "_poolscope_source"
 
 #: On a connection of mysql-connector: whether its close was counted.
@@ -38,6 +41,7 @@ RECORDS_KEY: Final = "_poolscope_records"
 BACKEND_KEY: Final = "_poolscope_backend"
 
 __all__: Final = [
+    "ACCOUNT_KEY",
     "BACKEND_KEY",
     "CLOSED_KEY",
     "CONNECTION_KEY",

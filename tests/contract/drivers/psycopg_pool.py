@@ -5,6 +5,7 @@ psycopg's pools, sync and async, pooling and null.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.psycopg_pool import ADAPTER
@@ -37,6 +38,8 @@ class PsycopgDriver(Driver):
 
     def open(self, where: Postgres | None, folder: Path, *, size: int, timeout: float, **options: Any) -> None:
         assert where is not None
+        # What it tells of refers to connections, and pytest keeps that: one that is dropped would never be collected.
+        logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
         self._timeout = timeout
         self._size = size
         self._dropped = 0

@@ -91,8 +91,8 @@ def _plain_checkout(original: Function, begin: Begin, tie: Tie, failed: Failed, 
             raise
         _enter(outer)
         try:
-            lease.grant()
             tie(self_, result, lease)
+            lease.grant()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
             recover(site, lease)
         return result
@@ -115,8 +115,8 @@ def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Fa
             raise
         _enter(outer)
         try:
-            lease.grant()
             tie(self_, result, lease)
+            lease.grant()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
             recover(site, lease)
         return result
@@ -209,9 +209,9 @@ def _finish(point: Checkout, adapter: PointAdapter) -> Finish:
         hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any], result: LibraryObject, lease: Lease
     ) -> None:
         try:
-            lease.grant()
             library_pool = hooked if find is None else find(hooked, args, kwargs)
             tie(library_pool, hooked if result is None else result, lease)
+            lease.grant()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
             recover(site, lease)
 
