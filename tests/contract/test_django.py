@@ -5,7 +5,10 @@ What only Django's own connections do: statements by way of its cursors.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +17,12 @@ import pytest
 from poolscope.core.origin import Location, Origins, resolve
 from poolscope.frameworks.registry import Boundaries
 from poolscope.frameworks.registry import load as load_boundaries
-from tests.support.watched import at_rest, watched
+from tests.support.watched import at_rest, closures, watched
 
 django = pytest.importorskip("django")
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from examples.lab.postgres import Postgres
@@ -36,20 +39,50 @@ def seen() -> Iterator[Watched]:
         yield eyes
 
 
-def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
-    """
-    Each execute, executemany and callproc is one statement, also of a server-side cursor; the ends of transactions are
-    none. Idle in transaction is what lies between statements of an open transaction.
-    """
+def _handler(alias: str, **database: object) -> Any:
     from django.conf import settings
     from django.db.utils import ConnectionHandler
 
     if not settings.configured:
         settings.configure()
         django.setup()
+    return ConnectionHandler({"default": {}, alias: database})
+
+
+def _in_a_file(alias: str, folder: Path, **database: object) -> Any:
+    return _handler(alias, ENGINE="django.db.backends.sqlite3", NAME=str(folder / "database"), **database)
+
+
+@contextlib.contextmanager
+def _foreign(name: str) -> Iterator[list[str]]:
+    # Another library's wrapper around a method of Django's, of several frames.
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    inner: Callable[..., Any] = vars(BaseDatabaseWrapper)[name]
+    calls: list[str] = []
+
+    def deeper(frames: int, *args: Any) -> Any:
+        return deeper(frames - 1, *args) if frames else inner(*args)
+
+    @functools.wraps(inner)
+    def outer(*args: Any) -> Any:
+        calls.append(name)
+        return deeper(5, *args)
+
+    setattr(BaseDatabaseWrapper, name, outer)
+    try:
+        yield calls
+    finally:
+        setattr(BaseDatabaseWrapper, name, inner)
+
+
+def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
+    """
+    Each execute, executemany and callproc is one statement, also of a server-side cursor; the ends of transactions are
+    none. Idle in transaction is what lies between statements of an open transaction.
+    """
     place = {"NAME": database.database, "USER": database.user, "PASSWORD": database.password, "HOST": database.host}
-    engine = {"ENGINE": "django.db.backends.postgresql", "PORT": database.port, **place}
-    handler = ConnectionHandler({"default": {}, "statements": engine})
+    handler = _handler("statements", ENGINE="django.db.backends.postgresql", PORT=database.port, **place)
     connection = handler["statements"]
     with connection.cursor() as cursor:
         cursor.execute("select 1")
@@ -70,6 +103,144 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     connection.rollback()
     connection.close()
     at_rest(seen.pool("statements"))
+
+
+def test_one_collection_of_all_connections_counts_each(seen: Watched, tmp_path: Path) -> None:
+    """
+    The connections of many threads that end at once, and are collected together, are as many closures and returns.
+    """
+    handler = _in_a_file("threads", tmp_path, CONN_MAX_AGE=None)
+    made: list[Any] = []
+
+    def use() -> None:
+        made.append(wrapper := handler.create_connection("threads"))
+        wrapper.ensure_connection()
+
+    threads = [threading.Thread(target=use) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pool = seen.pool("threads")
+    assert (pool.creates.read().count, len(pool.leases), closures(pool)) == (10, 10, {})
+    del threads
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # sqlite3's own
+        made.clear()
+        gc.collect()
+    assert closures(pool) == {"abandoned": 10}
+    assert pool.uses.read().count == 10
+    at_rest(pool)
+    assert pool.live_sources() == []
+
+
+@pytest.mark.parametrize("name", ["close", "close_if_unusable_or_obsolete", "ensure_connection", "connect"])
+def test_other_libraries_wrappers_change_nothing(seen: Watched, tmp_path: Path, name: str) -> None:
+    """
+    Why a connection was closed, and that it was made and returned, is known however many frames of another library lie
+    between Django's.
+    """
+    with _foreign(name) as calls:
+        for alias, age, expected in (("new", 0, "not_pooled"), ("old", 60, "recycled")):
+            wrapper = _in_a_file(alias, tmp_path, CONN_MAX_AGE=age)[alias]
+            wrapper.ensure_connection()
+            wrapper.close_at = wrapper.close_at - 60
+            wrapper.close_if_unusable_or_obsolete()
+            pool = seen.pool(alias)
+            assert (pool.creates.read().count, pool.uses.read().count, closures(pool)) == (1, 1, {expected: 1})
+            at_rest(pool)
+    assert calls
+
+
+def test_why_connections_are_closed(seen: Watched, tmp_path: Path) -> None:
+    """
+    Each reason is told from the others.
+    """
+    wrapper = _in_a_file("reasons", tmp_path, CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)["reasons"]
+    wrapper.ensure_connection()
+    wrapper.close()
+
+    wrapper.ensure_connection()
+    wrapper.set_autocommit(False)
+    wrapper.close_if_unusable_or_obsolete()
+
+    wrapper.is_usable = lambda: False
+    wrapper.ensure_connection()
+    wrapper.errors_occurred = True
+    wrapper.close_if_unusable_or_obsolete()
+
+    wrapper.ensure_connection()
+    wrapper.close_if_unusable_or_obsolete()
+    wrapper.cursor().close()  # a new request, whose health check fails
+    pool = seen.pool("reasons")
+    assert closures(pool) == {"closed": 1, "reset_failed": 1, "invalidated": 1, "failed_validation": 1}
+    assert (pool.creates.read().count, len(pool.leases), pool.idle()) == (5, 1, 0)
+    wrapper.close_if_unusable_or_obsolete()
+    assert (len(pool.leases), pool.idle()) == (0, 1)
+    wrapper.close()
+    at_rest(pool)
+
+
+def test_a_request_that_ends_inside_a_transaction_keeps_its_connection(seen: Watched, tmp_path: Path) -> None:
+    """
+    As where a test surrounds requests: the transaction goes on, and what uses its connection is one lease; once it is
+    closed inside of the transaction, what comes before the end of that is none.
+    """
+    from django.db.transaction import Atomic
+
+    handler = _handler("inside", ENGINE="django.db.backends.sqlite3", NAME=":memory:", CONN_MAX_AGE=0)
+    wrapper = handler["inside"]
+    with _using(handler), Atomic("inside", savepoint=False, durable=False):
+        wrapper.close_if_unusable_or_obsolete()  # SQLite's, in memory, are never closed
+        with wrapper.cursor() as cursor:
+            cursor.execute("select 1")
+        pool = seen.pool("inside")
+        assert (len(pool.leases), pool.uses.read().count) == (1, 0)
+    wrapper.close_if_unusable_or_obsolete()
+    at_rest(pool)
+
+    handler = _in_a_file("closed", tmp_path)
+    wrapper = handler["closed"]
+    with _using(handler), Atomic("closed", savepoint=False, durable=False):
+        wrapper.close()
+        wrapper.ensure_connection()
+        pool = seen.pool("closed")
+        assert (len(pool.leases), pool.uses.read().count, closures(pool)) == (0, 1, {"closed": 1})
+    wrapper.ensure_connection()
+    assert (len(pool.leases), pool.creates.read().count) == (1, 2)
+    wrapper.close()
+    at_rest(pool)
+    assert closures(pool) == {"closed": 2}
+
+
+@contextlib.contextmanager
+def _using(handler: Any) -> Iterator[None]:
+    # `Atomic` knows the connections of the process alone.
+    from django.db import transaction
+
+    known = transaction.get_connection
+    transaction.get_connection = lambda using=None: handler[using]
+    try:
+        yield
+    finally:
+        transaction.get_connection = known
+
+
+def test_marks_go_also_from_connections_that_are_not_watched(tmp_path: Path) -> None:
+    """
+    Where the pool is psycopg's, Django's connection is not watched; afterwards it carries no mark all the same.
+    """
+    wrappers = [_in_a_file("unmarked", tmp_path)["unmarked"], _in_a_file("psycopgs", tmp_path)["psycopgs"]]
+    wrappers[1].settings_dict["OPTIONS"] = {"pool": True}
+    connect = wrappers[1].get_connection_params
+    wrappers[1].get_connection_params = lambda: {key: one for key, one in connect().items() if key != "pool"}
+    with watched("django") as seen:
+        for wrapper in wrappers:
+            wrapper.ensure_connection()
+        assert list(seen.ledger.pools) == ["unmarked"]
+    for wrapper in wrappers:
+        assert [name for name in vars(wrapper) if name.startswith("_poolscope")] == []
+        wrapper.close()
 
 
 @pytest.fixture

@@ -8,49 +8,42 @@ option the pool is psycopg's, and that adapter's: from here it only gets the ali
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.base import Capability
-from poolscope.adapters.common import (
-    ASK,
-    NAMERS,
-    Adapter,
-    WeakSource,
-    being_imported,
-    connect_begins,
-    connect_ends,
-    connect_fails,
-    database_file,
-    existing,
-    identity,
-)
-from poolscope.adapters.django_calls import CallHooks
+from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.django_loaders import LOADERS
-from poolscope.core.calls import KEY
+from poolscope.adapters.identity import NAMERS, database_file, identity
+from poolscope.adapters.leases import ConnectionState, undo
+from poolscope.adapters.marks import CONNECTION_KEY
+from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Statement
+from poolscope.adapters.points.brackets import nothing
+from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
-from poolscope.core.types import LibraryObject, override
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
+    from poolscope.adapters.base import Function
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
+    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
-_WRAPPER: Final = ("ensure_connection", "connect", "close", "close_if_unusable_or_obsolete", "_commit", "_rollback")
-_SYSTEMS: Final = {"oracle": "oracle.db"}
-_NO_DATABASE: Final = "__no_db__"
-_MOST_FRAMES: Final = 4
+_WRAPPER: Final = "BaseDatabaseWrapper"
+_CURSOR: Final = "django.db.backends.utils:CursorWrapper"
 
 
 class Alias:
     """
-    An alias of ``DATABASES``, which stands for the pool that Django does not have.
+    An alias of ``DATABASES``, which stands for the pool that Django does not have. It lives as long as a thread has a
+    connection of it.
 
     Args:
         wrapper: A connection of it.
@@ -60,287 +53,244 @@ class Alias:
         self.name: str = wrapper.alias
         self.vendor: str = wrapper.vendor
         self.settings: dict[str, Any] = wrapper.settings_dict
-        self.carriers: set[Carrier] = set()
 
 
-class Carrier:
+class WrapperState(ConnectionState):
     """
-    What ties a thread's connection (Django's wrapper) to its lease.
+    What is known of a thread's connection (Django's wrapper), which may be closed and made anew; its pool is None while
+    it is closed.
 
     Args:
         wrapper: The wrapper.
         alias: Its alias; None when another adapter watches its pool.
+        states: Holds this state for as long as the wrapper lives: one collection may take all wrappers, with whatever
+            is reached only from them, and calls back only those who are not part of it.
     """
 
-    __slots__ = ("__weakref__", "alias", "ending", "is_open", "lease", "reference")
+    __slots__ = ("alias", "is_django", "reference", "states")
 
-    def __init__(self, wrapper: LibraryObject, alias: Alias | None) -> None:
-        self.lease: Lease | None = None
+    def __init__(self, wrapper: LibraryObject, alias: Alias | None, states: set[WrapperState]) -> None:
+        super().__init__(None)
         self.alias = alias
-        self.ending = False
-        self.is_open = wrapper.connection is not None
-        self.reference = weakref.ref(wrapper, self._gone)
-        if alias is not None:
-            alias.carriers.add(self)
+        #: Whether Django itself uses it now: to connect, or at the end of a request.
+        self.is_django = False
+        self.states = states
+        self.reference: Callable[[], LibraryObject] = weakref.ref(wrapper, self._collected)
+        states.add(self)
 
-    def _gone(self, _: object) -> None:
-        # The thread is over, and its wrapper with it; this may run inside the garbage collector.
-        alias, lease = self.alias, self.lease
-        if alias is None:
-            return
-        alias.carriers.discard(self)
-        tracked: Pool | None = alias.__dict__.get(KEY)
-        if tracked is not None and self.is_open:
-            tracked.closed("abandoned")
-        if lease is not None:
-            self.lease = None
-            lease.end(abandoned=True)
+    def _collected(self, _: object) -> None:
+        # The garbage collector calls this wherever it happens to run: nothing here may log or wait for a lock.
+        self.states.discard(self)
+        self.reference = nothing  # it refers to this state, which would have to be collected in its turn
+        (lease, self.lease), (pool, self.pool) = (self.lease, None), (self.pool, None)
+        try:
+            if lease is not None:
+                lease.end(abandoned=True)
+            if pool is not None:
+                pool.closed("abandoned")
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught_quietly("django.collected")
+            if lease is not None:
+                undo(lease)
 
 
-class DjangoAdapter(Adapter):
+class FirstUse(Checkout):
+    """
+    The first use of a connection in a request, which connects where it has to. Each cursor passes here.
+    """
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        def use(_: Alias, wrapper: LibraryObject) -> LibraryObject:
+            original(wrapper)  # which returns nothing
+            return wrapper
+
+        # As if it were the alias that is asked for a connection.
+        checkout, ledger = super().make(adapter, use), adapter.ledger
+        state_of: Callable[[LibraryObject, None], Any] = adapter.state
+
+        def ensure_connection(self_: LibraryObject) -> LibraryObject:
+            state: WrapperState | None = self_.__dict__.get(CONNECTION_KEY)
+            if state is not None and (state.lease is not None or state.alias is None or state.is_django):
+                return original(self_)
+            if state is None and adapter.ledger is ledger:
+                state = guard.run("django.state", functools.partial(state_of, self_, None), None)
+            # One that was closed inside of a transaction is not connected anew before that ends.
+            if state is None or state.alias is None or (self_.closed_in_transaction and self_.connection is not None):
+                return original(self_)
+            state.is_django = True
+            try:
+                checkout(state.alias, self_)
+            finally:
+                state.is_django = False
+
+        return ensure_connection
+
+
+class RequestEnd(Checkin):
+    """
+    The end of a request, at which Django may close the connection; and the beginning of the next. A transaction that is
+    open goes on, with its lease.
+    """
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        end = self.ends(adapter)
+
+        def close_if_unusable_or_obsolete(self_: LibraryObject) -> LibraryObject:
+            state: WrapperState | None = self_.__dict__.get(CONNECTION_KEY)
+            if state is None or state.alias is None or state.is_django or self_.in_atomic_block:
+                return original(self_)
+            state.is_django = True
+            try:
+                end(self_)
+                return original(self_)
+            finally:
+                state.is_django = False
+
+        return close_if_unusable_or_obsolete
+
+
+class ClosingReturn(Close):
+    """
+    A connection is closed, which returns it too.
+    """
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        return super().make(adapter, Checkin(self.where, of_connection=True).make(adapter, original))
+
+
+def _why_at_request_end(frame: FrameType) -> str:
+    wrapper = frame.f_locals["self"]
+    if wrapper.errors_occurred:
+        return "invalidated"
+    if wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]:
+        return "reset_failed"
+    return "recycled" if wrapper.settings_dict.get("CONN_MAX_AGE") else "not_pooled"
+
+
+_REASONS: Final[dict[str, str | Callable[[FrameType], str]]] = {
+    "close_if_health_check_failed": "failed_validation",
+    "close_if_unusable_or_obsolete": _why_at_request_end,
+}
+
+
+class DjangoAdapter(PointAdapter):
     """
     Hooks Django's database wrappers.
     """
 
-    name = "django"
-    nameable = False
-    module = "django.db.backends.base.base"
-    versions = ">=4.2,<7"
-    library_modules = ("django.db", "django.utils.asyncio")
+    name, module, versions = "django", "django.db.backends.base.base", ">=4.2,<7"
+    pool_classes, library_modules = (_WRAPPER,), ("django.db", "django.utils.asyncio")
     lazy_loaders = LOADERS
-    capabilities = (
-        Capability.WAIT
-        | Capability.WAIT_PHASES
-        | Capability.USE
-        | Capability.USE_PHASES
-        | Capability.IDLE
-        | Capability.CREATE
-        | Capability.CLOSE
-        | Capability.ABANDONED
+    nameable = has_pools_above = False
+    points = (
+        FirstUse(f"{_WRAPPER}.ensure_connection"),
+        Connect(f"{_WRAPPER}.connect"),
+        RequestEnd(f"{_WRAPPER}.close_if_unusable_or_obsolete", of_connection=True),
+        ClosingReturn(f"{_WRAPPER}.close", reasons=_REASONS),
+        Statement(f"{_CURSOR}._execute", describe=lambda _, args, __: (args[0], False, args[1])),
+        Statement(f"{_CURSOR}._executemany", describe=lambda _, args, __: (args[0], True, None)),
+        Statement(f"{_CURSOR}.callproc"),
+        *(Call(f"{_WRAPPER}.{name}") for name in ("_commit", "_rollback")),
     )
+    stats_measure, also_measures = Capability.IDLE, Capability.ABANDONED
 
     def __init__(self) -> None:
         super().__init__()
-        # An alias lives as long as a thread has a connection of it; its series go on under the same name.
+        # The series of an alias whose connections are all gone go on under the same name.
         self._aliases: weakref.WeakValueDictionary[str, Alias] = weakref.WeakValueDictionary()
+        self._states: set[WrapperState] = set()
 
+    @override
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
-        """
-        Put the hooks in.
-        """
-        wrapper = module.BaseDatabaseWrapper
-        patcher.require(wrapper, _WRAPPER)
-        calls = CallHooks(wrapper)
-        calls.check(patcher)
-        self._ledger = ledger
-        patcher.replace(wrapper, "ensure_connection", self._make_ensure)
-        patcher.replace(wrapper, "connect", self._make_connect)
-        patcher.replace(wrapper, "close", self._make_close)
-        patcher.replace(wrapper, "close_if_unusable_or_obsolete", self._make_request_end)
-        calls.hook(patcher)
+        super().hook(module, patcher, ledger)
         NAMERS[self.name] = _alias_of
-        if not being_imported(module):
-            for found in existing((wrapper,)):
-                guard.run("django.find", lambda found=found: self._find(found), None)  # type: ignore[misc]
 
     @override
     def release(self) -> None:
         NAMERS.pop(self.name, None)
-        for alias in list(self._aliases.values()):
-            self.forget(alias)
-        self._aliases = weakref.WeakValueDictionary()
         super().release()
+        while self._states:  # also of connections that are of no alias
+            wrapper = self._states.pop().reference()
+            guard.run("django.forget", lambda wrapper=wrapper: self.forget_connection(wrapper), None)  # type: ignore[misc]
 
-    def identify(self, pool: Alias) -> Identity:
-        """
-        See `Adapter.identify`. The alias is the name; of the settings no user name, password or option is read.
-        """
-        settings = pool.settings
+    @override
+    def found(self, library_pools: list[LibraryObject]) -> None:
+        # What is found are wrappers.
+        open_ones = [one for one in library_pools if one.connection is not None]
+        states = [guard.run("django.find", lambda one=one: self.state(one, None), None) for one in open_ones]  # type: ignore[misc]
+        super().found(list({state.alias for state in states if state is not None and state.alias is not None}))
+
+    @override
+    def identify(self, library_pool: Alias) -> Identity:
+        # The alias is the name; of the settings no user name, password or option is read.
+        settings = library_pool.settings
         namespace = str(settings.get("NAME") or "") or None
-        if pool.vendor == "sqlite":
-            return identity("sqlite", name=pool.name, namespace=database_file(namespace))
-        system = _SYSTEMS.get(pool.vendor, pool.vendor)
-        address = settings.get("HOST") or None
-        return identity(system, name=pool.name, namespace=namespace, address=address, port=settings.get("PORT") or None)
+        if library_pool.vendor == "sqlite":
+            return identity("sqlite", name=library_pool.name, namespace=database_file(namespace))
+        system = "oracle.db" if library_pool.vendor == "oracle" else library_pool.vendor
+        address, port = settings.get("HOST") or None, settings.get("PORT") or None
+        return identity(system, name=library_pool.name, namespace=namespace, address=address, port=port)
 
     @override
-    def source(self, pool: Alias) -> DjangoSource:
-        return DjangoSource(pool)
+    def stats(self, library_pool: Alias) -> Stats:
+        return Stats(idle=sum(one.lease is None and one.pool is not None for one in self._states_of(library_pool)))
 
     @override
-    def forget(self, anchor: LibraryObject) -> None:
-        for carrier in anchor.carriers.copy():
-            wrapper = carrier.reference()
-            if wrapper is not None:
-                wrapper.__dict__.pop(KEY, None)
-        anchor.carriers.clear()
-
-    # Wrappers: cold -------------------------------------------------------------------------------------------------
-
-    def tie(self, wrapper: LibraryObject) -> Carrier:
-        """
-        Make a wrapper's carrier.
-        """
-        alias = None
-        if wrapper.alias != _NO_DATABASE and not wrapper.settings_dict.get("OPTIONS", {}).get("pool"):
-            alias = self._aliases.get(wrapper.alias) or self._aliases.setdefault(wrapper.alias, Alias(wrapper))
-        carrier = Carrier(wrapper, alias)
-        wrapper.__dict__[KEY] = carrier
-        return carrier
-
-    def _find(self, wrapper: LibraryObject) -> None:
-        if wrapper.connection is None or wrapper.settings_dict.get("CONN_MAX_AGE") != 0:
-            return  # whether a persistent connection is in use shows at its next use
-        carrier = self.tie(wrapper)
-        tracked = self.know(carrier.alias) if carrier.alias is not None else None
-        if tracked is not None:
-            carrier.lease = tracked.adopt(tracked.now())
-
-    # The hot path ---------------------------------------------------------------------------------------------------
-
-    def _make_ensure(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
-
-        def ensure_connection(self: LibraryObject) -> LibraryObject:
-            carrier = self.__dict__.get(KEY)
-            if carrier is not None and (carrier.lease is not None or carrier.alias is None or carrier.ending):
-                return original(self)
-            return adapter.begin(self, carrier, original)
-
-        return ensure_connection
-
-    def begin(
-        self, wrapper: LibraryObject, carrier: Carrier | None, original: Callable[..., LibraryObject]
-    ) -> LibraryObject:
-        """
-        The first use of a connection in a request, or its connect.
-        """
-        try:
-            carrier = carrier or (self.tie(wrapper) if self._ledger is not None else None)
-            lease = (
-                self.ask(carrier.alias, carrier.alias.__dict__)
-                if carrier is not None and carrier.alias is not None
-                else None
-            )
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught("django.ask")
-            lease = None
-        if carrier is None or lease is None:
-            return original(wrapper)
-        carrier.lease = lease
-        lease.carrier = carrier  # found also when its wrapper vanishes in a cycle of references
-        outer = ASK.get()
-        ASK.set(lease)
-        try:
-            result = original(wrapper)
-        except BaseException as error:
-            carrier.lease = None
-            self.failed(lease, error)
-            raise
-        finally:
-            ASK.set(outer)
-        try:
-            lease.grant()
-        except Exception:  # noqa: BLE001
-            guard.caught("django.grant")
-        return result
-
-    def _make_request_end(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def close_if_unusable_or_obsolete(self: LibraryObject) -> LibraryObject:
-            carrier = self.__dict__.get(KEY)
-            if carrier is None or carrier.alias is None:
-                return original(self)
-            carrier.ending = True
-            try:
-                return original(self)
-            finally:
-                carrier.ending = False
-                if not self.in_atomic_block:
-                    _end(carrier)
-
-        return close_if_unusable_or_obsolete
-
-    def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def close(self: LibraryObject) -> LibraryObject:
-            carrier = self.__dict__.get(KEY)
-            if carrier is None or carrier.alias is None or self.connection is None or self.closed_in_transaction:
-                return original(self)
-            reason = guard.run("django.close", lambda: _close_reason(self), "closed")
-            _end(carrier)
-            try:
-                return original(self)
-            finally:
-                tracked = carrier.alias.__dict__.get(KEY)
-                if tracked is not None:
-                    carrier.is_open = False
-                    tracked.closed(reason)
-
-        return close
-
-    def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
-
-        def connect(self: LibraryObject) -> LibraryObject:
-            carrier = self.__dict__.get(KEY)
-            tracked = adapter.tracked(carrier.alias) if carrier is not None and carrier.alias is not None else None
-            if tracked is None:
-                return original(self)
-            lease, began = connect_begins(tracked)
-            try:
-                result = original(self)
-            except BaseException as error:
-                connect_fails(tracked, lease, began, error)
-                raise
-            connect_ends(tracked, lease, began)
-            carrier.is_open = True
-            if lease is not None:
-                lease.backend_process_id = guard.run("django.backend", lambda: _backend(self), None)
-            return result
-
-        return connect
-
-
-class DjangoSource(WeakSource):
-    """
-    The connections of an alias.
-    """
+    def held(self, library_pool: Alias) -> list[LibraryObject]:
+        # Whether a persistent connection is in use shows at its next use.
+        wrappers = [one.reference() for one in self._states_of(library_pool) if not one.is_django]
+        open_ones = [one for one in wrappers if one is not None and one.connection is not None]
+        return [one for one in open_ones if one.settings_dict.get("CONN_MAX_AGE") == 0]
 
     @override
-    def idle(self) -> int:
-        alias = self.reference()
-        carriers = alias.carriers.copy() if alias is not None else ()
-        return sum(1 for carrier in carriers if carrier.lease is None and carrier.is_open)
+    def state(self, connection: LibraryObject, pool: Pool | None) -> WrapperState:  # noqa: ARG002 - not known yet
+        state: WrapperState | None = connection.__dict__.get(CONNECTION_KEY)
+        if state is None:
+            alias = None
+            if connection.alias != "__no_db__" and not connection.settings_dict.get("OPTIONS", {}).get("pool"):
+                alias = self._aliases.get(connection.alias)
+                alias = alias or self._aliases.setdefault(connection.alias, Alias(connection))
+            state = connection.__dict__.setdefault(CONNECTION_KEY, WrapperState(connection, alias, self._states))
+        return state
 
+    @override
+    def tie(self, library_pool: Alias, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
+        state: WrapperState = connection.__dict__[CONNECTION_KEY]
+        if state.lease is not None:  # adopted just now
+            state.lease.end()
+        state.lease, state.pool = lease, lease.pool  # it may have been open before it was first seen
+        lease.backend_process_id = state.backend_process_id
 
-def _end(carrier: Carrier) -> None:
-    lease, carrier.lease = carrier.lease, None
-    if lease is not None:
-        try:
-            lease.end()
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught("django.end")
+    @override
+    def lost(self, library_pool: Alias, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
+        # With its lease a connection would never be checked out anew.
+        state: WrapperState = connection.__dict__[CONNECTION_KEY]
+        lease, state.lease = state.lease, None
+        return lease
 
+    @override
+    def connection_of(self, hooked: LibraryObject) -> LibraryObject:
+        return hooked.__dict__.get("db", hooked)
 
-def _close_reason(wrapper: LibraryObject) -> str:
-    frame: Any = sys._getframe(4)
-    for _ in range(_MOST_FRAMES):
-        name = frame.f_code.co_name if frame is not None else ""
-        if name == "close_if_health_check_failed":
-            return "failed_validation"
-        if name == "close_if_unusable_or_obsolete":
-            if wrapper.errors_occurred:
-                return "invalidated"
-            if wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]:
-                return "reset_failed"
-            return "recycled" if wrapper.settings_dict.get("CONN_MAX_AGE") else "not_pooled"
-        frame = frame.f_back if frame is not None else None
-    return "closed"
+    @override
+    def connects_for(self, hooked: LibraryObject) -> Alias | None:
+        state: WrapperState | None = hooked.__dict__.get(CONNECTION_KEY)
+        return state.alias if state is not None else None
 
+    @override
+    def backend_process_id(self, connection: LibraryObject) -> int | None:
+        process = getattr(getattr(connection.connection, "info", None), "backend_pid", None)
+        return int(process) if process is not None else None
 
-def _backend(wrapper: LibraryObject) -> int | None:
-    info = getattr(wrapper.connection, "info", None)
-    pid = getattr(info, "backend_pid", None)
-    return int(pid) if pid is not None else None
+    @override
+    def in_transaction(self, connection: LibraryObject) -> bool | None:
+        return False if connection.autocommit else None
+
+    def _states_of(self, alias: Alias) -> list[WrapperState]:
+        return [state for state in self._states.copy() if state.alias is alias]
 
 
 def _alias_of(pool: LibraryObject) -> str | None:

@@ -50,7 +50,8 @@ class Calls:
 
     def statement_begins(self, statement: str, *, many: bool = False, parameters: LibraryObject = None) -> None:
         """
-        A statement begins. If it is a query, it is counted for the unit of work that asked for the connection.
+        A statement begins. If it is a query, it is counted for the unit of work that checked the connection
+        out.
 
         Args:
             statement: SQL, with its parameters kept apart; it stays in the process.
@@ -122,7 +123,7 @@ class Calls:
 
     def connected(self, seconds: float) -> None:
         """
-        A physical connection was made, or tried, for this ask.
+        A physical connection was made, or tried, for this checkout.
 
         Args:
             seconds: How long it took.

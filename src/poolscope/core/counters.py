@@ -61,7 +61,7 @@ class Sum:
 
 class Tally:
     """
-    A count that many threads add one to without a lock, at a third of what `Sum.add` costs; for what each ask may do.
+    A count that many threads add one to without a lock, at a third of what `Sum.add` costs; for the hot path.
     """
 
     def __init__(self) -> None:

@@ -222,7 +222,8 @@ class KeepingDistribution(Distribution[_Trace]):
     """
     A distribution that also keeps each value until it is taken away, for those who aggregate it once more elsewhere.
 
-    What nobody takes away within `MOST_KEPT` values is lost to them, oldest first, but not to this distribution.
+    Values that are not taken away within `MOST_KEPT` further ones are lost to them, oldest first, but not to this
+    distribution.
     """
 
     MOST_KEPT: Final = 500_000

@@ -1,5 +1,5 @@
 """
-The lease: one check-out of a connection, from the ask to the return.
+The lease: one checkout of a connection, from the request for it to its return.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 class Outcome(Enum):
     """
-    How an ask ended that did not become a lease.
+    How a checkout ended that did not become a lease.
     """
 
     TIMEOUT = "timeout"
@@ -35,16 +35,16 @@ class Outcome(Enum):
 
 class Lease(Calls):
     """
-    One ask for a connection and, once it was granted, the lease.
+    One checkout: pending while it waits for a connection, a lease once the caller has it.
 
-    Class attributes are the values an ask starts with; most asks never change most of them, and that is what keeps
-    making one cheap. `Pool.ask` makes it and sets what the usual way reads: until Python 3.12, reading a class
+    Class attributes are the values a checkout starts with. Most checkouts never change most of them, which keeps making
+    one cheap. `Pool.ask` makes it and sets what the usual path reads: until Python 3.12, reading a class
     attribute through an instance costs more than setting and reading one of its own. All moments and durations are
     seconds of the pool's clock.
     """
 
     asked_at: float
-    #: Dead when the thread is over; its identifier may be another's by then.
+    #: Dead when the thread has finished; another thread may have its identifier by then.
     thread_life: LifeReference
     task: TaskReference | None = None
 
@@ -74,11 +74,11 @@ class Lease(Calls):
     span_told = False
     over_since = 0.0
 
-    # The way of a lease
+    # The life of a lease
 
     def got(self) -> float:
         """
-        The pool handed a connection over; the ask may still have to validate it. From here the connection is in use.
+        The pool handed a connection over; it may still have to be validated. From here the connection is in use.
 
         Returns:
             The moment, in seconds of the clock.
@@ -129,7 +129,7 @@ class Lease(Calls):
 
     def fail(self, outcome: Outcome, error_type: str) -> None:
         """
-        The ask ended without a lease.
+        The checkout ended without a lease.
 
         Args:
             outcome: How.
@@ -151,7 +151,7 @@ class Lease(Calls):
 
     def end(self, *, abandoned: bool = False) -> None:  # noqa: C901 - the hot path: calls would cost more than branches
         """
-        The connection is given back, detached or lost to the garbage collector. Only the first call counts.
+        The connection is returned, detached or garbage-collected. Only the first call counts.
 
         Args:
             abandoned: Whether the caller dropped it without returning it.
@@ -171,7 +171,7 @@ class Lease(Calls):
         self.carrier = self.above = None
         started = self.started_at
         if started is None:
-            return  # it was still being validated: the ask will fail
+            return  # it was still being validated: the checkout will fail
         self.ended_at = now = pool.now()
         if share is not None:
             share.hold_time.add(now - started)
@@ -197,7 +197,8 @@ class Lease(Calls):
 
     def invalid(self) -> None:
         """
-        The connection that was handed over failed its validation: it is not in use any more, and the ask goes on.
+        The connection that was handed over failed its validation: it is not in use any more, and the checkout
+        still waits.
         """
         if self.got_at is None:
             return
@@ -217,14 +218,14 @@ class Lease(Calls):
     @property
     def thread(self) -> int:
         """
-        The identifier of the thread that asked.
+        The identifier of the thread that checks out.
         """
         return self.thread_life.ident
 
     @property
     def origin(self) -> RawStack:
         """
-        Where the application asked, from the line nearest to the pool outwards.
+        Where the application checked out, from the line nearest to the pool outwards.
         """
         return stack_of(self.trail)
 
@@ -246,14 +247,14 @@ class Lease(Calls):
 
     def wait_phases(self) -> dict[str, float]:
         """
-        Seconds waited, by phase; up to now for an ask that still waits.
+        Seconds waited, by phase; up to now for a pending checkout.
         """
         end = self.started_at or self.ended_at or self.pool.now()
         return dict(zip(WAIT_PHASES, self._wait_parts(end), strict=True))
 
     def use_phases(self) -> dict[str, float]:
         """
-        Seconds held, by phase; up to now for a lease that is still out.
+        Seconds held, by phase; up to now for a lease that has not ended.
         """
         if self.started_at is None:
             return dict.fromkeys(USE_PHASES, 0.0)
@@ -268,13 +269,13 @@ class Lease(Calls):
 
     def age(self) -> float:
         """
-        Seconds since the lease started, or since the ask while it waits.
+        Seconds since the lease started; for a pending checkout, since it began to wait.
         """
         return self.pool.now() - (self.started_at or self.asked_at)
 
     def held(self) -> float:
         """
-        Seconds that the lease lasted, or lasts; 0 for an ask that was never granted.
+        Seconds that the lease lasted, or lasts; 0 for a checkout that never got a connection.
         """
         return 0.0 if self.started_at is None else (self.ended_at or self.pool.now()) - self.started_at
 
@@ -290,7 +291,7 @@ class Lease(Calls):
 
 class Adopted(Lease):
     """
-    A connection that was out before poolscope came. It counts as in use; how long it was held is not known.
+    A connection that was checked out before poolscope started. It counts as in use; how long it was held is not known.
 
     Args:
         pool: The pool.

@@ -48,17 +48,17 @@ _MOST_ERROR_TYPES: Final = 32
 
 class Pool(PoolFigures):
     """
-    A pool, and the ledger of it.
+    A pool, with its leases, its pending checkouts and its figures.
 
     The hot path runs through `ask()` and the methods of the `Lease` that it returns. It takes no lock: sets and
     deques are changed by single atomic operations, and `end()` may run inside the garbage collector.
 
     Args:
-        identity: What tells it from others.
+        identity: What distinguishes it from others.
         bounds: Upper bounds of its duration histograms, in seconds.
-        origins: Captures where the application asks.
+        origins: Captures where the application checks out.
         ambient: Returns the recorded span around the running code, `UNRECORDED`, `SUPPRESSED` or None.
-        slow_wait: The wait from which the observer is told, in seconds.
+        slow_wait: The wait from which it is reported to the observer, in seconds.
         now: The clock.
         distribution: The kind of histogram to keep.
     """
@@ -76,7 +76,7 @@ class Pool(PoolFigures):
     ) -> None:
         super().__init__(identity, bounds, now, distribution)
         self.slow_wait = slow_wait
-        #: The hold from which the observer is told, in seconds.
+        #: The hold from which it is reported to the observer, in seconds.
         self.long_hold = float("inf")
         self.origins = origins
         self.observer: PoolObserver = NullObserver()
@@ -87,19 +87,19 @@ class Pool(PoolFigures):
 
     def ask(self, life: Life | None = None, outwards: int = 2) -> Lease:  # noqa: C901, PLR0912, PLR0915 - hot
         """
-        Somebody asks for a connection; the wait begins.
+        A checkout begins: the caller waits for a connection.
 
         Args:
-            life: The sign of life of this thread, if the caller has it at hand.
-            outwards: How many frames out from this one the first stands that may be the application's.
+            life: The token of this thread, if the caller has it at hand.
+            outwards: How many frames out from this one the first frame is that may be the application's.
 
         Returns:
-            The ask, on which `got`, `grant`, `fail` and `end` are to be called.
+            The pending checkout, on which `got`, `grant`, `fail` and `end` are to be called.
         """
         if life is None:
             try:
                 life = LIVES.life
-            except AttributeError:  # this thread's first ask
+            except AttributeError:  # this thread's first checkout
                 life = running_thread()
         lease = Lease()
         lease.pool = self
@@ -109,7 +109,7 @@ class Pool(PoolFigures):
         lease.starved_by = ()
         lease.asked_at = self.now()
         events = _modules.get("asyncio.events")
-        if events is not None:  # `running_task` spelt out: most asks are outside of a loop
+        if events is not None:  # `running_task` spelt out: most checkouts are outside of a loop
             loop = events._get_running_loop()  # noqa: SLF001
             if loop is not None:
                 lease.task = task_in(loop)
@@ -145,13 +145,13 @@ class Pool(PoolFigures):
             lease.starved_by = self.leases.copy()
             lease.used_at_ask = len(lease.starved_by)
         asking = self.asking
-        asking.add(lease)  # last: whatever fails above leaves nobody who waits for ever
+        asking.add(lease)  # last: whatever fails above leaves no checkout pending forever
         lease.pending_at_ask = len(asking)
         return lease
 
     def asker(self) -> Lease | None:
         """
-        The ask of this pool that the running thread and task waits in; the innermost, if it waits in several. Cold.
+        The pending checkout of this pool that the running thread and task waits in; the innermost of several. Cold.
         """
         life, task = running_thread().reference, running_task()
         mine = [lease for lease in self.asking.copy() if lease.thread_life is life and lease.task is task]
@@ -161,8 +161,8 @@ class Pool(PoolFigures):
         """
         Every allowed connection is in use.
 
-        Two threads may find this at once, and a third may give back at the same time: the moment is set only once, and
-        taken away again by whoever sees that the pool is not full any more.
+        Two threads may find this at once, and a third may return a connection at the same time: the moment is set only
+        once, and removed by the thread that sees that the pool is not full any more.
 
         Args:
             now: Seconds of the clock.
@@ -173,7 +173,7 @@ class Pool(PoolFigures):
 
     def emptied(self) -> None:
         """
-        A connection was given back; if the pool was full until now, that time is added up.
+        A connection was returned; if the pool was full until now, that time is added up.
         """
         since = self.full_since.pop("moment", None)
         if since is None:
@@ -183,11 +183,11 @@ class Pool(PoolFigures):
         if self.limit is not None and len(self.leases) >= self.limit:
             self.full_since.setdefault("moment", now)
 
-    # Cold: slow and failed asks, physical connections
+    # Cold: slow and failed checkouts, physical connections
 
     def waited(self, lease: Lease) -> None:
         """
-        An ask waited for longer than the threshold.
+        A checkout waited for longer than the threshold.
         """
         self.pending_peak.seen.add(lease.pending_at_ask)
         holders, lease.starved_by = lease.starved_by, ()
@@ -195,10 +195,10 @@ class Pool(PoolFigures):
 
     def failed(self, lease: Lease, wait: float, parts: Sequence[float]) -> None:
         """
-        An ask failed.
+        A checkout failed.
 
         Args:
-            lease: The ask.
+            lease: The checkout.
             wait: How long it took, in seconds.
             parts: The same by phase.
         """
@@ -215,13 +215,13 @@ class Pool(PoolFigures):
 
     def nested(self, lease: Lease, share: Share) -> None:
         """
-        A unit of work asked for a connection while it holds one of this pool.
+        A unit of work checks out a connection while it holds one of this pool.
 
-        That another thread or task of the unit holds one does not count: it gives it back without waiting for this ask.
-        Unless it has only fetched it for the unit's task and is not there any more.
+        A connection that another thread or task of the unit holds does not count: that one returns it without waiting
+        for this checkout. It does count if that thread has only fetched it for the unit's task and has gone on since.
 
         Args:
-            lease: The ask.
+            lease: The checkout.
             share: The unit's part in the pool, with what it holds.
         """
         mine = [
@@ -246,7 +246,8 @@ class Pool(PoolFigures):
 
     def adopt(self, now: float) -> Lease:
         """
-        Enter a connection that was out before poolscope came. It counts as in use; how long it was held is not known.
+        Register a connection that was checked out before poolscope started. It counts as in use; how long it was held
+        is not known.
         """
         return Adopted(self, now)
 
@@ -256,7 +257,7 @@ class Pool(PoolFigures):
 
         Args:
             seconds: How long it took.
-            lease: The ask that it was made for, if it was.
+            lease: The checkout that it was made for, if any.
         """
         self.creates.record(
             seconds, (lease.trace, self.now()) if lease is not None and lease.trace is not None else None
@@ -281,8 +282,8 @@ def is_on(lease: Lease, stack: RawStack) -> bool:
 
     Args:
         lease: A lease.
-        stack: Where a thread or task stands. Of a stack of libraries alone, only the innermost frame of the check-out
-            counts: further out is what is the thread's own.
+        stack: What a thread or task executes now. Of a stack of libraries alone, only the innermost frame of the
+            checkout counts: frames further out are the thread's own.
     """
     origins = lease.pool.origins
     codes = (origins.applications(lease.origin) if origins is not None else ()) or {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity, PoolSource
 
-#: How a leak was known: collected without return; its request, task or thread is over; out for too long.
+#: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
 LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
 
 
@@ -27,7 +27,7 @@ class PoolFigures:
     The figures of one pool.
 
     Args:
-        identity: What tells it from others.
+        identity: What distinguishes it from others.
         bounds: Upper bounds of its duration histograms, in seconds.
         now: The clock.
         distribution: The kind of histogram to keep.
@@ -40,7 +40,7 @@ class PoolFigures:
         self.now = now
         self.limit: int | None = None
         self.sources: list[PoolSource] = []
-        #: Whether one connection may be out to several callers at once (SQLAlchemy's StaticPool).
+        #: Whether several callers may hold one connection at once (SQLAlchemy's StaticPool).
         self.shared = False
         self._bounds = tuple(bounds)
         self._distribution = distribution
@@ -50,7 +50,7 @@ class PoolFigures:
         self.began_at = self.now()
         self.leases: set[Lease] = set()
         self.asking: set[Lease] = set()
-        #: What was out when this process forked off: not ours, though the library's own account goes on counting it.
+        #: What was checked out when this process forked off: not ours, though the library still counts it.
         self.inherited: set[Lease] = set()
         self.waits: Distribution[Trace] = self._distribution(self._bounds, WAIT_PHASES)
         self.uses: Distribution[Trace] = self._distribution(self._bounds, USE_PHASES)
@@ -75,13 +75,13 @@ class PoolFigures:
         total = self._saturated.read()
         if since is not None:
             total += max(0.0, self.now() - since)
-        # Between a pool's ceasing to be full and the adding up of that time the figure would fall for a moment.
+        # After a pool stops being full and before that time is added up, the figure would fall for a moment.
         self._saturation_told = max(self._saturation_told, total)
         return self._saturation_told
 
     def wait_phase_times(self) -> dict[str, float]:
         """
-        Seconds waited by phase, asks that failed included.
+        Seconds waited by phase, failed checkouts included.
         """
         all_waits = [waits.read().phases for waits in (self.waits, *self.failed_waits.copy().values())]
         return {phase: sum(phases[phase] for phases in all_waits) for phase in WAIT_PHASES}
@@ -101,7 +101,7 @@ class PoolFigures:
 
     def oldest_lease_age(self) -> float:
         """
-        The age of the lease that is out longest, in seconds; 0 when none is.
+        The age of the oldest lease that is still held, in seconds; 0 when there is none.
         """
         now = self.now()
         return max(
@@ -117,13 +117,13 @@ class PoolFigures:
 
     def idle(self) -> int:
         """
-        How many open connections there are that nobody uses.
+        How many open connections there are that are not checked out.
         """
         return sum(source.idle() for source in self.live_sources())
 
     def unheld(self) -> set[Lease]:
         """
-        Leases whose connection nobody holds any more though its library keeps it alive, where a source can tell.
+        Leases whose connection no code holds any more though its library keeps it alive, where a source knows that.
         """
         found: set[Lease] = set()
         for source in self.live_sources():
@@ -143,14 +143,14 @@ class PoolFigures:
 
     def turn(self, now: float) -> None:
         """
-        About every second: put numbers seen away for the peaks.
+        About once a second: store the numbers that were seen, for the peaks.
         """
         self.used_peak.turn(now, len(self.leases))
         self.pending_peak.turn(now, 0)
 
     def forget_leases(self) -> None:
         """
-        In a child process after a fork: what was out belongs to the parent; start anew.
+        In a child process after a fork: what was checked out belongs to the parent; start anew.
         """
         inherited = self.inherited | self.leases
         self._start()

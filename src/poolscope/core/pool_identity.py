@@ -18,7 +18,7 @@ POOL_NAME: Final[ContextVar[str | None]] = ContextVar("poolscope_pool_name", def
 @dataclass(frozen=True)
 class Identity:
     """
-    What tells one pool from another.
+    What distinguishes one pool from another.
 
     Args:
         name: The pool's name; unique in the process.
@@ -38,7 +38,7 @@ class Identity:
 class PoolSource(Protocol):
     """
     A library's pool behind a `Pool`; holds it weakly. Called at collection, from any thread: no lock of the library
-    that a check-out holds while it waits, no I/O.
+    that a checkout holds while it waits, no I/O.
     """
 
     retired: bool
@@ -60,12 +60,12 @@ class PoolSource(Protocol):
 
     def idle(self) -> int:
         """
-        How many open connections it has that nobody uses.
+        How many open connections it has that are not checked out.
         """
 
     def in_use(self) -> int | None:
         """
-        How many connections are out by the library's own account; None when it keeps none.
+        How many connections are checked out by the library's own count; None when it keeps none.
         """
 
 

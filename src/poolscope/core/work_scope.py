@@ -1,5 +1,5 @@
 """
-The way of the running code through a unit of work: in, out, in again, and over.
+The work scope: when the running code enters a unit of work, leaves it, enters it again, and ends it.
 """
 
 from __future__ import annotations
@@ -38,16 +38,42 @@ class Passage:
         self._token: Token[UnitOfWork | None] | None = None
         self.unit = units.begin(kind, name)
 
+    # An error of ours ends in each of these: they are called from hooks in between what is the application's.
+
     def enter(self) -> None:
         """
         What runs from here on belongs to the unit of work.
         """
-        self._token = CURRENT_UNIT.set(self.unit)
+        try:
+            self._enter()
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("unit_of_work.enter")
 
     def leave(self) -> None:
         """
         What runs from here on belongs to what it belonged to before.
         """
+        try:
+            self._leave()
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("unit_of_work.leave")
+
+    def end(self) -> None:
+        """
+        Leave and end the unit of work.
+        """
+        try:
+            self.leave()
+            self._units.end(self.unit)
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("unit_of_work.end")
+        finally:
+            self.unit.ended = True  # in any case: what runs here next is no part of it
+
+    def _enter(self) -> None:
+        self._token = CURRENT_UNIT.set(self.unit)
+
+    def _leave(self) -> None:
         token, self._token = self._token, None
         if token is None:
             return
@@ -57,19 +83,9 @@ class Passage:
             if CURRENT_UNIT.get() is self.unit:
                 CURRENT_UNIT.set(None)
 
-    def end(self) -> None:
-        """
-        Leave; and the unit of work is over.
-        """
-        try:
-            self.leave()
-            self._units.end(self.unit)
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught("unit_of_work.end")
-
     def end_in_collection(self) -> None:
         """
-        The same where the garbage collector may be the caller: the span around it is left alone, for its SDK may be
+        The same where the garbage collector may be the caller: the span around it is not touched, for its SDK may be
         what the collection interrupted. It gets the figures when it ends.
         """
         self.unit.span = None
@@ -82,7 +98,7 @@ Begins = Callable[[], Passage | None]
 
 class _Nowhere:
     """
-    The passage where no unit of work began.
+    The work scope where no unit of work began.
     """
 
     def enter(self) -> None:
@@ -106,13 +122,13 @@ def begin(ledger: Ledger, kind: str, name: str, *, outermost: bool = True) -> Pa
     Begin a unit of work and enter it.
 
     Args:
-        ledger: Whose.
+        ledger: The pool registry that it belongs to.
         kind: `http`, `task`, `rpc` or `job`.
         name: A route template or task name.
         outermost: Whether it begins only where the running code is in no other one.
 
     Returns:
-        None where none began: while nothing listens, inside another one, or through an error of ours.
+        None where none began: without a configured SDK, inside another one, or through an error of ours.
     """
     try:
         if ledger.asleep and ledger.still_asleep():
@@ -129,7 +145,7 @@ def begin(ledger: Ledger, kind: str, name: str, *, outermost: bool = True) -> Pa
 
 def current() -> UnitOfWork | None:
     """
-    The unit of work that the running code belongs to; None when that is over.
+    The unit of work that the running code belongs to; None when that has ended.
     """
     unit = CURRENT_UNIT.get()
     return unit if unit is not None and not unit.ended else None

@@ -1,5 +1,5 @@
 """
-N+1: the same shape of statement from the same line, over and over within one unit of work.
+N+1: the same shape of statement from the same line, again and again within one unit of work.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class NPlusOneDetector(Detector[WorkEnded, Repeated]):
 
     def mark(self, unit: UnitOfWork) -> None:
         """
-        See `Detector.mark`: what has run too often already is certain.
+        Mark a unit of work whose statements have run too often already: that is certain before its end.
         """
         if any(True for _ in self._repeated(unit)):
             unit.findings.add(N_PLUS_ONE)

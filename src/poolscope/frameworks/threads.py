@@ -38,7 +38,7 @@ class ThreadsBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:  # noqa: ARG002 - the interface
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         if module.__name__ == _POOL:
             patcher.require(module.ThreadPoolExecutor, ("submit",))
@@ -49,7 +49,7 @@ class ThreadsBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 
@@ -57,7 +57,7 @@ def _make_submit(original: Callable[..., Any]) -> Callable[..., Any]:
     def submit(
         self: LibraryObject, fn: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
     ) -> LibraryObject:
-        unit = current()
+        unit = guard.run("threads.unit", current, None)
         return original(self, fn if unit is None else _Carried(unit, fn), *args, **kwargs)
 
     return submit
@@ -65,7 +65,7 @@ def _make_submit(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _make_start(original: Callable[..., Any]) -> Callable[..., Any]:
     def start(self: LibraryObject) -> LibraryObject:
-        unit = current()
+        unit = guard.run("threads.unit", current, None)
         if unit is not None and "run" not in vars(self):
             guard.run("threads.start", lambda: setattr(self, "run", _Run(unit, self)), None)
         return original(self)
@@ -92,7 +92,7 @@ class _Carried:
 
 class _Run:
     """
-    Stands for ``run`` of one thread until it runs.
+    Takes the place of one thread's ``run`` until it runs.
     """
 
     def __init__(self, unit: UnitOfWork, thread: LibraryObject) -> None:

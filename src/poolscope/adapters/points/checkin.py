@@ -45,7 +45,7 @@ class Checkin(Point):
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
         if self.of_connection:
-            end = _end(self, adapter)
+            end = self.ends(adapter)
             return fit(
                 original,
                 lambda function: _own_checkin(function, end),
@@ -57,6 +57,23 @@ class Checkin(Point):
             lambda function: _checkin(function, untie, lost, site),
             lambda function: _checkin_async(function, untie, lost, site),
         )
+
+    def ends(self, adapter: PointAdapter) -> End:
+        """
+        What is done before a connection's own method.
+        """
+        site, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, self.abandoned
+
+        def end(connection: LibraryObject) -> None:
+            lease = None
+            try:
+                lease = untie(None, connection)
+                if lease is not None:
+                    lease.end(abandoned=abandoned)
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_return(site, lease, lambda: lost(None, connection), quietly=abandoned)
+
+        return end
 
 
 def _checkin(original: Function, untie: Untie, lost: Untie, site: str) -> Function:
@@ -105,21 +122,6 @@ def _own_checkin_async(original: Function, end: End) -> Function:
         return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
 
     return checkin
-
-
-def _end(point: Checkin, adapter: PointAdapter) -> End:
-    site, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, point.abandoned
-
-    def end(connection: LibraryObject) -> None:
-        lease = None
-        try:
-            lease = untie(None, connection)
-            if lease is not None:
-                lease.end(abandoned=abandoned)
-        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover_return(site, lease, lambda: lost(None, connection), quietly=abandoned)
-
-    return end
 
 
 @dataclass(frozen=True)

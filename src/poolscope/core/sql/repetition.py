@@ -94,7 +94,7 @@ class Repetitions:
         Args:
             statement: SQL.
             frame: Where to look for the application from.
-            parameters: What the driver gets for its parameters; looked at only where it tells chunks from repetitions.
+            parameters: What the driver gets for its parameters; looked at only to distinguish chunks from repetitions.
 
         Returns:
             What it is counted to; None for a line's first, and for what is meant to be repeated.

@@ -1,5 +1,5 @@
 """
-What each metric reads off the ledger.
+What each metric reads from the pool registry.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Series = tuple[Attributes, "Distribution[Any]"]
 @lru_cache(maxsize=4096)
 def identity_attributes(identity: Identity) -> tuple[tuple[str, str | int], ...]:
     """
-    What tells a pool from others, as attributes.
+    What distinguishes a pool from others, as attributes.
     """
     given = {
         semconv.POOL_NAME: identity.name,
