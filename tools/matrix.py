@@ -56,6 +56,7 @@ OLDEST_OTEL = (
 )
 OLDEST_POOLS = (
     "aiomysql==0.2.0",
+    "aiopg==1.3.5",
     "asyncpg==0.29.0",
     "dbutils==3.0.0",
     "django==4.2",

@@ -282,6 +282,32 @@ def aiomysql_kind() -> Kind:
     return Kind("aiomysql", "aiomysql", make, use, close)
 
 
+def aiopg_kind() -> Kind:
+    """
+    A pool of aiopg's.
+    """
+
+    async def make(database: Postgres, name: str) -> Any:
+        import aiopg
+
+        token = POOL_NAME.set(name)
+        try:
+            return await aiopg.create_pool(database.dsn, minsize=0, maxsize=1)
+        finally:
+            POOL_NAME.reset(token)
+
+    async def use(pool: Any, gate: asyncio.Event | None = None) -> None:
+        async with pool.acquire() as connection, connection.cursor() as cursor:
+            await cursor.execute("select 1")
+            await _passed(gate)
+
+    async def close(pool: Any) -> None:
+        pool.terminate()
+        await pool.wait_closed()
+
+    return Kind("aiopg", "aiopg", make, use, close)
+
+
 NATIVE = (
     psycopg_kind("AsyncConnectionPool"),
     psycopg_kind("AsyncConnectionPool", careful=True),
@@ -289,6 +315,7 @@ NATIVE = (
     asyncpg_kind(timeout=None),
     asyncpg_kind(timeout=DEADLINE),
     aiomysql_kind(),
+    aiopg_kind(),
 )
 
 

@@ -5,6 +5,7 @@ What only DBUtils' pool does: connections that replace the driver's, caches with
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from tests.support.watched import at_rest, closures, watched
 
 psycopg2 = pytest.importorskip("psycopg2")
 pooled_db = pytest.importorskip("dbutils.pooled_db")
+persistent_db = pytest.importorskip("dbutils.persistent_db")
+steady_db = pytest.importorskip("dbutils.steady_db")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +58,31 @@ def all_are_accounted_for(ours: Any, pool: Any) -> bool:
     return bool(ours.creates.read().count == there + sum(closures(ours).values()))
 
 
+@pytest.fixture
+def wrapped() -> Iterator[None]:
+    """
+    Another library's wrapper around each method of DBUtils by which a connection is returned, closed or made; it was
+    there before poolscope.
+    """
+
+    def around(original: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return original(*args, **kwargs)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, *names in (
+            (pooled_db.PooledDB, "cache", "unshare", "close", "steady_connection"),
+            (pooled_db.PooledDedicatedDBConnection, "close", "__del__"),
+            (pooled_db.PooledSharedDBConnection, "close", "__del__"),
+            (steady_db.SteadyDBConnection, "close", "_close", "_create", "_store", "_cursor", "_ping_check", "__del__"),
+        ):
+            for name in names:
+                patch.setattr(owner, name, around(vars(owner)[name]))
+        yield
+
+
 def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     """
     Each execute, executemany and callproc is one statement; idle in transaction is what lies between statements of an
@@ -83,6 +111,24 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     assert all_are_accounted_for(seen.only(), pool)
     pool.close()
     assert closures(seen.only()) == {"disposed": 1}
+
+
+def test_a_persistent_connection_below_the_pool_is_not_counted(seen: Watched, database: Postgres) -> None:
+    """
+    Steady connections are also what DBUtils' `PersistentDB` makes: one that a pool's creator takes from there is no
+    connection of the pool's, but what it makes of it is; also while the pool is being made.
+    """
+    below = persistent_db.PersistentDB(psycopg2, dsn=database.dsn)
+    pool = pooled_db.PooledDB(below.steady_connection, mincached=1, failures=(psycopg2.Error,))
+    ours = seen.only()
+    assert ours.creates.read().count == 1
+    first, second = pool.connection(), pool.connection()
+    assert ours.creates.read().count == 2
+    first.close()
+    second.close()
+    pool.close()
+    assert closures(ours) == {"disposed": 2}
+    at_rest(ours)
 
 
 def test_two_threads_replace_a_shared_connection(seen: Watched, database: Postgres) -> None:
@@ -133,6 +179,51 @@ def test_a_cursor_that_outlives_its_lease_counts_for_nobody(seen: Watched, datab
     again.close()
     at_rest(seen.only())
     pool.close()
+
+
+@pytest.mark.parametrize("shared", [0, 1, 2], ids=["dedicated", "shared by both", "shareable"])
+def test_what_is_dropped_is_known_as_abandoned(wrapped: None, seen: Watched, database: Postgres, shared: int) -> None:
+    """
+    A connection that is dropped, and one that a block ends with, return alike; only the first is abandoned. Wrappers in
+    between change nothing, nor does it when the connection is shared.
+    """
+    pool = pool_of(database, maxshared=shared)
+    kept, dropped = pool.connection(), pool.connection()
+    held, lost = sorted(seen.only().leases, key=lambda lease: lease.asked_at)
+    del dropped
+    gc.collect()
+    assert (lost.abandoned, lost in seen.only().leases) == (True, False)
+    assert (held.abandoned, held in seen.only().leases) == (False, True)
+    with kept:
+        pass
+    del kept
+    gc.collect()
+    assert held.abandoned is False
+    at_rest(seen.only())
+    pool.close()
+
+
+def test_whose_share_is_returned(seen: Watched, database: Postgres) -> None:
+    """
+    Of those who share a connection, the one who returns it holds it no more.
+    """
+    pool = pool_of(database, maxshared=1, maxconnections=1)
+    first = pool.connection()
+    (lease,) = seen.only().leases
+    second = pool.connection()
+    first.close()
+    (left,) = seen.only().leases
+    assert left is not lease
+    second.close()
+    at_rest(seen.only())
+    pool.close()
+
+
+def test_why_connections_are_closed_behind_wrappers(wrapped: None, seen: Watched, database: Postgres) -> None:
+    """
+    The reasons are the same with another library's wrappers around each method on the way.
+    """
+    test_why_connections_are_closed(seen, database)
 
 
 def test_why_connections_are_closed(seen: Watched, database: Postgres) -> None:

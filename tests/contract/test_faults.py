@@ -37,8 +37,6 @@ ALWAYS = {"Pool.ask", "Lease.grant", "Lease.end"}
 BY_HAND = {
     "sqlalchemy",
     "psycopg_pool",
-    "psycopg2",
-    "dbutils",
     "mysql-connector",
     "mysql-connector-aio",
 }

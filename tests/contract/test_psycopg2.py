@@ -249,6 +249,84 @@ def test_a_pool_goes_back_to_its_own_classes(database: Postgres) -> None:
     pool.closeall()
 
 
+def test_a_connection_that_cannot_be_reset_keeps_its_slot(seen: Watched, database: Postgres) -> None:
+    """
+    A connection whose rollback fails at its return is held by nobody, though the pool counts it: the limit shrinks by
+    it, until it is returned after all. A key that has it gets it again, and that is no checkout.
+    """
+
+    class Stubborn(extensions.connection):  # type: ignore[misc] - it has no types
+        fails = True
+
+        def rollback(self) -> None:
+            if self.fails:
+                raise psycopg2.InterfaceError
+            super().rollback()
+
+    pool = ThreadedConnectionPool(1, 2, database.dsn, connection_factory=Stubborn)
+    ours = seen.only()
+    (source,) = ours.live_sources()
+    connection = pool.getconn("key")
+    connection.cursor().execute("select 1")
+    with pytest.raises(psycopg2.InterfaceError):
+        pool.putconn(connection)
+    assert (ours.limit, source.limit(), source.in_use(), len(ours.leases)) == (1, 1, 0, 0)
+    assert pool.getconn(key="key") is pool.getconn("key") is connection
+    assert ours.leases == set()
+    connection.fails = False
+    pool.putconn(connection)
+    assert (ours.limit, source.limit(), source.in_use(), source.idle()) == (2, 2, 0, 1)
+    assert closures(ours) == {}
+    assert ours.uses.read().count == 1
+    pool.closeall()
+
+
+def test_why_connections_are_closed(seen: Watched, database: Postgres) -> None:
+    """
+    Beyond the idle ones that the pool keeps, on the caller's wish, closed by its caller, with the pool: each closure
+    has its reason, and every connection that was made is closed in the end.
+    """
+    pool = ThreadedConnectionPool(1, 3, database.dsn)
+    ours = seen.only()
+    first, second = pool.getconn(), pool.getconn()
+    pool.putconn(first)
+    pool.putconn(second)
+    assert closures(ours) == {"overflow": 1}
+    pool.putconn(pool.getconn(), None, True)
+    pool.putconn(conn=pool.getconn(), close=True)
+    assert closures(ours) == {"overflow": 1, "closed": 2}
+    connection = pool.getconn()
+    connection.close()
+    pool.putconn(connection)
+    assert closures(ours)["invalidated"] == 1
+    kept = pool.getconn()
+    pool.putconn(pool.getconn())
+    with pytest.raises(psycopg2.pool.PoolError):
+        pool.putconn(psycopg2.connect(database.dsn))
+    pool.closeall()
+    with pytest.raises(psycopg2.pool.PoolError):
+        pool.putconn(kept)
+    with pytest.raises(psycopg2.pool.PoolError):
+        pool.closeall()
+    assert closures(ours)["disposed"] == 2
+    assert ours.creates.read().count == sum(closures(ours).values())
+    at_rest(ours)
+
+
+def test_a_pool_that_was_in_use_before_has_its_limit(database: Postgres) -> None:
+    """
+    What is held when poolscope comes is held within the pool's own limit, and returned like any other.
+    """
+    pool = ThreadedConnectionPool(1, 2, database.dsn)
+    connection = pool.getconn()
+    with watched("psycopg2_pool") as seen:
+        ours = seen.only()
+        assert (ours.limit, len(ours.leases), len(ours.full_since)) == (2, 1, 0)
+        pool.putconn(connection)
+        at_rest(ours)
+    pool.closeall()
+
+
 def test_a_return_that_began_before_poolscope_ends_with_the_next_loan(database: Postgres) -> None:
     """
     A connection that is being given back while poolscope starts counts as out, for its return is not seen; lent again,

@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.libpq import is_in_transaction as libpq_in_transaction
-from poolscope.adapters.marks import DRIVER_KEY
 from poolscope.adapters.statements import begin_statement, dbapi_statement
 from poolscope.core.guard import guard
-from poolscope.core.lease import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from poolscope.core.lease import Lease
     from poolscope.core.types import LibraryObject
 
     LeaseOf = Callable[[Any], Lease | None]
@@ -203,13 +202,4 @@ def _by_name(name: str) -> Describe:
     return lambda _, args, kwargs: dbapi_statement(name, args, kwargs)
 
 
-def driver_lease(connection: LibraryObject) -> Lease | None:
-    """
-    The lease that a driver's connection carries under `DRIVER_KEY`.
-    """
-    marks = getattr(connection, "__dict__", None)
-    lease = marks.get(DRIVER_KEY) if type(marks) is dict else None
-    return lease if isinstance(lease, Lease) else None
-
-
-__all__: Final = ["Calls", "dbapi_statement", "driver_lease", "libpq_in_transaction"]
+__all__: Final = ["Calls", "dbapi_statement", "libpq_in_transaction"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from poolscope.adapters.identity import learn
 from poolscope.adapters.leases import ConnectionState
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LEASES_KEY
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
@@ -76,6 +77,11 @@ class Connections:
             state = connection.__dict__[CONNECTION_KEY] = self.state_class(pool)
         return state
 
+    def prepare(self, anchor: LibraryObject) -> None:
+        """
+        A pool is about to be entered: make room for marks of ours, which `forget_pool` takes off.
+        """
+
     def belongs(self, connection: LibraryObject, pool: Pool) -> None:
         """
         A connection that nobody holds was found in a pool that is being entered.
@@ -119,7 +125,7 @@ class Connections:
         The lease of a connection, looked for in another way than by `untie`, as where that failed. Cold.
 
         Args:
-            library_pool: The pool that it is returned to; None where the connection itself was hooked.
+            library_pool: The pool that it is of; None where the connection itself was hooked.
             connection: The connection.
         """
         return self.lease_of(connection)
@@ -186,6 +192,10 @@ class ConnectionsById(Connections):
     connection's id, for as long as the pool itself refers to the connection.
     """
 
+    @override
+    def prepare(self, anchor: LibraryObject) -> None:
+        anchor.__dict__.setdefault(LEASES_KEY, {})
+
     def belongs(self, connection: LibraryObject, pool: Pool) -> None:
         """
         Nothing: an idle connection has nothing to be known of.
@@ -195,7 +205,9 @@ class ConnectionsById(Connections):
         """
         A caller holds a connection by this lease. Hot.
         """
-        leases = library_pool.__dict__.setdefault(LEASES_KEY, {})
+        leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
+        if leases is None:  # poolscope was released during the checkout
+            return
         earlier = leases.get(id(connection))
         leases[id(connection)] = lease
         if earlier is not None:  # adopted while it was being returned, which was not seen

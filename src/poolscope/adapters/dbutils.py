@@ -1,293 +1,195 @@
 """
 DBUtils' `PooledDB`, over any DB-API driver.
 
-A connection that is dropped comes back when it is collected. A shared connection is one lease for each caller.
+A caller holds a proxy of a "steady" connection, and returns that by closing or dropping the proxy. A shared connection
+is one lease for each caller, none of which is told to have sent a statement.
 """
 
 from __future__ import annotations
 
-import sys
-from contextvars import ContextVar
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters import libpq
-from poolscope.adapters.base import Capability
-from poolscope.adapters.common import (
-    ASK,
-    Adapter,
-    WeakSource,
-    being_imported,
-    connect_begins,
-    connect_ends,
-    connect_fails,
-    database_file,
-    existing,
-    first_of,
-    identity,
-    learn,
-)
-from poolscope.adapters.dbutils_calls import CallHooks, Made
-from poolscope.core.calls import KEY
-from poolscope.core.guard import guard
-from poolscope.core.types import LibraryObject, override
+from poolscope.adapters.base import PointAdapter
+from poolscope.adapters.dbutils_calls import MAKING, Connected, Connecting, Making, SteadyState, ToughStatement
+from poolscope.adapters.identity import database_file, first_of, identity
+from poolscope.adapters.marks import CONNECTION_KEY
+from poolscope.adapters.points import Abandoned, Call, Checkin, Checkout, Close
+from poolscope.adapters.stats import Stats
+from poolscope.core.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
+    from types import FrameType
 
+    from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.hooks.patching import Patcher
-
-#: Set while a pool is being made, when it lends to itself: what it connects, with the seconds that each took.
-_WARMING: Final[ContextVar[list[tuple[Any, float]] | None]] = ContextVar("poolscope_dbutils_warming", default=None)
-
-_POOL: Final = ("__init__", "connection", "cache", "unshare", "steady_connection")
+    from poolscope.core.types import LibraryObject
 
 # Drivers by the module that makes connections -> the database, as the semantic conventions name it.
 _SYSTEMS: Final = {
-    "psycopg2": "postgresql",
-    "psycopg": "postgresql",
-    "pg8000": "postgresql",
-    "pymysql": "mysql",
-    "MySQLdb": "mysql",
-    "mysql": "mysql",
+    **dict.fromkeys(("psycopg2", "psycopg", "pg8000"), "postgresql"),
+    **dict.fromkeys(("pymysql", "MySQLdb", "mysql"), "mysql"),
     "oracledb": "oracle.db",
     "sqlite3": "sqlite",
     "pymssql": "microsoft.sql_server",
-    "pyodbc": "other_sql",
+}
+
+_PROXIES: Final = ("PooledDedicatedDBConnection", "PooledSharedDBConnection")
+_STEADY: Final = "dbutils.steady_db:SteadyDBConnection"
+
+
+def _why_replaced(steady: LibraryObject) -> str:
+    return "recycled" if steady._maxusage and steady._usage >= steady._maxusage else "invalidated"
+
+
+_REASONS: Final[dict[str, str | Callable[[FrameType], str | None]]] = {
+    "cache": "overflow",
+    # The pool's; or a steady connection's, for which whoever called it has the reason.
+    "close": lambda frame: "disposed" if "_idle_cache" in vars(frame.f_locals["self"]) else None,
+    **dict.fromkeys(("_ping_check", "commit", "rollback"), "invalidated"),
+    "_cursor": lambda frame: _why_replaced(frame.f_locals["self"]),
+    "tough_method": lambda frame: _why_replaced(frame.f_locals["con"]),
+    "__del__": "disposed",
 }
 
 
-class DbutilsAdapter(Adapter):
+class DbutilsAdapter(PointAdapter):
     """
     Hooks DBUtils' pool.
     """
 
-    name = "dbutils"
-    module = "dbutils.pooled_db"
-    versions = ">=3.0,<4"
+    name, module, versions = "dbutils", "dbutils.pooled_db", ">=3.0,<4"
+    pool_classes = ("PooledDB",)
     library_modules = ("dbutils",)
-    capabilities = (
-        Capability.WAIT
-        | Capability.WAIT_PHASES
-        | Capability.USE
-        | Capability.USE_PHASES
-        | Capability.LIMIT
-        | Capability.IDLE
-        | Capability.CREATE
-        | Capability.CLOSE
-        | Capability.DRIFT
-        | Capability.ABANDONED
+    rejection_errors = ("TooManyConnections",)
+    points = (
+        Making("PooledDB.__init__"),
+        Making("PooledDB.steady_connection", known=False),
+        Checkout("PooledDB.connection"),
+        *(Checkin(f"{proxy}.close", of_connection=True) for proxy in _PROXIES),
+        *(Abandoned(f"{proxy}.__del__") for proxy in _PROXIES),
+        Connecting(f"{_STEADY}._create"),
+        Connected(f"{_STEADY}._store"),
+        Close(f"{_STEADY}._close", reasons=_REASONS),
+        ToughStatement("dbutils.steady_db:SteadyDBCursor._get_tough_method"),
+        Call(f"{_STEADY}.begin", opens=True),
+        *(Call(f"{_STEADY}.{name}") for name in ("commit", "rollback")),
     )
+    has_pools_above = False
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
-        """
-        Put the hooks in.
-        """
-        from dbutils import steady_db  # noqa: PLC0415 - the library is imported only where it is in use
-
-        patcher.require(module.PooledDB, _POOL)
-        self._calls = calls = CallHooks(steady_db)
-        calls.check(patcher)
-        self._ledger = ledger
-        self.rejections = (getattr(module, "TooManyConnectionsError", None) or module.TooManyConnections,)
-        patcher.wrap(module.PooledDB, "__init__", self._made)
-        patcher.replace(module.PooledDB, "connection", self._make_connection)
-        patcher.replace(module.PooledDB, "cache", _make_cache)
-        patcher.replace(module.PooledDB, "unshare", _make_unshare)
-        patcher.replace(module.PooledDB, "steady_connection", self._make_connect)
-        calls.hook(patcher)
-        if not being_imported(module):
-            for found in existing((module.PooledDB,)):
-                self.know(found)
+    def __init__(self) -> None:
+        super().__init__()
+        #: Those with a state: the pools keep no list of what callers hold.
+        self._steadies: weakref.WeakSet[LibraryObject] = weakref.WeakSet()
 
     @override
-    def identify(self, pool: LibraryObject) -> Identity:
-        return _identify(pool, [_told_by(steady) for steady in pool._idle_cache[:1]])
+    def identify(self, library_pool: LibraryObject) -> Identity:
+        creator, arguments = library_pool._creator, library_pool._args
+        module = getattr(creator, "__module__" if callable(creator) else "__name__", "")
+        system = _SYSTEMS.get(str(module).partition(".")[0], "other_sql")
+        given, first = [library_pool._kwargs], arguments[0] if arguments else None
+        if system == "postgresql":
+            given.append(libpq.parse(first_of(given, "dsn", "conninfo") or first))
+        given += [_reported_by(steady) for steady in library_pool._idle_cache[:1]]
+        namespace = first_of(given, "dbname", "database", "db")
+        if system == "sqlite":
+            namespace = database_file(namespace or (str(first) if first else None))
+        address = first_of(given, "host", "unix_socket")
+        return identity(system, namespace=namespace, address=address, port=first_of(given, "port"))
 
     @override
-    def source(self, pool: LibraryObject) -> DbutilsSource:
-        return DbutilsSource(pool)
-
-    def entered(self, pool: LibraryObject, tracked: Pool, held: list[LibraryObject]) -> None:  # noqa: ARG002
-        """
-        See `Adapter.entered`. What is out, the pool does not tell.
-        """
-        for steady in list(pool._idle_cache):
-            self._calls.made.setdefault(steady, Made(tracked))
+    def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:  # noqa: ARG002 - a steady connection knows no pool
+        return libpq.identify([_reported_by(connection)])
 
     @override
-    def forget(self, anchor: LibraryObject) -> None:
-        tracked: Pool | None = anchor.__dict__.get(KEY)
-        for lease in tracked.leases.copy() if tracked is not None else ():
-            marked, lease.carrier = lease.carrier, None
-            if marked is not None:
-                marked.__dict__.pop(KEY, None)
+    def stats(self, library_pool: LibraryObject) -> Stats:
+        idle, most_idle = len(library_pool._idle_cache), library_pool._maxcached or None
+        if library_pool._maxshared:  # it does not count the callers that share
+            return Stats(idle=idle, most_idle=most_idle)
+        limit = library_pool._maxconnections or None
+        return Stats(limit, idle, in_use=library_pool._connections, most_idle=most_idle)
+
+    @override
+    def idle(self, library_pool: LibraryObject) -> LibraryObject:
+        return library_pool._idle_cache
+
+    @override
+    def in_transaction(self, connection: LibraryObject) -> bool | None:
+        driver = connection._con
+        # psycopg2; sqlite3, mysql-connector; oracledb; PyMySQL; and what PEP 249 says of the rest.
+        status = getattr(driver, "get_transaction_status", None)
+        if status is not None:
+            return libpq.is_in_transaction(status())
+        for name in ("in_transaction", "transaction_in_progress"):
+            known = getattr(driver, name, None)
+            if isinstance(known, bool):
+                return known
+        known = getattr(driver, "server_status", None)
+        if isinstance(known, int):
+            return bool(known & 1)  # MySQL's SERVER_STATUS_IN_TRANS
+        return False if getattr(driver, "autocommit", None) is True else None
+
+    @override
+    def enter(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
+        return super().enter(library_pool, connection) if library_pool is not MAKING.get() else None
+
+    @override
+    def state(self, connection: LibraryObject, pool: Pool | None) -> SteadyState:
+        state: SteadyState | None = connection.__dict__.get(CONNECTION_KEY)
+        if state is None:
+            self._steadies.add(connection)
+            state = connection.__dict__.setdefault(CONNECTION_KEY, SteadyState(pool))
+        return state
+
+    @override
+    def belongs(self, connection: LibraryObject, pool: Pool) -> None:
+        state = self.state(connection, pool)
+        state.pool = pool
+        while state.made:
+            pool.created(*state.made.popitem()[1])
+
+    @override
+    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
+        steady = connection._con
+        if library_pool._maxshared and hasattr(connection, "_shared_con"):
+            state: SteadyState = steady.__dict__.get(CONNECTION_KEY) or self.state(steady, lease.pool)
+            state.sharers[id(connection)] = lease
+        else:
+            super().tie(library_pool, steady, lease)
+
+    @override
+    def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
+        steady = connection._con  # None once it was returned
+        state: SteadyState | None = steady.__dict__.get(CONNECTION_KEY) if steady is not None else None
+        if state is None:
+            return None
+        lease, state.lease = state.lease, None
+        return lease or state.sharers.pop(id(connection), None)
+
+    @override
+    def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
+        state: SteadyState = connection._con.__dict__[CONNECTION_KEY]
+        return state.lease or state.sharers.get(id(connection))
+
+    @override
+    def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002
+        state: SteadyState | None = hooked.__dict__.get(CONNECTION_KEY)
+        return state.pool if state is not None and not hooked._closed else None
 
     @override
     def release(self) -> None:
         super().release()
-        self._calls.made.clear()
-
-    def _made(
-        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
-    ) -> LibraryObject:
-        connected: list[tuple[Any, float]] = []
-        token = _WARMING.set(connected)
-        try:
-            result = wrapped(*args, **kwargs)
-        finally:
-            _WARMING.reset(token)
-        tracked = self.made(pool)
-        if tracked is not None:
-            for steady, seconds in connected:
-                tracked.created(seconds)
-                self._calls.made[steady] = Made(tracked)
-        return result
-
-    def _make_connection(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter, ask = self, self.ask
-
-        def connection(self: LibraryObject, shareable: bool = True) -> LibraryObject:
-            lease = ask(self, self.__dict__) if _WARMING.get() is None else None
-            if lease is None:
-                return original(self, shareable)
-            outer = ASK.get()
-            ASK.set(lease)
-            try:
-                lent = original(self, shareable)
-            except BaseException as error:
-                adapter.failed(lease, error)
-                raise
-            finally:
-                ASK.set(outer)
-            try:
-                lease.grant()
-                # The steady connection, or what several callers share; the proxy that they get is new each time.
-                marked = getattr(lent, "_shared_con", None) or lent._con
-                marked.__dict__.setdefault(KEY, []).append(lease)
-                lease.carrier = marked
-            except Exception:  # noqa: BLE001 - ours
-                guard.caught("dbutils.connection")
-            return lent
-
-        return connection
-
-    def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
-
-        def steady_connection(self: LibraryObject) -> LibraryObject:
-            tracked = adapter.tracked(self)
-            if tracked is None:
-                return adapter.connected_early(original, self)
-            lease, began = connect_begins(tracked)
-            try:
-                connection = original(self)
-            except BaseException as error:
-                connect_fails(tracked, lease, began, error)
-                raise
-            connect_ends(tracked, lease, began)
-            learn(tracked, "dbutils.learn", lambda: _identify(self, [_told_by(connection)]))
-            adapter._calls.made[connection] = Made(tracked)
-            return connection
-
-        return steady_connection
-
-    def connected_early(self, original: Callable[..., LibraryObject], pool: LibraryObject) -> LibraryObject:
-        """
-        A connect of a pool that is not known: it may be one that is being made.
-        """
-        ledger, connected = self._ledger, _WARMING.get()
-        if ledger is None or connected is None:
-            return original(pool)
-        began = ledger.now()
-        steady = original(pool)
-        connected.append((steady, ledger.now() - began))
-        return steady
+        for steady in list(self._steadies):
+            self.forget_connection(steady)
+        self._steadies.clear()
 
 
-class DbutilsSource(WeakSource):
-    """
-    One `PooledDB`, held weakly.
-    """
-
-    @override
-    def limit(self) -> int | None:
-        pool = self.reference()
-        return pool._maxconnections or None if pool is not None and not pool._maxshared else None
-
-    @override
-    def idle_limits(self) -> tuple[int | None, int | None]:
-        pool = self.reference()
-        return (None, pool._maxcached or None) if pool is not None else (None, None)
-
-    @override
-    def idle(self) -> int:
-        pool = self.reference()
-        return len(pool._idle_cache) if pool is not None else 0
-
-    def in_use(self) -> int | None:
-        """
-        See `PoolSource.in_use`. Of shared connections it does not count the callers.
-        """
-        pool = self.reference()
-        return int(pool._connections) if pool is not None and not pool._maxshared else None
-
-
-def _identify(pool: LibraryObject, told: list[dict[str, LibraryObject]]) -> Identity:
-    creator = pool._creator
-    module = getattr(creator, "__name__", "") if not callable(creator) else getattr(creator, "__module__", "")
-    system = _SYSTEMS.get(str(module).partition(".")[0], "other_sql")
-    first = pool._args[0] if pool._args else None
-    given = [pool._kwargs]
-    if system == "postgresql":
-        given.append(libpq.parse(first_of(given, "dsn", "conninfo") or first))
-    given += told
-    namespace = first_of(given, "dbname", "database", "db")
-    if system == "sqlite":
-        namespace = database_file(namespace or (str(first) if first else None))
-    return identity(
-        system, namespace=namespace, address=first_of(given, "host", "unix_socket"), port=first_of(given, "port")
-    )
-
-
-def _told_by(steady: LibraryObject) -> dict[str, LibraryObject]:
-    # psycopg's and psycopg2's connections know their server; others are not asked.
-    connection = steady._con
-    return libpq.told_by(connection) if type(connection).__module__.startswith("psycopg") else {}
-
-
-def _make_cache(original: Callable[..., Any]) -> Callable[..., Any]:
-    def cache(self: LibraryObject, con: LibraryObject) -> LibraryObject:
-        _end(con)
-        return original(self, con)
-
-    return cache
-
-
-def _make_unshare(original: Callable[..., Any]) -> Callable[..., Any]:
-    def unshare(self: LibraryObject, con: LibraryObject) -> LibraryObject:
-        _end(con)
-        return original(self, con)
-
-    return unshare
-
-
-def _end(marked: LibraryObject) -> None:
-    try:
-        leases = marked.__dict__.get(KEY)
-        if leases:
-            # The frames: this function, the hook, the proxy's close(), and __del__ when nobody called that.
-            caller = sys._getframe(3)
-            lease = leases.pop()
-            lease.carrier = None
-            lease.end(abandoned=caller.f_code.co_name == "__del__")
-        if leases is not None and not leases:
-            del marked.__dict__[KEY]
-    except Exception:  # noqa: BLE001 - ours
-        guard.caught("dbutils.cache")
+def _reported_by(steady: LibraryObject) -> dict[str, Any]:
+    # The connections of psycopg and psycopg2 know their server; others are not asked.
+    return libpq.told_by(steady._con) if type(steady._con).__module__.startswith("psycopg") else {}
 
 
 ADAPTER: Final = DbutilsAdapter()

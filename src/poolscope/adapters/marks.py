@@ -10,7 +10,8 @@ from typing import Final
 
 from poolscope.core.calls import KEY
 
-#: On a pool's anchor: the leases of connections that carry no marks, by the connection's id.
+#: On a pool's anchor: the leases of connections that carry no marks, by the connection's id. On a connection of
+#: psycopg2's: those of its pool.
 LEASES_KEY: Final = "_poolscope_leases"
 
 #: On a driver's connection: its `ConnectionState`. Not `KEY`: the proxies of a pool above may pass a look into their

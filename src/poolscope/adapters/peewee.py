@@ -86,7 +86,7 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
     points = (
         Created("PooledDatabase.__init__"),
         Resize("PooledDatabase.init"),
-        Checkout("PooledDatabase.connect", when=lambda pool: pool._state.closed and not pool.deferred),
+        Checkout("PooledDatabase.connect", when=lambda pool, _, __: pool._state.closed and not pool.deferred),
         Handover("PooledDatabase._connect"),
         Checkin("PooledDatabase._close"),
         *(Sweep(f"PooledDatabase.{name}") for name in ("close_stale", "close_all", "dispose")),

@@ -102,12 +102,18 @@ class Pools(Connections):
         """
         return anchor
 
-    def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:  # noqa: ARG002
+    def rejected(self, library_pool: LibraryObject, error: BaseException) -> bool:  # noqa: ARG002
+        """
+        Whether a checkout that raised was turned away without a wait.
+        """
+        return isinstance(error, self.rejections)
+
+    def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
         """
         How a checkout ended that raised: a timeout of the connect is an error, not one of the pool.
         """
         if not lease.connect_failed:
-            if isinstance(error, self.rejections):
+            if self.rejected(library_pool, error):
                 return Outcome.REJECTED
             if isinstance(error, self.timeouts):
                 return Outcome.TIMEOUT
@@ -170,6 +176,7 @@ class Pools(Connections):
         what, source, held = self.identify(library_pool), self.source(anchor), list(self.held(library_pool))
         if what.address is None and connection is not None:
             what = self.identify_by(library_pool, connection) or what
+        self.prepare(anchor)
         pool, first = ledger.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
         if first:
             self.entered(library_pool, pool, held)

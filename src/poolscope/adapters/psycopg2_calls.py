@@ -1,5 +1,5 @@
 """
-What a pooled psycopg2 connection does while it is out: its calls to the server.
+What a pooled psycopg2 connection does while a caller holds it: its calls to the server.
 
 psycopg2's connections and cursors are made in C, where nothing can be hooked, and what stands in for one is refused by
 its functions that are written in C. But classes may be derived from theirs, and psycopg2 may be told of which class a
@@ -13,104 +13,135 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.calls import Calls, dbapi_statement, driver_lease, libpq_in_transaction
-from poolscope.adapters.marks import DRIVER_KEY, WATCHED_KEY
+from poolscope.adapters.marks import LEASES_KEY, WATCHED_KEY
+from poolscope.adapters.points import Call, Statement
+from poolscope.adapters.statements import dbapi_statement
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.adapters.calls import Describe
-    from poolscope.core.lease import Lease
+    from poolscope.adapters.base import Point, PointAdapter
     from poolscope.core.types import LibraryObject
 
-_FACTORY: Final = "connection_factory"
+    Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
 # The place of the connection's class and the cursor's among the arguments of psycopg2.connect() and cursor().
 _FACTORY_PLACE: Final = 1
 
 
-_TRANSACTION: Final = ("commit", "rollback", "reset", "tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback")
+def _table(args: tuple[LibraryObject, ...], kwargs: dict[str, LibraryObject]) -> LibraryObject:
+    return args[1] if len(args) > 1 else kwargs.get("table", "")
 
 
-class Classes:
+_OF_CONNECTION: Final = tuple(
+    Call(name) for name in ("commit", "rollback", "reset", "tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback")
+)
+_OF_CURSOR: Final = (
+    *(Statement(name) for name in ("execute", "executemany", "callproc")),
+    Statement("copy_from", describe=lambda _, args, kwargs: (f"COPY {_table(args, kwargs)} FROM STDIN", True, None)),
+    Statement("copy_to", describe=lambda _, args, kwargs: (f"COPY {_table(args, kwargs)} TO STDOUT", True, None)),
+    Statement(
+        "copy_expert", describe=lambda _, args, kwargs: (dbapi_statement("copy_expert", args, kwargs)[0], True, None)
+    ),
+)
+
+
+class Derived:
     """
-    The classes with the hooked methods, by what they are derived from; made when they are needed.
+    The classes with the hooked methods of one of psycopg2's, by what they are derived from; made when they are needed.
+
+    Args:
+        base: psycopg2's class.
+        methods: The hooked methods.
     """
 
-    def __init__(self) -> None:
-        from psycopg2 import extensions  # noqa: PLC0415 - only where it is in use
+    def __init__(self, base: type, methods: dict[str, Any]) -> None:
+        self._base = base
+        self._hooked = _like(base, (base,), methods)
+        self._made: dict[Any, Any] = {base: self._hooked}
 
-        self._connection = extensions.connection
-        self._cursor = extensions.cursor
-        self._hooked_cursor = _like(self._cursor, (self._cursor,), _cursor_methods(self._cursor))
-        self._hooked_connection = _like(
-            self._connection, (self._connection,), _connection_methods(self._connection, self.of_cursor)
-        )
-        self._derived: dict[Any, Any] = {
-            self._cursor: self._hooked_cursor,
-            self._connection: self._hooked_connection,
-        }
-
-    def of_connection(self, kind: LibraryObject) -> LibraryObject:
+    def of(self, kind: LibraryObject) -> LibraryObject:
         """
-        The class to use in a connection class's place; None where there is none, as for a function that makes them.
+        The class to use in the place of another, or of psycopg2's where there is no other; None where there is none, as
+        for a function that makes connections.
         """
-        return self._of(kind if kind is not None else self._connection, self._connection, self._hooked_connection)
-
-    def of_cursor(self, kind: LibraryObject) -> LibraryObject:
-        """
-        The same for a cursor's.
-        """
-        return self._of(kind if kind is not None else self._cursor, self._cursor, self._hooked_cursor)
-
-    def _of(self, kind: LibraryObject, base: type, hooked: type) -> LibraryObject:
-        if kind in self._derived:
-            return self._derived[kind]
-        if not isinstance(kind, type) or not issubclass(kind, base) or issubclass(kind, hooked):
+        if kind is None:
+            return self._hooked
+        if not isinstance(kind, type) or not issubclass(kind, self._base) or issubclass(kind, self._hooked):
             return None
-        made = guard.run("psycopg2.class", lambda: _like(kind, (kind, hooked), {}), None)
-        self._derived[kind] = made
+        if kind in self._made:
+            return self._made[kind]
+        made = guard.run("psycopg2.class", lambda: _like(kind, (kind, self._hooked), {}), None)
+        self._made[kind] = made
         return made
 
+    def instead(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], keyword: str, otherwise: LibraryObject = None
+    ) -> Arguments:
+        """
+        The arguments of a call with a hooked class in the place of the one that they ask for.
 
-def watch(pool: LibraryObject, classes: Classes) -> None:
+        Args:
+            args: Those by place.
+            kwargs: Those by name.
+            keyword: The name of the one that asks for a class.
+            otherwise: The class that is used where they ask for none.
+        """
+        by_place = len(args) > _FACTORY_PLACE
+        kind = args[_FACTORY_PLACE] if by_place else kwargs.get(keyword)
+        hooked = self.of(kind if kind is not None else otherwise)
+        if hooked is None:
+            return args, kwargs
+        if by_place:
+            return (*args[:_FACTORY_PLACE], hooked, *args[_FACTORY_PLACE + 1 :]), kwargs
+        return args, {**kwargs, keyword: hooked}
+
+
+def connection_classes(adapter: PointAdapter) -> Derived:
+    """
+    The hooked classes of connections, which make cursors of hooked classes.
+
+    Args:
+        adapter: Of psycopg2's pools.
+    """
+    from psycopg2 import extensions  # noqa: PLC0415 - only where it is in use
+
+    plain, cursor = extensions.connection, extensions.cursor
+    cursors = Derived(cursor, _methods(adapter, cursor, _OF_CURSOR))
+    methods = _methods(adapter, plain, _OF_CONNECTION)
+    return Derived(plain, {"cursor": _cursor_method(adapter, plain.cursor, cursors), **methods})
+
+
+def watch(library_pool: LibraryObject, classes: Derived) -> None:
     """
     Let a pool make connections of a hooked class from now on.
     """
-    args, kwargs = pool._args, pool._kwargs
-    by_place = len(args) > _FACTORY_PLACE
-    kind = args[_FACTORY_PLACE] if by_place else kwargs.get(_FACTORY)
-    hooked = classes.of_connection(kind)
-    if hooked is None:
-        return
-    pool.__dict__[WATCHED_KEY] = (args, kwargs)
-    if by_place:
-        pool._args = (*args[:_FACTORY_PLACE], hooked, *args[_FACTORY_PLACE + 1 :])
-    else:
-        pool._kwargs = {**kwargs, _FACTORY: hooked}
+    if WATCHED_KEY not in library_pool.__dict__:
+        before = library_pool._args, library_pool._kwargs
+        instead = classes.instead(*before, "connection_factory")
+        library_pool.__dict__.setdefault(WATCHED_KEY, before)  # another thread may have been first
+        library_pool._args, library_pool._kwargs = instead
 
 
-def unwatch(pool: LibraryObject) -> None:
+def mark(library_pool: LibraryObject, *connections: LibraryObject) -> None:
+    """
+    Let connections find the leases of their pool, those of hooked classes and whichever else can carry a mark.
+    """
+    leases = library_pool.__dict__.get(LEASES_KEY)
+    for connection in connections if leases is not None else ():
+        getattr(connection, "__dict__", {})[LEASES_KEY] = leases
+
+
+def unwatch(library_pool: LibraryObject) -> None:
     """
     Let a pool make connections as it did; those that it has stay what they are, and their hooks do nothing.
     """
-    before = pool.__dict__.pop(WATCHED_KEY, None)
+    before = library_pool.__dict__.pop(WATCHED_KEY, None)
     if before is not None:
-        pool._args, pool._kwargs = before
-    for connection in (*pool._pool, *pool._used.values()):
-        getattr(connection, "__dict__", {}).pop(DRIVER_KEY, None)
-
-
-def mark(connection: LibraryObject, lease: Lease | None) -> None:
-    """
-    Tie a connection of a hooked class to its lease, or to none.
-    """
-    marks = getattr(connection, "__dict__", None)
-    if marks is not None:
-        if lease is not None:
-            marks[DRIVER_KEY] = lease
-        else:
-            marks.pop(DRIVER_KEY, None)
+        library_pool._args, library_pool._kwargs = before
+    for connection in (*library_pool._pool, *library_pool._used.values()):
+        getattr(connection, "__dict__", {}).pop(LEASES_KEY, None)
 
 
 def _like(kind: type, bases: tuple[type, ...], methods: dict[str, Any]) -> type:
@@ -118,59 +149,20 @@ def _like(kind: type, bases: tuple[type, ...], methods: dict[str, Any]) -> type:
     return type(kind.__name__, bases, {**names, **methods})
 
 
-# The hot path -------------------------------------------------------------------------------------------------------
+def _methods(adapter: PointAdapter, base: LibraryObject, points: tuple[Point, ...]) -> dict[str, LibraryObject]:
+    originals = {point: getattr(base, point.where) for point in points}
+    return {point.where: wraps(original)(point.make(adapter, original)) for point, original in originals.items()}
 
 
-def _connection_methods(
-    base: LibraryObject, of_cursor: Callable[[LibraryObject], LibraryObject]
-) -> dict[str, LibraryObject]:
-    plain_cursor = base.cursor
+def _cursor_method(adapter: PointAdapter, original: Callable[..., Any], cursors: Derived) -> Callable[..., Any]:
+    lease_of = adapter.lease_of
 
-    def cursor(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        if driver_lease(self) is None:
-            return plain_cursor(self, *args, **kwargs)
-        by_place = len(args) > _FACTORY_PLACE
-        kind = args[_FACTORY_PLACE] if by_place else kwargs.get("cursor_factory")
-        hooked = of_cursor(kind if kind is not None else self.cursor_factory)
-        if hooked is None:
-            return plain_cursor(self, *args, **kwargs)
-        if by_place:
-            return plain_cursor(self, *args[:_FACTORY_PLACE], hooked, *args[_FACTORY_PLACE + 1 :], **kwargs)
-        return plain_cursor(self, *args, **{**kwargs, "cursor_factory": hooked})
+    def cursor(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        try:
+            if lease_of(self_) is not None:
+                args, kwargs = cursors.instead(args, kwargs, "cursor_factory", self_.cursor_factory)
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("psycopg2.cursor")
+        return original(self_, *args, **kwargs)
 
-    return {
-        "cursor": cursor,
-        **{name: _like_theirs(base, name, _CALLS.around(getattr(base, name))) for name in _TRANSACTION},
-    }
-
-
-def _cursor_methods(base: LibraryObject) -> dict[str, LibraryObject]:
-    described: dict[str, Describe | None] = {
-        **dict.fromkeys(("execute", "executemany", "callproc")),
-        "copy_from": lambda _, args, kwargs: (f"COPY {_table(args, kwargs)} FROM STDIN", True, None),
-        "copy_to": lambda _, args, kwargs: (f"COPY {_table(args, kwargs)} TO STDOUT", True, None),
-        "copy_expert": lambda _, args, kwargs: (dbapi_statement("copy_expert", args, kwargs)[0], True, None),
-    }
-    return {
-        name: _like_theirs(base, name, _CALLS.around_statement(getattr(base, name), _connection_of, describe))
-        for name, describe in described.items()
-    }
-
-
-def _like_theirs(base: LibraryObject, name: str, method: Callable[..., LibraryObject]) -> Callable[..., LibraryObject]:
-    return wraps(getattr(base, name))(method)
-
-
-def _table(args: tuple[LibraryObject, ...], kwargs: dict[str, LibraryObject]) -> LibraryObject:
-    return args[1] if len(args) > 1 else kwargs.get("table", "")
-
-
-def _connection_of(cursor: LibraryObject) -> LibraryObject:
-    return cursor.connection
-
-
-_CALLS: Final = Calls(
-    "psycopg2.call",
-    driver_lease,
-    lambda connection, _: libpq_in_transaction(connection.get_transaction_status()),
-)
+    return wraps(original)(cursor)

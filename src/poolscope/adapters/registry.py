@@ -24,6 +24,7 @@ ADAPTERS: Final = (
     "psycopg2_pool",
     "django",
     "aiomysql",
+    "aiopg",
     "dbutils",
     "mysql_connector",
     "mysql_connector_aio",

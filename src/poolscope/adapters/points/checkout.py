@@ -44,14 +44,14 @@ class Checkout(Point):
     Args:
         where: See `Point`.
         optional: See `Point`.
-        when: By the pool, whether this call checks out at all; every call does when left out.
+        when: By the pool and the call's arguments, whether this call checks out at all; every call does when left out.
         library_pool: By the object and the call's arguments, the pool; the object itself when left out.
     """
 
     measures: ClassVar[Capability] = Capability.WAIT
 
     _: KW_ONLY
-    when: Callable[[LibraryObject], object] | None = None
+    when: Callable[[LibraryObject, Arguments, dict[str, Any]], object] | None = None
     library_pool: Callable[[LibraryObject, Arguments, dict[str, Any]], LibraryObject] | None = None
 
     @override
@@ -188,7 +188,7 @@ def _begin(point: Checkout, adapter: PointAdapter) -> Begin:
             return None
         try:
             library_pool = hooked if find is None else find(hooked, args, kwargs)
-            if library_pool is None or (when is not None and not when(library_pool)):
+            if library_pool is None or (when is not None and not when(library_pool, args, kwargs)):
                 return None
             anchor = library_pool if anchor_of is None else anchor_of(library_pool)
             if anchor is None:

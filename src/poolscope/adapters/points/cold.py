@@ -216,8 +216,8 @@ class Close(ColdPoint):
     Args:
         where: See `Point`.
         optional: See `Point`.
-        reasons: The library's function that closes -> why, or a function of its frame that finds out. The nearest that
-            is running counts; other libraries' wrappers may lie between.
+        reasons: The library's function that closes -> why, or a function of its frame that finds out, where it can. The
+            nearest that is running counts; other libraries' wrappers may lie between.
         outermost: Whether it is the outermost that counts instead.
         other: Why, where it is none of them.
     """
@@ -225,7 +225,7 @@ class Close(ColdPoint):
     measures: ClassVar[Capability] = Capability.CLOSE
 
     _: KW_ONLY
-    reasons: Mapping[str, str | Callable[[FrameType], str]] = field(default_factory=dict)
+    reasons: Mapping[str, str | Callable[[FrameType], str | None]] = field(default_factory=dict)
     outermost: bool = False
     other: str = "closed"
 
@@ -250,17 +250,16 @@ class Close(ColdPoint):
         Args:
             modules: The names of its packages.
         """
-        found: tuple[str | Callable[[FrameType], str], FrameType] | None = None
+        found: str | None = None
         for frame in library_frames(modules):
             reason = self.reasons.get(frame.f_code.co_name)
+            if callable(reason):
+                reason = reason(frame)
             if reason is not None:
-                found = reason, frame
+                found = reason
                 if not self.outermost:
                     break
-        if found is None:
-            return self.other
-        reason, frame = found
-        return reason if isinstance(reason, str) else reason(frame)
+        return self.other if found is None else found
 
 
 def waiting(adapter: PointAdapter, library_pool: LibraryObject) -> Lease | None:
