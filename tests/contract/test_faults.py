@@ -40,8 +40,6 @@ BY_HAND = {
     "psycopg2",
     "django",
     "dbutils",
-    "mysql-connector",
-    "mysql-connector-aio",
 }
 #: Seconds that a checkout waits for a connection that nobody returns.
 PATIENCE = 0.02

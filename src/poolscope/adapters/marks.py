@@ -24,11 +24,11 @@ DRIVER_KEY: Final = "_poolscope_driver"
 LIBRARY_POOL_KEY: Final = "_poolscope_pool"
 SERVER_KEY: Final = "_poolscope_server"
 
-#: On a pool of psycopg_pool or mysql-connector: its `PoolSource`.
+#: On a pool of psycopg_pool: its `PoolSource`.
 SOURCE_KEY: Final = "_poolscope_source"
 
-#: On a connection of mysql-connector: whether its close was counted.
-CLOSED_KEY: Final = "_poolscope_closed"
+#: On a pool of mysql-connector: the `ConnectionState` of each connection that it lost.
+LOST_KEY: Final = "_poolscope_lost"
 
 #: On a pool of psycopg2: the connection class that the application gave it.
 WATCHED_KEY: Final = "_poolscope_watched"
@@ -39,12 +39,12 @@ BACKEND_KEY: Final = "_poolscope_backend"
 
 __all__: Final = [
     "BACKEND_KEY",
-    "CLOSED_KEY",
     "CONNECTION_KEY",
     "DRIVER_KEY",
     "KEY",
     "LEASES_KEY",
     "LIBRARY_POOL_KEY",
+    "LOST_KEY",
     "RECORDS_KEY",
     "SERVER_KEY",
     "SOURCE_KEY",
