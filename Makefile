@@ -32,7 +32,7 @@ HELP += 'test' 'unit, contract, integration and pipeline tests (ARGS="-k word" n
 test: env
 	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-HELP += 'check' 'lint, format, types, import rules, generated files, links and names in the docs'
+HELP += 'check' 'lint, format, types, import rules, generated files, links and names in the docs, spelling'
 .PHONY: check
 check: env
 	@$(PY) tools/check.py $(TYPED)

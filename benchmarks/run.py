@@ -45,7 +45,7 @@ REQUIREMENTS = (
 )
 VARIANTS = ("uninstrumented", "poolscope", "poolscope, no SDK", "upstream")
 SURROUNDINGS = ("outside of a span", "in a span")
-COUNTS = {"check-out and check-in": 4_000, "select 1, SQLite": 1_000, "select 1, PostgreSQL": 500}
+COUNTS = {"checkout and checkin": 4_000, "select 1, SQLite": 1_000, "select 1, PostgreSQL": 500}
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def draw(figures: Sequence[Figure], console: Console) -> None:
 @click.option("--adapters/--no-adapters", "libraries", default=True, help="Measure each pool library too.")
 def main(*, rounds: int, as_json: bool, postgres: bool, libraries: bool) -> None:
     """
-    Measure what a check-out costs: bare, with poolscope, with the upstream SQLAlchemy instrumentation.
+    Measure what a checkout costs: bare, with poolscope, with the upstream SQLAlchemy instrumentation.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     python = environment(version, REQUIREMENTS)

@@ -1,9 +1,10 @@
 """
-One variant of a measurement: a process of its own that runs batches when it is told to.
+One variant of a measurement: a process of its own that runs batches on request.
 
 It reads lines ``ROW COUNT`` from standard input, runs the row that often, and answers with the CPU and wall time of
-one operation in nanoseconds. `run.py` keeps one such process for each variant and asks them in turn, so that a machine
-whose speed drifts treats all alike. CPU time is that of the whole process, our background thread included.
+one operation in nanoseconds. `run.py` keeps one such process for each variant and requests batches from them in turn,
+so that a machine whose speed drifts treats all alike. CPU time is that of the whole process, our background thread
+included.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def rows(dsn: str | None) -> dict[str, Callable[[int], None]]:
     from sqlalchemy.pool import QueuePool
 
     sqlite = create_engine("sqlite:///file:bench?mode=memory&cache=shared&uri=true", poolclass=QueuePool)
-    table = {"check-out and check-in": leases(sqlite), "select 1, SQLite": selects(sqlite)}
+    table = {"checkout and checkin": leases(sqlite), "select 1, SQLite": selects(sqlite)}
     if dsn:
         table["select 1, PostgreSQL"] = selects(create_engine(dsn))
     return table

@@ -1,8 +1,8 @@
 """
 The shop under load on a real PostgreSQL, and what left the process: ``make demo``.
 
-The shop runs in a process of its own under ``opentelemetry-instrument``; no line of it knows poolscope. What is printed
-at the end is read from the OTLP JSON lines that the shop's file exporters wrote, and from nothing else.
+The shop runs in a process of its own under ``opentelemetry-instrument``; its code does not mention poolscope. What is
+printed at the end is read from the OTLP JSON lines that the shop's file exporters wrote, and from nothing else.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="demo", description="The shop under load, and what poolscope saw.")
+    parser = argparse.ArgumentParser(prog="demo", description="The shop under load, and what poolscope reports.")
     seconds = os.environ.get("DEMO_SECONDS") or DEFAULT_SECONDS
     parser.add_argument("--seconds", type=_seconds, default=seconds, help="how long customers come (DEMO_SECONDS)")
     parser.add_argument("--framework", choices=FRAMEWORKS, default="flask", help="what the shop is written in")
@@ -103,7 +103,7 @@ def _telemetry_folder(keep: Path | None) -> Iterator[Path]:
 
 def run(console: Console, telemetry: Path, framework: str, seconds: float) -> None:
     """
-    Start everything, send the customers, stop everything; the telemetry is complete afterwards.
+    Start everything, send the requests, stop everything; the telemetry is complete afterwards.
     """
     with postgres(variable="DEMO_DSN") as server, database(server) as filled:
         whose = "embedded" if server.child else "DEMO_DSN"
@@ -115,7 +115,7 @@ def run(console: Console, telemetry: Path, framework: str, seconds: float) -> No
                 raise ChildFailedError(f"the shop answered no request; its log ends:\n{running.child.log_tail()}")
             running.close()
     console.print(
-        f"{tally.total} requests: {tally.answered} answered, {tally.rejected} turned away for want of a connection,"
+        f"{tally.total} requests: {tally.answered} answered, {tally.rejected} refused for lack of a connection,"
         f" {tally.failed} failed"
     )
 
@@ -126,7 +126,7 @@ async def _customers(console: Console, address: str, seconds: float) -> Tally:
         task = progress.add_task("customers", total=seconds, tally="")
 
         def advance(gone: float, tally: Tally) -> None:
-            text = f"{tally.total} requests, [red]{tally.rejected} turned away"
+            text = f"{tally.total} requests, [red]{tally.rejected} refused"
             progress.update(task, completed=gone, tally=text)
 
         return await Traffic(address, seconds).run(advance)
@@ -151,13 +151,13 @@ def _result(report: Report) -> str:
     name = escape(pool.name)
     if not pool.timeouts:
         return f"[bold green]The pool {name} held out:[/] at most {pool.peak} of {pool.limit} connections in use."
-    figures = f"{pool.peak} of {pool.limit} in use, {pool.timeouts} requests turned away."
+    figures = f"{pool.peak} of {pool.limit} in use, {pool.timeouts} requests timed out."
     lines = [f"[bold red]The pool {name} ran out of connections:[/] {figures}"]
     verdict = next((one.evidence[semconv.VERDICT] for one in report.findings if semconv.VERDICT in one.evidence), None)
     for cause in report.findings:
         if cause.id == verdict:
             where = escape(f"{cause.call_site.route}, {code_location(cause.call_site)}")
-            lines.append(f"Verdict: [bold]{cause.id.replace('_', ' ')}[/] in {where}.")
+            lines.append(f"Cause: [bold]{cause.id.replace('_', ' ')}[/] in {where}.")
     if pool.holders:
         holder = pool.holders[0].call_site
         lines.append(f"Held longest: [bold]{escape(holder.route)}[/], {escape(code_location(holder))}.")

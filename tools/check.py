@@ -42,7 +42,7 @@ def main() -> int:
 
 def warnings(now: datetime) -> list[str]:
     """
-    What somebody has to see to before long.
+    What needs attention before long.
 
     Args:
         now: The present, with its time zone.
@@ -62,6 +62,7 @@ def _checks(typed: list[str]) -> dict[str, list[str]]:
         "import rules": [str(Path(python).parent / "lint-imports"), "--no-logo"],
         "generated files": [python, "tools/generate.py", "--check"],
         "links and names in the docs": [python, "tools/docs_check.py"],
+        "spelling": [python, "-m", "codespell_lib"],
         "lock file": [python, "tools/environment.py", "--check"],
     }
 

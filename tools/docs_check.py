@@ -109,7 +109,7 @@ def anchors(text: str) -> set[str]:
 
 def unknown_names(text: str, known: set[str]) -> Iterator[str]:
     """
-    Names of telemetry in backticks that nobody emits; names of our modules are none.
+    Names of telemetry in backticks that poolscope does not emit; names of our modules are none.
 
     Args:
         text: A page.

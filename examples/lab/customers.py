@@ -33,7 +33,7 @@ class Ticker:
         """
         if gone >= self._next:
             self._next += TALLY_SECONDS
-            text = f"{tally.total} requests, {tally.rejected} turned away"
+            text = f"{tally.total} requests, {tally.rejected} refused"
             print(f"Shift {self._shift}: {gone:4.0f} s, {text}", flush=True)
 
 

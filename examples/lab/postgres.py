@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 USER = "lab_user"
-PASSWORD = "lab-password"  # noqa: S105 - the embedded server trusts everybody; clients that insist on one get this
+PASSWORD = "lab-password"  # noqa: S105 - the embedded server trusts every client; those that need a password get this
 SYSTEM_USERS = ("postgres", "nobody")
 START_SECONDS = 60.0
 DROP_SECONDS = 60.0
@@ -290,7 +290,7 @@ def _binaries() -> Path:
 
 def _public(path: Path) -> bool:
     """
-    Whether everybody may reach and run that file.
+    Whether every user may reach and run that file.
     """
     others = stat.S_IXOTH
     reachable = all(parent.stat().st_mode & others for parent in path.parents)

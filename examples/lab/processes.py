@@ -258,7 +258,7 @@ def wait_until(predicate: Callable[[], T], within: float, what: str = "the condi
         The first true value.
 
     Raises:
-        TimeoutError: The time is over.
+        TimeoutError: The time has run out.
     """
     deadline = time.monotonic() + within
     while True:
@@ -266,14 +266,14 @@ def wait_until(predicate: Callable[[], T], within: float, what: str = "the condi
         if value:
             return value
         if time.monotonic() >= deadline:
-            raise TimeoutError(f"waited {within:g} s in vain for {what}")
+            raise TimeoutError(f"waited {within:g} s for {what}, which did not happen")
         time.sleep(POLL_INTERVAL)
 
 
 def free_port() -> int:
     """
-    A TCP port of the loopback address that nobody listens on now, and that no earlier call of this process returned: of
-    the program that it was for, it is the port before it starts, and while it is away.
+    A TCP port of the loopback address that no process listens on now, and that no earlier call of this process
+    returned: a program that got one may not have started yet, or may be down for a while.
     """
     while True:
         with socket.socket() as probe:
@@ -286,7 +286,7 @@ def free_port() -> int:
 
 def listens(port: int) -> bool:
     """
-    Whether somebody accepts TCP connections on that port of the loopback address.
+    Whether a process accepts TCP connections on that port of the loopback address.
     """
     with socket.socket() as probe:
         probe.settimeout(1)

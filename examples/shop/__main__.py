@@ -15,7 +15,7 @@ from examples.shop.settings import Settings
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
-# Above what customers keep open: at its limit (100 by default) waitress accepts nobody until an idle one leaves.
+# Above what customers keep open: at its limit (100 by default) waitress accepts no more until an idle one leaves.
 CONNECTIONS = 1000
 
 

@@ -1,5 +1,5 @@
 """
-The shop in FastAPI, asynchronous from end to end. Each cause stands above its repaired twin (``/fixed/...``).
+The shop in FastAPI, asynchronous from end to end. Each cause is followed by its repaired form (``/fixed/...``).
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ async def checkout_fixed(request: Request, user_id: int) -> Json:
 @shop.get("/cart/{user_id}")
 async def cart(request: Request, user_id: int) -> Json:
     """
-    A session kept for the customer's next visit; nobody closes it when there is none.
+    A session kept for the customer's next visit; it is never closed when there is none.
     """
     session = request.app.state.carts.setdefault(user_id, AsyncSession(engine(request)))
     order = (await session.scalars(queries.last_order(user_id))).one()
@@ -173,7 +173,7 @@ async def cart_fixed(request: Request, user_id: int) -> Json:
 @shop.get("/profile/{user_id}")
 async def profile(request: Request, user_id: int) -> Json:
     """
-    A second connection, asked for while the first is held.
+    A second connection, checked out while the first is held.
     """
     async with AsyncSession(engine(request)) as session:
         name = await session.scalar(select(User.name).where(User.id == user_id))

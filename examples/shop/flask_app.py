@@ -1,5 +1,5 @@
 """
-The shop in Flask. Each way to run out of connections stands above its repaired twin (``/fixed/...``).
+The shop in Flask. Each way to run out of connections is followed by its repaired form (``/fixed/...``).
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def checkout_fixed(user_id: int) -> Json:
 @shop.get("/cart/<int:user_id>")
 def cart(user_id: int) -> Json:
     """
-    A session kept for the customer's next visit; nobody closes it when there is none.
+    A session kept for the customer's next visit; it is never closed when there is none.
     """
     session = current_app.extensions["carts"].setdefault(user_id, Session(engine()))
     order = session.scalars(queries.last_order(user_id)).one()
@@ -169,7 +169,7 @@ def cart_fixed(user_id: int) -> Json:
 @shop.get("/profile/<int:user_id>")
 def profile(user_id: int) -> Json:
     """
-    A second connection, asked for while the first is held.
+    A second connection, checked out while the first is held.
     """
     with Session(engine()) as session:
         name = session.scalar(select(User.name).where(User.id == user_id))

@@ -24,7 +24,7 @@ class Settings:
         payment_url: Where payments are charged.
         pool_size: Connections that the pool keeps.
         max_overflow: Connections that it may open beyond them.
-        pool_timeout: Seconds a request waits for a connection before it is turned away.
+        pool_timeout: Seconds a request waits for a connection before it fails.
         pool_recycle: Seconds after which a connection is replaced, so that none grows older than what lies between the
             shop and its server allows.
         threads: Requests that the server handles at once.

@@ -36,8 +36,8 @@ REPAIRED = {
     for request, rate in RATES.items()
     if "/fixed/" not in request
 }
-# Carts are left behind one by one in the first part of the run, while few customers come: the pool fills up, and nobody
-# waits yet. Then they come in full number.
+# Carts are left behind one by one in the first part of the run, while few customers come: the pool fills up, and no
+# request waits yet. Then they come in full number.
 CARTS = 11
 QUIET_PART = 0.45
 QUIET_SHARE = 0.4
@@ -48,7 +48,7 @@ PATIENCE_SECONDS = 15.0
 @dataclass
 class Tally:
     """
-    What came back: requests by status; 0 stands for no answer at all.
+    What came back: requests by status; 0 is no answer at all.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -70,7 +70,7 @@ class Tally:
     @property
     def failed(self) -> int:
         """
-        Requests that failed for another reason than the want of a connection.
+        Requests that failed for another reason than the lack of a connection.
         """
         return self.total - self.answered - self.rejected
 

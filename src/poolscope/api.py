@@ -1,6 +1,6 @@
 """
-What applications say to poolscope: where a unit of work begins and ends, what is meant to be as it is, and what pools
-are called.
+What applications declare to poolscope: where a unit of work begins and ends, which long holds and repetitions are
+intended, and what pools are called.
 
 Everything here works without `instrument()`, and then does nothing.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from poolscope.core.execution import running_task
 from poolscope.core.guard import guard
-from poolscope.core.pool import POOL_NAME
+from poolscope.core.pool_identity import POOL_NAME
 from poolscope.core.pool_registry import open_ledgers
 from poolscope.core.work import EXPECTED_LONG_HOLD, EXPECTED_REPETITION
 from poolscope.core.work_scope import async_stepping, begin, stepping
@@ -40,11 +40,11 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
     A unit of work: leases and queries inside belong to it.
 
     ``with unit_of_work("nightly-import"):``, ``async with``, or as a decorator of functions, coroutine functions and
-    generators of both kinds; of those, only the steps are inside. Inside another unit of work it is one of its own:
+    generators of both kinds; of those, only the steps are inside. Inside another unit of work it is a unit of its own:
     what runs inside it does not belong to the outer one.
 
     Args:
-        name: A name out of few: of the job, never with an id in it.
+        name: The job's name, never with an id in it: the number of different names is limited.
         kind: `http`, `task`, `rpc` or `job`; anything else counts as `job`, with a warning.
     """
 
@@ -53,7 +53,9 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
         self._kind = kind
         self._passages: list[Passage | None] = []
         if kind not in KINDS:
-            _logger.warning("unit_of_work(%r, kind=%r): the kinds are %s; using 'job'", name, kind, ", ".join(KINDS))
+            _logger.warning(
+                "unit_of_work(%r, kind=%r): unknown kind, using 'job'; the kinds are: %s", name, kind, ", ".join(KINDS)
+            )
             self._kind = "job"
 
     def __enter__(self) -> None:
@@ -108,7 +110,7 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
 
 class _Within:
     """
-    Something that holds inside a block; of blocks inside one another the inner one counts.
+    A text that is in effect inside a block; of nested blocks the inner one counts.
 
     Args:
         variable: Holds the text inside.
@@ -145,21 +147,21 @@ class _Within:
 
 def expected_long_hold(why: str) -> _Within:
     """
-    Says that connections held inside a ``with`` block are no leaks, however long it takes: those asked for inside, and
-    those that the running thread or task holds already.
+    Declares that connections held inside a ``with`` block are no leaks, however long it takes: those checked out
+    inside, and those that the running thread or task holds already.
 
     Args:
-        why: The reason, for whoever reads it beside the connection.
+        why: The reason, for the reader of the code.
     """
     return _Within(EXPECTED_LONG_HOLD, why, _excuse_what_is_held)
 
 
 def expected_repetition(why: str) -> _Within:
     """
-    Says that statements repeated inside a ``with`` block are no N+1: a polling loop, an import in chunks.
+    Declares that statements repeated inside a ``with`` block are no N+1: a polling loop, an import in chunks.
 
     Args:
-        why: The reason, for whoever reads the code.
+        why: The reason, for the reader of the code.
     """
     return _Within(EXPECTED_REPETITION, why, _nothing)
 
@@ -168,12 +170,12 @@ def pool_name(name: str) -> _Within:
     """
     Names the pools that are made inside a ``with`` or ``async with`` block.
 
-    It goes before what the library calls the pool. It is what tells apart two pools to one database, as for reports and
-    for orders, and two servers that are reached through one address. Blocks may lie inside one another: the inner one
-    counts. A second live pool of the name gets ``#2``.
+    It takes precedence over the library's own name for the pool. It distinguishes two pools to one database, as for
+    reports and for orders, and two servers that are reached through one address. Of nested blocks the inner one counts.
+    A second live pool of the same name gets ``#2``.
 
     Args:
-        name: A name out of few; beyond `POOLSCOPE_MAX_POOLS` names further pools share one.
+        name: The pool's name; beyond `POOLSCOPE_MAX_POOLS` names further pools share one.
     """
     return _Within(POOL_NAME, name, _nothing)
 

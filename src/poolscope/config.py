@@ -126,26 +126,26 @@ class Settings:
         default=True, parse=_switch, allowed=_SWITCH_WORDS, description="Whether poolscope does anything at all."
     )
     disabled_adapters: tuple[str, ...] = _setting(
-        (), _names, "names of adapters, separated by commas", "Pool libraries to leave alone, such as `asyncpg`."
+        (), _names, "names of adapters, separated by commas", "Pool libraries not to instrument, such as `asyncpg`."
     )
     disabled_boundaries: tuple[str, ...] = _setting(
-        (), _names, "names of boundaries, separated by commas", "Frameworks to leave alone, such as `celery`."
+        (), _names, "names of frameworks, separated by commas", "Frameworks not to instrument, such as `celery`."
     )
     carry_units_to_threads: bool = _setting(
         default=False,
         parse=_switch,
         allowed=_SWITCH_WORDS,
-        description="Whether a thread or an executor's job that a unit of work starts belongs to it.",
+        description="Whether threads and executor jobs belong to the request, task or job that starts them.",
     )
     checkout_spans: str = _setting(
         "slow",
         _choice("slow", "always", "never"),
         "slow, always or never",
-        "When an ask for a connection becomes a `checkout` span: when it waited longer than the threshold or failed, "
-        "always, or never.",
+        "Which checkouts become a `checkout` span: those that wait for longer than the threshold or fail (`slow`), all "
+        "of them, or none.",
     )
     checkout_span_threshold: float = _setting(
-        0.001, _seconds, _SECONDS_WORDS, "The wait from which a check-out counts as slow and becomes a span."
+        0.001, _seconds, _SECONDS_WORDS, "How long a checkout waits before it counts as slow and becomes a span."
     )
     hold_spans: bool = _setting(
         default=True,
@@ -157,64 +157,67 @@ class Settings:
         5,
         _whole(1, 100),
         "a whole number from 1 to 100",
-        "How many frames of a check-out's stack are kept, from the first application frame outwards.",
+        "How many frames of a checkout's stack are kept, from the first application frame outwards.",
     )
     application_paths: tuple[str, ...] = _setting(
         (),
         _names,
         "folders, separated by commas",
-        "Folders inside site-packages that hold your own code, not a library's: their frames count as the application.",
+        "Folders inside site-packages with code of your own: their frames count as the application's.",
     )
     max_pools: int = _setting(
         200,
         _whole(1, 100_000),
         "a whole number from 1 to 100000",
-        "How many differently named pools get series of their own; the others share one called `overflow`.",
+        "How many pools, by name, get series of their own; further ones share one called `overflow`.",
     )
     max_units: int = _setting(
         500,
         _whole(1, 100_000),
         "a whole number from 1 to 100000",
-        "How many names of units of work (routes, tasks) get series of their own; the others share one, `overflow`.",
+        "How many units of work, by name (route, task), get series of their own; further ones share one, `overflow`.",
     )
     n_plus_one_threshold: int = _setting(
         5,
         _whole(1, 1_000_000),
         "a whole number from 1 to 1000000",
-        "How often one unit of work may run one shape of statement from one line before it is an N+1.",
+        "How often one unit of work may run the same statement from one line before that is reported as N+1.",
     )
     leak_threshold: float = _setting(
-        60.0, _seconds, _SECONDS_WORDS, "How long a connection may be out before it is reported as overdue."
+        60.0,
+        _seconds,
+        _SECONDS_WORDS,
+        "How long a connection may be checked out before it is reported as overdue; 0: never.",
     )
     long_hold_threshold: float = _setting(
         0.5,
         _seconds,
         _SECONDS_WORDS,
-        "The hold from which a lease is judged: a long query, or held across work that is not the database's.",
+        "How long a connection may be held before the hold is reported: slow queries, or non-database work.",
     )
     exhausted_wait: float = _setting(
         1.0,
         _seconds,
         _SECONDS_WORDS,
-        "The wait from which a pool is reported as exhausted, with everyone who holds; 0: only on timeouts.",
+        "How long a checkout waits before its pool is reported as exhausted, with all holders; 0: only on timeouts.",
     )
     finding_interval: float = _setting(
         30.0,
         _seconds,
         _SECONDS_WORDS,
-        "How long after a finding the same one, about the same place, is counted; then the count is reported.",
+        "How long further occurrences of a finding at the same place are only counted; then the count is reported.",
     )
     dump_signal: str = _setting(
         "",
         _choice("", "sigusr1", "sigusr2"),
         "sigusr1, sigusr2 or nothing",
-        "The signal at which the holders of every pool are written to the log; none by default.",
+        "The signal that makes the process write the holders of every pool to its log; none by default.",
     )
     native_aggregation: bool = _setting(
         default=True,
         parse=_switch,
         allowed=_SWITCH_WORDS,
-        description="Whether histograms are handed to the SDK ready-made, at a tenth of the cost.",
+        description="Whether poolscope aggregates histograms itself, at a tenth of the SDK's cost.",
     )
 
     @classmethod
@@ -269,7 +272,7 @@ def examine(
             )
     if given:
         known = ", ".join(sorted(setting.name for setting in fields(Settings)))
-        problems.append(f"unknown settings {', '.join(sorted(given))} are ignored; known are: {known}")
+        problems.append(f"Unknown settings, ignored: {', '.join(sorted(given))}. Known settings: {known}")
     return Settings(**values), [*problems, *_misspelt(variables)]
 
 
@@ -279,7 +282,7 @@ def _misspelt(variables: Iterable[str]) -> Iterator[str]:
     for variable in sorted(name for name in variables if name.startswith(PREFIX) and name not in known):
         meant = get_close_matches(variable, known, n=1, cutoff=_NEAR)
         if meant:
-            yield f"{variable} is not a setting and is ignored. Did you mean {meant[0]}?"
+            yield f"{variable}: unknown setting, ignored. Did you mean {meant[0]}?"
 
 
 def variable_of(setting: str) -> str:

@@ -45,18 +45,18 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def statuses(self) -> dict[str, Status[PoolAdapter]]:
         """
-        How each adapter stands, by its name.
+        The state of each adapter, by its name.
         """
         return dict(self._session.registry.statuses) if self._session is not None else {}
 
     def boundary_statuses(self) -> dict[str, Status[Hook]]:
         """
-        How each boundary stands, by its name.
+        The state of each framework's hooks, by its name.
         """
         return dict(self._session.boundaries.statuses) if self._session is not None else {}
 
     def _instrument(self, **kwargs: LibraryObject) -> None:
-        # Whatever a provider does when it is asked, the application starts.
+        # Whatever a provider does when it is called, the application starts.
         guard.run("instrumentor.start", lambda: self._begin(kwargs), None)
 
     def _begin(self, kwargs: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ class Kind(Enum):
     """
     What an exported metric is, by the data model of OpenTelemetry.
 
-    Poolscope reads counts from its ledger at collection, so counters and up-down counters are the observable form; what
-    is exported is the same.
+    Poolscope reads counts from its pool registry at collection, so counters and up-down counters are the observable
+    form; what is exported is the same.
     """
 
     COUNTER = "counter"
@@ -85,8 +85,8 @@ UNIT_ATTRIBUTES: Final = (UNIT_OF_WORK_KIND, UNIT_OF_WORK_NAME)
 STATE_IDLE: Final = "idle"
 STATE_USED: Final = "used"
 
-# Boundaries
-# From 0.1 ms (an uncontended check-out takes less) to 60 s; every alert threshold on a duration is one of them.
+# Upper bounds of buckets
+# From 0.1 ms (an uncontended checkout takes less) to 60 s; every alert threshold on a duration is one of them.
 DURATION_BOUNDARIES: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -125,186 +125,129 @@ class Metric:
 
 # Metrics of the conventions
 CONNECTION_COUNT: Final = Metric(
-    "db.client.connection.count",
-    Kind.UP_DOWN_COUNTER,
-    "{connection}",
+    "db.client.connection.count", Kind.UP_DOWN_COUNTER, "{connection}",
     "The number of connections that are currently in state described by the `state` attribute.",
     (*POOL_ATTRIBUTES, CONNECTION_STATE),
-)
+)  # fmt: skip
 CONNECTION_MAX: Final = Metric(
-    "db.client.connection.max",
-    Kind.UP_DOWN_COUNTER,
-    "{connection}",
+    "db.client.connection.max", Kind.UP_DOWN_COUNTER, "{connection}",
     "The maximum number of open connections allowed.",
-)
+)  # fmt: skip
 CONNECTION_IDLE_MAX: Final = Metric(
-    "db.client.connection.idle.max",
-    Kind.UP_DOWN_COUNTER,
-    "{connection}",
+    "db.client.connection.idle.max", Kind.UP_DOWN_COUNTER, "{connection}",
     "The maximum number of idle open connections allowed.",
-)
+)  # fmt: skip
 CONNECTION_IDLE_MIN: Final = Metric(
-    "db.client.connection.idle.min",
-    Kind.UP_DOWN_COUNTER,
-    "{connection}",
+    "db.client.connection.idle.min", Kind.UP_DOWN_COUNTER, "{connection}",
     "The minimum number of idle open connections allowed.",
-)
+)  # fmt: skip
 PENDING_REQUESTS: Final = Metric(
-    "db.client.connection.pending_requests",
-    Kind.UP_DOWN_COUNTER,
-    "{request}",
+    "db.client.connection.pending_requests", Kind.UP_DOWN_COUNTER, "{request}",
     "The number of current pending requests for an open connection.",
-)
+)  # fmt: skip
 TIMEOUTS: Final = Metric(
-    "db.client.connection.timeouts",
-    Kind.COUNTER,
-    "{timeout}",
+    "db.client.connection.timeouts", Kind.COUNTER, "{timeout}",
     "The number of connection timeouts that have occurred trying to obtain a connection from the pool.",
-)
+)  # fmt: skip
 CREATE_TIME: Final = Metric(
-    "db.client.connection.create_time",
-    Kind.HISTOGRAM,
-    "s",
+    "db.client.connection.create_time", Kind.HISTOGRAM, "s",
     "The time it took to create a new connection.",
     boundaries=DURATION_BOUNDARIES,
-)
+)  # fmt: skip
 WAIT_TIME: Final = Metric(
-    "db.client.connection.wait_time",
-    Kind.HISTOGRAM,
-    "s",
+    "db.client.connection.wait_time", Kind.HISTOGRAM, "s",
     "The time it took to obtain an open connection from the pool.",
-    (*POOL_ATTRIBUTES, ERROR_TYPE),
-    DURATION_BOUNDARIES,
-)
+    (*POOL_ATTRIBUTES, ERROR_TYPE), DURATION_BOUNDARIES,
+)  # fmt: skip
 USE_TIME: Final = Metric(
-    "db.client.connection.use_time",
-    Kind.HISTOGRAM,
-    "s",
+    "db.client.connection.use_time", Kind.HISTOGRAM, "s",
     "The time between borrowing a connection and returning it to the pool.",
     boundaries=DURATION_BOUNDARIES,
-)
+)  # fmt: skip
 
 # Metrics of our own: the pool
 SATURATION_TIME: Final = Metric(
-    "poolscope.pool.saturation_time",
-    Kind.COUNTER,
-    "s",
+    "poolscope.pool.saturation_time", Kind.COUNTER, "s",
     "The time during which every allowed connection was in use; its rate is the share of time saturated.",
-)
+)  # fmt: skip
 USED_PEAK: Final = Metric(
-    "poolscope.pool.used.peak",
-    Kind.GAUGE,
-    "{connection}",
+    "poolscope.pool.used.peak", Kind.GAUGE, "{connection}",
     "The most connections in use at once within the last 60 s.",
-)
+)  # fmt: skip
 PENDING_PEAK: Final = Metric(
-    "poolscope.pool.pending.peak",
-    Kind.GAUGE,
-    "{request}",
+    "poolscope.pool.pending.peak", Kind.GAUGE, "{request}",
     "The most requests waiting for a connection at once within the last 60 s.",
-)
+)  # fmt: skip
 OLDEST_LEASE_AGE: Final = Metric(
-    "poolscope.pool.oldest_lease_age",
-    Kind.GAUGE,
-    "s",
-    "The age of the connection that has been out longest; 0 when none is out.",
-)
+    "poolscope.pool.oldest_lease_age", Kind.GAUGE, "s",
+    "The age of the oldest lease that is still held; 0 when no connection is checked out.",
+)  # fmt: skip
 WAIT_PHASE_TIME: Final = Metric(
-    "poolscope.connection.wait_phase_time",
-    Kind.COUNTER,
-    "s",
+    "poolscope.connection.wait_phase_time", Kind.COUNTER, "s",
     "The time spent obtaining connections, by what it was spent on: queueing, connecting, validating.",
     (*POOL_ATTRIBUTES, WAIT_PHASE),
-)
+)  # fmt: skip
 USE_PHASE_TIME: Final = Metric(
-    "poolscope.connection.use_phase_time",
-    Kind.COUNTER,
-    "s",
+    "poolscope.connection.use_phase_time", Kind.COUNTER, "s",
     "The time connections were held, by what they did: running a query, idle in a transaction, idle.",
     (*POOL_ATTRIBUTES, USE_PHASE),
-)
+)  # fmt: skip
 LEAKS: Final = Metric(
-    "poolscope.connection.leaks",
-    Kind.COUNTER,
-    "{connection}",
-    "The number of connections found leaked, by how it was known.",
+    "poolscope.connection.leaks", Kind.COUNTER, "{connection}",
+    "The number of leaked connections, by how the leak was detected.",
     (*POOL_ATTRIBUTES, LEAK_KIND),
-)
+)  # fmt: skip
 NESTED_CHECKOUTS: Final = Metric(
-    "poolscope.connection.nested_checkouts",
-    Kind.COUNTER,
-    "{checkout}",
-    "The number of times a unit of work asked for a connection of a pool while holding one of the same pool.",
-)
+    "poolscope.connection.nested_checkouts", Kind.COUNTER, "{checkout}",
+    "The number of times a unit of work checked out a connection of a pool while it held one of the same pool.",
+)  # fmt: skip
 UNATTRIBUTED: Final = Metric(
-    "poolscope.connection.unattributed_checkouts",
-    Kind.COUNTER,
-    "{checkout}",
-    "The number of times a connection was asked for outside of any unit of work, as by a bare thread or a script.",
-)
+    "poolscope.connection.unattributed_checkouts", Kind.COUNTER, "{checkout}",
+    "The number of checkouts outside of any unit of work, as by a bare thread or a script.",
+)  # fmt: skip
 CLOSURES: Final = Metric(
-    "poolscope.connection.closures",
-    Kind.COUNTER,
-    "{connection}",
-    "The number of physical connections that left the pool, by why.",
+    "poolscope.connection.closures", Kind.COUNTER, "{connection}",
+    "The number of physical connections that left the pool, by reason.",
     (*POOL_ATTRIBUTES, CLOSE_REASON),
-)
+)  # fmt: skip
 
 # Metrics of our own: units of work
 UNIT_QUERIES: Final = Metric(
-    "poolscope.unit_of_work.queries",
-    Kind.HISTOGRAM,
-    "{query}",
+    "poolscope.unit_of_work.queries", Kind.HISTOGRAM, "{query}",
     "The number of database calls per request, task or job.",
-    (*UNIT_ATTRIBUTES, POOL_NAME),
-    COUNT_BOUNDARIES,
-)
+    (*UNIT_ATTRIBUTES, POOL_NAME), COUNT_BOUNDARIES,
+)  # fmt: skip
 UNIT_CONNECTIONS: Final = Metric(
-    "poolscope.unit_of_work.connections",
-    Kind.HISTOGRAM,
-    "{connection}",
+    "poolscope.unit_of_work.connections", Kind.HISTOGRAM, "{connection}",
     "The most connections held at once by one request, task or job.",
-    (*UNIT_ATTRIBUTES, POOL_NAME),
-    COUNT_BOUNDARIES,
-)
+    (*UNIT_ATTRIBUTES, POOL_NAME), COUNT_BOUNDARIES,
+)  # fmt: skip
 UNIT_WAIT_TIME: Final = Metric(
-    "poolscope.unit_of_work.wait_time",
-    Kind.HISTOGRAM,
-    "s",
+    "poolscope.unit_of_work.wait_time", Kind.HISTOGRAM, "s",
     "The time one request, task or job waited for connections of the pool.",
-    (*UNIT_ATTRIBUTES, POOL_NAME),
-    DURATION_BOUNDARIES,
-)
+    (*UNIT_ATTRIBUTES, POOL_NAME), DURATION_BOUNDARIES,
+)  # fmt: skip
 UNIT_HOLD_TIME: Final = Metric(
-    "poolscope.unit_of_work.hold_time",
-    Kind.HISTOGRAM,
-    "s",
+    "poolscope.unit_of_work.hold_time", Kind.HISTOGRAM, "s",
     "The time one request, task or job held connections of the pool.",
-    (*UNIT_ATTRIBUTES, POOL_NAME),
-    DURATION_BOUNDARIES,
-)
+    (*UNIT_ATTRIBUTES, POOL_NAME), DURATION_BOUNDARIES,
+)  # fmt: skip
 REPEATED_QUERIES: Final = Metric(
-    "poolscope.unit_of_work.repeated_queries",
-    Kind.COUNTER,
-    "{query}",
+    "poolscope.unit_of_work.repeated_queries", Kind.COUNTER, "{query}",
     "The number of queries spent in N+1 loops.",
     (*UNIT_ATTRIBUTES, POOL_NAME),
-)
+)  # fmt: skip
 
 # Metrics of our own: ourselves
 DRIFT: Final = Metric(
-    "poolscope.instrumentation.drift",
-    Kind.GAUGE,
-    "{connection}",
-    "Connections in use by our ledger minus those in use by the pool's own account; anything but 0 at rest is our bug.",
-)
+    "poolscope.instrumentation.drift", Kind.GAUGE, "{connection}",
+    "Connections in use by poolscope's count minus those by the library's own; a value other than 0 at rest is a bug.",
+)  # fmt: skip
 ERRORS: Final = Metric(
-    "poolscope.instrumentation.errors",
-    Kind.COUNTER,
-    "{error}",
+    "poolscope.instrumentation.errors", Kind.COUNTER, "{error}",
     "The number of errors of poolscope's own, caught before they reached the application.",
     (SITE,),
-)
+)  # fmt: skip
 
 METRICS: Final[tuple[Metric, ...]] = (
     CONNECTION_COUNT, CONNECTION_MAX, CONNECTION_IDLE_MAX, CONNECTION_IDLE_MIN, PENDING_REQUESTS, TIMEOUTS,
@@ -340,7 +283,7 @@ class Span:
 
 CHECKOUT_SPAN: Final = Span(
     "checkout",
-    "One ask for a connection that waited longer than the threshold, or failed; linked to who held the connections.",
+    "One checkout that waited longer than the threshold, or failed; linked to the leases that held the connections.",
     (
         *POOL_ATTRIBUTES, POOL_LIMIT, POOL_USED, POOL_PENDING, ERROR_TYPE, CHECKOUT_SPAN_THRESHOLD,
         "poolscope.wait.queue", "poolscope.wait.connect", "poolscope.wait.validate",
@@ -349,7 +292,7 @@ CHECKOUT_SPAN: Final = Span(
 )  # fmt: skip
 HOLD_SPAN: Final = Span(
     "hold",
-    "One lease, from having the connection to giving it back, inside a recorded span.",
+    "One lease inside a recorded span, from receiving the connection to returning it.",
     (
         *POOL_ATTRIBUTES, "poolscope.use.query", "poolscope.use.idle_in_transaction", "poolscope.use.idle",
         LEASE_QUERIES, BACKEND_PROCESS_ID, LEAK_KIND, FINDINGS, CODE_FUNCTION, CODE_FILE, CODE_LINE,
@@ -376,37 +319,34 @@ class Event:
     description: str
 
 
-LEAK_EVENT: Final = Event("poolscope.connection.leak", "A connection was found leaked while it was still out.")
-LEAK_RESOLVED_EVENT: Final = Event("poolscope.connection.leak.resolved", "A connection reported as leaked came back.")
+LEAK_EVENT: Final = Event("poolscope.connection.leak", "A connection was found leaked before it was returned.")
+LEAK_RESOLVED_EVENT: Final = Event(
+    "poolscope.connection.leak.resolved", "A connection reported as leaked was returned after all."
+)
 EXHAUSTED_EVENT: Final = Event(
     "poolscope.pool.exhausted",
-    "Somebody waited in vain, or too long: every holder, oldest first, with where it checked out and stands now.",
+    "A checkout timed out or waited too long: every holder, oldest first, with its call site and current location.",
 )
 TURNED_AWAY_EVENT: Final = Event(
     "poolscope.pool.turned_away",
-    "A pool at its limit refused a checkout at once: every holder, oldest first, with where it checked out.",
+    "A pool at its limit refused a checkout at once: every holder, oldest first, with its call site.",
 )
 N_PLUS_ONE_EVENT: Final = Event(
     "poolscope.unit_of_work.n_plus_one",
-    "One unit of work ran the same shape of statement from the same line over and over.",
+    "One unit of work ran the same statement from the same line again and again.",
 )
 NESTED_CHECKOUT_EVENT: Final = Event(
     "poolscope.unit_of_work.nested_checkout",
-    "One unit of work asked for a second connection of a pool while it held one.",
+    "One unit of work checked out a second connection of a pool while it held one.",
 )
 LONG_HOLD_EVENT: Final = Event(
     "poolscope.connection.long_hold",
-    "A connection was held for longer than the threshold: by long queries, or across work that is not the database's.",
+    "A connection was held for longer than the threshold: by slow queries, or by non-database work.",
 )
 EVENTS: Final = (
-    LEAK_EVENT,
-    LEAK_RESOLVED_EVENT,
-    EXHAUSTED_EVENT,
-    TURNED_AWAY_EVENT,
-    N_PLUS_ONE_EVENT,
-    NESTED_CHECKOUT_EVENT,
-    LONG_HOLD_EVENT,
-)
+    LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT, TURNED_AWAY_EVENT,
+    N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
+)  # fmt: skip
 
 # Evidence of a finding that has no attribute of its own: the prefix and its short name.
 EVIDENCE_PREFIX: Final = "poolscope.evidence."

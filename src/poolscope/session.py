@@ -106,7 +106,7 @@ class Session:
 
     def start(self) -> None:
         """
-        Put the hooks in; wake if somebody listens.
+        Put the hooks in; stay dormant until an SDK is configured.
         """
         self.ledger.asleep = True
         self.ledger.somebody_listens = self._wake
@@ -148,14 +148,14 @@ class Session:
             guard.run("instrumentor.fork", self._metrics.after_fork, None)
 
     def _hear_of_providers(self) -> None:
-        # The API tells nobody that a provider was set. Without this, what happens between that and the next asking,
+        # The API sends no notice when a provider is set. Without this, what happens between that and the next look,
         # within a second, would be lost: the first tasks of a worker that has just forked, for one.
         try:
             from opentelemetry.metrics import _internal  # noqa: PLC0415 - only this needs the API's inside
 
             self._api.require(_internal, ("_set_meter_provider",))
             self._api.require(trace, ("_set_tracer_provider",))
-        except (ImportError, Refused):  # another API: it is asked every second
+        except (ImportError, Refused):  # another API: poolscope looks every second
             return
         self._api.wrap(_internal, "_set_meter_provider", self._provided)
         self._api.wrap(trace, "_set_tracer_provider", self._provided)
@@ -166,13 +166,13 @@ class Session:
         result = wrapped(*args, **kwargs)
         if self.ledger.asleep:
             guard.run("instrumentor.provided", self.ledger.ask_again, None)
-        # Spans of requests that begin before the next round of the background thread get their figures too.
+        # Spans of requests that begin before the background thread runs next get their figures too.
         guard.run("instrumentor.provided", self._surroundings.attach, None)
         return result
 
     def _wake(self) -> bool:
         meter_provider = self._meter_provider or otel_metrics.get_meter_provider()
-        # Not asked of the API's own provider: it keeps each meter for the real one to come, and we ask every second.
+        # Not from the API's own provider: it keeps each meter for the real one to come, and we look every second.
         metered = not _of_the_api(meter_provider) and not _of_the_api(meter_provider.get_meter(semconv.SCOPE))
         if not metered and _of_the_api(self._tracer_provider.get_tracer(semconv.SCOPE)):
             return False
@@ -201,7 +201,7 @@ class Session:
 
 
 def _of_the_api(thing: object) -> bool:
-    # The API's own classes stand in until somebody sets a provider, and an SDK that is disabled gives them out too.
+    # The API's own classes are in use until a provider is set, and an SDK that is disabled returns them too.
     return type(thing).__module__.startswith(("opentelemetry.metrics", "opentelemetry.trace"))
 
 

@@ -19,7 +19,7 @@ import pytest
 from examples.lab import mariadb
 from poolscope import semconv
 from poolscope.core.guard import guard
-from poolscope.core.pool import POOL_NAME
+from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import DEADLINE
 from tests.contract.drivers.mysql import server
 from tests.contract.drivers.sqlalchemy import AsyncQueuePoolAiosqlite, AsyncQueuePoolAsyncpg, AsyncQueuePoolPsycopg

@@ -125,8 +125,8 @@ def test_statements_and_phases(seen: Watched) -> None:
         connection.commit()
         assert (lease.queries, lease.phase) == (3, "idle")
     uses = seen.only().uses.read()
-    assert uses.first > 0
-    assert uses.second > 0
+    assert uses.phases["query"] > 0
+    assert uses.phases["idle_in_transaction"] > 0
     at_rest(seen.only())
 
 

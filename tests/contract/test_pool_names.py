@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import poolscope
-from poolscope.core.pool import POOL_NAME
+from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.mysql import Connector, server
 from tests.support.skips import require
 from tests.support.watched import watched

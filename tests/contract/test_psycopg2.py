@@ -77,7 +77,7 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     assert (lease.queries, lease.phase) == (7, "idle")
     pool.putconn(connection)
     uses = seen.only().uses.read()
-    assert min(uses.first, uses.second, uses.third) > 0
+    assert min(uses.phases.values()) > 0
     at_rest(seen.only())
     pool.closeall()
     assert closures(seen.only()) == {"disposed": 1}

@@ -13,8 +13,8 @@ from sqlalchemy import pool
 from sqlalchemy.pool import base
 
 from poolscope import semconv
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY
 from tests.contract.drivers.sqlalchemy import VERSION, QueuePoolSqlite
 from tests.contract.subject import Subject
 from tests.support.skips import require

@@ -12,7 +12,7 @@ import sqlalchemy
 from sqlalchemy import event, exc, pool
 
 from poolscope import semconv
-from poolscope.core.lease import KEY
+from poolscope.core.calls import KEY
 from tests.contract.drivers.sqlalchemy import VERSION, AsyncQueuePoolAsyncpg, QueuePoolPsycopg, QueuePoolSqlite
 from tests.contract.subject import Subject
 from tests.support.skips import require

@@ -259,7 +259,7 @@ def test_the_verdict_is_the_leak(report: Report, demo: Run) -> None:
     (exhausted,) = (one for one in report.findings if one.id == finding.POOL_EXHAUSTED)
 
     assert exhausted.evidence[semconv.VERDICT] == finding.LEAK
-    assert "Verdict: connection leak in GET /cart/<int:user_id>, shop/flask_app.py:" in demo.output
+    assert "Cause: connection leak in GET /cart/<int:user_id>, shop/flask_app.py:" in demo.output
 
 
 def test_a_finding_is_on_the_span_that_surrounds_it(demo: Run) -> None:

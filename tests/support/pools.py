@@ -4,7 +4,7 @@ A pool of the core's own, without a library behind it.
 
 from __future__ import annotations
 
-from poolscope.core.pool import Identity
+from poolscope.core.pool_identity import Identity
 
 
 class Source:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from poolscope.config import Settings
 from poolscope.core.lease import Outcome
 from poolscope.core.origin import Origins
-from poolscope.core.pool import Identity
+from poolscope.core.pool_identity import Identity
 from poolscope.core.pool_registry import Ledger
 from poolscope.core.work import CURRENT_UNIT, UnitOfWork
 from poolscope.detectors.detector import Context

@@ -1,7 +1,7 @@
 """
 Skips that say what is missing and how to get it, and what becomes of them.
 
-At the end of a run the skips are counted by reason, each with its cure. Where CI has Go, and so can build the Collector
+At the end of a run the skips are counted by reason, each with its fix. Where CI has Go, and so can build the Collector
 and Prometheus, a test that misses a tool of the pipeline fails instead of skipping.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
 PIPELINE_TOOL_MISSING = "pipeline tool missing"
-CURE = "; cure: "
+CURE = "; fix: "
 
 
 def require(present: object, missing: str, cure: str) -> None:
@@ -54,7 +54,7 @@ def summary(reasons: Iterable[str]) -> list[str]:
     lines = []
     for reason, count in Counter(reasons).most_common():
         what, _, cure = reason.partition(CURE)
-        lines.append(f"{count:4d}  {what}  ->  {cure or 'no cure named'}")
+        lines.append(f"{count:4d}  {what}  ->  {cure or 'no fix named'}")
     return lines
 
 
@@ -80,10 +80,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """
-    List the skips, counted, each reason with its cure.
+    List the skips, counted, each reason with its fix.
     """
     skipped = [reason_of(report) for report in terminalreporter.stats.get("skipped", ())]
     if skipped:
-        terminalreporter.section(f"{len(skipped)} skipped: what is missing, and the cure")
+        terminalreporter.section(f"{len(skipped)} skipped: what is missing, and the fix")
         for line in summary(skipped):
             terminalreporter.line(line)

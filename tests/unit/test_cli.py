@@ -243,12 +243,12 @@ def test_holders_of_one_line_are_one_line() -> None:
     """
     Ten holds of one leak are one line with the longest; another form of text is shown unchanged.
     """
-    leak = "5.6 s idle by GET /cart; checked out at /srv/shop/app.py:7 in cart; now at x; last ran select 1"
-    query = "1 ms query by GET /users; checked out at /srv/shop/app.py:9 in users; now at y"
+    leak = "5.6 s by GET /cart, idle; checked out at /srv/shop/app.py:7 in cart; last ran select 1"
+    query = "1 ms by GET /users, running a query; checked out at /srv/shop/app.py:9 in users; currently executing y"
 
     assert holder_lines([leak, leak.replace("5.6 s", "1.2 s"), query, "unknown"]) == [
-        "2 from /srv/shop/app.py:7 in cart: 5.6 s idle by GET /cart",
-        "1 from /srv/shop/app.py:9 in users: 1 ms query by GET /users",
+        "2 from /srv/shop/app.py:7 in cart: 5.6 s by GET /cart, idle",
+        "1 from /srv/shop/app.py:9 in users: 1 ms by GET /users, running a query",
         "unknown",
     ]
 
@@ -313,12 +313,12 @@ def test_a_statement_is_shown_once() -> None:
     assert "N+1 warning" in text
 
 
-def test_holders_are_described_in_words() -> None:
+def test_holders_are_shown_as_the_report_describes_them() -> None:
     """
-    What a connection does is no name of an attribute there.
+    A holder whose line has no call site is shown unchanged.
     """
-    assert "idle in transaction by" in shown(
-        "pool_exhausted", "w", {semconv.HOLDERS: ("1 s idle_in_transaction by a",)}
+    assert "1 s by a, idle in a transaction" in shown(
+        "pool_exhausted", "w", {semconv.HOLDERS: ("1 s by a, idle in a transaction",)}
     )
 
 

@@ -25,7 +25,8 @@ from tests.support.pools import Source, identity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
 
 BOUNDS = (0.5, 1.0)
 DEADLINE = 30.0

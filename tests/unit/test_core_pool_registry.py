@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.aggregate import KeepingDistribution
 from poolscope.core.guard import guard
+from poolscope.core.histogram import KeepingDistribution
 from poolscope.core.listener import NullObserver, Observers
 from poolscope.core.pool_registry import Ledger
 from tests.support.clocks import FakeClock

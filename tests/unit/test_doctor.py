@@ -82,8 +82,8 @@ def packages(monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], points:
 
 def test_here_it_works() -> None:
     """
-    In an environment where telemetry is configured: exit code 0, no problem, every installed pool library is watched,
-    and the document says so.
+    In an environment where telemetry is configured: exit code 0, no problem, every installed pool library is
+    instrumented, and the document says so.
     """
     done = subprocess.run(
         [sys.executable, "-m", "poolscope", "doctor", "--json"],
@@ -227,11 +227,11 @@ def fails(_: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("hook", "source", "status", "words"),
     [
-        (lambda _: None, "__version__ = '1.5'", "ok", "1.5 is watched (supported: >=1,<2)"),
-        (lambda _: None, "__version__ = '2.1'", "warning", "2.1 is watched, but no version outside of >=1,<2"),
-        (lambda _: None, "__version__ = 'unknown'", "ok", "is watched"),
-        (refuses, "__version__ = '1.5'", "problem", "1.5 is not watched: Pool has no acquire"),
-        (fails, "__version__ = '1.5'", "problem", "1.5 is not watched: its hooks failed"),
+        (lambda _: None, "__version__ = '1.5'", "ok", "1.5 is instrumented (supported: >=1,<2)"),
+        (lambda _: None, "__version__ = '2.1'", "warning", "2.1 is instrumented, but no version outside of >=1,<2"),
+        (lambda _: None, "__version__ = 'unknown'", "ok", "is instrumented"),
+        (refuses, "__version__ = '1.5'", "problem", "1.5 is not instrumented: Pool has no acquire"),
+        (fails, "__version__ = '1.5'", "problem", "1.5 is not instrumented: its hooks failed"),
         (lambda _: None, "raise OSError('libpq')", "warning", "cannot be imported: OSError: libpq"),
     ],
     ids=["fits", "newer", "odd", "refuses", "fails", "broken"],

@@ -139,7 +139,7 @@ def test_where_somebody_wrapped_after_us_the_hook_stays(patcher: Patcher, caplog
         with caplog.at_level(logging.INFO, "poolscope"):
             patcher.revert()
         assert vars(Library)["method"] is theirs
-        assert "Library.method was wrapped by somebody else" in caplog.text
+        assert "Library.method was wrapped by other code" in caplog.text
     finally:
         Library.method = original  # type: ignore[method-assign]
 
@@ -259,7 +259,7 @@ def test_a_library_that_is_not_recognised_is_left_whole(importable: str, caplog:
     status = made.statuses["tests"]
     assert (status.state, status.reason, module.work()) == (State.REFUSED, f"{importable} has no gone", 1)
     assert active_patches() == ()
-    assert f"poolscope leaves tests alone: {importable} has no gone" in caplog.text
+    assert f"poolscope does not instrument tests: {importable} has no gone" in caplog.text
     made.stop()
     assert status.state is State.REFUSED
 
@@ -285,7 +285,7 @@ def test_a_disabled_adapter_hooks_nothing(importable: str, caplog: pytest.LogCap
     made.start()
     assert __import__(importable).work() == 1
     assert made.statuses["tests"].state is State.DISABLED
-    assert "'nonesuch', which is none of: tests" in caplog.text
+    assert "'nonesuch', which poolscope does not know; it knows: tests" in caplog.text
     made.stop()
 
 

@@ -15,8 +15,8 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 
-from poolscope.core.aggregate import Distribution
 from poolscope.core.finding import LEAK, LONG_HOLD, N_PLUS_ONE, NESTED_CHECKOUT, POOL_EXHAUSTED
+from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Outcome
 from poolscope.core.pool_registry import open_ledgers
 from poolscope.core.work_scope import begin

@@ -1,5 +1,5 @@
 """
-Skips: counted with their cure, and failures where CI could have had the tool.
+Skips: counted with their fix, and failures where CI could have had the tool.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ pytest_plugins = ["pytester"]
 
 def test_only_what_is_absent_skips() -> None:
     """
-    `require` lets a test run when the thing is there, and skips it naming thing and cure when it is not.
+    `require` lets a test run when the thing is there, and skips it naming thing and fix when it is not.
     """
     require("/usr/bin/thing", "thing missing", "apt-get install thing")
-    with pytest.raises(pytest.skip.Exception, match="thing missing; cure: apt-get install thing"):
+    with pytest.raises(pytest.skip.Exception, match="thing missing; fix: apt-get install thing"):
         require(None, "thing missing", "apt-get install thing")
 
 
 def test_skips_are_counted_by_reason_with_the_cure() -> None:
     """
-    Each reason is one line with its number and cure, the most frequent first; a reason without a cure says so.
+    Each reason is one line with its number and fix, the most frequent first; a reason without a fix says so.
     """
-    assert summary(["no fork", "a; cure: b", "a; cure: b"]) == ["   2  a  ->  b", "   1  no fork  ->  no cure named"]
+    assert summary(["no fork", "a; fix: b", "a; fix: b"]) == ["   2  a  ->  b", "   1  no fork  ->  no fix named"]
 
 
 @pytest.mark.parametrize(("ci", "go", "due"), [("true", "go", True), ("true", None, False), ("", "go", False)])
@@ -49,7 +49,7 @@ def test_the_plugin_fails_what_is_due(
 ) -> None:
     """
     The same skip for a tool of the pipeline is a failed test in CI with Go and a skipped one elsewhere, and the report
-    at the end names the cure.
+    at the end names the fix.
     """
     go = tmp_path / "go"
     go.write_text("#!/bin/sh\n")

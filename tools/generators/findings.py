@@ -20,14 +20,14 @@ HEAD = """\
 
 <!-- Made by `make generate` from src/poolscope/core/finding.py; do not edit. -->
 
-A finding is one cause, with its place, its proof and its fix. Its id is the same in the event, on the span, in the
-alert, on the dashboard, in the report and in the name of its page.
+A finding is one problem that poolscope has detected, with the place in the code, the evidence and the fix. Its id is
+the same in the event, on the span, in the alert, on the dashboard, in the report and in the name of its page.
 """
 EVIDENCE = """
 ## Evidence
 
-Each finding's page says what its evidence means. Figures are in these units; what has none is a text, a list of lines
-or an identifier.
+Each finding's page explains its evidence. Figures are in these units; evidence without a unit is a text, a list of
+lines or an identifier.
 
 | attribute of the event | unit | found in |
 | --- | --- | --- |"""

@@ -60,7 +60,7 @@ def _page() -> Iterator[str]:
 
 
 def _metrics(metrics: Iterable[semconv.Metric]) -> Iterator[str]:
-    yield "| metric | kind | unit | what it says |\n| --- | --- | --- | --- |"
+    yield "| metric | kind | unit | meaning |\n| --- | --- | --- | --- |"
     for metric in metrics:
         yield f"| `{metric.name}` | {KINDS[metric.kind]} | `{metric.unit}` | {metric.description} |"
 

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 BODY = Path(__file__).with_name("pools.body.md")
 MARK = "<!-- the matrix -->"
 
-# What each capability stands for, in the words of the metrics.
+# What each capability means, in the words of the metrics.
 MEANINGS = {
     Capability.WAIT: "wait time",
     Capability.WAIT_PHASES: "wait by phase",
-    Capability.USE: "use time",
-    Capability.USE_PHASES: "use by phase, queries",
+    Capability.USE: "hold time",
+    Capability.USE_PHASES: "hold by phase, queries",
     Capability.LIMIT: "limit, saturation",
     Capability.IDLE: "idle",
     Capability.CREATE: "create time",
     Capability.CLOSE: "closures by reason",
     Capability.TIMEOUT: "timeouts",
     Capability.DRIFT: "drift",
-    Capability.ABANDONED: "dropped connections at once",
+    Capability.ABANDONED: "dropped connections found at once",
 }
 
 

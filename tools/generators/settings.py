@@ -18,8 +18,8 @@ HEAD = """\
 
 Each setting is an environment variable and a keyword of `PoolscopeInstrumentor().instrument()`; the keyword wins. A
 value that is not allowed gives one warning that names the setting, the value and what is allowed, and the default is
-used: the application starts all the same. A variable that is nearly one of these gives a warning that asks which was
-meant. Durations are in seconds.
+used: the application starts all the same. A misspelt variable gives a warning that suggests the right one. Durations
+are in seconds.
 
 | variable | keyword | default | allowed | what it does |
 | --- | --- | --- | --- | --- |

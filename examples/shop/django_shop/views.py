@@ -1,5 +1,5 @@
 """
-The shop's pages. Each way to run out of connections stands above its repaired twin (``/fixed/...``).
+The shop's pages. Each way to run out of connections is followed by its repaired form (``/fixed/...``).
 
 A request has one connection, from its first query to its end.
 """
@@ -122,7 +122,7 @@ def checkout_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
 
 def cart(_request: HttpRequest, user_id: int) -> HttpResponse:
     """
-    A connection kept for the customer's next visit; nobody closes it when there is none.
+    A connection kept for the customer's next visit; it is never closed when there is none.
     """
     kept = carts.setdefault(user_id, connection.copy())
     with kept.cursor() as cursor:
@@ -143,7 +143,7 @@ def cart_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
 
 def profile(_request: HttpRequest, user_id: int) -> HttpResponse:
     """
-    A second connection, asked for while the first is held.
+    A second connection, checked out while the first is held.
     """
     name = User.objects.get(pk=user_id).name
     with closing(connection.copy()) as second, second.cursor() as cursor:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 #: The pool that the running code makes a connection for.

@@ -19,7 +19,7 @@ from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
 
 # The references to a proxy that nobody but the library holds: the holder's, the connection's, and the counting itself.
 _LIBRARY_REFERENCES: Final = 3

@@ -32,7 +32,8 @@ from poolscope.core.lease import Outcome
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool, PoolSource
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity, PoolSource
     from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
 

@@ -12,7 +12,8 @@ from poolscope.adapters.marks import CONNECTION_KEY, KEY, LEASES_KEY
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 

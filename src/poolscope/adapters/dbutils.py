@@ -27,15 +27,16 @@ from poolscope.adapters.common import (
     learn,
 )
 from poolscope.adapters.dbutils_calls import CallHooks, Made
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY
 from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
     from poolscope.hooks.patching import Patcher
 

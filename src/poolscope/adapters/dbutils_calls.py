@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.calls import Calls, dbapi_statement, libpq_in_transaction
 from poolscope.adapters.common import connect_begins, connect_ends
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,8 +27,8 @@ from poolscope.adapters.common import (
     identity,
 )
 from poolscope.adapters.django_calls import CallHooks
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY
 from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
     from poolscope.hooks.patching import Patcher
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.calls import Calls
-from poolscope.core.lease import KEY
+from poolscope.core.calls import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from poolscope.core.guard import guard
-from poolscope.core.pool import POOL_NAME, Identity
+from poolscope.core.pool_identity import POOL_NAME, Identity
 from poolscope.core.pool_registry import OVERFLOW
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN (libpq-fe.h): what lies between is an open transaction.

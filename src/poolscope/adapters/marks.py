@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolscope.core.lease import KEY
+from poolscope.core.calls import KEY
 
 #: On a pool's anchor: the leases of connections that carry no marks, by the connection's id.
 LEASES_KEY: Final = "_poolscope_leases"

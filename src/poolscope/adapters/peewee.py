@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # The databases, each with a way of its own to connect -> the semantic conventions' name.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.stats import Stats
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool, PoolSource
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity, PoolSource
     from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
     from poolscope.hooks.patching import Patcher
 

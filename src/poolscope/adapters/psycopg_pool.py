@@ -33,8 +33,8 @@ from poolscope.adapters.psycopg_pool_source import (
     close_reason,
     identify,
 )
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY
 from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
     from poolscope.hooks.patching import Patcher
 

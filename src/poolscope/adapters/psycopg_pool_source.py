@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.adapters import libpq
 from poolscope.adapters.common import DRIVER_KEY, WeakSource, first_of, limit_changed, name_by_framework
 from poolscope.adapters.marks import SOURCE_KEY
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY
 from poolscope.core.types import LibraryObject, override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
 
 # The name that the library gives a pool without one.
 _UNNAMED: Final = re.compile(r"pool-\d+")

@@ -35,9 +35,10 @@ from poolscope.adapters.sqlalchemy_source import (
     lend_shared,
     take_back_shared,
 )
+from poolscope.core.calls import KEY
 from poolscope.core.execution import LIVES, running_thread
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY, Outcome
+from poolscope.core.lease import Outcome
 from poolscope.hooks.patching import Refused
 
 if TYPE_CHECKING:

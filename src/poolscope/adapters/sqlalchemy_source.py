@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.common import database_file, identity
 from poolscope.adapters.marks import RECORDS_KEY
-from poolscope.core.lease import KEY
+from poolscope.core.calls import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # SQLAlchemy's name of a database, where the semantic conventions (`db.system.name`) have another.

@@ -139,7 +139,7 @@ def _lines(name: str, value: object) -> str:
         # The row "line" shows the first line.
         del lines[:1]
     if name == semconv.HOLDERS:
-        lines = [line.replace("idle_in_transaction", "idle in transaction") for line in holder_lines(lines)]
+        lines = holder_lines(lines)
     more = [f"and {len(lines) - _LINES_SHOWN} more"] if len(lines) > _LINES_SHOWN else []
     return "\n".join([*(_cut(figures.short_paths(line)) for line in lines[:_LINES_SHOWN]), *more])
 

@@ -1,5 +1,5 @@
 """
-Who runs the code: the thread, and the asyncio task where there is one; and where either stands.
+Who runs the code: the thread, and the asyncio task where there is one; and what either executes now.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def task_in(loop: LibraryObject) -> TaskReference | None:
 
 class LifeReference(weakref.ref["Life"]):
     """
-    A weak reference to a thread's sign of life that knows the thread's identifier, also when the thread is over.
+    A weak reference to a thread's token that knows the thread's identifier, also after the thread has finished.
     """
 
     __slots__ = ("ident",)
@@ -66,9 +66,10 @@ class LifeReference(weakref.ref["Life"]):
 
 class Life:
     """
-    A thread's sign of life: it exists as long as the thread does.
+    A thread's token: it exists as long as the thread does.
 
-    A thread's identifier is given to another thread as soon as it is over; a weak reference to this is not.
+    Another thread may get a thread's identifier as soon as that one has finished; a weak reference to the token then
+    stays dead.
     """
 
     __slots__ = ("__weakref__", "ask", "reference")
@@ -76,7 +77,7 @@ class Life:
     def __init__(self) -> None:
         self.reference = LifeReference(self)
         self.reference.ident = get_ident()
-        #: The ask that one hook of an adapter hands to the next, where nothing of this thread can come between.
+        #: The checkout that one hook of an adapter passes to the next, where no other code of this thread runs between.
         self.ask: Lease | None = None
 
 
@@ -84,13 +85,13 @@ class _Lives(local):
     life: Life
 
 
-#: Its attribute `life`, once `running_thread` has been called in a thread, is that thread's sign of life.
+#: Its attribute `life`, once `running_thread` has been called in a thread, is that thread's token.
 LIVES: Final = _Lives()
 
 
 def running_thread() -> Life:
     """
-    The sign of life of this thread; hold its reference, not itself.
+    The token of this thread; hold its reference, not itself.
     """
     try:
         return LIVES.life
@@ -101,10 +102,10 @@ def running_thread() -> Life:
 
 class ThreadsNow:
     """
-    The frames that all threads stand at now, by the thread's identifier; emptied afterwards. A context manager.
+    The frames that all threads execute now, by the thread's identifier; emptied afterwards. A context manager.
 
-    The frame of whoever looks is among them and refers to them: left alone, that would be a cycle, which keeps all that
-    is on its stack until the garbage collector comes.
+    The frame of the caller is among them and refers to them. Not emptied, that is a reference cycle, which keeps
+    everything on its stack until the garbage collector runs.
     """
 
     def __enter__(self) -> Frames:
@@ -117,15 +118,15 @@ class ThreadsNow:
 
 def stack_of_thread(thread: int, depth: int, frames: Frames | None = None) -> RawStack:
     """
-    Where a thread stands now, innermost first.
+    What a thread executes now, innermost frame first.
 
     Args:
         thread: Its identifier (`threading.get_ident`).
         depth: How many frames to keep.
-        frames: What `ThreadsNow` gave; taken anew when not given.
+        frames: What `ThreadsNow` returned; read anew when not given.
 
     Returns:
-        The raw stack; empty when the thread is over.
+        The raw stack; empty when the thread has finished.
     """
     if frames is not None:
         return keep(frames.get(thread), depth)
@@ -135,14 +136,15 @@ def stack_of_thread(thread: int, depth: int, frames: Frames | None = None) -> Ra
 
 def stack_of_task(reference: TaskReference, depth: int) -> RawStack | None:
     """
-    Where a suspended task stands now: the frames of the coroutines that await one another, innermost first.
+    What a suspended task waits for now: the frames of the coroutines that await one another, innermost first.
 
     Args:
         reference: The task.
         depth: How many frames to keep.
 
     Returns:
-        The raw stack; empty when the task is done, None when it runs at this moment: its thread knows where.
+        The raw stack; empty when the task is done, None when it runs at this moment: its thread's stack has
+        it.
     """
     task = reference()
     if task is None or task.done():
@@ -164,7 +166,7 @@ def stack_of_task(reference: TaskReference, depth: int) -> RawStack | None:
 
 def _greenlet_of(frame: FrameType) -> RawStack:
     # SQLAlchemy runs synchronous code in a greenlet that `greenlet_spawn` (sqlalchemy/util/concurrency.py)
-    # waits for; the code stands where it last asked for something to be awaited.
+    # waits for; its innermost frame is the one that last asked for something to be awaited.
     if frame.f_code.co_name != "greenlet_spawn":
         return ()
     inner = getattr(frame.f_locals.get("context"), "gr_frame", None)

@@ -1,5 +1,5 @@
 """
-Findings: what is wrong, who causes it, how it is known, and what fixes it.
+Findings: what is wrong, who causes it, how it is known, and how to fix it.
 
 `KINDS` is the one catalogue. The events, the attributes of their evidence, the documentation's tables, the report, the
 terminal's units, the dashboards and the alerts' pages are derived from it: an id's event, severity, fix and units stand
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import CodeType
 
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
 
 
 #: What evidence may be: exactly what OpenTelemetry's attributes may be.
@@ -93,7 +93,7 @@ _CATALOGUE: Final = (
         Source.DETECTOR,
         semconv.EXHAUSTED_EVENT,
         Severity.CRITICAL,
-        "callers got no connection in time",
+        "requests got no connection in time",
         "apply the fix of the cause that the report names",
         _EXHAUSTION,
         of_pool=True,
@@ -103,7 +103,7 @@ _CATALOGUE: Final = (
         Source.CAUSE,
         semconv.EXHAUSTED_EVENT,
         Severity.CRITICAL,
-        "short, busy holds, and more of them than the pool has connections",
+        "connections are held for a short time and are busy, but there are too few of them for the load",
         "raise the pool's size within the server's max_connections, or hold each connection for a shorter time",
         _EXHAUSTION,
         of_pool=True,
@@ -113,7 +113,7 @@ _CATALOGUE: Final = (
         Source.DETECTOR,
         semconv.LONG_HOLD_EVENT,
         Severity.WARNING,
-        "a connection is held for long, by slow queries or by other work outside of a transaction",
+        "a connection is held for a long time, by slow queries or by other work outside of a transaction",
         "make the query faster (an index, fewer rows), or move it to a background task or a replica",
         _HOLD,
         {"idle": "check out as late and return as early as the queries allow; do other work without a connection"},
@@ -123,7 +123,7 @@ _CATALOGUE: Final = (
         Source.CAUSE,
         semconv.EXHAUSTED_EVENT,
         Severity.CRITICAL,
-        "the pool is large enough on average, and full when much arrives at once",
+        "the pool is large enough on average, but not for many requests at once",
         "limit how many requests run at once, or allow for the burst with max_overflow",
         _EXHAUSTION,
         of_pool=True,
@@ -133,7 +133,7 @@ _CATALOGUE: Final = (
         Source.CAUSE,
         semconv.EXHAUSTED_EVENT,
         Severity.CRITICAL,
-        "the pool is not full; opening or validating a connection takes long",
+        "the pool is not full, but opening or validating a connection takes a long time",
         "check the database and the network (is it up, at its max_connections, slow to resolve or to log in?); a "
         "larger pool does not help",
         _EXHAUSTION,
@@ -144,8 +144,8 @@ _CATALOGUE: Final = (
         Source.DETECTOR,
         semconv.LONG_HOLD_EVENT,
         Severity.WARNING,
-        "a transaction is open for long and runs no query",
-        "do other work (a call to a service, rendering) before the first query or after the commit",
+        "a transaction stays open for a long time without running a query",
+        "do other work (a call to another service, rendering) before the first query or after the commit",
         _HOLD,
     ),
     FindingKind(

@@ -44,7 +44,7 @@ class Guard:
         self._counts[site] += 1
         if self._counts[site] == 1:
             _logger.warning(
-                "poolscope failed at %s; the application is not affected, figures of its pools may be",
+                "poolscope caught an error of its own at %s; the application is not affected, but figures may be wrong",
                 site,
                 exc_info=True,  # noqa: LOG014 - it is called from exception handlers
             )
@@ -62,7 +62,7 @@ class Guard:
         """
         self._counts[site] += 1
         if self._counts[site] == 1:
-            _logger.warning("poolscope lost something at %s; its figures are incomplete", site)
+            _logger.warning("poolscope dropped data at %s; its figures are incomplete", site)
 
     def run(self, site: str, function: Callable[[], _Result], default: _Result) -> _Result:
         """

@@ -1,5 +1,5 @@
 """
-How the hot path tells the rest of poolscope what is worth a closer look.
+How the hot path reports to the rest of poolscope what is worth a closer look.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 class PoolObserver(Protocol):
     """
-    Is told of leases that matter.
+    Receives the leases that matter.
 
     Called in the application's threads, possibly inside a garbage collection: an implementation only appends to a
     deque or adds to a set. It must not block, log, allocate much, call an SDK or take a lock.
@@ -22,20 +22,20 @@ class PoolObserver(Protocol):
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """
-        An ask waited longer than the threshold, or failed (then `lease.error_type` is set).
+        A checkout waited longer than the threshold, or failed (then `lease.error_type` is set).
 
         Args:
-            lease: The ask.
-            holders: The leases that were out when it was made, if the pool was full then; else none. A lease does not
-                keep them itself: each would hold the ones before it for ever.
+            lease: The checkout.
+            holders: The leases that were held when it began, if the pool was full then; else none. A lease does not
+                keep them itself: each would hold the ones before it forever.
         """
 
     def nested(self, lease: Lease, held: Lease) -> None:
         """
-        A unit of work asks for a connection while it holds one of the same pool; told once for each unit and pool.
+        A unit of work checks out a connection while it holds one of the same pool; once for each unit and pool.
 
         Args:
-            lease: The ask.
+            lease: The checkout.
             held: The lease that it holds longest.
         """
 
@@ -46,7 +46,7 @@ class PoolObserver(Protocol):
 
     def traced(self, lease: Lease) -> None:
         """
-        A lease ended inside a recorded span; after `returned`, where that is told too.
+        A lease ended inside a recorded span; after `returned`, where that is reported too.
         """
 
 
@@ -78,11 +78,11 @@ class NullObserver:
 
 class Observers:
     """
-    Tells several observers, in order.
+    Passes events to several observers, in order.
 
     Args:
-        observers: Who is told.
-        traced: The one of them that is told of leases inside a recorded span; told of each lease, so it is no list.
+        observers: Those that receive them.
+        traced: The only one that receives leases inside a recorded span; it receives each of them, so it is no list.
     """
 
     def __init__(self, *observers: PoolObserver, traced: PoolObserver) -> None:
@@ -91,21 +91,21 @@ class Observers:
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """
-        Tell them.
+        Pass it on.
         """
         for observer in self.observers:
             observer.waited(lease, holders)
 
     def nested(self, lease: Lease, held: Lease) -> None:
         """
-        Tell them.
+        Pass it on.
         """
         for observer in self.observers:
             observer.nested(lease, held)
 
     def returned(self, lease: Lease) -> None:
         """
-        Tell them.
+        Pass it on.
         """
         for observer in self.observers:
             observer.returned(lease)

@@ -1,9 +1,9 @@
 """
-Where in the application a connection was asked for: the raw stack, resolved only when somebody reads it.
+Where in the application a connection was checked out: the packed stack, resolved only when it is read.
 
-On the hot path a frame is kept as its code object and the index of the instruction it stood at (``f_lasti``); asking
-for the line number there would cost five times as much. Frames of libraries between the pool and the application are
-skipped by file name, and each file is judged once.
+On the hot path a frame is kept as its code object and the index of its current instruction (``f_lasti``); looking up
+the line number there would cost five times as much. Frames of libraries between the pool and the application are
+skipped by file name, and each file is classified once.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 #: Frames from the innermost application frame outwards, each a code object and an instruction index.
 RawStack = tuple[tuple["CodeType", int], ...]
 
-#: The same, as the hot path keeps it: code object, index, code object, index ... One tuple in place of one for each
-#: frame costs a third less to make, and leaves the garbage collector less to look at.
+#: A packed stack, as the hot path keeps it: code object, index, code object, index ... One tuple in place of one for
+#: each frame costs a third less to make, and leaves the garbage collector less to look at.
 Trail = tuple[Any, ...]
 
 # Frames walked in search of the first application frame before it is given up.
@@ -37,7 +37,7 @@ _STEPS: Final = (None,) * _SEARCH
 _USUAL_DEPTH: Final = 5
 _TYPED: Final = ("<stdin>", "<console>")
 
-# What a file is. A loop runs the jobs of others: whoever started it has not asked for them.
+# What a file is. A loop runs the jobs of others: the code that started it has nothing to do with them.
 LIBRARY, APPLICATION, LOOP = range(3)
 _LOOPS: Final = tuple(
     part.replace("/", os.sep)
@@ -46,13 +46,13 @@ _LOOPS: Final = tuple(
     )
 )  # fmt: skip
 _SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
-# What carries queries, between the pool and whoever wants something of the database: packages by their name.
+# Packages whose frames lie between the pool and the code that wants something of the database, by their name.
 _CARRIERS: Final = {
     "", "poolscope", "sqlalchemy", "psycopg", "psycopg_pool", "psycopg2", "asyncpg", "pymysql", "mysql", "oracledb",
     "dbutils", "aiosqlite", "wrapt", "contextlib",
 }  # fmt: skip
 
-#: Where the application stands that waits for what this thread runs on its behalf; empty where that is not known.
+#: What the application executes that waits for what this thread runs on its behalf; empty where that is not known.
 ASKED_FROM: Final[ContextVar[Trail]] = ContextVar("poolscope_asked_from", default=())
 
 # Of templates that Jinja has compiled: which of their lines each line of the code is for.
@@ -282,7 +282,7 @@ def trail(frame: FrameType | None, depth: int) -> Trail:
 
 def stack_of(kept: Trail) -> RawStack:
     """
-    The frames of a trail, each a pair.
+    The frames of a packed stack, each a pair.
     """
     return tuple(zip(kept[::2], kept[1::2], strict=True))
 

@@ -5,39 +5,35 @@ The pool as poolscope knows it: its identity, its limits, who waits and who hold
 from __future__ import annotations
 
 import sys
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
-from poolscope.core.aggregate import Distribution, Peak, Sum, Tally
+from poolscope.core.counters import Sum
 from poolscope.core.execution import LIVES, running_task, running_thread, stack_of_thread, task_in
+from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.listener import NullObserver
+from poolscope.core.phases import WAIT_PHASES
+from poolscope.core.pool_figures import PoolFigures
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from types import CodeType, FrameType
 
-    from poolscope.core.aggregate import Trace
     from poolscope.core.execution import Life
+    from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolObserver
     from poolscope.core.origin import Origins, RawStack
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.work import Share
 
 #: What `ambient` returns where the application asked not to be instrumented.
 SUPPRESSED: Final = object()
 
-#: The name that the application gives the pools that it makes now; None to leave it to the library or the server.
-POOL_NAME: Final[ContextVar[str | None]] = ContextVar("poolscope_pool_name", default=None)
-
 #: What it returns inside a span that is sampled out.
 UNRECORDED: Final = object()
 
-
-#: How a leak was known: collected without return; its request, task or thread is over; out for too long.
-LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
 
 _modules: Final = sys.modules
 _frame: Final = sys._getframe  # noqa: SLF001 - the documented way to a caller's frame
@@ -50,73 +46,19 @@ OTHER_ERROR: Final = "_OTHER"
 _MOST_ERROR_TYPES: Final = 32
 
 
-@dataclass(frozen=True)
-class Identity:
+class Pool(PoolFigures):
     """
-    What tells one pool from another.
-
-    Args:
-        name: The pool's name; unique in the process.
-        system: The database, as the conventions name it, such as ``postgresql``.
-        namespace: The database's name, where known.
-        address: The server's host name or address, where known; or the path of its socket.
-        port: The server's port, where known.
-    """
-
-    name: str
-    system: str
-    namespace: str | None = None
-    address: str | None = None
-    port: int | None = None
-
-
-class PoolSource(Protocol):
-    """
-    A library's pool behind a `Pool`; holds it weakly. Called at collection, from any thread: no lock of the library
-    that a check-out holds while it waits, no I/O.
-    """
-
-    retired: bool
-
-    def alive(self) -> bool:
-        """
-        Whether the library's pool still exists.
-        """
-
-    def limit(self) -> int | None:
-        """
-        The most connections it may have open; None when there is no limit.
-        """
-
-    def idle_limits(self) -> tuple[int | None, int | None]:
-        """
-        The fewest and the most idle connections it keeps; None where it has no such limit.
-        """
-
-    def idle(self) -> int:
-        """
-        How many open connections it has that nobody uses.
-        """
-
-    def in_use(self) -> int | None:
-        """
-        How many connections are out by the library's own account; None when it keeps none.
-        """
-
-
-class Pool:
-    """
-    A pool, and the ledger of it.
+    A pool, with its leases, its pending checkouts and its figures.
 
     The hot path runs through `ask()` and the methods of the `Lease` that it returns. It takes no lock: sets and
     deques are changed by single atomic operations, and `end()` may run inside the garbage collector.
 
     Args:
-        identity: What tells it from others.
+        identity: What distinguishes it from others.
         bounds: Upper bounds of its duration histograms, in seconds.
-        origins: Captures where the application asks.
+        origins: Captures where the application checks out.
         ambient: Returns the recorded span around the running code, `UNRECORDED`, `SUPPRESSED` or None.
-        slow_wait: The wait from which the observer is told, in seconds.
+        slow_wait: The wait from which it is reported to the observer, in seconds.
         now: The clock.
         distribution: The kind of histogram to keep.
     """
@@ -132,61 +74,32 @@ class Pool:
         now: clock.Clock = clock.monotonic,
         distribution: type[Distribution[Trace]] = Distribution,
     ) -> None:
-        self.identity = identity
-        self.now = now
+        super().__init__(identity, bounds, now, distribution)
         self.slow_wait = slow_wait
-        #: The hold from which the observer is told, in seconds.
+        #: The hold from which it is reported to the observer, in seconds.
         self.long_hold = float("inf")
         self.origins = origins
         self.observer: PoolObserver = NullObserver()
-        self.limit: int | None = None
-        self.sources: list[PoolSource] = []
-        #: Whether one connection may be out to several callers at once (SQLAlchemy's StaticPool).
-        self.shared = False
         self._capture = origins.capture if origins else None
         self._ambient = ambient
-        self._bounds = tuple(bounds)
-        self._distribution = distribution
-        self._start()
-
-    def _start(self) -> None:
-        self.began_at = self.now()
-        self.leases: set[Lease] = set()
-        self.asking: set[Lease] = set()
-        #: What was out when this process forked off: not ours, though the library's own account goes on counting it.
-        self.inherited: set[Lease] = set()
-        self.waits: Distribution[Trace] = self._distribution(self._bounds)
-        self.uses: Distribution[Trace] = self._distribution(self._bounds)
-        self.creates: Distribution[Trace] = self._distribution(self._bounds)
-        self.failed_waits: dict[str, Distribution[Trace]] = {}
-        self.timeouts = Sum()
-        self.nested_checkouts = Sum()
-        self.unattributed = Tally()
-        self.leaks = {kind: Sum() for kind in LEAK_KINDS}
-        self.closures: dict[str, Sum] = {}
-        self.used_peak = Peak()
-        self.pending_peak = Peak()
-        self.full_since: dict[str, float] = {}
-        self._saturated = Sum()
-        self._saturation_told = 0.0
 
     # The hot path
 
     def ask(self, life: Life | None = None, outwards: int = 2) -> Lease:  # noqa: C901, PLR0912, PLR0915 - hot
         """
-        Somebody asks for a connection; the wait begins.
+        A checkout begins: the caller waits for a connection.
 
         Args:
-            life: The sign of life of this thread, if the caller has it at hand.
-            outwards: How many frames out from this one the first stands that may be the application's.
+            life: The token of this thread, if the caller has it at hand.
+            outwards: How many frames out from this one the first frame is that may be the application's.
 
         Returns:
-            The ask, on which `got`, `grant`, `fail` and `end` are to be called.
+            The pending checkout, on which `got`, `grant`, `fail` and `end` are to be called.
         """
         if life is None:
             try:
                 life = LIVES.life
-            except AttributeError:  # this thread's first ask
+            except AttributeError:  # this thread's first checkout
                 life = running_thread()
         lease = Lease()
         lease.pool = self
@@ -196,7 +109,7 @@ class Pool:
         lease.starved_by = ()
         lease.asked_at = self.now()
         events = _modules.get("asyncio.events")
-        if events is not None:  # `running_task` spelt out: most asks are outside of a loop
+        if events is not None:  # `running_task` spelt out: most checkouts are outside of a loop
             loop = events._get_running_loop()  # noqa: SLF001
             if loop is not None:
                 lease.task = task_in(loop)
@@ -232,13 +145,13 @@ class Pool:
             lease.starved_by = self.leases.copy()
             lease.used_at_ask = len(lease.starved_by)
         asking = self.asking
-        asking.add(lease)  # last: whatever fails above leaves nobody who waits for ever
+        asking.add(lease)  # last: whatever fails above leaves no checkout pending forever
         lease.pending_at_ask = len(asking)
         return lease
 
     def asker(self) -> Lease | None:
         """
-        The ask of this pool that the running thread and task waits in; the innermost, if it waits in several. Cold.
+        The pending checkout of this pool that the running thread and task waits in; the innermost of several. Cold.
         """
         life, task = running_thread().reference, running_task()
         mine = [lease for lease in self.asking.copy() if lease.thread_life is life and lease.task is task]
@@ -248,8 +161,8 @@ class Pool:
         """
         Every allowed connection is in use.
 
-        Two threads may find this at once, and a third may give back at the same time: the moment is set only once, and
-        taken away again by whoever sees that the pool is not full any more.
+        Two threads may find this at once, and a third may return a connection at the same time: the moment is set only
+        once, and removed by the thread that sees that the pool is not full any more.
 
         Args:
             now: Seconds of the clock.
@@ -260,7 +173,7 @@ class Pool:
 
     def emptied(self) -> None:
         """
-        A connection was given back; if the pool was full until now, that time is added up.
+        A connection was returned; if the pool was full until now, that time is added up.
         """
         since = self.full_since.pop("moment", None)
         if since is None:
@@ -270,22 +183,22 @@ class Pool:
         if self.limit is not None and len(self.leases) >= self.limit:
             self.full_since.setdefault("moment", now)
 
-    # Cold: slow and failed asks, physical connections
+    # Cold: slow and failed checkouts, physical connections
 
     def waited(self, lease: Lease) -> None:
         """
-        An ask waited for longer than the threshold.
+        A checkout waited for longer than the threshold.
         """
         self.pending_peak.seen.add(lease.pending_at_ask)
         holders, lease.starved_by = lease.starved_by, ()
         self.observer.waited(lease, holders)
 
-    def failed(self, lease: Lease, wait: float, parts: tuple[float, float, float]) -> None:
+    def failed(self, lease: Lease, wait: float, parts: Sequence[float]) -> None:
         """
-        An ask failed.
+        A checkout failed.
 
         Args:
-            lease: The ask.
+            lease: The checkout.
             wait: How long it took, in seconds.
             parts: The same by phase.
         """
@@ -294,21 +207,21 @@ class Pool:
         if waits is None:
             if len(self.failed_waits) >= _MOST_ERROR_TYPES:
                 error_type = OTHER_ERROR
-            waits = self.failed_waits.setdefault(error_type, self._distribution(self._bounds))
-        waits.record(wait, (lease.trace, lease.ended_at or self.now()) if lease.trace is not None else None, *parts)
+            waits = self.failed_waits.setdefault(error_type, self._distribution(self._bounds, WAIT_PHASES))
+        waits.record(wait, (lease.trace, lease.ended_at or self.now()) if lease.trace is not None else None, parts)
         if lease.outcome is Outcome.TIMEOUT:
             self.timeouts.add(1)
         self.waited(lease)
 
     def nested(self, lease: Lease, share: Share) -> None:
         """
-        A unit of work asked for a connection while it holds one of this pool.
+        A unit of work checks out a connection while it holds one of this pool.
 
-        That another thread or task of the unit holds one does not count: it gives it back without waiting for this ask.
-        Unless it has only fetched it for the unit's task and is not there any more.
+        A connection that another thread or task of the unit holds does not count: that one returns it without waiting
+        for this checkout. It does count if that thread has only fetched it for the unit's task and has gone on since.
 
         Args:
-            lease: The ask.
+            lease: The checkout.
             share: The unit's part in the pool, with what it holds.
         """
         mine = [
@@ -333,7 +246,8 @@ class Pool:
 
     def adopt(self, now: float) -> Lease:
         """
-        Enter a connection that was out before poolscope came. It counts as in use; how long it was held is not known.
+        Register a connection that was checked out before poolscope started. It counts as in use; how long it was held
+        is not known.
         """
         return Adopted(self, now)
 
@@ -343,7 +257,7 @@ class Pool:
 
         Args:
             seconds: How long it took.
-            lease: The ask that it was made for, if it was.
+            lease: The checkout that it was made for, if any.
         """
         self.creates.record(
             seconds, (lease.trace, self.now()) if lease is not None and lease.trace is not None else None
@@ -361,111 +275,6 @@ class Pool:
             total = self.closures.setdefault(reason, Sum())
         total.add(1)
 
-    # Read at collection
-
-    def saturation_time(self) -> float:
-        """
-        Seconds during which every allowed connection was in use, up to now.
-        """
-        since = self.full_since.get("moment")
-        total = self._saturated.read()
-        if since is not None:
-            total += max(0.0, self.now() - since)
-        # Between a pool's ceasing to be full and the adding up of that time the figure would fall for a moment.
-        self._saturation_told = max(self._saturation_told, total)
-        return self._saturation_told
-
-    def wait_phase_times(self) -> tuple[float, float, float]:
-        """
-        Seconds waited by phase, asks that failed included.
-        """
-        all_waits = [waits.read() for waits in (self.waits, *self.failed_waits.copy().values())]
-        return (
-            sum(waits.first for waits in all_waits),
-            sum(waits.second for waits in all_waits),
-            sum(waits.third for waits in all_waits),
-        )
-
-    def use_phase_times(self) -> tuple[float, float, float]:
-        """
-        Seconds held by phase, of leases that ended.
-        """
-        uses = self.uses.read()
-        return (uses.first, uses.second, uses.third)
-
-    def used(self) -> int:
-        """
-        How many connections callers hold.
-        """
-        count = len(self.leases)
-        return min(count, self.limit) if self.shared and self.limit is not None else count
-
-    def oldest_lease_age(self) -> float:
-        """
-        The age of the lease that is out longest, in seconds; 0 when none is.
-        """
-        now = self.now()
-        return max(
-            (now - lease.started_at for lease in self.leases.copy() if lease.started_at is not None), default=0.0
-        )
-
-    def live_sources(self) -> list[PoolSource]:
-        """
-        The library's pools that still exist. The next registration forgets the others: only it changes the list, else
-        one that another thread adds meanwhile would be lost.
-        """
-        return [source for source in self.sources if source.alive()]
-
-    def idle(self) -> int:
-        """
-        How many open connections there are that nobody uses.
-        """
-        return sum(source.idle() for source in self.live_sources())
-
-    def unheld(self) -> set[Lease]:
-        """
-        Leases whose connection nobody holds any more though its library keeps it alive, where a source can tell.
-        """
-        found: set[Lease] = set()
-        for source in self.live_sources():
-            tell = getattr(source, "unheld", None)
-            if tell is not None:
-                found.update(tell())
-        return found
-
-    def refresh_limit(self) -> None:
-        """
-        Ask the sources for the limit anew, after one was added, retired or resized.
-        """
-        sources = None
-        while sources is not self.sources:  # of several threads the last one to store has seen the last list
-            sources = self.sources
-            self.limit = limit_of(sources)
-
-    def turn(self, now: float) -> None:
-        """
-        About every second: put numbers seen away for the peaks.
-        """
-        self.used_peak.turn(now, len(self.leases))
-        self.pending_peak.turn(now, 0)
-
-    def forget_leases(self) -> None:
-        """
-        In a child process after a fork: what was out belongs to the parent; start anew.
-        """
-        inherited = self.inherited | self.leases
-        self._start()
-        self.inherited = inherited
-
-
-def limit_of(sources: Iterable[PoolSource]) -> int | None:
-    """
-    The most connections that the library's pools behind one `Pool` may have open together, without those that are gone
-    or whose place another one took; None when one of them has no limit, and when there is none.
-    """
-    limits = [source.limit() for source in sources if source.alive() and not source.retired]
-    return None if not limits or None in limits else sum(limit for limit in limits if limit is not None)
-
 
 def is_on(lease: Lease, stack: RawStack) -> bool:
     """
@@ -473,8 +282,8 @@ def is_on(lease: Lease, stack: RawStack) -> bool:
 
     Args:
         lease: A lease.
-        stack: Where a thread or task stands. Of a stack of libraries alone, only the innermost frame of the check-out
-            counts: further out is what is the thread's own.
+        stack: What a thread or task executes now. Of a stack of libraries alone, only the innermost frame of the
+            checkout counts: frames further out are the thread's own.
     """
     origins = lease.pool.origins
     codes = (origins.applications(lease.origin) if origins is not None else ()) or {

@@ -1,5 +1,5 @@
 """
-The ledger: all pools of the process, by name.
+The pool registry: all pools of the process, by name.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from poolscope.core import clock
-from poolscope.core.aggregate import Distribution
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lease import KEY
+from poolscope.core.histogram import Distribution
 from poolscope.core.listener import NullObserver
-from poolscope.core.pool import Identity, Pool, limit_of
+from poolscope.core.pool import Pool
+from poolscope.core.pool_identity import Identity, limit_of
 from poolscope.core.work import Units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
-    from poolscope.core.aggregate import Trace
+    from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolObserver
     from poolscope.core.origin import Origins, Trail
-    from poolscope.core.pool import PoolSource
+    from poolscope.core.pool_identity import PoolSource
     from poolscope.core.work import UnitOfWork
 
 _logger: Final = logging.getLogger("poolscope")
@@ -34,7 +35,7 @@ _logger: Final = logging.getLogger("poolscope")
 #: The name of the pool that those beyond the allowed number share.
 OVERFLOW: Final = "overflow"
 
-#: The ledgers that are in use, the newest last: between one `instrument()` and its `uninstrument()`.
+#: The registries in use, the newest last: each between one `instrument()` and its `uninstrument()`.
 open_ledgers: Final[list[Ledger]] = []
 
 _ledgers: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
@@ -73,15 +74,15 @@ class Ledger:
     Args:
         bounds: Upper bounds of duration histograms, in seconds.
         most_pools: How many names there may be; further pools share `OVERFLOW`.
-        origins: Captures where the application asks; None to capture nothing.
+        origins: Captures where the application checks out; None to capture nothing.
         ambient: Returns the recorded span around the running code, `UNRECORDED`, `SUPPRESSED` or None.
-        observer: Is told of leases that matter.
-        slow_wait: The wait from which it is told, in seconds.
+        observer: Receives the leases that matter.
+        slow_wait: The wait from which it is reported to the observer, in seconds.
         count_bounds: Upper bounds of histograms of counts.
         most_units: How many names of units of work there may be.
         repetition_threshold: How often a unit of work may run one shape of statement from one line.
         now: The clock.
-        long_hold: The hold from which the observer is told, in seconds.
+        long_hold: The hold from which it is reported to the observer, in seconds.
         on_judge: Adds the ids of what is known about a unit of work to its findings.
         flush: Makes telemetry of everything known so far and sends it; for processes that end without notice.
     """
@@ -105,9 +106,9 @@ class Ledger:
     ) -> None:
         self.pools: dict[str, Pool] = {}
         self.observer: PoolObserver = observer or NullObserver()
-        #: While nothing listens to what we measure, adapters pass calls on and do nothing else.
+        #: Dormant: while no SDK is configured, adapters pass calls on and do nothing else.
         self.asleep = False
-        #: Asked now and then while asleep: whether somebody listens by now.
+        #: Called about once a second while dormant: whether an SDK is configured by now.
         self.somebody_listens: Callable[[], bool] = lambda: False
         self.long_hold = long_hold
         self.flush = flush
@@ -137,7 +138,7 @@ class Ledger:
 
     def register(self, identity: Identity, source: PoolSource, *, continues: Pool | None = None) -> Pool:
         """
-        Enter a library's pool that nobody else can enter at the same time: see `enter`.
+        Enter a library's pool that no other thread can enter at the same time; `enter` is for all others.
         """
         return self.enter({}, identity, source, continues=continues)[0]
 
@@ -158,10 +159,10 @@ class Ledger:
             identity: What it is, with the name it should have; it gets ``#2`` and so on when a live pool has that name.
             source: The library's pool.
             continues: The pool it takes the place of, as after SQLAlchemy's ``Engine.dispose()``.
-            shared: Whether one of its connections may be out to several callers at once.
+            shared: Whether several callers may hold one of its connections at once.
 
         Returns:
-            The pool to ask on its behalf; and whether this call entered it. If not, another thread was first: its pool
+            Our pool for it; and whether this call entered it. If not, another thread was first: its pool
             is returned, and `source` is not part of it.
         """
         entry = self._entry(identity, source, continues)
@@ -189,7 +190,7 @@ class Ledger:
 
     def still_asleep(self) -> bool:
         """
-        Whether nobody listens yet; asks anew at most once a second.
+        Whether there is no configured SDK yet; it looks at most once a second.
         """
         now = self.now()
         if self.asleep and now >= self._ask_again_at:
@@ -199,14 +200,14 @@ class Ledger:
 
     def ask_again(self) -> None:
         """
-        Somebody may listen from now on: ask at once, and not only when a second is over.
+        An SDK may have been configured: look at once, and not only after a second.
         """
         self._ask_again_at = self.now()
         self.still_asleep()
 
     def turn(self) -> None:
         """
-        From the background thread: once a second, let the pools put their peaks away.
+        From the background thread: once a second, have the pools store their peaks.
         """
         now = self.now()
         if now - self._turned_at >= 1.0:

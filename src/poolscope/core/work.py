@@ -11,8 +11,9 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
-from poolscope.core.aggregate import Distribution, Sum
+from poolscope.core.counters import Sum
 from poolscope.core.execution import running_task
+from poolscope.core.histogram import Distribution
 from poolscope.core.sql.repetition import Repetitions
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ OVERFLOW: Final = "overflow"
 
 class Share:
     """
-    One unit of work's part in one pool. Threads and tasks of the unit may use it at the same time.
+    One unit of work's usage of one pool. Threads and tasks of the unit may use it at the same time.
     """
 
     __slots__ = ("hold_time", "leases", "nested", "queries", "repetitions", "seen", "wait_time")
@@ -74,16 +75,16 @@ class UnitOfWork:
         self.task = running_task()
         self.ended = False
         self.shares: dict[Pool, Share] = {}
-        #: The span that surrounds it (SERVER, CONSUMER), if it is recorded.
+        #: The span around it (SERVER, CONSUMER), if it is recorded.
         self.span: Any = None
-        #: Asks of it that timed out.
+        #: Checkouts of it that timed out.
         self.timeouts = 0
         #: Ids of what was found about it.
         self.findings: set[str] = set()
 
     def share_of(self, pool: Pool) -> Share:
         """
-        Its part in a pool; begun with the first ask.
+        Its usage of a pool; begun with the first checkout.
         """
         share = self.shares.get(pool)
         return share if share is not None else self.shares.setdefault(pool, Share(pool))
@@ -149,9 +150,9 @@ class Units:
         on_judge: Callable[[UnitOfWork], None] | None = None,
     ) -> None:
         self.threshold = threshold
-        #: Told of each unit of work that begins; in the application's thread.
+        #: Called with each unit of work that begins; in the application's thread.
         self.on_begin: Callable[[UnitOfWork], None] = _nothing
-        #: Told of each unit of work that ends, before its figures are recorded; in the application's thread.
+        #: Called with each unit of work that ends, before its figures are recorded; in the application's thread.
         self.on_end: Callable[[UnitOfWork], None] = _nothing
         self._on_judge = on_judge or _nothing
         self.distribution: type[Distribution[Any]] = Distribution
@@ -236,7 +237,7 @@ class Units:
 
     def findings_of(self, unit: UnitOfWork) -> list[str]:
         """
-        The ids of what is known against a unit of work so far, in alphabetical order.
+        The ids of what was found about a unit of work so far, in alphabetical order.
         """
         self._on_judge(unit)
         return sorted(unit.findings)

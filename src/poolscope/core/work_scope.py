@@ -1,5 +1,5 @@
 """
-The way of the running code through a unit of work: in, out, in again, and over.
+The work scope: when the running code enters a unit of work, leaves it, enters it again, and ends it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Passage:
 
     def end(self) -> None:
         """
-        Leave; and the unit of work is over.
+        Leave and end the unit of work.
         """
         try:
             self.leave()
@@ -69,7 +69,7 @@ class Passage:
 
     def end_in_collection(self) -> None:
         """
-        The same where the garbage collector may be the caller: the span around it is left alone, for its SDK may be
+        The same where the garbage collector may be the caller: the span around it is not touched, for its SDK may be
         what the collection interrupted. It gets the figures when it ends.
         """
         self.unit.span = None
@@ -82,7 +82,7 @@ Begins = Callable[[], Passage | None]
 
 class _Nowhere:
     """
-    The passage where no unit of work began.
+    The work scope where no unit of work began.
     """
 
     def enter(self) -> None:
@@ -106,13 +106,13 @@ def begin(ledger: Ledger, kind: str, name: str, *, outermost: bool = True) -> Pa
     Begin a unit of work and enter it.
 
     Args:
-        ledger: Whose.
+        ledger: The pool registry that it belongs to.
         kind: `http`, `task`, `rpc` or `job`.
         name: A route template or task name.
         outermost: Whether it begins only where the running code is in no other one.
 
     Returns:
-        None where none began: while nothing listens, inside another one, or through an error of ours.
+        None where none began: without a configured SDK, inside another one, or through an error of ours.
     """
     try:
         if ledger.asleep and ledger.still_asleep():
@@ -129,7 +129,7 @@ def begin(ledger: Ledger, kind: str, name: str, *, outermost: bool = True) -> Pa
 
 def current() -> UnitOfWork | None:
     """
-    The unit of work that the running code belongs to; None when that is over.
+    The unit of work that the running code belongs to; None when that has ended.
     """
     unit = CURRENT_UNIT.get()
     return unit if unit is not None and not unit.ended else None

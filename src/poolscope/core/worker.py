@@ -14,7 +14,7 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two rounds.
+#: Seconds between two runs.
 INTERVAL: Final = 0.2
 
 _workers: Final[weakref.WeakSet[Worker]] = weakref.WeakSet()
@@ -48,7 +48,7 @@ class Worker:
 
     def round(self) -> None:
         """
-        One round, now, in the calling thread; returns when it is done.
+        Run all tasks once, now, in the calling thread; returns when they are done.
         """
         with self._round:
             for site, task in self._tasks:
@@ -56,10 +56,10 @@ class Worker:
 
     def stop(self, timeout: float = 5.0) -> None:
         """
-        Stop the thread and do a last round; nothing if that was done: a task of it may stop it again.
+        Stop the thread and run all tasks a last time. A second call does nothing: a task may be the caller.
 
         Args:
-            timeout: How long to wait for the round that runs, in seconds.
+            timeout: How long to wait for the current run, in seconds.
         """
         if self._stop.is_set():
             return
@@ -71,7 +71,7 @@ class Worker:
 
     def after_fork(self) -> None:
         """
-        In the child: the thread did not come along, and a lock may be held for ever.
+        In the child: the thread did not come along, and a lock may be held forever.
         """
         ran, self._thread = self._thread is not None, None
         self._round = threading.RLock()

@@ -71,7 +71,7 @@ class Occurrence:
     Something that was found once more. What happens at one place within the interval is one finding.
 
     Args:
-        place: What makes two occurrences the same finding. None for one that is reported in any case and stands for no
+        place: What makes two occurrences the same finding. None for one that is reported in any case and represents no
             other, as the end of an earlier finding.
         describe: Puts it in words, from how many of the place were only counted since the last report; not called for
             one that is only counted. None where it is to be counted in any case.

@@ -25,7 +25,7 @@ _findings: Final = logging.getLogger("poolscope.findings")
 
 class Dump:
     """
-    Writes the holders of every pool to the log, in the background, after it was asked to.
+    Writes the holders of every pool to the log, in the background, on demand.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Dump:
 
     def turn(self, pools: Iterable[Pool]) -> None:
         """
-        Do it, once, if it was asked for.
+        Do it, once, if it is wanted.
 
         Args:
             pools: Every pool of the process.
@@ -52,7 +52,7 @@ class Dump:
 
 def holders_report(pool: Pool) -> str:
     """
-    Everybody who holds a connection of a pool now, in lines for people.
+    All holders of a pool now, in lines for people.
     """
     limit = pool.limit if pool.limit is not None else "unlimited"
     head = f"pool {pool.identity.name}: {len(pool.leases)} in use, limit {limit}, {len(pool.asking)} waiting"
@@ -62,7 +62,7 @@ def holders_report(pool: Pool) -> str:
 
 class DumpSignal:
     """
-    Calls for a dump when the process gets a signal. Whoever handled the signal before still does, after us.
+    Calls for a dump when the process gets a signal. An earlier handler of the signal is still called, after ours.
 
     Args:
         name: ``sigusr1`` or ``sigusr2``; nothing is installed for an empty one.
@@ -83,7 +83,11 @@ class DumpSignal:
         if not self._name:
             return
         if self._number is None or threading.current_thread() is not threading.main_thread():
-            _logger.warning("POOLSCOPE_DUMP_SIGNAL=%s needs the main thread of a platform that has it", self._name)
+            _logger.warning(
+                "POOLSCOPE_DUMP_SIGNAL=%s has no effect: instrument() must run in the main thread, on a platform that "
+                "has the signal",
+                self._name,
+            )
             return
         self._before = signal.signal(self._number, self._handle)
         self._installed = True

@@ -1,9 +1,9 @@
 """
 Leaks: connections that are checked out and will not be returned.
 
-Told apart by how it is known. `abandoned`: the garbage collector found it. `owner_finished`: the request, task or
-thread that checked it out is over, and nothing has used it since. `overdue`: it has been checked out for longer than
-the threshold. What the application excused with `poolscope.expected_long_hold` is none.
+The kinds differ in how a leak is detected. `abandoned`: the garbage collector found it. `owner_finished`: the request,
+task or thread that checked it out has finished, and nothing has used it since. `overdue`: it has been checked out for
+longer than the threshold. What the application excused with `poolscope.expected_long_hold` is none.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ ABANDONED: Final = "abandoned"
 OWNER_FINISHED: Final = "owner_finished"
 OVERDUE: Final = "overdue"
 
-# How long after the end of a unit of work its connection may still come back, or be used by what it left behind, in
-# seconds.
+# How long after the end of a unit of work its connection may still be returned, or used by threads and tasks that it
+# started, in seconds.
 UNIT_GRACE: Final = 1.0
 # The same for a thread or task outside of any unit: some only fetch a connection for others and end.
 OWNER_GRACE: Final = 5.0
@@ -99,7 +99,7 @@ class LeakDetector(Detector[Released, "tuple[Lease, bool]"]):
 
     def forget(self) -> None:
         """
-        See `Detector.forget`: what was reported is the parent's, too.
+        In a child process after a fork: what was observed and reported is the parent's.
         """
         super().forget()
         self._reported = weakref.WeakSet()
@@ -164,7 +164,7 @@ def found(lease: Lease, repeated: int) -> Finding:
     """
     kind = str(lease.leak)
     how = {
-        ABANDONED: "was dropped without being returned; the garbage collector found it",
+        ABANDONED: "was garbage-collected without being returned",
         OWNER_FINISHED: f"was not returned, although the {_work_of(lease)} that checked it out has finished",
         OVERDUE: f"has been checked out for {seconds(lease.held())}",
     }[kind]
@@ -184,9 +184,9 @@ def found(lease: Lease, repeated: int) -> Finding:
 
 def resolved(lease: Lease) -> Finding:
     """
-    A connection that was reported as leaked came back after all.
+    A connection that was reported as leaked was returned after all.
     """
-    how = "was found by the garbage collector" if lease.abandoned else "was returned"
+    how = "was garbage-collected" if lease.abandoned else "was returned"
     return finding_about(
         lease,
         LEAK,
@@ -222,7 +222,7 @@ def _work_of(lease: Lease) -> str:
 
 def _owner_is_over(lease: Lease, frames: Frames) -> bool:
     if lease.unit is not None:
-        # What it started may go on after its end, and give back what it holds.
+        # What it started may go on after its end, and return what it holds.
         over = lease.unit.ended and is_left(lease, frames)
     elif lease.task is not None:
         task = lease.task()

@@ -60,7 +60,8 @@ class LongHoldDetector(Detector[Released, Lease]):
 
     def mark(self, unit: UnitOfWork) -> None:
         """
-        See `Detector.mark`: Django returns a request's connection after the span around it has ended.
+        Mark a unit of work for the holds that are long already: Django returns a request's connection after the span
+        around it has ended.
         """
         for share in tuple(unit.shares.values()):
             for lease in share.leases.copy():

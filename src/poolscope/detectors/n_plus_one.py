@@ -1,5 +1,5 @@
 """
-N+1: the same shape of statement from the same line, over and over within one unit of work.
+N+1: the same shape of statement from the same line, again and again within one unit of work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from poolscope.core.work import UnitOfWork
     from poolscope.detectors.detector import Context
 
-# By who ran the statement on the application's behalf.
+# By what ran the statement on the application's behalf.
 _LOADERS: Final = {
     LAZY: (
         "eager loading: .options(selectinload(...)) for a collection, joinedload(...) for a single object, "
@@ -97,7 +97,7 @@ class NPlusOneDetector(Detector[WorkEnded, Repeated]):
 
     def mark(self, unit: UnitOfWork) -> None:
         """
-        See `Detector.mark`: what has run too often already is certain.
+        Mark a unit of work whose statements have run too often already: that is certain before its end.
         """
         if any(True for _ in self._repeated(unit)):
             unit.findings.add(N_PLUS_ONE)

@@ -60,7 +60,7 @@ class NestedCheckoutDetector(Detector[Nested, "tuple[Nested, int]"]):
 
     def forget(self) -> None:
         """
-        See `Detector.forget`: the parent's workers are not the child's.
+        In a child process after a fork: what was observed, and the number of workers, is the parent's.
         """
         super().forget()
         self._workers = {}

@@ -1,6 +1,5 @@
 """
-Exhausted pools: a checkout timed out, or waits for longer than the bound; with everybody who holds a connection, and
-the cause.
+Exhausted pools: a checkout timed out, or waits for longer than the threshold; with all holders and the cause.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
 class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
     """
-    Observes timeouts, and looks for long waits. An observation is a picture of the pool; or only the pool's name, where
-    one was taken within the interval.
+    Observes timeouts, and looks for long waits. An observation is a snapshot of the pool; or only the pool's name,
+    where one was taken within the interval.
     """
 
     kinds = (POOL_EXHAUSTED,)
@@ -46,7 +45,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
 
     def observe(self, event: Waited) -> None:
         """
-        On a timeout the thread that waited takes the picture itself: now is when it shows who held.
+        On a timeout the thread that waited takes the snapshot itself: at this moment it shows the holders.
         """
         lease = event.lease
         if lease.outcome is not Outcome.TIMEOUT or lease.silent:
@@ -73,7 +72,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
 
     def forget(self) -> None:
         """
-        See `Detector.forget`: another thread of the parent may have held the lock.
+        In a child process after a fork: start anew, with a new lock: a thread of the parent may have held the old one.
         """
         super().forget()
         self._start()

@@ -1,6 +1,6 @@
 """
-How often: each place is reported once in an interval; what is found there meanwhile is counted, and the count is
-reported as well.
+The throttle: each place is reported once in an interval; further occurrences are counted, and the count is reported at
+the end of the interval.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _kept(finding: Finding, *, whole: bool) -> Finding:
 
 
 def _again(finding: Finding, count: int, since: float) -> Finding:
-    # It stands for one of those that were held back, and counts the others.
+    # It represents one of those that were held back, and counts the others.
     occurrences = "1 more occurrence" if count == 1 else f"{count} more occurrences"
     return replace(
         finding,

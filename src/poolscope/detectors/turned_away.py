@@ -35,7 +35,7 @@ class Refusal:
         lease: The checkout that it refused.
         used: How many connections were checked out.
         pending: How many checkouts waited; always 0 at a pool that lets none wait.
-        holders: Who held the connections; None where a picture was taken within the interval.
+        holders: Who held the connections; None where a snapshot was taken within the interval.
     """
 
     lease: Lease
@@ -59,7 +59,7 @@ class TurnedAwayDetector(Detector[Waited, Refusal]):
 
     def observe(self, event: Waited) -> None:
         """
-        A checkout failed. The thread that was refused takes the picture: now is when it shows who holds.
+        A checkout failed. The thread that was refused takes the snapshot: at this moment it shows the holders.
         """
         lease = event.lease
         if lease.outcome is not Outcome.REJECTED or lease.silent:
@@ -81,7 +81,7 @@ class TurnedAwayDetector(Detector[Waited, Refusal]):
 
     def forget(self) -> None:
         """
-        See `Detector.forget`: another thread of the parent may have been deciding.
+        In a child process after a fork: start anew, with a new lock: a thread of the parent may have held the old one.
         """
         super().forget()
         self._pace = Pace(self._context.settings.finding_interval, self._context.now)
@@ -99,7 +99,7 @@ def found(seen: Refusal, repeated: int) -> Finding:
     threads = thread_names()
     limit = f"{seen.used} of {pool.limit} in use" if pool.limit is not None else f"{seen.used} in use"
     summary = (
-        f"pool {pool.identity.name} turned {owner_of(lease, threads)} away at once, at {place_of(lease.origin)} "
+        f"pool {pool.identity.name} refused {owner_of(lease, threads)} a connection, at {place_of(lease.origin)} "
         f"({limit}, {seen.pending} waiting)"
     )
     holders = described(seen.holders or (), seen.used, threads, LONGEST_REPORT - len(summary))

@@ -35,7 +35,7 @@ class Watchdog:
     A `PoolObserver` in the application's threads, and a task of the background thread.
 
     Args:
-        detectors: Who finds what; they diagnose in this order.
+        detectors: The detectors; they diagnose in this order.
         sink: Takes the findings.
         interval: Seconds in which one place is reported once (`Settings.finding_interval`).
         now: The clock.
@@ -69,40 +69,40 @@ class Watchdog:
 
     def waited(self, lease: Lease, _: Collection[Lease]) -> None:
         """
-        See `PoolObserver.waited`.
+        Pass a slow or failed checkout to the detectors that observe it.
         """
         for detector in self._wait_observers:
             detector.observe(Waited(lease))
 
     def nested(self, lease: Lease, held: Lease) -> None:
         """
-        See `PoolObserver.nested`.
+        Pass a nested checkout to the detectors that observe it.
         """
         for detector in self._nested_observers:
             detector.observe(Nested(lease, held))
 
     def returned(self, lease: Lease) -> None:
         """
-        See `PoolObserver.returned`.
+        Pass a lease that ended to the detectors that observe it.
         """
         for detector in self._release_observers:
             detector.observe(Released(lease))
 
     def traced(self, lease: Lease) -> None:
         """
-        See `PoolObserver.traced`; spans look at these, detectors do not.
+        Nothing: these are for the spans.
         """
 
     def judge_unit(self, unit: UnitOfWork) -> None:
         """
-        See `Units.on_judge`.
+        Have the detectors mark a unit of work that still runs, when the span around it ends.
         """
         for detector in self.detectors:
             detector.mark(unit)
 
     def unit_ended(self, unit: UnitOfWork) -> None:
         """
-        See `Units.on_end`.
+        Pass a unit of work that ends to the detectors that observe it.
         """
         for detector in self._end_observers:
             detector.observe(WorkEnded(unit))
@@ -132,7 +132,7 @@ class Watchdog:
 
     def end(self) -> None:
         """
-        Poolscope or the process ends: the next turn reports everything that it has held back.
+        Poolscope or the process ends: the next run reports everything that it has held back.
         """
         self._is_last_turn = True
 
@@ -146,7 +146,7 @@ class Watchdog:
     def _take_all(
         self, site: str, find: Callable[[LibraryObject], Iterable[Occurrence]], subject: LibraryObject
     ) -> None:
-        # One that cannot be found, described or handed on keeps no other from it.
+        # One that cannot be found, described or reported does not stop the others.
         nothing: list[Occurrence] = []
         for occurrence in guard.run(site, lambda: list(find(subject)), nothing):
             guard.run("watchdog.report", lambda: self._take(occurrence), None)  # noqa: B023 - run at once

@@ -21,7 +21,7 @@ __all__ = ["CHECKS", "Check", "Environment", "Examination", "Remark", "Result", 
 
 def examine(checks: Iterable[Check] = CHECKS, environ: Mapping[str, str] | None = None) -> Examination:
     """
-    Run every check; what one finds, or that it fails, keeps no other from running.
+    Run every check; one that fails does not stop the others.
 
     Args:
         checks: What to look at, in order.

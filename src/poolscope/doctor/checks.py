@@ -1,5 +1,5 @@
 """
-Every check there is, in the order in which one asks.
+Every check, in the order of the report.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def export(environment: Environment) -> Iterator[Remark]:
     environ = environment.environ
     sdk = installed("opentelemetry-sdk")
     if not sdk:
-        text = "opentelemetry-sdk is not installed: poolscope stays silent"
+        text = "opentelemetry-sdk is not installed: poolscope collects nothing"
         yield Remark(Status.PROBLEM, text, "Install it: pip install 'poolscope[sdk]'")
         return
     yield Remark(Status.OK, f"opentelemetry-sdk {sdk}", facts={"opentelemetry-sdk": sdk})
@@ -52,7 +52,9 @@ def export(environment: Environment) -> Iterator[Remark]:
     for signal, names in named.items():
         yield from _exporters(signal, names, environ)
     if not any(named.values()):
-        text = "No exporter is configured by the environment: unless the application configures one, nothing leaves"
+        text = (
+            "No exporter is configured by the environment: unless the application configures one, no telemetry is sent"
+        )
         yield Remark(Status.WARNING, text, "Set OTEL_METRICS_EXPORTER, OTEL_TRACES_EXPORTER and OTEL_LOGS_EXPORTER.")
 
 
@@ -90,7 +92,7 @@ def _exporters(signal: str, names: list[str], environ: Mapping[str, str]) -> Ite
             yield Remark(Status.PROBLEM, text, fix, {signal: point})
         else:  # opentelemetry-distro's default counts under opentelemetry-instrument alone
             fix = f"{install}, or set OTEL_EXPORTER_OTLP_PROTOCOL or {_variable(signal)}."
-            yield Remark(Status.WARNING, f"{text}, which opentelemetry-distro asks for", fix, {signal: point})
+            yield Remark(Status.WARNING, f"{text}, the default of opentelemetry-distro", fix, {signal: point})
 
 
 def _entry_point_of(name: str, signal: str, environ: Mapping[str, str]) -> str:
@@ -103,7 +105,7 @@ def _endpoint(signal: str, point: str, environ: Mapping[str, str]) -> str:
     given = _otlp("ENDPOINT", signal, environ)
     if not point.startswith("otlp_proto") or not given:
         return ""
-    # A URL may have a login in it, which is not to be repeated.
+    # A URL may contain a login, which must not be printed.
     url = urlsplit(given)
     return f" to {url.hostname or given}" + (f":{url.port}" if url.port else "")
 

@@ -47,7 +47,7 @@ def pool_libraries(environment: Environment) -> Iterator[Remark]:
     yield from remarks
     if not remarks:
         known = ", ".join(registry.statuses)
-        fix = f"Run this with the interpreter of your service: python -m poolscope doctor. Known are: {known}."
+        fix = f"Run this with the interpreter of your service: python -m poolscope doctor. Known libraries: {known}."
         yield Remark(Status.PROBLEM, "No pool library that poolscope knows is installed here", fix)
     elif all(remark.facts["state"] == State.DISABLED.value for remark in remarks):
         fix = "Take at least one of them out of POOLSCOPE_DISABLED_ADAPTERS."
@@ -95,19 +95,21 @@ def _remark(hook: Hook, state: State, reason: str, error: str) -> Remark:
     supported = getattr(hook, "versions", "")
     facts = {"name": hook.name, "version": version, "supported": supported, "state": state.value}
     if state is State.DISABLED:
-        return Remark(Status.OK, f"{what} is left alone, by a setting", facts=facts)
+        return Remark(Status.OK, f"{what} is disabled by a setting", facts=facts)
     if error:
         return Remark(Status.WARNING, f"{what} cannot be imported: {error}", "Repair its installation.", facts)
     if state is State.REFUSED:
         fix = f"Use a supported version ({supported}), or a newer poolscope." if supported else "Use a newer poolscope."
-        return Remark(Status.PROBLEM, f"{what} is not watched: {reason}", fix, facts)
+        return Remark(Status.PROBLEM, f"{what} is not instrumented: {reason}", fix, facts)
     if state is not State.ACTIVE:
         fix = "Report this as a bug of poolscope, with the warning in the service's log."
-        return Remark(Status.PROBLEM, f"{what} is not watched: its hooks failed", fix, facts)
+        return Remark(Status.PROBLEM, f"{what} is not instrumented: its hooks failed", fix, facts)
     if not _is_supported(version, supported):
-        text = f"{what} is watched, but no version outside of {supported} was tested"
+        text = f"{what} is instrumented, but no version outside of {supported} was tested"
         return Remark(Status.WARNING, text, _NEWER, facts)
-    return Remark(Status.OK, f"{what} is watched" + (f" (supported: {supported})" if supported else ""), facts=facts)
+    return Remark(
+        Status.OK, f"{what} is instrumented" + (f" (supported: {supported})" if supported else ""), facts=facts
+    )
 
 
 def _is_installed(hook: Hook) -> bool:

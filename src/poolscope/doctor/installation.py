@@ -1,5 +1,5 @@
 """
-What is installed: the interpreter, the packages that poolscope needs, and the way in for auto-instrumentation.
+What is installed: the interpreter, the packages that poolscope needs, and the entry point for auto-instrumentation.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
 """
-Boundaries: one file for each framework that begins and ends units of work.
+Frameworks that begin and end units of work: one file for each.
 """

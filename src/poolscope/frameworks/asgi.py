@@ -1,7 +1,7 @@
 """
 ASGI: a unit of work from the call of an application until it returns, background tasks included.
 
-Of a websocket each message is one, from its receipt until the application asks for the next; the handshake is the
+Of a websocket each message is one, from its receipt until the application receives the next; the handshake is the
 first. While the application holds a connection across messages, they are one together.
 """
 
@@ -34,7 +34,7 @@ class Middleware:
 
     Args:
         application: The application.
-        ledger: Where units of work begin.
+        ledger: The pool registry, where units of work begin.
     """
 
     def __init__(self, application: Callable[..., Any], ledger: Ledger) -> None:
@@ -77,7 +77,7 @@ async def serve(
     Serve one request as a unit of work, if it is not part of one.
 
     Args:
-        ledger: Where units of work begin.
+        ledger: The pool registry, where units of work begin.
         scope: The request.
         receive: Gives the application its messages.
         call: Calls the application; gets what gives it its messages.

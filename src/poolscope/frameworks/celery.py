@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # Of the tasks that the running code is inside of, the innermost last; None for one that is part of another. Not by the
-# task's id: a retry has the same, and may begin in another thread before the attempt that asked for it is over.
+# task's id: a retry has the same, and may begin in another thread before the attempt that asked for it has finished.
 _PASSAGES: Final[ContextVar[tuple[Passage | None, ...]]] = ContextVar("poolscope_celery", default=())
 
 
@@ -40,7 +40,7 @@ class CeleryBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module, ("task_prerun", "task_postrun"))
         self._signals = module
@@ -50,7 +50,7 @@ class CeleryBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Disconnect the receivers of signals.
         """
         signals, self._signals = self._signals, None
         if signals is not None:

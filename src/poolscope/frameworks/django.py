@@ -40,7 +40,7 @@ class DjangoBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         part = module.__name__.removeprefix(_HANDLERS)
         if part == _CLIENT:
@@ -60,7 +60,7 @@ class DjangoBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 

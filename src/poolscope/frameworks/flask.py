@@ -32,7 +32,7 @@ class FlaskBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         application = module.app.Flask
         patcher.require(application, ("__call__", "dispatch_request"))
@@ -45,7 +45,7 @@ class FlaskBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Disconnect the receivers of signals.
         """
         flask, self._flask = self._flask, None
         if flask is not None:

@@ -36,7 +36,7 @@ class GrpcBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module, ("server", "ServerInterceptor"))
         base: Any = module.ServerInterceptor
@@ -52,7 +52,7 @@ class GrpcBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 

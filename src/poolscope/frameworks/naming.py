@@ -9,13 +9,13 @@ from typing import Final
 
 from poolscope.core.work_scope import current
 
-#: Stands for the route until one is known, and of requests that match none.
+#: The route's name until one is known, and of requests that match none.
 UNMATCHED: Final = "<unmatched>"
 
 #: The method of websocket connections.
 WEBSOCKET: Final = "WEBSOCKET"
 
-#: What stands for methods that are none (semantic conventions, `http.request.method`).
+#: The name of methods that HTTP does not define (semantic conventions, `http.request.method`).
 OTHER_METHOD: Final = "_OTHER"
 
 _METHODS: Final = frozenset(

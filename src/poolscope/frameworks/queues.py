@@ -33,7 +33,7 @@ class RqBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module.Job, ("perform",))
         parent = os.getpid()
@@ -56,7 +56,7 @@ class RqBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 
@@ -70,7 +70,7 @@ class ArqBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module.Worker, ("run_job",))
         patcher.require(module, ("deserialize_job_raw",))
@@ -92,7 +92,7 @@ class ArqBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 
@@ -117,7 +117,7 @@ class DramatiqBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         # Before 2.0 its name had an underscore.
         worker = getattr(module, "WorkerThread", None) or getattr(module, "_WorkerThread", module)
@@ -139,7 +139,7 @@ class DramatiqBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 

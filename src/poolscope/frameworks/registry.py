@@ -1,5 +1,5 @@
 """
-All boundaries, and the state of each.
+The hooks of all frameworks, and the state of each.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
     from poolscope.core.pool_registry import Ledger
 
-#: The modules here that hold boundaries, each in its ``BOUNDARIES``.
+#: The modules here that hook frameworks, each with a ``BOUNDARIES``.
 MODULES: Final = ("flask", "starlette", "django", "celery", "queues", "grpc", "servers", "asgiref", "threads")
 
-#: The boundary that is there only on demand.
+#: The hook that is put in only on demand.
 THREADS: Final = "threads"
 
 
 def load(names: Iterable[str] = MODULES) -> list[Hook]:
     """
-    The boundaries of those modules.
+    The hooks of those modules.
     """
     return [hook for name in names for hook in importlib.import_module(f"poolscope.frameworks.{name}").BOUNDARIES]
 
@@ -33,10 +33,10 @@ class Boundaries(HookRegistry[Hook]):
     Hooks each framework when it is imported, or now if it is already.
 
     Args:
-        ledger: Where units of work begin.
-        disabled: Names of boundaries to leave alone.
+        ledger: The pool registry, where units of work begin.
+        disabled: Names of frameworks not to hook.
         carry_to_threads: Whether threads that a unit of work starts belong to it.
-        hooks: The boundaries.
+        hooks: The hooks of each framework.
     """
 
     def __init__(

@@ -35,14 +35,14 @@ class WaitressBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module.BaseWSGIServer, ("__init__",))
         patcher.wrap(module.BaseWSGIServer, "__init__", _afterwards("application", wsgi.Middleware, ledger))
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 
@@ -56,7 +56,7 @@ class GunicornBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module.Worker, ("load_wsgi",))
         wrapper = _afterwards("wsgi", wsgi.Middleware, ledger)
@@ -72,7 +72,7 @@ class GunicornBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 
@@ -86,7 +86,7 @@ class WsgirefBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module.BaseHandler, ("run",))
 
@@ -100,7 +100,7 @@ class WsgirefBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 
@@ -114,14 +114,14 @@ class UvicornBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         patcher.require(module.Config, ("load",))
         patcher.wrap(module.Config, "load", _afterwards("loaded_app", asgi.Middleware, ledger))
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 

@@ -36,7 +36,7 @@ class StarletteBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         if module.__name__ != _ROUTING:
             application = _own(module.Starlette)
@@ -51,7 +51,7 @@ class StarletteBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 
@@ -65,14 +65,14 @@ class FastApiBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:  # noqa: ARG002 - the interface
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         if "handle" in vars(module.APIRoute):
             patcher.replace(module.APIRoute, "handle", _make_handle)
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 

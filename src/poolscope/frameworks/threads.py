@@ -38,7 +38,7 @@ class ThreadsBoundary:
 
     def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:  # noqa: ARG002 - the interface
         """
-        See `Hook.hook`.
+        Put the hooks in.
         """
         if module.__name__ == _POOL:
             patcher.require(module.ThreadPoolExecutor, ("submit",))
@@ -49,7 +49,7 @@ class ThreadsBoundary:
 
     def release(self) -> None:
         """
-        See `Hook.release`.
+        Nothing: no object of the library has a mark.
         """
 
 
@@ -92,7 +92,7 @@ class _Carried:
 
 class _Run:
     """
-    Stands for ``run`` of one thread until it runs.
+    Takes the place of one thread's ``run`` until it runs.
     """
 
     def __init__(self, unit: UnitOfWork, thread: LibraryObject) -> None:

@@ -26,7 +26,7 @@ class Middleware:
 
     Args:
         application: The application.
-        ledger: Where units of work begin.
+        ledger: The pool registry, where units of work begin.
     """
 
     def __init__(self, application: Callable[..., Any], ledger: Ledger) -> None:
@@ -62,7 +62,7 @@ def serve(ledger: Ledger, environ: LibraryObject, call: Callable[[], LibraryObje
     Serve one request as a unit of work, if it is not part of one.
 
     Args:
-        ledger: Where units of work begin.
+        ledger: The pool registry, where units of work begin.
         environ: The request.
         call: Calls the application.
 

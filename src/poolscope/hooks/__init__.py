@@ -1,3 +1,3 @@
 """
-Patches, import hooks, and how each hooked library stands: the only users of wrapt.
+Patches, import hooks, and the state of each hooked library: the only users of wrapt.
 """

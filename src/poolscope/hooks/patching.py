@@ -135,7 +135,7 @@ class Patcher:
         """
         Put every original back, the last patch first.
 
-        Where somebody else has wrapped our replacement since, it stays: taking it out would take theirs out too. It
+        Where other code has wrapped our replacement since, it stays: removing it would remove the other wrapper too. It
         then passes calls on and does nothing of its own.
         """
         while self._patches:
@@ -144,7 +144,10 @@ class Patcher:
             if vars(patch.owner).get(patch.name) is patch.replacement:
                 wrapt.apply_patch(patch.owner, patch.name, patch.original)
             else:
-                _logger.info("%s was wrapped by somebody else after poolscope; its hook stays, idle", patch)
+                _logger.info(
+                    "%s was wrapped by other code after poolscope; poolscope's hook stays in place and does nothing",
+                    patch,
+                )
 
     def _apply(self, patch: Patch) -> None:
         wrapt.apply_patch(patch.owner, patch.name, patch.replacement)

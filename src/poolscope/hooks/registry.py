@@ -1,5 +1,5 @@
 """
-Hooks libraries as they are imported, and knows how each stands.
+Hooks libraries as they are imported, and keeps the state of each.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Hook(Protocol):
         Args:
             module: The library's imported module.
             patcher: Applies patches and remembers the originals.
-            ledger: Where pools are registered and units of work begin.
+            ledger: The pool registry, where pools are registered and units of work begin.
 
         Raises:
             Refused: The library is not as expected; nothing was patched.
@@ -58,7 +58,7 @@ HookType = TypeVar("HookType", bound=Hook)
 
 class State(Enum):
     """
-    How a library stands.
+    Whether a library is hooked.
     """
 
     ABSENT = "absent"
@@ -70,7 +70,7 @@ class State(Enum):
 @dataclass
 class Status(Generic[HookType]):
     """
-    How a library stands, and why.
+    Whether a library is hooked, and why not.
 
     Args:
         hook: What hooks it.
@@ -88,9 +88,9 @@ class HookRegistry(Generic[HookType]):
     Hooks each library when it is imported, or now if it is already.
 
     Args:
-        ledger: Where pools are registered and units of work begin.
+        ledger: The pool registry, where pools are registered and units of work begin.
         hooks: What there is to hook.
-        disabled: Names of hooks to leave alone.
+        disabled: Names of hooks not to put in.
         setting: The setting that names those, for the warning about a name that does not exist.
     """
 
@@ -103,7 +103,9 @@ class HookRegistry(Generic[HookType]):
             if name in self.statuses:
                 self.statuses[name].state = State.DISABLED
             else:
-                _logger.warning("%s names %r, which is none of: %s", setting, name, ", ".join(self.statuses))
+                _logger.warning(
+                    "%s names %r, which poolscope does not know; it knows: %s", setting, name, ", ".join(self.statuses)
+                )
 
     def start(self) -> None:
         """
@@ -138,7 +140,7 @@ class HookRegistry(Generic[HookType]):
         except Refused as refusal:
             status.state, status.reason = State.REFUSED, str(refusal)
             self._take_out(status)
-            _logger.warning("poolscope leaves %s alone: %s", status.hook.name, refusal)
+            _logger.warning("poolscope does not instrument %s: %s", status.hook.name, refusal)
         except Exception:
             self._take_out(status)
             raise

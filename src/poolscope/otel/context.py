@@ -1,5 +1,5 @@
 """
-What surrounds the running code: a recorded span, or the wish not to be instrumented.
+What is around the running code: a recorded span, or the wish not to be instrumented.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _current: Final = _current_context()
 
 def ambient() -> LibraryObject:
     """
-    Look at the context, once for all questions: this runs at each ask.
+    Look at the context, once for all questions: this runs at each checkout.
 
     Returns:
         The span around the running code if it is recorded; `UNRECORDED` if there is one that is not; `SUPPRESSED` where

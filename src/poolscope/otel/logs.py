@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _logger: Final = logging.getLogger("poolscope.findings")
 
 _LEVELS: Final = {
-    # A leak that came back: without a word from Python's logging, the warning about it would stand.
+    # A leaked connection that was returned: without a line in Python's logging, the warning would seem to hold still.
     Severity.INFO: (logging.WARNING, SeverityNumber.INFO, "INFO"),
     Severity.WARNING: (logging.WARNING, SeverityNumber.WARN, "WARN"),
     Severity.CRITICAL: (logging.ERROR, SeverityNumber.ERROR, "ERROR"),
@@ -58,9 +58,9 @@ class Events:
 
     def report(self, finding: Finding) -> None:
         """
-        See `FindingSink.report`. Called from the background thread.
+        Write a finding to the log and emit its event. Called from the background thread.
         """
-        # Neither a logging handler nor an exporter that fails keeps the finding from the other.
+        # A logging handler that fails does not keep the finding from the exporter, nor the other way round.
         guard.run("events.log", lambda: _log(finding), None)
         guard.run("events.emit", lambda: self._emit(finding), None)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolscope.adapters.asyncpg import ADAPTER
 from poolscope.adapters.common import NAMES
-from poolscope.core.pool import POOL_NAME
+from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import Ask, Driver, Feature, Handle, LoopThread
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from examples.lab import mariadb
 from poolscope.adapters.identity import NAMES
 from poolscope.adapters.peewee import ADAPTER
-from poolscope.core.pool import POOL_NAME
+from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import DEADLINE, Ask, Driver, Feature, Handle, ThreadAsk
 from tests.contract.drivers.mysql import server
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.common import NAMES
 from poolscope.adapters.psycopg2_pool import ADAPTER
-from poolscope.core.pool import POOL_NAME
+from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import Ask, Driver, Feature, Handle, ThreadAsk
 
 if TYPE_CHECKING:

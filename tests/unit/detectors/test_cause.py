@@ -394,7 +394,7 @@ def test_who_waits_at_a_pool_that_is_not_full_waits_for_a_connect(limit: int | N
         scene.pass_time(2)
         (finding,) = scene.found(POOL_EXHAUSTED)
     assert finding.evidence["cause"] == SLOW_CONNECT
-    assert "gives no connection" in finding.summary
+    assert "provides no connection" in finding.summary
     assert "exhausted" not in finding.summary
     assert "database" in finding.fix
 
@@ -422,7 +422,7 @@ def test_who_waits_beside_idle_connections_waits_for_its_turn_unless_it_opens_on
         lease.fail(Outcome.TIMEOUT, "TimeoutError")
         (finding,) = scene.found(POOL_EXHAUSTED)
     assert finding.evidence["cause"] == (SLOW_CONNECT if opens else BURST)
-    assert "gives no connection" in finding.summary
+    assert "provides no connection" in finding.summary
 
 
 def test_a_pool_that_is_full_most_of_the_time_is_to_blame() -> None:

@@ -49,7 +49,7 @@ def test_the_signal_writes_every_holder_to_the_log(caplog: pytest.LogCaptureFixt
             dump.turn(scene.ledger.pools.values())
         on_signal.remove()
     first, second = caplog.messages
-    assert first.startswith("pool shop: 1 in use, limit 2, 0 waiting\n  held 0 ms idle by http GET /orders")
+    assert first.startswith("pool shop: 1 in use, limit 2, 0 waiting\n  held 0 ms by http GET /orders, idle")
     assert second == "pool shop#2: 0 in use, limit 2, 0 waiting"
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_is_said_and_not_done(caplog: pytest.LogCaptureFixture) -
         thread.join(60)
     DumpSignal("sigunknown", lambda: None).install()
     assert signal.getsignal(signal.SIGUSR1) is before
-    assert [message.split(" needs")[0] for message in caplog.messages] == [
+    assert [message.split(" has no effect: ")[0] for message in caplog.messages] == [
         "POOLSCOPE_DUMP_SIGNAL=sigusr1",
         "POOLSCOPE_DUMP_SIGNAL=sigunknown",
     ]

@@ -96,7 +96,7 @@ def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene)
     thread.join(60)
 
     first, second = holders(finding)
-    assert "by thread payer; checked out at /application/checkout.py:2 in checkout" in first
+    assert "by thread payer, idle; checked out at /application/checkout.py:2 in checkout" in first
     assert f"currently executing {call}" in first
     assert "by thread MainThread" in second
     assert "      currently executing: " + call in finding.report
@@ -183,7 +183,7 @@ def test_a_task_is_seen_where_it_awaits(scene: Scene, way: Callable[[], Coroutin
 
     finding = asyncio.run(main())
     first = holders(finding)[0]
-    assert "by task request 7; checked out at /application/view.py:2 in view" in first
+    assert "by task request 7, idle; checked out at /application/view.py:2 in view" in first
     assert f"currently executing {line_of(calls_a_service, 'the call')}" in first
     assert f"in {way.__name__}" in finding.report
 
@@ -338,10 +338,12 @@ def test_the_report_says_everything_about_each_holder(scene: Scene) -> None:
     )
     first, second = holders(finding)
     assert first.startswith(
-        "3.8 s idle by http GET /old; checked out at /application/first.py:2 in first; currently executing "
+        "3.8 s by http GET /old, idle; checked out at /application/first.py:2 in first; currently executing "
     )
-    assert first.endswith("; ran nothing yet")
-    assert second.startswith("1.8 s idle_in_transaction by http GET /new; checked out at /application/second.py:2 in")
+    assert first.endswith("; no query yet")
+    assert second.startswith(
+        "1.8 s by http GET /new, idle in a transaction; checked out at /application/second.py:2 in"
+    )
     assert "last ran select * from t where name = ?; backend 4711" in second
     assert "secret" not in str(finding)
     evidence = {name: finding.evidence[name] for name in ("used", "pending", "limit", "waited", "holders_omitted")}
@@ -362,8 +364,8 @@ def test_the_report_is_bounded_in_holders() -> None:
     scene.timeout(waited=0.1)
     (finding,) = scene.found(POOL_EXHAUSTED)
     assert len(holders(finding)) == MOST_HOLDERS
-    assert "by http GET /0;" in holders(finding)[0]
-    assert "by http GET /29;" in holders(finding)[-1]
+    assert "by http GET /0, idle;" in holders(finding)[0]
+    assert "by http GET /29, idle;" in holders(finding)[-1]
     assert finding.evidence["holders_omitted"] == 10
     assert "and 10 more" in finding.report
 
@@ -603,7 +605,9 @@ def test_a_dump_has_every_holder_of_a_pool(scene: Scene) -> None:
     with scene.unit("GET /orders"):
         scene.checkout("orders")
         text = holders_report(scene.pool)
-    assert text.startswith("pool shop: 1 in use, limit 2, 0 waiting\n  held 0 ms idle by http GET /orders; checked out")
+    assert text.startswith(
+        "pool shop: 1 in use, limit 2, 0 waiting\n  held 0 ms by http GET /orders, idle; checked out"
+    )
     assert "      currently executing: " in text
     many = Scene(None)
     for _ in range(50):

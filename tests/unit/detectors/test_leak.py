@@ -164,7 +164,7 @@ def test_a_thread_that_is_over_has_leaked(scene: Scene) -> None:
 
     (finding,) = scene.found()
     assert (lease.leak, here.leak) == ("owner_finished", None)
-    assert "checked out by a thread that is over" in finding.summary
+    assert "checked out by a finished thread" in finding.summary
 
 
 def test_a_task_that_is_over_has_leaked(scene: Scene) -> None:
@@ -308,7 +308,7 @@ def test_a_leak_that_the_garbage_collector_brings_back_is_resolved_and_still_one
     scene.pass_time(3)
     lease.end(abandoned=True)
     assert [finding.resolved for finding in scene.found()] == [False, True]
-    assert "was found by the garbage collector after 3.0 s" in scene.found()[1].summary
+    assert "was garbage-collected after 3.0 s" in scene.found()[1].summary
     assert leaks(scene) == {"owner_finished": 1}
 
 

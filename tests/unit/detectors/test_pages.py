@@ -51,7 +51,7 @@ def test_a_page_teaches_the_cause_and_the_repair(identity: str) -> None:
     """
     headings = set(re.findall(r"^## (.+)$", page(identity), re.MULTILINE))
     assert {"Evidence", "Alerts and settings"} <= headings
-    assert headings & {"How poolscope knows", "The verdict"}
+    assert headings & {"How poolscope knows", "How poolscope finds the cause"}
     blocks = [ast.dump(ast.parse(block["code"])) for block in BLOCK.finditer(page(identity))]
     assert len(set(blocks)) == len(blocks) >= 2
 

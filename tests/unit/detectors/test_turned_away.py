@@ -40,15 +40,15 @@ def test_who_is_turned_away_at_a_full_pool_is_found_with_who_holds() -> None:
     (finding,) = scene.found(TURNED_AWAY)
     assert finding.severity is Severity.CRITICAL
     assert finding.summary == (
-        "pool shop turned http GET /items away at once, at /application/view.py:2 in view (2 of 2 in use, 0 waiting)"
+        "pool shop refused http GET /items a connection, at /application/view.py:2 in view (2 of 2 in use, 0 waiting)"
     )
     assert {name: finding.evidence[name] for name in ("used", "limit", "pending")} == {
         "used": 2,
         "limit": 2,
         "pending": 0,
     }
-    assert all("by http GET /report; checked out at /application/report.py:2" in one for one in _holders(finding))
-    assert "  held 0 ms idle by http GET /report" in finding.report
+    assert all("by http GET /report, idle; checked out at /application/report.py:2" in one for one in _holders(finding))
+    assert "  held 0 ms by http GET /report, idle" in finding.report
     assert finding.fix == finding.kind.fix
 
 

@@ -39,7 +39,7 @@ _LOOPS: Final = re.compile(
     r"|^insert\b.*\b(?:unnest|openjson|jsonb?_(?:to|populate)_recordset|jsonb?_array_elements(?:_text)?) ?\("
 )
 
-# In what is no SQL, what stands beside a literal may become a part of one once that is out. A shape is final.
+# In text that is not SQL, removing a literal may join what lies beside it to a new one. A shape must be final.
 _MAY_CHANGE: Final = re.compile(r"[#'$%@:\\]|--|/\*")
 _MOST_PASSES: Final = 5
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: A line: a code object and an instruction's index; None where no frame was found.
 Site = tuple["CodeType", int]
 
-#: Who ran a statement on the application's behalf: the cure of a repetition depends on it.
+#: Who ran a statement on the application's behalf: the fix of a repetition depends on it.
 LAZY: Final = "SQLAlchemy lazy load"
 EXPIRED: Final = "SQLAlchemy refresh"
 RELATED: Final = "Django related object"
@@ -37,7 +37,8 @@ _LOADERS: Final = (
     ("django/db/models/query.py", ("prefetch_one",), PREFETCH),
     ("django/db/models/query.py", (), QUERY_SET),
 )
-# Who asked whom: a query set stands between the query and the descriptor, a refresh between it and a deferred column.
+# Which one called which: a query set lies between the query and the descriptor, a refresh between the query and a
+# deferred column.
 _MAY_BE_CALLED_BY: Final = {QUERY_SET: (RELATED, PREFETCH), EXPIRED: (LAZY,)}
 _SEARCH: Final = 80
 
@@ -111,7 +112,7 @@ class Repetitions:
         Args:
             statement: SQL.
             frame: Where to look for the application from.
-            parameters: What the driver gets for its parameters; looked at only where it tells chunks from repetitions.
+            parameters: What the driver gets for its parameters; looked at only to distinguish chunks from repetitions.
 
         Returns:
             What it is counted to; None for a line's first, and for what is meant to be repeated.
@@ -192,7 +193,7 @@ def loader_of(frame: FrameType | None, site: Site | None) -> str:
         site: The application's line, where the search ends.
 
     Returns:
-        One of the names above; empty when there is nobody, so that the application runs it by hand.
+        One of the names above; empty when the application itself runs it.
     """
     found = ""
     for _ in range(_SEARCH):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # A burst is so many times the usual rate of checkouts.
 _BURST_FACTOR: Final = 3.0
-# From this share on a cause is the cause.
+# From this share of the time or of the connections on, it is the cause.
 _MAJORITY: Final = 0.5
 # A leak that holds this share of the limit is the cause, whatever else is slow.
 _LEAKED_SHARE: Final = 0.3
@@ -81,7 +81,7 @@ class Figures:
         rate_now: The same over the last seconds.
         rate_before: The same before these.
         mean_hold: The mean of the holds, in seconds.
-        typical_hold: The time-weighted mean of the holds: the hold that a connection is in when one looks.
+        typical_hold: The time-weighted mean of the holds: the length of the hold at a random moment.
         query_share: Queries ran.
         in_transaction_share: Nothing ran, within a transaction.
         idle_share: Nothing ran, outside of one.
@@ -162,7 +162,7 @@ def cause_of(pool: Pool, record: Record, out: CheckedOut, long_hold: float) -> C
     Args:
         pool: The pool.
         record: Its last minute.
-        out: What was checked out when somebody timed out, or waited for too long.
+        out: What was checked out when a checkout timed out, or waited for too long.
         long_hold: The threshold of long holds, in seconds.
     """
     figures = figures_of(pool, record, out)
@@ -172,7 +172,8 @@ def cause_of(pool: Pool, record: Record, out: CheckedOut, long_hold: float) -> C
 
 def figures_of(pool: Pool, record: Record, out: CheckedOut) -> Figures:
     """
-    Put a minute and a moment together. What is out counts with what it has done so far; leaks do not count as holds.
+    Combine the last minute and this moment. Leases that are still held count with what they have done so far; leaks do
+    not count as holds.
     """
     now = Sample.of(pool)
     first, recent = record.span(now)
@@ -253,7 +254,7 @@ def _held_idle(figures: Figures) -> tuple[str, str, str]:
 def _burst(figures: Figures) -> tuple[str, str, str]:
     summary = (
         f"a burst: {figures.rate_now:.1f} checkouts per second, after {figures.rate_before:.1f} before; "
-        f"the mean load needs {figures.needed:.1f} of {figures.capacity} connections"
+        f"on average the load keeps {figures.needed:.1f} of {figures.capacity} connections busy"
     )
     return BURST, summary, ""
 
@@ -261,7 +262,8 @@ def _burst(figures: Figures) -> tuple[str, str, str]:
 def _too_small(figures: Figures) -> tuple[str, str, str]:
     summary = (
         f"too small: {figures.rate:.1f} checkouts per second, each held for {seconds(figures.mean_hold)}, "
-        f"need {figures.needed:.1f} connections of {figures.capacity}"
+        f"need {figures.needed:.1f} connections on average; "
+        f"the pool has {figures.capacity} (needing {_FITS:.0%} or more counts as too small)"
     )
     return POOL_TOO_SMALL, summary, ""
 

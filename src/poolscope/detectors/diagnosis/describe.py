@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
 
-# Frames looked at to find the application where a holder stands now.
+# Frames looked at to find the application's frame that a holder executes now.
 _SEARCH: Final = 80
 
 
@@ -33,14 +33,14 @@ def current_stack(lease: Lease, depth: int = 5, frames: Frames | None = None, wa
     What the holder of a lease executes now: the application's frames, innermost first.
 
     Args:
-        lease: A lease that is out.
+        lease: A lease that is still held.
         depth: How many frames to keep.
-        frames: Where the threads stand; looked up when not given.
-        waiter: The checkout that has just given up: its own thread is there for it, and for no holder.
+        frames: The current frame of each thread; looked up when not given.
+        waiter: The checkout that has just failed: its thread's frames belong to it and to no holder.
 
     Returns:
         The raw stack; a library's frames where there are no others. It is empty when that says nothing: the task is
-        done, or the thread is over or has gone on to something else.
+        done, or the thread has finished or has gone on to something else.
     """
     stack = _stack_of(lease, frames)
     unit = lease.unit
@@ -65,8 +65,8 @@ def is_left(lease: Lease, frames: Frames | None = None) -> bool:
     has gone on to something else.
 
     Args:
-        lease: A lease that is out.
-        frames: Where the threads stand; looked up when not given.
+        lease: A lease that is still held.
+        frames: The current frame of each thread; looked up when not given.
     """
     return _is_left(lease, _stack_of(lease, frames))
 
@@ -74,7 +74,7 @@ def is_left(lease: Lease, frames: Frames | None = None) -> bool:
 def is_over(checkout: Lease) -> bool:
     """
     Whether a checkout is pending though the request, task or thread that waited has finished: an exception from
-    outside, as a signal's, may end a wait unseen.
+    outside, as a signal's, may end a wait unnoticed.
     """
     unit = checkout.unit
     if unit is not None and unit.ended and _is_own(checkout, unit):
@@ -98,7 +98,7 @@ def _is_own(lease: Lease, unit: UnitOfWork) -> bool:
 
 
 def _has_gone_on(lease: Lease, stack: RawStack, waiter: Lease | None = None) -> bool:
-    # A thread or task is there while the code that checked out is on its stack.
+    # A thread or task still works on it while the code that checked out is on its stack.
     return bool(lease.trail) and (not is_on(lease, stack) or _serves_others(lease, waiter))
 
 
@@ -134,9 +134,9 @@ def owner_of(lease: Lease, threads: dict[int, str] | None = None) -> str:
         return str(lease.unit)
     if lease.task is not None:
         task = lease.task()
-        return f"task {task.get_name()}" if task is not None else "a task that is over"
+        return f"task {task.get_name()}" if task is not None else "a finished task"
     if lease.thread_life() is None:
-        return "a thread that is over"
+        return "a finished thread"
     names = thread_names() if threads is None else threads
     return f"thread {names.get(lease.thread, lease.thread)}"
 

@@ -1,6 +1,6 @@
 """
-The exhaustion report: when a checkout times out, or waits for too long, everybody who holds a connection, with where it
-was checked out and what its holder executes at this moment.
+The exhaustion report: when a checkout times out or waits for too long, all holders, each with the line that checked out
+and the line that it executes at this moment.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def report(snapshot: Snapshot, cause: Cause, repeated: int = 0) -> Finding:
     threads = thread_names()
     limit = f"{snapshot.used} of {pool.limit} in use" if pool.limit is not None else f"{snapshot.used} in use, no limit"
     is_full = pool.limit is not None and snapshot.used >= pool.limit
-    state = "is exhausted" if is_full else "gives no connection"
+    state = "is exhausted" if is_full else "provides no connection"
     timed_out = "timed out" if waiter.outcome is Outcome.TIMEOUT else "still waits"
     summary = (
         f"pool {pool.identity.name} {state} ({limit}, {snapshot.pending} waiting): "

@@ -34,6 +34,8 @@ LONGEST_REPORT: Final = 32_000
 _DEPTH: Final = 3
 _LONGEST_STATEMENT: Final = 200
 _LONGEST_LINE: Final = 1_000
+# What a connection is doing now, in words.
+_PHASES: Final = {"query": "running a query", "idle_in_transaction": "idle in a transaction", "idle": "idle"}
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class Holder:
         """
         lease = self.lease
         parts = [
-            f"{seconds(self.age)} {self.phase} by {owner_of(lease, threads)}",
+            f"{seconds(self.age)} by {owner_of(lease, threads)}, {_PHASES[self.phase]}",
             f"checked out at {place_of(lease.origin)}",
             f"currently executing {place_of(self.stack)}" if self.stack else "",
-            f"last ran {statement_of(lease)[:_LONGEST_STATEMENT]}" if lease.statement else "ran nothing yet",
+            f"last ran {statement_of(lease)[:_LONGEST_STATEMENT]}" if lease.statement else "no query yet",
             f"leaked ({lease.leak})" if lease.leak else "",
             f"backend {lease.backend_process_id}" if lease.backend_process_id else "",
             f"trace {trace_id_of(lease)}" if lease.trace is not None else "",
@@ -106,7 +108,7 @@ def holders_of(pool: Pool, waiter: Lease | None = None) -> tuple[Holder, ...]:
 
     Args:
         pool: The pool.
-        waiter: Who has just given up waiting: its own thread stands there for it, and for no holder.
+        waiter: The checkout that has just failed: its thread's frames belong to it and to no holder.
     """
     out = sorted(pool.leases.copy(), key=lambda lease: lease.started_at or lease.asked_at)[:MOST_HOLDERS]
     with ThreadsNow() as frames:

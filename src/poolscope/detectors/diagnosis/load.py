@@ -1,5 +1,6 @@
 """
-What a pool had to carry: its totals, sampled about every second over the last minute, and what is out at one moment.
+What a pool had to carry: its totals, sampled about every second over the last minute, and what is checked out at
+one moment.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Sample:
             holds=uses.count,
             held=uses.total,
             squares=_squares(pool.uses.bounds, uses.counts),
-            querying=uses.first,
-            in_transaction=uses.second,
+            querying=uses.phases["query"],
+            in_transaction=uses.phases["idle_in_transaction"],
             saturated=pool.saturation_time(),
         )
 
@@ -118,8 +119,8 @@ class CheckedOut:
         querying: Seconds of these in which a query ran.
         in_transaction: Seconds of these that were idle in a transaction.
         full: Whether the waiter waits for the pool: every allowed connection is checked out, or was when the wait
-            began, or one has come back and it is not the waiter's turn yet. Else it waits for a connection to be made
-            or validated.
+            began, or one was returned and other waiters are first. Else it waits for a connection to be made or
+            validated.
     """
 
     leaked: int = 0
@@ -138,7 +139,7 @@ class CheckedOut:
 
         Args:
             pool: The pool.
-            waiter: Who waited, still or not any more.
+            waiter: The checkout that waits, or waited until now.
         """
         asking = {one.unit for one in (*pool.asking.copy(), *((waiter,) if waiter is not None else ()))} - {None}
         out = [lease for lease in pool.leases.copy() if lease.started_at is not None]
@@ -167,7 +168,7 @@ def _waits_for_pool(pool: Pool, waiter: Lease | None) -> bool:
         return False
     if waiter.used_at_ask > 0:
         return True
-    # Who opens or validates a connection has no use for another one that came back meanwhile.
+    # A checkout that opens or validates a connection has no use for another one that was returned meanwhile.
     opens = waiter.connecting or waiter.connect_time > 0 or waiter.got_at is not None
     return not opens and pool.idle() > 0
 
@@ -178,8 +179,8 @@ def is_lost(lease: Lease, frames: Frames | None = None) -> bool:
     that no code is left to return.
 
     Args:
-        lease: A lease that is out.
-        frames: Where the threads stand; looked up when not given.
+        lease: A lease that is still held.
+        frames: The current frame of each thread; looked up when not given.
     """
     if lease.leak == OWNER_FINISHED:
         return True

@@ -1,5 +1,5 @@
 """
-How often a picture of a pool is taken: it costs the thread that takes it, and the first of many says it all.
+How often a snapshot of a pool is taken: it costs the thread that takes it, and the first of many is enough.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 class Pace:
     """
-    Allows one picture of each pool within an interval.
+    Allows one snapshot of each pool within an interval.
 
     Args:
         interval: The interval, in seconds.
@@ -29,7 +29,7 @@ class Pace:
 
     def allows(self, pool: Pool) -> bool:
         """
-        Whether to take a picture now; if so, it counts as taken.
+        Whether to take a snapshot now; if so, it counts as taken.
 
         Of several threads at once it allows one: none waits for the lock, and nothing that could log or run foreign
         code is called while it is held.

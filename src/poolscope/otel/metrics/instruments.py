@@ -1,5 +1,6 @@
 """
-Metrics: observable instruments that read the ledger, and its histograms through the bridge or ordinary instruments.
+Metrics: observable instruments that read the pool registry, and its histograms through the metric producer or through
+ordinary instruments.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from poolscope import __version__, semconv
-from poolscope.core.aggregate import KeepingDistribution
 from poolscope.core.guard import guard
+from poolscope.core.histogram import KeepingDistribution
 from poolscope.otel.metrics.metric_producer import Bridge, begin_anew, understands
 from poolscope.otel.metrics.observations import HISTOGRAMS, READINGS, histograms
 
@@ -34,8 +35,8 @@ _CREATE: Final = {
 
 class Metrics:
     """
-    The metrics of one MeterProvider. An SDK keeps instruments for ever, so this is made once for each provider, and
-    reads whichever ledger is open.
+    The metrics of one MeterProvider. An SDK keeps instruments forever, so this is made once for each provider, and
+    reads whichever pool registry is open.
 
     Args:
         provider: The MeterProvider.
@@ -56,10 +57,10 @@ class Metrics:
 
     def open(self, ledger: Ledger, *, native: bool) -> None:
         """
-        Begin to report a ledger; before its first pool.
+        Begin to report a pool registry; before its first pool.
 
         Args:
-            ledger: The ledger.
+            ledger: The pool registry.
             native: Whether to hand ready histogram points over where that is possible.
         """
         begin_anew(self._provider, self._instruments())
@@ -83,7 +84,7 @@ class Metrics:
 
     def after_fork(self) -> None:
         """
-        In a child process: its series begin anew, as the ledger does.
+        In a child process: its series begin anew, as the pool registry does.
         """
         begin_anew(self._provider, self._instruments(), alone=True)
 
@@ -92,8 +93,8 @@ class Metrics:
 
     def drain(self) -> None:
         """
-        Without the bridge: record what was kept into the ordinary instruments. From the background thread and at
-        collection.
+        Without the metric producer: record what was kept into the ordinary instruments. From the background thread and
+        at collection.
         """
         ledger = self.ledger
         if ledger is None or self._bridge is not None:

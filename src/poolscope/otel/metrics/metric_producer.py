@@ -6,9 +6,9 @@ The specification has a MetricProducer: a source of ready metrics that a reader 
 through `MetricReaderStorage.collect`; it is wrapped once, and what it returns is joined with our points. It runs
 under the SDK's collection lock: no lock is taken here that a hook could hold.
 
-The bridge stands only where it recognises the SDK and nobody asked for another aggregation of our histograms; elsewhere
+It is used only where it recognises the SDK and no other aggregation of our histograms is requested; elsewhere
 `metrics.py` records into ordinary instruments, and both ways give the same points. A reader that is added later and
-asks for another aggregation gets the explicit buckets all the same: the single values are gone by then.
+requests another aggregation gets the explicit buckets all the same: the single values are gone by then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from poolscope.core.aggregate import Distribution, Tap, Totals, Trace
+    from poolscope.core.histogram import Distribution, Tap, Totals, Trace
     from poolscope.core.pool_registry import Ledger
     from poolscope.core.types import LibraryObject
     from poolscope.otel.metrics.observations import Series
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 def understands(provider: object, instruments: Iterable[Any]) -> bool:
     """
-    Whether the bridge can serve a provider's readers.
+    Whether the metric producer can serve a provider's readers.
 
     Args:
         provider: The MeterProvider.
@@ -66,9 +66,9 @@ def understands(provider: object, instruments: Iterable[Any]) -> bool:
 
 def begin_anew(provider: LibraryObject, instruments: Iterable[LibraryObject], *, alone: bool = False) -> None:
     """
-    Let the series of instruments begin anew: what they tell of is another ledger now.
+    Let the series of instruments begin anew: what they report is another pool registry now.
 
-    An SDK would go on from the sums of the ledger before: counters would fall for delta readers, and histograms hold
+    An SDK would go on from the sums of the registry before: counters would fall for delta readers, and histograms hold
     what another process measured.
 
     Args:
@@ -87,7 +87,7 @@ def begin_anew(provider: LibraryObject, instruments: Iterable[LibraryObject], *,
 
 
 def _usual(aggregation: LibraryObject) -> bool:
-    # The OTLP exporters ask for explicit buckets in so many words, without bounds: those of each instrument's advice.
+    # The OTLP exporters request explicit buckets by name, without bounds: those of each instrument's advice.
     from opentelemetry.sdk.metrics.view import (  # noqa: PLC0415
         DefaultAggregation,
         ExplicitBucketHistogramAggregation,
@@ -105,7 +105,7 @@ class Bridge:
 
     Args:
         provider: The SDK's MeterProvider.
-        ledger: Whose histograms.
+        ledger: The pool registry whose histograms they are.
         source: Yields the histogram metrics and their series.
         version: Of the instrumentation scope.
     """
@@ -142,13 +142,13 @@ class Bridge:
         if self not in _bridges:
             return
         _bridges.remove(self)
-        # Where somebody else has wrapped ours since, it stays, does nothing, and serves the next bridge.
+        # Where other code has wrapped ours since, it stays, does nothing, and serves the next metric producer.
         if not _bridges and self._storage_class.collect is _wraps[0][1]:
             self._storage_class.collect = _wraps.pop()[0]
 
     def serves(self, storage: LibraryObject) -> bool:
         """
-        Whether a reader's storage belongs to the bridge's provider.
+        Whether a reader's storage belongs to this provider.
         """
         return storage._sdk_config is self._config
 
@@ -174,7 +174,7 @@ class Bridge:
         scopes = list(resources[0].scope_metrics) if resources else []
         mine = [scope for scope in scopes if scope.scope == self._scope]
         ready = {metric.name for metric in metrics}
-        # An ordinary instrument tells for ever what it was once given, as in a session before this one.
+        # An ordinary instrument reports forever what it once recorded, as in a session before this one.
         metrics = [metric for scope in mine for metric in scope.metrics if metric.name not in ready] + metrics
         scopes = [scope for scope in scopes if scope.scope != self._scope]
         scopes.append(ScopeMetrics(scope=self._scope, metrics=metrics, schema_url=semconv.SCHEMA_URL))
@@ -189,8 +189,8 @@ def _yes() -> bool:
 
 _bridges: Final[list[Bridge]] = []
 
-# The SDK's method and ours in its place, while a bridge is connected: one wrap for all, so that the order in which
-# bridges go makes no difference.
+# The SDK's method and ours in its place, while a metric producer is connected: one wrap for all, so that the order
+# in which they disconnect makes no difference.
 _wraps: Final[list[tuple[Callable[..., Any], Callable[..., Any]]]] = []
 
 

@@ -1,5 +1,5 @@
 """
-What each metric reads off the ledger.
+What each metric reads from the pool registry.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope import semconv
 from poolscope.core.guard import guard
-from poolscope.core.lease import USE_PHASES, WAIT_PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from poolscope.core.aggregate import Distribution
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.histogram import Distribution
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import Ledger
 
 Attributes = dict[str, str | int]
@@ -26,7 +26,7 @@ Series = tuple[Attributes, "Distribution[Any]"]
 @lru_cache(maxsize=4096)
 def identity_attributes(identity: Identity) -> tuple[tuple[str, str | int], ...]:
     """
-    What tells a pool from others, as attributes.
+    What distinguishes a pool from others, as attributes.
     """
     given = {
         semconv.POOL_NAME: identity.name,
@@ -120,13 +120,13 @@ def _saturation(ledger: Ledger) -> Iterator[Reading]:
 
 def _wait_phases(ledger: Ledger) -> Iterator[Reading]:
     for pool in tuple(ledger.pools.values()):
-        for phase, seconds in zip(WAIT_PHASES, pool.wait_phase_times(), strict=True):
+        for phase, seconds in pool.wait_phase_times().items():
             yield seconds, pool_attributes(pool, WAIT_PHASE=phase)
 
 
 def _use_phases(ledger: Ledger) -> Iterator[Reading]:
     for pool in tuple(ledger.pools.values()):
-        for phase, seconds in zip(USE_PHASES, pool.use_phase_times(), strict=True):
+        for phase, seconds in pool.use_phase_times().items():
             yield seconds, pool_attributes(pool, USE_PHASE=phase)
 
 

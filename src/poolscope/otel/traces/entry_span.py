@@ -2,7 +2,8 @@
 The span around a unit of work (SERVER, CONSUMER): it gets the unit's figures before it ends.
 
 Instrumentations of frameworks end their span while the request still runs for us: before the response is streamed or
-the teardown is over. From 1.45 on the SDK takes no attribute any more when it tells processors that a span is ending.
+the teardown has finished. From 1.45 on the SDK accepts no attribute any more when it notifies processors that a span is
+ending.
 So the span's own ``end`` is replaced, on that one span, from the moment it is known to be the one until it ends.
 """
 
@@ -28,7 +29,7 @@ _KINDS: Final = (trace.SpanKind.SERVER, trace.SpanKind.CONSUMER)
 
 class SurroundingSpans:
     """
-    A span processor that finds the span around each unit of work. An SDK keeps processors for ever: without units of
+    A span processor that finds the span around each unit of work. An SDK keeps processors forever: without units of
     work to serve, it does nothing.
     """
 
@@ -72,7 +73,7 @@ class SurroundingSpans:
         """
         return True
 
-    # What units of work tell
+    # What units of work report
     # -------------------------------------------------------------------------------------------
 
     def began(self, unit: UnitOfWork) -> None:
@@ -100,7 +101,7 @@ class SurroundingSpans:
 
 class _Ending:
     """
-    Stands for ``span.end`` until the figures are on the span.
+    Takes the place of ``span.end`` until the figures are on the span.
     """
 
     __slots__ = ("_original", "_processor", "_span", "_unit")
@@ -129,7 +130,7 @@ def _ending(span: LibraryObject) -> _Ending | None:
 
 
 def _joined(before: Mapping[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:
-    # One span may surround several units of work, one after the other: the messages of a websocket, jobs in a batch.
+    # One span may be around several units of work, one after the other: the messages of a websocket, jobs in a batch.
     if semconv.UNIT_OF_WORK_QUERIES not in before:
         return attributes
     for name in (semconv.UNIT_OF_WORK_QUERIES, semconv.UNIT_OF_WORK_WAIT_TIME, semconv.UNIT_OF_WORK_HOLD_TIME):
@@ -147,7 +148,7 @@ def attributes_of(units: Units, unit: UnitOfWork) -> dict[str, Any]:
     What a unit of work did, over all pools, up to now.
 
     Args:
-        units: Where it began; judges what was found about it.
+        units: Where it began; decides what was found about it.
         unit: The unit of work.
 
     Returns:
@@ -177,8 +178,9 @@ class Surroundings:
 
     Args:
         units: Where units of work begin and end.
-        provider: The application's TracerProvider; what stands for it until the application sets one will do.
-        ended: Told first of each unit of work that ends; it finds what there is to find.
+        provider: The application's TracerProvider; the API's proxy will do, until the application sets
+            one.
+        ended: Called first with each unit of work that ends; it finds what there is to find.
     """
 
     def __init__(self, units: Units, provider: trace.TracerProvider, ended: Callable[[UnitOfWork], None]) -> None:
@@ -221,7 +223,7 @@ _made: Final[weakref.WeakKeyDictionary[Any, SurroundingSpans]] = weakref.WeakKey
 
 
 def _processor_of(provider: LibraryObject) -> SurroundingSpans | None:
-    # An SDK keeps processors for ever, so a provider gets one, whoever serves.
+    # An SDK keeps processors forever, so a provider gets one, whoever serves.
     known = _made.get(provider)
     if known is None and callable(getattr(provider, "add_span_processor", None)):
         known = _made[provider] = SurroundingSpans()

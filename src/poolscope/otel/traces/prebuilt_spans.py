@@ -1,10 +1,10 @@
 """
-Ready-made spans, handed to the processors of an SDK TracerProvider without the way through ``Tracer.start_span``.
+Prebuilt spans, handed to the processors of an SDK TracerProvider without ``Tracer.start_span``.
 
-A hold span is made after the fact: its times, attributes and parent are known, nobody changes it, and its parent is
+A hold span is made after the fact: its times, attributes and parent are known, no code changes it, and its parent is
 sampled. ``start_span`` and ``end`` cost about four times what it takes to make the immutable `ReadableSpan` that the
-processors get in the end. The short way is taken only where it cannot be told from the long one: a sampler that lets
-the children of sampled parents pass, processors that look at ended spans only, no limits that the span could meet.
+processors get in the end. A prebuilt span is used only where it does not differ from an ordinary one: a sampler that
+lets the children of sampled parents pass, processors that look at ended spans only, no limits that the span could meet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UNSET: Final = Status(StatusCode.UNSET)
 
 class ReadySpans:
     """
-    The short way for the spans of one tracer.
+    Prebuilt spans of one tracer.
 
     Args:
         tracer: Any tracer; of one that is not recognised as the SDK's `usable` is never true.
@@ -56,7 +56,7 @@ class ReadySpans:
 
     def usable(self) -> bool:
         """
-        Whether the short way may be taken now. Processors may be added at any time: to be asked before each batch.
+        Whether prebuilt spans may be used now. Processors may be added at any time: to be called before each batch.
         """
         if not self._known:
             return False

@@ -1,5 +1,5 @@
 """
-Spans: slow and failed check-outs, and leases inside a recorded span.
+Spans: slow and failed checkouts, and leases inside a recorded span.
 
 Hooks only put leases into a deque; the background thread makes the spans, with the times the leases had. So no SDK call
 happens on a path that the garbage collector can reach, and no request pays for a span.
@@ -18,8 +18,9 @@ from poolscope import __version__, semconv
 from poolscope.core import clock
 from poolscope.core.finding import LEAK
 from poolscope.core.guard import guard
-from poolscope.core.lease import USE_PHASES, Outcome
+from poolscope.core.lease import Outcome
 from poolscope.core.origin import locate
+from poolscope.core.phases import USE_PHASES
 from poolscope.otel.metrics.observations import identity_attributes
 from poolscope.otel.traces.prebuilt_spans import ReadySpans
 
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 
     from poolscope.config import Settings
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # What is kept for the background thread; beyond that the newest are dropped and counted as an error of ours.
 _MOST_KEPT: Final = 50_000
-# The holders that one slow check-out is linked to, oldest first; the SDK's own limit is 128.
+# The holders that one slow checkout is linked to, oldest first; the SDK's own limit is 128.
 _MOST_LINKS: Final = 32
 # Places in the application of which the attributes are remembered.
 _MOST_PLACES: Final = 2048
@@ -72,32 +73,32 @@ class Spans:
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """
-        See `PoolObserver.waited`.
+        Keep a slow or failed checkout for the background thread, which makes its span.
         """
         if self._checkouts and not lease.unrecorded and not lease.silent and self._room(self._waits):
             self._waits.append((lease, holders))
 
     def nested(self, lease: Lease, held: Lease) -> None:
         """
-        See `PoolObserver.nested`; it makes no span.
+        Nothing: a nested checkout has no span of its own.
         """
 
     def returned(self, lease: Lease) -> None:
         """
-        See `PoolObserver.returned`; leases that have a span are told by `traced`.
+        Nothing: leases that have a span come through `traced`.
         """
 
     def traced(self, lease: Lease) -> None:
         """
-        See `PoolObserver.traced`.
+        Keep a lease that ended for the background thread, which makes its span.
         """
         if self._hold_spans and not lease.span_told and self._room(self._holds):
             self._holds.append(lease)
 
     def leaked(self, lease: Lease) -> None:
         """
-        Make the span of a lease that was found leaked while it is still out, as far as it is known. From the background
-        thread.
+        Make the span of a lease that was found leaked while it is still held, as far as it is known. From the
+        background thread.
         """
         if self._hold_spans and lease.trace is not None and not lease.span_told:
             lease.span_told = True
@@ -108,7 +109,7 @@ class Spans:
         Make the spans of all leases so far. Only ever from one thread at a time.
         """
         if type(self._tracer).__module__.startswith("opentelemetry.trace"):
-            self.open()  # the API's, which stands in until a provider is set: it may be by now
+            self.open()  # the API's proxy, until a provider is set: it may be by now
         while self._waits:
             lease, holders = self._waits.popleft()
             guard.run("spans.checkout", lambda lease=lease, holders=holders: self._checkout(lease, holders), None)  # type: ignore[misc]
@@ -118,7 +119,7 @@ class Spans:
         while self._holds:
             lease = self._holds.popleft()
             try:
-                if not lease.span_told:  # it may have come back in the moment in which it was found leaked
+                if not lease.span_told:  # it may have been returned in the moment in which it was found leaked
                     lease.span_told = True
                     self._hold(lease, ready=ready)
             except Exception:  # noqa: BLE001 - ours
@@ -133,7 +134,7 @@ class Spans:
 
     def _known_of(self, lease: Lease) -> tuple[str, dict[str, Any]]:
         # What is the same for each lease of a pool from one place: the name of its hold span and those attributes. The
-        # keys are identities, since hashing a code object costs a microsecond; what they stand for is kept with them.
+        # keys are identities, since hashing a code object costs a microsecond; the objects are kept with them.
         identity = lease.pool.identity
         code, instruction = lease.trail[:2] or (None, 0)
         key = (id(identity), id(code), instruction)
@@ -163,7 +164,7 @@ class Spans:
             attributes[semconv.POOL_LIMIT] = pool.limit
         attributes[semconv.POOL_USED] = lease.used_at_ask
         attributes[semconv.POOL_PENDING] = lease.pending_at_ask
-        # Whoever reads the spans needs it to tell what the waits without one have in common.
+        # A reader of the spans needs it to know what the waits without one have in common.
         attributes[semconv.CHECKOUT_SPAN_THRESHOLD] = self.threshold
         for phase, seconds in lease.wait_phases().items():
             attributes[semconv.SPAN_WAIT_PHASE_PREFIX + phase] = seconds
@@ -209,7 +210,7 @@ class Spans:
 
 
 def _request_of(lease: Lease) -> list[Link]:
-    # A leak is told of when the span around its request has ended: a link leads there, past the spans between.
+    # A leak is reported when the span around its request has ended: a link leads there, past the spans between.
     span = lease.unit.span if lease.unit is not None and lease.leak is not None else None
     return [Link(span.get_span_context())] if span is not None else []
 
@@ -226,7 +227,7 @@ def _hold_attributes(lease: Lease, known: dict[str, Any]) -> dict[str, Any]:
     attributes[semconv.LEASE_QUERIES] = lease.queries
     if lease.leak is not None:
         attributes[semconv.LEAK_KIND] = lease.leak
-        # The surrounding span has ended by now: here a tail sampler finds it.
+        # The entry span has ended by now: here a tail sampler finds it.
         attributes[semconv.FINDINGS] = (LEAK,)
     if lease.backend_process_id is not None:
         attributes[semconv.BACKEND_PROCESS_ID] = lease.backend_process_id
@@ -235,7 +236,7 @@ def _hold_attributes(lease: Lease, known: dict[str, Any]) -> dict[str, Any]:
 
 class _Ids:
     """
-    Gives hold spans their ids before they exist, so that a check-out can link to a lease that is still out.
+    Gives hold spans their ids before they exist, so that a checkout can link to a lease that is still held.
 
     The SDK's Tracer asks its ``id_generator`` for a span's id; our own tracer's is put behind this one. Where there
     is no such attribute, a link leads to the span around the holder instead.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.aggregate import Distribution, KeepingDistribution, Peak, Sum, Tally
+from poolscope.core.counters import Peak, Sum, Tally
+from poolscope.core.histogram import Distribution, KeepingDistribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,16 +62,21 @@ def test_a_value_falls_into_the_bucket_whose_bound_includes_it() -> None:
     assert (totals.count, totals.total, totals.least, totals.most) == (6, 17.0, 0.5, 7.0)
 
 
-def test_parts_are_summed_beside_the_value() -> None:
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_phases_are_summed_beside_the_value(number: int) -> None:
     """
-    The three parts of each value add up, for all readings so far.
+    The phases of each value, however many there are, add up for all readings so far; each reading that starts anew has
+    its own.
     """
-    distribution: Distribution[Any] = Distribution(BOUNDS)
-    distribution.record(6.0, None, 1.0, 2.0, 3.0)
-    distribution.read()
-    distribution.record(3.0, None, 0.5, 1.0, 1.5)
+    names = tuple(f"phase {index}" for index in range(number))
+    distribution: Distribution[Any] = Distribution(BOUNDS, names)
+    anew = distribution.tap(delta=True)
+    distribution.record(6.0, None, [float(index) for index in range(number)])
+    assert distribution.take(anew).phases == {name: float(index) for index, name in enumerate(names)}
+    distribution.record(3.0, None, [index / 2 for index in range(number)])
+    assert distribution.take(anew).phases == {name: index / 2 for index, name in enumerate(names)}
     totals = distribution.read()
-    assert (totals.total, totals.first, totals.second, totals.third) == (9.0, 1.5, 3.0, 4.5)
+    assert (totals.total, totals.phases) == (9.0, {name: 1.5 * index for index, name in enumerate(names)})
 
 
 def test_the_last_traced_value_of_each_bucket_is_its_exemplar() -> None:
@@ -90,7 +96,7 @@ def test_many_threads_and_a_reader_lose_nothing() -> None:
     """
     While eight threads write and another reads all the time, at the end every value is there once, in each tap.
     """
-    distribution: Distribution[Any] = Distribution(BOUNDS)
+    distribution: Distribution[Any] = Distribution(BOUNDS, ("query", "idle"))
     tap = distribution.tap(delta=True)
     done = threading.Event()
     taken: list[int] = []
@@ -104,7 +110,7 @@ def test_many_threads_and_a_reader_lose_nothing() -> None:
 
     def write() -> None:
         for _ in range(2_000):
-            distribution.record(1.0, None, 0.25, 0.25, 0.5)
+            distribution.record(1.0, None, (0.25, 0.75))
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -115,7 +121,7 @@ def test_many_threads_and_a_reader_lose_nothing() -> None:
     assert sum(taken) + last.count == 16_000
     assert sum(sums) + last.total == 16_000.0
     totals = distribution.read()
-    assert (totals.count, totals.first, totals.second, totals.third) == (16_000, 4_000.0, 4_000.0, 8_000.0)
+    assert (totals.count, totals.phases) == (16_000, {"query": 4_000.0, "idle": 12_000.0})
 
 
 def test_recording_inside_a_finaliser_that_runs_inside_recording() -> None:

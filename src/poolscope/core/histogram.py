@@ -1,5 +1,5 @@
 """
-Counters and fixed-bucket histograms that many threads write without a lock and that lose nothing.
+Fixed-bucket histograms that many threads write without a lock and that lose nothing.
 
 The idea: a cell of counts belongs to whoever took it from the deque of free cells. ``deque.pop`` and ``deque.append``
 are atomic, so a writer owns its cell alone for the moment of the write, and so does the reader that empties it. There
@@ -13,14 +13,13 @@ import weakref
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field, replace
-from itertools import count
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from poolscope.core.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 _INFINITY: Final = float("inf")
 _Trace = TypeVar("_Trace")
@@ -31,11 +30,12 @@ Trace = tuple[Any, float]
 
 
 class _Cell(Generic[_Trace]):
-    __slots__ = ("counts", "exemplars", "first", "least", "most", "second", "third", "total")
+    __slots__ = ("counts", "exemplars", "least", "most", "phases", "total")
 
-    def __init__(self, buckets: int) -> None:
+    def __init__(self, buckets: int, phases: int) -> None:
         self.counts = [0] * buckets
-        self.total = self.first = self.second = self.third = 0.0
+        self.phases = [0.0] * phases
+        self.total = 0.0
         self.least = _INFINITY
         self.most = -_INFINITY
         self.exemplars: dict[int, tuple[float, _Trace]] = {}
@@ -49,9 +49,7 @@ class Totals(Generic[_Trace]):
     Args:
         counts: How many values fell into each bucket; one more than there are bounds.
         total: The sum of the values.
-        first: The sum of the first parts that values were split into, where they were.
-        second: The sum of the second parts.
-        third: The sum of the third parts.
+        phases: The sum of each phase that values are split into, by its name.
         least: The smallest value; infinity when there is none.
         most: The largest value; minus infinity when there is none.
         exemplars: For each bucket the last value that came with a trace, and that trace.
@@ -59,9 +57,7 @@ class Totals(Generic[_Trace]):
 
     counts: list[int]
     total: float = 0.0
-    first: float = 0.0
-    second: float = 0.0
-    third: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
     least: float = _INFINITY
     most: float = -_INFINITY
     exemplars: dict[int, tuple[float, _Trace]] = field(default_factory=dict)
@@ -80,9 +76,8 @@ class Totals(Generic[_Trace]):
         for index, number in enumerate(cell.counts):
             self.counts[index] += number
         self.total += cell.total
-        self.first += cell.first
-        self.second += cell.second
-        self.third += cell.third
+        for name, part in zip(self.phases, cell.phases, strict=True):
+            self.phases[name] += part
         self.least = min(self.least, cell.least)
         self.most = max(self.most, cell.most)
         self.exemplars.update(cell.exemplars)
@@ -91,7 +86,7 @@ class Totals(Generic[_Trace]):
         """
         The same figures, independent of this one.
         """
-        return replace(self, counts=self.counts.copy(), exemplars=self.exemplars.copy())
+        return replace(self, counts=self.counts.copy(), phases=self.phases.copy(), exemplars=self.exemplars.copy())
 
 
 class Tap(Generic[_Trace]):
@@ -113,7 +108,7 @@ class Tap(Generic[_Trace]):
         """
         taken = self.totals.copy()
         if self._delta:
-            self.totals = Totals([0] * len(taken.counts))
+            self.totals = Totals([0] * len(taken.counts), phases=dict.fromkeys(taken.phases, 0.0))
         else:
             self.totals.exemplars.clear()
         return taken
@@ -121,38 +116,36 @@ class Tap(Generic[_Trace]):
 
 class Distribution(Generic[_Trace]):
     """
-    A histogram with fixed buckets; a value may be split into three parts that are summed beside it.
+    A histogram with fixed buckets; a value may be split into phases that are summed beside it.
 
     Args:
         bounds: Upper bounds of the buckets, inclusive, ascending (the data model of OpenTelemetry).
+        phases: The names of the phases that values are split into.
     """
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, bounds: Sequence[float], phases: Sequence[str] = ()) -> None:
         self.bounds = tuple(bounds)
+        self.phases = tuple(phases)
         self._lowest = self.bounds[0] if self.bounds else _INFINITY
         self._free: deque[_Cell[_Trace]] = deque()
         self._totals: Totals[_Trace] = self._empty()
         self._taps: weakref.WeakSet[Tap[_Trace]] = weakref.WeakSet()  # each lives as long as its reader
         self._reading = RLock()  # among readers only; no writer takes it
 
-    def record(
-        self, value: float, trace: _Trace | None = None, first: float = 0.0, second: float = 0.0, third: float = 0.0
-    ) -> None:
+    def record(self, value: float, trace: _Trace | None = None, parts: Sequence[float] = ()) -> None:
         """
         Record one value. Safe from any thread, from finalisers, and again while it runs.
 
         Args:
             value: The value, in the unit of the bounds.
             trace: The trace that it was measured in, where that is recorded.
-            first: The first part of the value.
-            second: The second part.
-            third: The third part.
+            parts: The value by phase, in the order of the phases.
         """
         free = self._free
         try:
             cell = free.pop()
         except IndexError:
-            cell = _Cell(len(self.bounds) + 1)
+            cell = _Cell(len(self.bounds) + 1, len(self.phases))
         index = bisect_left(self.bounds, value) if value > self._lowest else 0
         cell.counts[index] += 1
         cell.total += value
@@ -160,11 +153,12 @@ class Distribution(Generic[_Trace]):
             cell.least = value
         if value > cell.most:
             cell.most = value
-        cell.first += first
-        if second:
-            cell.second += second
-        if third:
-            cell.third += third
+        if parts:
+            phases, phase = cell.phases, 0
+            for part in parts:
+                if part:
+                    phases[phase] += part
+                phase += 1  # noqa: SIM113 - enumerate makes a tuple for each
         if trace is not None:
             cell.exemplars[index] = (value, trace)
         free.append(cell)
@@ -205,7 +199,7 @@ class Distribution(Generic[_Trace]):
         self._taps = weakref.WeakSet()
 
     def _empty(self) -> Totals[_Trace]:
-        return Totals([0] * (len(self.bounds) + 1))
+        return Totals([0] * (len(self.bounds) + 1), phases=dict.fromkeys(self.phases, 0.0))
 
     def _drain(self) -> None:
         # Writers take from the right end and this takes from the left, so each free cell is met once. A cell that is in
@@ -220,148 +214,27 @@ class Distribution(Generic[_Trace]):
                 self._totals.add(cell)
                 for tap in self._taps:
                     tap.totals.add(cell)
-                cell = _Cell(len(self.bounds) + 1)
+                cell = _Cell(len(self.bounds) + 1, len(self.phases))
             free.append(cell)
-
-
-class Sum:
-    """
-    A sum that many threads add to without a lock; for rare things, its cells are few.
-    """
-
-    def __init__(self) -> None:
-        self._free: deque[list[float]] = deque()
-        self._total = 0.0
-        self._reading = RLock()
-
-    def add(self, amount: float) -> None:
-        """
-        Add an amount, 0 or more.
-        """
-        try:
-            cell = self._free.pop()
-        except IndexError:
-            cell = [0.0]
-        cell[0] += amount
-        self._free.append(cell)
-
-    def read(self) -> float:
-        """
-        The sum so far; it never falls.
-        """
-        with self._reading:
-            free = self._free
-            for _ in range(len(free)):
-                try:
-                    cell = free.popleft()
-                except IndexError:
-                    break
-                self._total += cell[0]
-                cell[0] = 0.0
-                free.append(cell)
-            return self._total
-
-    def reset(self) -> None:
-        """
-        Start anew at 0.
-        """
-        self._reading = RLock()
-        self._free = deque()
-        self._total = 0.0
-
-
-class Tally:
-    """
-    A count that many threads add one to without a lock, at a third of what `Sum.add` costs; for what each ask may do.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def read(self) -> int:
-        """
-        How many times `add` was called so far.
-        """
-        with self._reading:
-            total: int = self.add() - self._reads  # reading the counter counts too
-            self._reads += 1
-            return total
-
-    def reset(self) -> None:
-        """
-        Start anew at 0.
-        """
-        self._reading = RLock()
-        self._reads = 0
-        #: Add one; a single atomic operation.
-        self.add: Callable[[], int] = count().__next__
-
-
-class Peak:
-    """
-    The highest of the last numbers seen, within a window.
-
-    Numbers go into a set, which is atomic and loses none; sets are put away by time.
-
-    Args:
-        window: How far back it looks, in seconds.
-    """
-
-    def __init__(self, window: float = 60.0) -> None:
-        self.seen: set[int] = set()
-        self._window = window
-        self._past: deque[tuple[float, set[int]]] = deque()
-
-    def turn(self, now: float, current: int) -> None:
-        """
-        Put the numbers seen so far away as those up to now. To be called about every second, by one thread.
-
-        Args:
-            now: Seconds of the clock.
-            current: The number at this moment: where the next set starts.
-        """
-        past, self.seen = self.seen, {current}
-        if past:
-            self._past.append((now, past))
-        while self._past and self._past[0][0] < now - self._window:
-            self._past.popleft()
-
-    def highest(self, current: int) -> int:
-        """
-        The highest number within the window, the current one included. Any number of readers get the same.
-        """
-        return max(
-            current,
-            max(self.seen.copy(), default=0),
-            max((max(seen.copy(), default=0) for _, seen in self._past.copy()), default=0),
-        )
-
-    def reset(self) -> None:
-        """
-        Forget all numbers.
-        """
-        self.seen = set()
-        self._past = deque()
 
 
 class KeepingDistribution(Distribution[_Trace]):
     """
     A distribution that also keeps each value until it is taken away, for those who aggregate it once more elsewhere.
 
-    What nobody takes away within `MOST_KEPT` values is lost to them, oldest first, but not to this distribution.
+    Values that are not taken away within `MOST_KEPT` further ones are lost to them, oldest first, but not to this
+    distribution.
     """
 
     MOST_KEPT: Final = 500_000
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        super().__init__(bounds)
+    def __init__(self, bounds: Sequence[float], phases: Sequence[str] = ()) -> None:
+        super().__init__(bounds, phases)
         self._kept: deque[tuple[float, _Trace | None]] = deque(maxlen=self.MOST_KEPT)
 
     @override
-    def record(
-        self, value: float, trace: _Trace | None = None, first: float = 0.0, second: float = 0.0, third: float = 0.0
-    ) -> None:
-        super().record(value, trace, first, second, third)
+    def record(self, value: float, trace: _Trace | None = None, parts: Sequence[float] = ()) -> None:
+        super().record(value, trace, parts)
         self._kept.append((value, trace))
 
     def take_kept(self) -> list[tuple[float, _Trace | None]]:

@@ -1,0 +1,140 @@
+"""
+What a leased connection does: its calls to the server, and the statements among them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.sql.fingerprint import is_query
+from poolscope.core.work import EXPECTED_REPETITION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
+    from poolscope.core.sql.repetition import Repetition
+    from poolscope.core.types import LibraryObject
+    from poolscope.core.work import Share
+
+#: Under this key a library's object holds our mark: a `Pool`, a `Lease`, or what ties one to it.
+KEY: Final = "_poolscope"
+
+#: Before any moment of a clock.
+NEVER: Final = -1.0
+
+
+class Calls:
+    """
+    The calls of one lease to the server. All durations are seconds of the pool's clock.
+
+    Class attributes are the values that a lease starts with; most never change most of them.
+    """
+
+    pool: Pool
+    connecting = False
+    connect_time = 0.0
+    _split = False
+    query_time = 0.0
+    idle_in_transaction_time = 0.0
+    running = False
+    in_transaction = False
+    queries = 0
+    _mark = NEVER
+    share: Share | None = None
+    repetition: Repetition | None = None
+    statement: str | None = None
+    above: Mapping[str, Any] | None = None
+
+    def statement_begins(self, statement: str, *, many: bool = False, parameters: LibraryObject = None) -> None:
+        """
+        A statement begins. If it is a query, it is counted for the unit of work that checked the connection
+        out.
+
+        Args:
+            statement: SQL, with its parameters kept apart; it stays in the process.
+            many: Whether one call runs it for many rows (``executemany``, a batch): that is one query by the
+                conventions, and no repetition.
+            parameters: What the driver gets for its parameters, where it is at hand. They tell the next chunk of much
+                data from a repetition; they stay in the process.
+        """
+        self.repetition = None
+        if is_query(statement):
+            self.queries += 1
+            self.statement = statement
+            share = self.share
+            if share is not None:
+                share.queries.add(1)
+                if not many and EXPECTED_REPETITION.get() is None:
+                    self.repetition = share.repetitions.saw(statement, sys._getframe(2), parameters)  # noqa: SLF001
+        self.call_begins()
+
+    def statement_begins_below(self, statement: str) -> None:
+        """
+        A statement passes through here on its way from a pool on top of this one, which has counted it.
+        """
+        if is_query(statement):
+            self.queries += 1
+            self.statement = statement
+        self.call_begins()
+
+    def counted_above(self) -> bool:
+        """
+        Whether a statement that begins is part of a call that the pool on top of this one has counted.
+
+        A connection may pass through two pools, as when SQLAlchemy's creator takes it from psycopg_pool. `above` is
+        where the upper pool keeps its lease of it (under `KEY`), so that only those connections pay for the question.
+        """
+        above = self.above
+        lease: Lease | None = above.get(KEY) if above is not None else None
+        return lease is not None and lease.running
+
+    def call_begins(self) -> None:
+        """
+        A call to the server begins: a statement, a commit, a rollback.
+        """
+        now = self.pool.now()
+        if self.running:  # two tasks share the connection
+            self.query_time += now - self._mark
+        elif self.in_transaction:
+            self.idle_in_transaction_time += now - self._mark
+        self._mark = now
+        self.running = True
+
+    def call_ends(self, *, in_transaction: bool) -> None:
+        """
+        The call to the server ended, well or not.
+
+        Args:
+            in_transaction: Whether a transaction is open now.
+        """
+        now = self.pool.now()
+        seconds = now - self._mark
+        self.query_time += seconds
+        self._mark = now
+        self.running = False
+        repetition = self.repetition
+        if repetition is not None:
+            repetition.seconds += seconds
+            self.repetition = None
+        self.in_transaction = in_transaction
+
+    def connected(self, seconds: float) -> None:
+        """
+        A physical connection was made, or tried, for this checkout.
+
+        Args:
+            seconds: How long it took.
+        """
+        self.connecting = False
+        self.connect_time += seconds
+        self._split = True
+
+    def _close_phase(self, now: float) -> None:
+        if self.running:
+            self.query_time += now - self._mark
+            self.running = False
+        elif self.in_transaction:
+            self.idle_in_transaction_time += now - self._mark

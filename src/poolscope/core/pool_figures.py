@@ -1,0 +1,157 @@
+"""
+What a pool holds, and what was measured of it, as it is read at collections.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from poolscope.core.counters import Peak, Sum, Tally
+from poolscope.core.phases import USE_PHASES, WAIT_PHASES
+from poolscope.core.pool_identity import limit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from poolscope.core import clock
+    from poolscope.core.histogram import Distribution, Trace
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool_identity import Identity, PoolSource
+
+#: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
+LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
+
+
+class PoolFigures:
+    """
+    The figures of one pool.
+
+    Args:
+        identity: What distinguishes it from others.
+        bounds: Upper bounds of its duration histograms, in seconds.
+        now: The clock.
+        distribution: The kind of histogram to keep.
+    """
+
+    def __init__(
+        self, identity: Identity, bounds: Sequence[float], now: clock.Clock, distribution: type[Distribution[Trace]]
+    ) -> None:
+        self.identity = identity
+        self.now = now
+        self.limit: int | None = None
+        self.sources: list[PoolSource] = []
+        #: Whether several callers may hold one connection at once (SQLAlchemy's StaticPool).
+        self.shared = False
+        self._bounds = tuple(bounds)
+        self._distribution = distribution
+        self._start()
+
+    def _start(self) -> None:
+        self.began_at = self.now()
+        self.leases: set[Lease] = set()
+        self.asking: set[Lease] = set()
+        #: What was checked out when this process forked off: not ours, though the library still counts it.
+        self.inherited: set[Lease] = set()
+        self.waits: Distribution[Trace] = self._distribution(self._bounds, WAIT_PHASES)
+        self.uses: Distribution[Trace] = self._distribution(self._bounds, USE_PHASES)
+        self.creates: Distribution[Trace] = self._distribution(self._bounds)
+        self.failed_waits: dict[str, Distribution[Trace]] = {}
+        self.timeouts = Sum()
+        self.nested_checkouts = Sum()
+        self.unattributed = Tally()
+        self.leaks = {kind: Sum() for kind in LEAK_KINDS}
+        self.closures: dict[str, Sum] = {}
+        self.used_peak = Peak()
+        self.pending_peak = Peak()
+        self.full_since: dict[str, float] = {}
+        self._saturated = Sum()
+        self._saturation_told = 0.0
+
+    def saturation_time(self) -> float:
+        """
+        Seconds during which every allowed connection was in use, up to now.
+        """
+        since = self.full_since.get("moment")
+        total = self._saturated.read()
+        if since is not None:
+            total += max(0.0, self.now() - since)
+        # After a pool stops being full and before that time is added up, the figure would fall for a moment.
+        self._saturation_told = max(self._saturation_told, total)
+        return self._saturation_told
+
+    def wait_phase_times(self) -> dict[str, float]:
+        """
+        Seconds waited by phase, failed checkouts included.
+        """
+        all_waits = [waits.read().phases for waits in (self.waits, *self.failed_waits.copy().values())]
+        return {phase: sum(phases[phase] for phases in all_waits) for phase in WAIT_PHASES}
+
+    def use_phase_times(self) -> dict[str, float]:
+        """
+        Seconds held by phase, of leases that ended.
+        """
+        return self.uses.read().phases
+
+    def used(self) -> int:
+        """
+        How many connections callers hold.
+        """
+        count = len(self.leases)
+        return min(count, self.limit) if self.shared and self.limit is not None else count
+
+    def oldest_lease_age(self) -> float:
+        """
+        The age of the oldest lease that is still held, in seconds; 0 when there is none.
+        """
+        now = self.now()
+        return max(
+            (now - lease.started_at for lease in self.leases.copy() if lease.started_at is not None), default=0.0
+        )
+
+    def live_sources(self) -> list[PoolSource]:
+        """
+        The library's pools that still exist. The next registration forgets the others: only it changes the list, else
+        one that another thread adds meanwhile would be lost.
+        """
+        return [source for source in self.sources if source.alive()]
+
+    def idle(self) -> int:
+        """
+        How many open connections there are that are not checked out.
+        """
+        return sum(source.idle() for source in self.live_sources())
+
+    def unheld(self) -> set[Lease]:
+        """
+        Leases whose connection no code holds any more though its library keeps it alive, where a source knows that.
+        """
+        found: set[Lease] = set()
+        for source in self.live_sources():
+            tell = getattr(source, "unheld", None)
+            if tell is not None:
+                found.update(tell())
+        return found
+
+    def refresh_limit(self) -> None:
+        """
+        Ask the sources for the limit anew, after one was added, retired or resized.
+        """
+        sources = None
+        while sources is not self.sources:  # of several threads the last one to store has seen the last list
+            sources = self.sources
+            self.limit = limit_of(sources)
+
+    def turn(self, now: float) -> None:
+        """
+        About once a second: store the numbers that were seen, for the peaks.
+        """
+        self.used_peak.turn(now, len(self.leases))
+        self.pending_peak.turn(now, 0)
+
+    def forget_leases(self) -> None:
+        """
+        In a child process after a fork: what was checked out belongs to the parent; start anew.
+        """
+        inherited = self.inherited | self.leases
+        self._start()
+        self.inherited = inherited

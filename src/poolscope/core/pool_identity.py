@@ -1,0 +1,78 @@
+"""
+What tells one pool from another, and the library's pool behind it.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: The name that the application gives the pools that it makes now; None to leave it to the library or the server.
+POOL_NAME: Final[ContextVar[str | None]] = ContextVar("poolscope_pool_name", default=None)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """
+    What distinguishes one pool from another.
+
+    Args:
+        name: The pool's name; unique in the process.
+        system: The database, as the conventions name it, such as ``postgresql``.
+        namespace: The database's name, where known.
+        address: The server's host name or address, where known; or the path of its socket.
+        port: The server's port, where known.
+    """
+
+    name: str
+    system: str
+    namespace: str | None = None
+    address: str | None = None
+    port: int | None = None
+
+
+class PoolSource(Protocol):
+    """
+    A library's pool behind a `Pool`; holds it weakly. Called at collection, from any thread: no lock of the library
+    that a checkout holds while it waits, no I/O.
+    """
+
+    retired: bool
+
+    def alive(self) -> bool:
+        """
+        Whether the library's pool still exists.
+        """
+
+    def limit(self) -> int | None:
+        """
+        The most connections it may have open; None when there is no limit.
+        """
+
+    def idle_limits(self) -> tuple[int | None, int | None]:
+        """
+        The fewest and the most idle connections it keeps; None where it has no such limit.
+        """
+
+    def idle(self) -> int:
+        """
+        How many open connections it has that are not checked out.
+        """
+
+    def in_use(self) -> int | None:
+        """
+        How many connections are checked out by the library's own count; None when it keeps none.
+        """
+
+
+def limit_of(sources: Iterable[PoolSource]) -> int | None:
+    """
+    The most connections that the library's pools behind one `Pool` may have open together, without those that are gone
+    or whose place another one took; None when one of them has no limit, and when there is none.
+    """
+    limits = [source.limit() for source in sources if source.alive() and not source.retired]
+    return None if not limits or None in limits else sum(limit for limit in limits if limit is not None)
