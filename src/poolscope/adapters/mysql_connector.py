@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Identity, Pool
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
 # What the library joins into the name of a pool without one (`generate_pool_name`); the user is among it.
