@@ -125,12 +125,16 @@ class MysqlConnectorAdapter(PointAdapter):
         state.lease = lease
         lease.backend_process_id = held.connection_id
         # The lease keeps the reference, so that it outlives the proxy and is dropped when the lease ends.
-        lease.carrier = ProxyReference(connection, lease, f"{self.name}.collected", state)
+        lease.carrier = ProxyReference(connection, lease, "mysql-connector.collected", state)
 
     @override
-    def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
+    def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
         held = connection._cnx  # None at a second close, which the library answers with a new connection
-        return super().untie(library_pool, held) if held is not None else None
+        state: PooledState | None = held.__dict__.get(CONNECTION_KEY) if held is not None else None
+        if state is None:
+            return None
+        lease, state.lease = state.lease, None
+        return lease
 
     @override
     def lease_of(self, connection: LibraryObject) -> Lease | None:
