@@ -36,8 +36,6 @@ ALWAYS = {"Pool.ask", "Lease.grant", "Lease.end"}
 #: Adapters written by hand, which do not keep the law yet.
 BY_HAND = {
     "sqlalchemy",
-    "mysql-connector",
-    "mysql-connector-aio",
 }
 #: Seconds that a checkout waits for a connection that nobody returns.
 PATIENCE = 0.02

@@ -160,7 +160,8 @@ class LeaseReference(weakref.ref[Any]):
     """
     Ends a lease, as abandoned, when what the caller held of it is collected.
 
-    Whoever makes one keeps it; where it is dropped first, nothing happens.
+    Whoever makes one keeps it; where it is dropped first, nothing happens. An adapter that has more to do then derives
+    from it.
 
     Args:
         connection: What the caller holds.
@@ -170,21 +171,27 @@ class LeaseReference(weakref.ref[Any]):
 
     __slots__ = ("lease", "site")
 
-    def __new__(cls, connection: LibraryObject, lease: Lease, site: str) -> LeaseReference:  # noqa: ARG004, PYI034
+    def __new__(cls, connection: LibraryObject, *_: object) -> LeaseReference:  # noqa: PYI034
         """
         A reference that calls `_collected`.
         """
-        return super().__new__(cls, connection, _collected)
+        return weakref.ref.__new__(cls, connection, _collected)  # super() would cost as much again
 
     def __init__(self, connection: LibraryObject, lease: Lease, site: str) -> None:  # noqa: ARG002 - see __new__
         self.lease = lease
         self.site = site
 
+    def collected(self) -> None:
+        """
+        What the caller held is no more. The garbage collector may be running: nothing here may log or wait for a lock.
+        """
+        self.lease.end(abandoned=True)
+
 
 def _collected(reference: LeaseReference) -> None:
-    # The garbage collector calls this wherever it happens to run: nothing here may log or wait for a lock.
+    # Python prints what a callback raises to the application's standard error.
     try:
-        reference.lease.end(abandoned=True)
+        reference.collected()
     except Exception:  # noqa: BLE001 - ours
         guard.caught_quietly(reference.site)
         undo(reference.lease)

@@ -113,13 +113,6 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         is_libpq = type(connection).__module__.startswith("psycopg")
         return _identify(library_pool, libpq.told_by(connection)) if is_libpq else None
 
-    def made(self, library_pool: LibraryObject) -> Pool | None:
-        """
-        A pool was made. One whose database is named later becomes known when it is used.
-        """
-        self.remember_name(library_pool)
-        return self.know(library_pool) if self.is_open(library_pool) else None
-
     def is_open(self, library_pool: LibraryObject) -> bool:
         """
         Whether a pool can be used: its database may be named later.

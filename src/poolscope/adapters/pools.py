@@ -79,7 +79,7 @@ class Pools(Connections):
 
     def is_open(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
         """
-        Whether a pool is still in use. One that can be opened again is.
+        Whether a pool can be used, now or once it is opened again.
         """
         return True
 
@@ -130,10 +130,10 @@ class Pools(Connections):
 
     def made(self, library_pool: LibraryObject) -> Pool | None:
         """
-        A pool was made. Cold.
+        A pool was made. One that cannot be used yet becomes known later. Cold.
         """
         self.remember_name(library_pool)
-        return self.know(library_pool)
+        return self.know(library_pool) if self.is_open(library_pool) else None
 
     def remember_name(self, library_pool: LibraryObject) -> None:
         """

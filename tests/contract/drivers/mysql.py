@@ -364,8 +364,10 @@ class ConnectorAio(Driver):
         return self.thread.run(select())
 
     def abandon(self, handle: Handle) -> None:
+        connection = handle.connection._cnx
         handle.connection = None
         gc.collect()
+        self.thread.run(connection.shutdown())  # the library leaves its socket to the garbage collector, which warns
         self.thread.run(self.library_pool.add_connection())
 
 

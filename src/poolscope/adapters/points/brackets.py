@@ -54,6 +54,17 @@ def fit(
     return call
 
 
+def precede(original: Function, do: Callable[[LibraryObject], None]) -> Function:
+    """
+    Do something with the object before a function. For hot points.
+
+    Args:
+        original: The library's function.
+        do: Gets the object; it guards itself.
+    """
+    return fit(original, lambda function: _preceded(function, do), lambda function: _preceded_coroutine(function, do))
+
+
 def bracket(adapter: PointAdapter, site: str, original: Function, before: Before, after: After) -> Function:
     """
     Do something before and after a function. For cold points.
@@ -116,6 +127,22 @@ def _coroutine(original: Function, begin: Before, end: After) -> Function:
             raise
         end(state, result, None)
         return result
+
+    return call
+
+
+def _preceded(original: Function, do: Callable[[LibraryObject], None]) -> Function:
+    def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        do(self_)
+        return original(self_, *args, **kwargs) if args or kwargs else original(self_)
+
+    return call
+
+
+def _preceded_coroutine(original: Function, do: Callable[[LibraryObject], None]) -> Function:
+    async def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        do(self_)
+        return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
 
     return call
 

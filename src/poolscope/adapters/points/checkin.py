@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover_return
-from poolscope.adapters.points.brackets import fit
+from poolscope.adapters.points.brackets import fit, precede
 from poolscope.core.types import override
 
 if TYPE_CHECKING:
@@ -45,12 +45,7 @@ class Checkin(Point):
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
         if self.of_connection:
-            end = self.ends(adapter)
-            return fit(
-                original,
-                lambda function: _own_checkin(function, end),
-                lambda function: _own_checkin_async(function, end),
-            )
+            return precede(original, self.ends(adapter))
         site, untie, lost = f"{adapter.name}.checkin", adapter.untie, adapter.lost
         return fit(
             original,
@@ -104,22 +99,6 @@ def _checkin_async(original: Function, untie: Untie, lost: Untie, site: str) -> 
         if not kwargs and len(args) == 1:
             return await original(self_, args[0])
         return await original(self_, *args, **kwargs)
-
-    return checkin
-
-
-def _own_checkin(original: Function, end: End) -> Function:
-    def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        end(self_)
-        return original(self_, *args, **kwargs) if args or kwargs else original(self_)
-
-    return checkin
-
-
-def _own_checkin_async(original: Function, end: End) -> Function:
-    async def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        end(self_)
-        return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
 
     return checkin
 
