@@ -15,7 +15,7 @@ from poolscope.adapters.connects import connect_begins, connect_fails
 from poolscope.adapters.identity import learn
 from poolscope.adapters.leases import ConnectionState
 from poolscope.adapters.marks import CONNECTION_KEY
-from poolscope.adapters.points import Created, Statement
+from poolscope.adapters.points import Abandoned, Created, Statement
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.core.guard import guard
 from poolscope.core.types import override
@@ -118,6 +118,25 @@ class Connected(ColdPoint):
                 learn(state.pool, f"{adapter.name}.learn", lambda: adapter.identify_by(None, steady))
 
         return lambda steady, _, __: steady, after
+
+
+class Dropped(Abandoned):
+    """
+    A proxy is collected. Most were returned before, and pay for one look only.
+    """
+
+    @override
+    def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
+        drop = super().make(adapter, original)
+
+        def __del__(self_: LibraryObject) -> None:
+            try:
+                finalize = drop if self_._con is not None else original
+            except Exception:  # noqa: BLE001 - one that was never made has no connection
+                finalize = original
+            finalize(self_)
+
+        return __del__
 
 
 class ToughStatement(Statement):
