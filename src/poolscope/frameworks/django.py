@@ -79,7 +79,7 @@ def _make_resolve(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _make_atomic(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     # The transaction around a view begins before it, where no frame is the application's. A view that is a function is
-    # found on the stack; of a class, Django's own function stands there.
+    # found on the stack; where the view is a class, Django's own function is there.
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def make_view_atomic(self: LibraryObject, view: LibraryObject) -> LibraryObject:
             atomic = original(self, view)
