@@ -90,7 +90,7 @@ def test_a_timeout_of_the_pool_and_one_of_the_connect(seen: Watched, database: P
         nowhere = await asyncpg.create_pool(host=LOOPBACK, port=free_port(), user="u", database="d", min_size=0)
         with pytest.raises(OSError, match="onnect"):
             await nowhere.acquire()
-        (name,) = [name for name in seen.ledger.pools if name.endswith("/d")]
+        (name,) = [name for name in seen.pool_registry.pools if name.endswith("/d")]
         assert outcomes(seen.pool(name)) == {"ConnectionRefusedError": 1}
         assert seen.pool(name).wait_phase_times()["connect"] > 0
         at_rest(seen.pool(name))
@@ -267,7 +267,7 @@ def test_hand_over_races(seen: Watched, database: Postgres) -> None:
                 await until(lambda leases=ours.leases: not leases)  # a release goes on when its caller was cancelled
             await pool.release(await pool.acquire())
             at_rest(ours)
-            assert ours.waits.read().count == ours.uses.read().count
+            assert ours.waits.read().count == ours.holds.read().count
             assert set(outcomes(ours)) <= {"", CANCELLED, *TIMEOUTS}
             await pool.close()
 

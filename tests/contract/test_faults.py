@@ -16,9 +16,9 @@ from poolscope.adapters.registry import load
 from poolscope.core.guard import guard
 from poolscope.core.lease import Lease
 from poolscope.core.pool import Pool
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from tests.contract.drivers import all_drivers
-from tests.contract.drivers.base import Ask, Driver, Feature, Handle
+from tests.contract.drivers.base import Driver, Feature, Handle, PendingCheckout
 from tests.contract.stand_ins import STAND_INS
 from tests.support.skips import require
 from tests.support.telemetry import Telemetry
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: Methods of an adapter that are no part of a hook: the registry calls them, and guards them.
 OUTSIDE = {"hook", "release"}
 #: What every checkout passes: a law that does not reach it proves nothing.
-ALWAYS = {"Pool.ask", "Lease.grant", "Lease.end"}
+ALWAYS = {"Pool.checkout", "Lease.grant", "Lease.released"}
 #: Adapters written by hand, which do not keep the law yet.
 BY_HAND = {
     "sqlalchemy",
@@ -161,9 +161,9 @@ class Story:
             self._step("cancel a wait", self._cancel, self.driver.begin())
 
     @staticmethod
-    def _cancel(ask: Ask) -> None:
-        ask.cancel()
-        ask.wait()
+    def _cancel(checkout: PendingCheckout) -> None:
+        checkout.cancel()
+        checkout.wait()
 
     def _step(self, name: str, function: Callable[..., object], *args: object) -> Any:
         try:
@@ -257,8 +257,8 @@ class Trial:
         telemetry.collect()
 
     def _leaves_nothing(self, place: Place) -> None:
-        for pool in open_ledgers[-1].pools.values():
-            for leases, what in ((pool.leases, "held"), (pool.asking, "waiting")):
+        for pool in open_pool_registries[-1].pools.values():
+            for leases, what in ((pool.leases, "held"), (pool.pending, "waiting")):
                 if leases:
                     self._fails(place, f"left {len(leases)} leases {what}")
                     leases.clear()

@@ -74,9 +74,9 @@ def test_a_connector_pool_without_a_name_is_not_called_after_its_user(
     assert "_" in place["user"]
     unnamed = MySQLConnectionPool(pool_size=1, **place)
     assert place["user"] in unnamed.pool_name
-    assert list(connector.ledger.pools) == [f"{place['host']}:{place['port']}/{place['database']}"]
+    assert list(connector.pool_registry.pools) == [f"{place['host']}:{place['port']}/{place['database']}"]
     named = MySQLConnectionPool(pool_name=f"{place['user']}_{place['database']}", pool_size=1, **place)
-    assert named.pool_name in connector.ledger.pools
+    assert named.pool_name in connector.pool_registry.pools
     for pool in (unnamed, named):
         pool._remove_connections()
 
@@ -151,7 +151,7 @@ def test_connector_statements_and_phases(connector: Watched, place: dict[str, An
     cursor.close()
     connection.close()
     ours = connector.only()
-    uses = ours.uses.read()
+    uses = ours.holds.read()
     assert min(uses.phases.values()) > 0
     at_rest(ours)
     pool._remove_connections()
@@ -420,7 +420,7 @@ def test_aiomysql_hand_over_races(aiomysql_seen: Watched, place: dict[str, Any])
             assert len(ours.leases) == source.in_use()
         await pool.release(await pool.acquire())
         at_rest(ours)
-        assert ours.waits.read().count == ours.uses.read().count
+        assert ours.waits.read().count == ours.holds.read().count
         assert set(outcomes(ours)) == {"", "asyncio.exceptions.CancelledError"}
         pool.terminate()
         await pool.wait_closed()

@@ -66,7 +66,7 @@ def test_pending_is_right_after_timeouts_where_the_library_is_not(seen: Watched,
                 pool.getconn(timeout=0.02)
         ours = seen.pool("p")
         assert pool.get_stats()["requests_waiting"] == 3
-        assert len(ours.asking) == 0
+        assert len(ours.pending) == 0
         assert ours.timeouts.read() == 3
         assert outcomes(ours) == {"": 1, TIMEOUT: 3}
         pool.putconn(held)
@@ -82,7 +82,7 @@ def test_an_ask_beyond_max_waiting_is_a_rejection_and_no_timeout(seen: Watched, 
         waiter = threading.Thread(target=lambda: pool.putconn(pool.getconn(timeout=DEADLINE)))
         waiter.start()
         ours = seen.pool("p")
-        wait_until(lambda: len(ours.asking) == 1 and pool.get_stats().get("requests_waiting") == 1, DEADLINE)
+        wait_until(lambda: len(ours.pending) == 1 and pool.get_stats().get("requests_waiting") == 1, DEADLINE)
         with pytest.raises(psycopg_pool.TooManyRequests):
             pool.getconn(timeout=DEADLINE)
         pool.putconn(held)
@@ -321,7 +321,7 @@ def test_a_pool_that_is_closed_with_connections_out(seen: Watched, database: Pos
     ours = seen.pool("p")
     assert (len(ours.leases), sum(source.in_use() or 0 for source in ours.live_sources())) == (1, 1)
     with opened(database, min_size=1, max_size=1) as second, second.connection():
-        assert list(seen.ledger.pools) == ["p"]
+        assert list(seen.pool_registry.pools) == ["p"]
         assert ours.limit == 1
         assert (len(ours.leases), sum(source.in_use() or 0 for source in ours.live_sources())) == (2, 2)
         first.putconn(out)
@@ -349,15 +349,15 @@ def test_a_connect_belongs_to_the_ask_that_gets_the_new_connection(seen: Watched
     ) as pool:
         ours = seen.pool("p")
         asks = [threading.Thread(target=lambda: pool.putconn(pool.getconn(timeout=DEADLINE))) for _ in range(2)]
-        for ask in asks:
-            ask.start()
-        wait_until(lambda: len(ours.asking) == 2, DEADLINE, "both to ask")
+        for checkout in asks:
+            checkout.start()
+        wait_until(lambda: len(ours.pending) == 2, DEADLINE, "both to ask")
         assert begun.wait(DEADLINE)
         asked = ours.now()
         wait_until(lambda: ours.now() > asked + 0.2, DEADLINE, "time to pass")
         connecting.set()
-        for ask in asks:
-            ask.join(DEADLINE)
+        for checkout in asks:
+            checkout.join(DEADLINE)
         queued, connected, _ = ours.wait_phase_times().values()
         assert connected >= 0.2
         assert queued >= 0.2
@@ -399,7 +399,7 @@ def test_giving_back_to_a_wrong_pool_or_twice_changes_nothing(seen: Watched, dat
         pool.putconn(connection)
         with pytest.raises(ValueError, match="can't return"):
             pool.putconn(connection)
-        assert seen.pool("p").uses.read().count == 1
+        assert seen.pool("p").holds.read().count == 1
         at_rest(seen.pool("p"))
 
 
@@ -572,7 +572,7 @@ def test_hand_over_races(seen: Watched, database: Postgres) -> None:
             assert len(ours.leases) <= 1
         await pool.putconn(await pool.getconn(timeout=DEADLINE))
         at_rest(ours)
-        assert ours.waits.read().count == ours.uses.read().count
+        assert ours.waits.read().count == ours.holds.read().count
         assert ours.limit == 1
         await pool.close()
 

@@ -141,8 +141,8 @@ def test_whoever_asks_between_two_hooks_takes_nobody_s_place(tmp_path: Path, *, 
         assert held._connection_record.__dict__[KEY] is lease
         held.close()
         tracked = [outer.pool.__dict__[KEY], inner.pool.__dict__[KEY]]
-        assert [len(each.leases) + len(each.asking) for each in tracked] == [0, 0]
-        assert sum(each.uses.read().count for each in set(tracked)) == 2
+        assert [len(each.leases) + len(each.pending) for each in tracked] == [0, 0]
+        assert sum(each.holds.read().count for each in set(tracked)) == 2
     finally:
         type.__setattr__(base._ConnectionRecord, "checkout", ours)
         telemetry.stop()

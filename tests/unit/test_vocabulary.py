@@ -161,7 +161,7 @@ def test_people_read_one_word_for_each_thing(path: Path) -> None:
     ("suffix", "text", "lines"),
     [
         (".md", "One line.\nThe cure is a block.", [2]),
-        (".md", "```\nthe cure\n```\nIt gives it\nback; the setting `cure` is a name.", [4]),
+        (".md", "```\nthe cure\n```\nIt gives it\nback; the setting `fix` is a name.", [4]),
         (".md", "A secured connection is out of date.", []),
         (".py", "# It waits in\n# vain.\ncure = 1\n", [1]),
         (".py", '"""\nThe verdict.\n\nArgs:\n    ledger: The pool registry.\n"""\n', [2]),

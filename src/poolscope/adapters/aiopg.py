@@ -91,7 +91,7 @@ class AiopgAdapter(PointAdapter):
 
     @override
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:  # noqa: ARG002
-        return libpq.identify([libpq.told_by(connection.raw)])
+        return libpq.identify([libpq.parameters_of(connection.raw)])
 
     @override
     def backend_process_id(self, connection: LibraryObject) -> int:

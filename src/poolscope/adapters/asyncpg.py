@@ -14,7 +14,7 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.asyncpg_points import REASONS, Reset, TakeSlot, identify, told_by
+from poolscope.adapters.asyncpg_points import REASONS, Reset, TakeSlot, identify, parameters_of
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.connections import ConnectionsById
 from poolscope.adapters.leases import keep_handed_over, undo
@@ -113,7 +113,7 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
 
     @override
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:
-        return identify(library_pool, told_by(connection))
+        return identify(library_pool, parameters_of(connection))
 
     @override
     def is_open(self, library_pool: LibraryObject) -> bool:
@@ -261,7 +261,7 @@ def _end_all(leases: dict[int, Lease]) -> None:
     while leases:
         _, lease = leases.popitem()
         try:
-            lease.end(abandoned=True)
+            lease.released(abandoned=True)
         except Exception:  # noqa: BLE001 - ours
             guard.caught_quietly("asyncpg.collected")
             undo(lease)

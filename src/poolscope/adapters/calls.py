@@ -27,14 +27,14 @@ class Calls:
     Brackets the calls of one driver's connections. Nothing of ours is raised into them.
 
     Args:
-        site: Where errors of ours are counted, such as ``aiomysql.call``.
+        component: Where errors of ours are counted, such as ``aiomysql.call``.
         lease_of: Finds the lease of a connection.
         in_transaction: Whether a transaction is open on a connection, asked after each call. Its second argument is
             whether the call opens one by PEP 249, for drivers that do not tell.
     """
 
-    def __init__(self, site: str, lease_of: LeaseOf, in_transaction: Callable[[Any, bool], object]) -> None:
-        self._site = site
+    def __init__(self, component: str, lease_of: LeaseOf, in_transaction: Callable[[Any, bool], object]) -> None:
+        self._site = component
         self._lease_of = lease_of
         self._in_transaction = in_transaction
 

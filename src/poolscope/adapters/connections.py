@@ -94,7 +94,7 @@ class Connections:
         """
         state: ConnectionState = connection.__dict__.get(CONNECTION_KEY) or self.state(connection, lease.pool)
         if state.lease is not None:  # adopted while it was being returned, which was not seen
-            state.lease.end()
+            state.lease.released()
         state.lease = lease
         if state.backend_process_id is not None:
             lease.backend_process_id = state.backend_process_id
@@ -211,7 +211,7 @@ class ConnectionsById(Connections):
         earlier = leases.get(id(connection))
         leases[id(connection)] = lease
         if earlier is not None:  # adopted while it was being returned, which was not seen
-            earlier.end()
+            earlier.released()
 
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
         """

@@ -189,7 +189,7 @@ class DbutilsAdapter(PointAdapter):
 
 def _reported_by(steady: LibraryObject) -> dict[str, Any]:
     # The connections of psycopg and psycopg2 know their server; others are not asked.
-    return libpq.told_by(steady._con) if type(steady._con).__module__.startswith("psycopg") else {}
+    return libpq.parameters_of(steady._con) if type(steady._con).__module__.startswith("psycopg") else {}
 
 
 ADAPTER: Final = DbutilsAdapter()

@@ -77,12 +77,15 @@ class Connecting(ColdPoint):
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
 
         def before(steady: LibraryObject, _: LibraryObject, __: LibraryObject) -> LibraryObject:
-            library_pool, ledger = MAKING.get(), adapter.ledger
+            library_pool, pool_registry = MAKING.get(), adapter.pool_registry
             state = steady.__dict__.get(CONNECTION_KEY)
-            if ledger is None or (state is None and library_pool is None):
+            if pool_registry is None or (state is None and library_pool is None):
                 return None  # it is no pool's
             state = state or adapter.state(steady, adapter.pool_of(library_pool))
-            now, inside = ledger.now, MAKING.set(None)  # the driver's connection may be a steady one, of nobody's pool
+            now, inside = (
+                pool_registry.now,
+                MAKING.set(None),
+            )  # the driver's connection may be a steady one, of nobody's pool
             return state, inside, now, *(connect_begins(state.pool) if state.pool is not None else (None, now()))
 
         def after(begun: LibraryObject, _: LibraryObject, error: BaseException | None) -> None:
@@ -147,11 +150,11 @@ class ToughStatement(Statement):
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
         begins, end = functools.cache(functools.partial(self.begins, adapter)), self.ends(adapter)
-        lease_of, site = adapter.lease_of, f"{adapter.name}.call"
+        lease_of, component = adapter.lease_of, f"{adapter.name}.call"
 
         def _get_tough_method(self_: LibraryObject, name: str) -> LibraryObject:
             method = original(self_, name)
-            lease = guard.run(site, lambda: lease_of(self_._con), None)
+            lease = guard.run(component, lambda: lease_of(self_._con), None)
             if lease is None:
                 return method
             steady, begin = self_._con, begins(name)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
@@ -53,14 +53,14 @@ class FirstUse(Checkout):
             return wrapper
 
         # As if it were the alias that is asked for a connection.
-        checkout, ledger = super().make(adapter, use), adapter.ledger
+        checkout, pool_registry = super().make(adapter, use), adapter.pool_registry
         state_of: Callable[[LibraryObject, None], Any] = adapter.state
 
         def ensure_connection(self_: LibraryObject) -> LibraryObject:
             state: WrapperState | None = self_.__dict__.get(CONNECTION_KEY)
             if state is not None and (state.lease is not None or state.alias is None or state.is_django):
                 return original(self_)
-            if state is None and adapter.ledger is ledger:
+            if state is None and adapter.pool_registry is pool_registry:
                 state = guard.run("django.state", functools.partial(state_of, self_, None), None)
             # One that was closed inside of a transaction is not connected anew before that ends.
             if state is None or state.alias is None or (self_.closed_in_transaction and self_.connection is not None):
@@ -151,8 +151,8 @@ class DjangoAdapter(PointAdapter):
         self._states: set[WrapperState] = set()
 
     @override
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
-        super().hook(module, patcher, ledger)
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
+        super().hook(module, patcher, pool_registry)
         NAMERS[self.name] = _alias_of
 
     @override
@@ -209,7 +209,7 @@ class DjangoAdapter(PointAdapter):
     def tie(self, library_pool: Alias, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
         state: WrapperState = connection.__dict__[CONNECTION_KEY]
         if state.lease is not None:  # adopted just now
-            state.lease.end()
+            state.lease.released()
         state.lease, state.pool = lease, lease.pool  # it may have been open before it was first seen
         lease.backend_process_id = state.backend_process_id
 

@@ -64,7 +64,7 @@ class WrapperState(ConnectionState):
         (lease, self.lease), (pool, self.pool) = (self.lease, None), (self.pool, None)
         try:
             if lease is not None:
-                lease.end(abandoned=True)
+                lease.released(abandoned=True)
             if pool is not None and self.alias is not None:
                 pool.closed("abandoned")
                 self.reported.append(self.alias)

@@ -44,7 +44,7 @@ class MysqlConnectorAdapter(PointAdapter):
 
     @override
     def identify(self, library_pool: LibraryObject) -> Identity:
-        given = [library_pool._cnx_config, *map(_told_by, self.idle(library_pool)[:1])]
+        given = [library_pool._cnx_config, *map(_parameters_of, self.idle(library_pool)[:1])]
         namespace = first_of(given, "database", "db")
         otherwise = None if first_of(given, "option_files", "read_default_file") else "localhost"
         address = first_of(given, "unix_socket") or first_of(given, "host") or otherwise
@@ -121,7 +121,7 @@ class MysqlConnectorAdapter(PointAdapter):
         held = connection._cnx
         state = held.__dict__.get(CONNECTION_KEY) or self.joined(library_pool, held, lease.pool)
         if state.lease is not None:  # it was put back by other means than its proxy's close
-            state.lease.end()
+            state.lease.released()
         state.lease = lease
         lease.backend_process_id = held.connection_id
         # The lease keeps the reference, so that it outlives the proxy and is dropped when the lease ends.
@@ -183,7 +183,7 @@ class MysqlConnectorAdapter(PointAdapter):
         self.joined(library_pool, connection, lease.pool).lost(lease.pool)
 
 
-def _told_by(connection: LibraryObject) -> dict[str, LibraryObject]:
+def _parameters_of(connection: LibraryObject) -> dict[str, LibraryObject]:
     # Where the connect arguments left the server to a file of options.
     return {"host": connection.server_host, "port": connection.server_port, "unix_socket": connection.unix_socket}
 

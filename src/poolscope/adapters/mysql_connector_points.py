@@ -9,7 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.base import Capability, Point
-from poolscope.adapters.connects import ASK, limit_changed
+from poolscope.adapters.connects import PENDING_CHECKOUT, limit_changed
 from poolscope.adapters.leases import ConnectionState, LeaseReference, recover
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LOST_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement
@@ -63,14 +63,14 @@ class ProxyReference(LeaseReference):
     Args:
         proxy: The proxy.
         lease: Its lease.
-        site: What an error of ours is counted as.
+        component: What an error of ours is counted as.
         state: Of its connection.
     """
 
     __slots__ = ("state",)
 
-    def __init__(self, proxy: LibraryObject, lease: Lease, site: str, state: PooledState) -> None:  # noqa: ARG002
-        self.lease, self.site, self.state = lease, site, state  # hot: super() costs as much again
+    def __init__(self, proxy: LibraryObject, lease: Lease, component: str, state: PooledState) -> None:  # noqa: ARG002
+        self.lease, self.component, self.state = lease, component, state  # hot: super() costs as much again
 
     @override
     def collected(self) -> None:
@@ -105,19 +105,19 @@ class Ping(Point):
 
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
-        site = f"{adapter.name}.ping"
+        component = f"{adapter.name}.ping"
 
         def taken(connection: LibraryObject) -> None:
-            lease = ASK.get()
-            if lease is None or lease.got_at is not None:
+            lease = PENDING_CHECKOUT.get()
+            if lease is None or lease.handed_over_at is not None:
                 return
             try:
                 state: PooledState | None = connection.__dict__.get(CONNECTION_KEY)
                 library_pool = state.library_pool() if state is not None else None
                 if library_pool is not None and library_pool.__dict__.get(KEY) is lease.pool:
-                    lease.got()
+                    lease.handed_over()
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover(site, lease)
+                recover(component, lease)
 
         return precede(original, taken)
 

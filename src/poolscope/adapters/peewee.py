@@ -111,7 +111,7 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         What a pool is, by a connection of it.
         """
         is_libpq = type(connection).__module__.startswith("psycopg")
-        return _identify(library_pool, libpq.told_by(connection)) if is_libpq else None
+        return _identify(library_pool, libpq.parameters_of(connection)) if is_libpq else None
 
     def is_open(self, library_pool: LibraryObject) -> bool:
         """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity, PoolSource
-    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.core.types import LibraryObject
 
 
@@ -42,7 +42,7 @@ class Pools(Connections):
     nameable = True
 
     def __init__(self) -> None:
-        self.ledger: Ledger | None = None
+        self.pool_registry: PoolRegistry | None = None
         self._anchors: weakref.WeakSet[LibraryObject] = weakref.WeakSet()
         #: Exceptions that are the pool's own timeout, and those by which it turns a checkout away without a wait.
         self.timeouts: tuple[type[BaseException], ...] = ()
@@ -125,7 +125,7 @@ class Pools(Connections):
         """
         Our `Pool` of a library's pool, if it is known.
         """
-        anchor = self.anchor(library_pool) if self.ledger is not None and library_pool is not None else None
+        anchor = self.anchor(library_pool) if self.pool_registry is not None and library_pool is not None else None
         return anchor.__dict__.get(KEY) if anchor is not None else None
 
     def made(self, library_pool: LibraryObject) -> Pool | None:
@@ -149,8 +149,8 @@ class Pools(Connections):
             library_pool: The pool.
             connection: The first connection that was made for it, if that is how it was seen.
         """
-        ledger = self.ledger
-        if ledger is None or ledger.still_asleep():
+        pool_registry = self.pool_registry
+        if pool_registry is None or pool_registry.still_dormant():
             return None
         return guard.run(f"{self.name}.know", lambda: self.enter(library_pool, connection), None)
 
@@ -166,8 +166,8 @@ class Pools(Connections):
             library_pool: The pool.
             connection: A connection of it: it names the server where `identify` does not find that.
         """
-        ledger, anchor = self.ledger, self.anchor(library_pool)
-        if ledger is None or anchor is None:
+        pool_registry, anchor = self.pool_registry, self.anchor(library_pool)
+        if pool_registry is None or anchor is None:
             return None
         known: Pool | None = anchor.__dict__.get(KEY)
         if known is not None:
@@ -177,7 +177,7 @@ class Pools(Connections):
         if what.address is None and connection is not None:
             what = self.identify_by(library_pool, connection) or what
         self.prepare(anchor)
-        pool, first = ledger.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
+        pool, first = pool_registry.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
         if first:
             self.entered(library_pool, pool, held)
         return pool
@@ -208,7 +208,7 @@ class Pools(Connections):
                 lease = pool.adopt(pool.now())
                 self.tie(library_pool, connection, lease)
             except BaseException:
-                halfway = [lease] if lease is not None else [one for one in pool.leases if one.started_at is None]
+                halfway = [lease] if lease is not None else [one for one in pool.leases if one.acquired_at is None]
                 for one in halfway:
                     undo(one)
                 raise
@@ -224,7 +224,7 @@ class Pools(Connections):
             args: What it was called with, for a timeout that the caller gives.
         """
         try:
-            lease.fail(self.outcome(library_pool, lease, error), error_name(error))
+            lease.failed(self.outcome(library_pool, lease, error), error_name(error))
         except BaseException:  # noqa: BLE001 - ours
             recover(f"{self.name}.failed", lease)
 
@@ -242,7 +242,7 @@ class Pools(Connections):
         """
         After the patches were reverted: take every mark of ours off the library's objects.
         """
-        self.ledger = None
+        self.pool_registry = None
         for anchor in list(self._anchors):
             guard.run(f"{self.name}.forget", lambda anchor=anchor: self.forget(anchor), None)  # type: ignore[misc]
             anchor.__dict__.pop(KEY, None)

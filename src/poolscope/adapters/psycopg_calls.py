@@ -50,7 +50,7 @@ class CursorStatement(Statement):
 
     @override
     def begins(self, adapter: PointAdapter, name: str) -> BeginCall:  # noqa: ARG002
-        site, many = f"{adapter.name}.call", self.many
+        component, many = f"{adapter.name}.call", self.many
 
         # What `connection_of` and `lease_of` do is spelt out: most of what an application calls passes here.
         def begin(hooked: LibraryObject, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun:
@@ -65,7 +65,7 @@ class CursorStatement(Statement):
                 parameters = None if many else args[1] if len(args) > 1 else kwargs.get("params")
                 begin_statement(lease, query, many=many, parameters=parameters)
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_call(site, lease)
+                recover_call(component, lease)
                 return None
             return connection, lease
 

@@ -69,11 +69,11 @@ class PsycopgPoolAdapter(PointAdapter):
     def identify(self, library_pool: LibraryObject) -> Identity:
         name = name_by_framework(library_pool) if _UNNAMED.fullmatch(library_pool.name) else library_pool.name
         connections = list(library_pool._pool)[:1]
-        return libpq.identify([*_arguments(library_pool), *(libpq.told_by(one) for one in connections)], name)
+        return libpq.identify([*_arguments(library_pool), *(libpq.parameters_of(one) for one in connections)], name)
 
     @override
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:  # noqa: ARG002
-        return libpq.identify([libpq.told_by(connection)])
+        return libpq.identify([libpq.parameters_of(connection)])
 
     @override
     def stats(self, library_pool: LibraryObject) -> Stats:
@@ -143,7 +143,7 @@ class PsycopgPoolAdapter(PointAdapter):
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
         state: PooledConnection | None = connection.__dict__.get(CONNECTION_KEY)
         if state is None:
-            if self.ledger is None:  # poolscope was released during the checkout
+            if self.pool_registry is None:  # poolscope was released during the checkout
                 return
             state = self._state(library_pool, connection)
         if state.connect is not None:
@@ -151,7 +151,7 @@ class PsycopgPoolAdapter(PointAdapter):
         lease.backend_process_id = state.backend_process_id
         earlier, state.lease = state.lease, lease
         if earlier is not None:  # adopted while it was being returned, which was not seen
-            earlier.end()
+            earlier.released()
 
     @override
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:

@@ -124,11 +124,11 @@ class PooledConnection(ConnectionState):
         that.
         """
         connect, self.connect = self.connect, None
-        if connect is None or lease.got_at is not None or lease.connect_time:
+        if connect is None or lease.handed_over_at is not None or lease.connect_time:
             return
         began, ended = connect
-        if ended > lease.asked_at:
-            lease.connected(ended - max(began, lease.asked_at))
+        if ended > lease.requested_at:
+            lease.connected(ended - max(began, lease.requested_at))
 
 
 def _collected(state: PooledConnection, _: object) -> None:
@@ -140,7 +140,7 @@ def _collected(state: PooledConnection, _: object) -> None:
             # An open connection that vanishes never came back: its slot is lost.
             state.account.vanished(lost=lease is not None or state.pgconn.status == _OK)
         if lease is not None:
-            lease.end(abandoned=True)
+            lease.released(abandoned=True)
     except Exception:  # noqa: BLE001 - ours
         guard.caught_quietly("psycopg_pool.collected")
         if lease is not None:

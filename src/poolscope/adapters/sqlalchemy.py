@@ -38,7 +38,7 @@ from poolscope.adapters.sqlalchemy_source import (
     take_back_shared,
 )
 from poolscope.core.calls import KEY
-from poolscope.core.execution import LIVES, running_thread
+from poolscope.core.execution import THREAD_TOKENS, running_thread
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.hooks.patching import Refused
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
 
@@ -75,7 +75,7 @@ class SqlAlchemyAdapter:
         Capability.WAIT
         | Capability.WAIT_PHASES
         | Capability.USE
-        | Capability.USE_PHASES
+        | Capability.HOLD_PHASES
         | Capability.LIMIT
         | Capability.IDLE
         | Capability.CREATE
@@ -86,13 +86,13 @@ class SqlAlchemyAdapter:
     )
 
     def __init__(self) -> None:
-        self._ledger: Ledger | None = None
+        self._pool_registry: PoolRegistry | None = None
         self._calls: CallHooks | None = None
         self._pools: weakref.WeakSet[Any] = weakref.WeakSet()
         self._urls: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._timeout_error: type[Exception] = TimeoutError
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         See `PoolAdapter.hook`.
         """
@@ -108,7 +108,7 @@ class SqlAlchemyAdapter:
         if not hasattr(record, "dbapi_connection") and "dbapi_connection" not in vars(record):
             text = f"SQLAlchemy {module.__version__} is older than 1.4.24"
             raise Refused(text)
-        self._ledger = ledger
+        self._pool_registry = pool_registry
         self._timeout_error = exc.TimeoutError
         self._calls = CallHooks(patcher)
         self._calls.hook(DefaultDialect)
@@ -127,7 +127,7 @@ class SqlAlchemyAdapter:
         """
         See `PoolAdapter.release`.
         """
-        self._ledger = None
+        self._pool_registry = None
         self._calls = None
         for pool in list(self._pools):
             tracked: Pool | None = pool.__dict__.pop(KEY, None)
@@ -180,12 +180,12 @@ class SqlAlchemyAdapter:
         pool = engine.pool
         self._urls[pool] = engine.url
         remember_name(pool)
-        if self._ledger is not None and not self._ledger.still_asleep() and KEY not in pool.__dict__:
+        if self._pool_registry is not None and not self._pool_registry.still_dormant() and KEY not in pool.__dict__:
             self._track(pool)
 
     def _continue(self, before: LibraryObject, engine: LibraryObject) -> None:
         after = engine.pool
-        if after is before or self._ledger is None:
+        if after is before or self._pool_registry is None:
             return
         self._urls[after] = engine.url
         if before in NAMES:
@@ -198,8 +198,8 @@ class SqlAlchemyAdapter:
         return guard.run("sqlalchemy.track", lambda: self._enter(pool), None)
 
     def _enter(self, pool: LibraryObject, continues: Pool | None = None) -> Pool | None:
-        ledger, calls = self._ledger, self._calls
-        if ledger is None or calls is None:
+        pool_registry, calls = self._pool_registry, self._calls
+        if pool_registry is None or calls is None:
             return None
         known: Pool | None = pool.__dict__.get(KEY)
         if known is not None:
@@ -211,7 +211,7 @@ class SqlAlchemyAdapter:
         records = () if source.shared else Records.of(pool)
         held = [(record, record.fairy_ref) for record in records if record.fairy_ref is not None]
         self._pools.add(pool)
-        tracked, first = ledger.enter(pool.__dict__, what, source, continues=continues, shared=source.shared)
+        tracked, first = pool_registry.enter(pool.__dict__, what, source, continues=continues, shared=source.shared)
         for record, reference in held if first else ():
             if record.fairy_ref is reference and record.__dict__.get(KEY) is None:
                 record.__dict__[KEY] = tracked.adopt(tracked.now())
@@ -221,12 +221,12 @@ class SqlAlchemyAdapter:
     # one, for the library too.
 
     def _make_fairy_checkout(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        ledger, track = cast("Ledger", self._ledger), self._track
+        pool_registry, track = cast("PoolRegistry", self._pool_registry), self._track
 
         def _checkout(
             cls: LibraryObject, pool: LibraryObject, threadconns: LibraryObject = None, fairy: LibraryObject = None
         ) -> LibraryObject:
-            if fairy is not None or (ledger.asleep and ledger.still_asleep()):
+            if fairy is not None or (pool_registry.dormant and pool_registry.still_dormant()):
                 return original(cls, pool, threadconns, fairy)
             try:
                 tracked = pool._poolscope
@@ -236,29 +236,29 @@ class SqlAlchemyAdapter:
                 return original(cls, pool, threadconns, fairy)
             try:
                 try:
-                    life = LIVES.life
+                    thread_token = THREAD_TOKENS.thread_token
                 except AttributeError:  # this thread's first ask
-                    life = running_thread()
-                lease = tracked.ask(life, 3)
+                    thread_token = running_thread()
+                lease = tracked.checkout(thread_token, 3)
             except Exception:  # noqa: BLE001 - ours; the check-out goes on without us
-                guard.caught("sqlalchemy.ask")
+                guard.caught("sqlalchemy.checkout")
                 return original(cls, pool, threadconns, fairy)
             # The next thing that the library does, in this thread and without giving way to another task, is to call
             # the record's `checkout`, which takes it away; a context variable would cost three times as much. Only the
             # garbage collector comes between, and whatever of it asks puts back what it found.
-            outer = life.ask
-            life.ask = lease
+            outer = thread_token.checkout
+            thread_token.checkout = lease
             try:
                 result = original(cls, pool, threadconns)
             except BaseException as error:
                 self._failed(lease, error)
                 raise
             finally:
-                life.ask = outer
+                thread_token.checkout = outer
             try:
-                lease.grant()
+                lease.acquired()
             except Exception:  # noqa: BLE001
-                guard.caught("sqlalchemy.grant")
+                guard.caught("sqlalchemy.checkout")
             return result
 
         return _checkout
@@ -266,8 +266,8 @@ class SqlAlchemyAdapter:
     def _make_record_checkout(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def checkout(cls: LibraryObject, pool: LibraryObject) -> LibraryObject:
             try:
-                life = LIVES.life
-                lease, life.ask = life.ask, None
+                thread_token = THREAD_TOKENS.thread_token
+                lease, thread_token.checkout = thread_token.checkout, None
             except AttributeError:  # this thread has never asked
                 lease = None
             fairy = original(cls, pool)
@@ -279,7 +279,7 @@ class SqlAlchemyAdapter:
                 try:
                     tracked = lease.pool
                     if known is tracked:
-                        lease.got()
+                        lease.handed_over()
                         record = fairy._connection_record
                         lease.backend_process_id = record._poolscope_backend
                         if tracked.shared:
@@ -302,7 +302,7 @@ class SqlAlchemyAdapter:
                 self._poolscope = None
                 try:
                     reference = self.fairy_ref
-                    lease.end(abandoned=reference is not None and reference() is None)
+                    lease.released(abandoned=reference is not None and reference() is None)
                 except Exception:  # noqa: BLE001
                     guard.caught("sqlalchemy.checkin")
             return original(self, _fairy_was_created)
@@ -317,24 +317,24 @@ class SqlAlchemyAdapter:
                 outcome = Outcome.ERROR
             else:
                 outcome = Outcome.TIMEOUT if getattr(error, "code", None) == _POOL_TIMEOUT else Outcome.ERROR
-            lease.fail(outcome, error_name(error))
+            lease.failed(outcome, error_name(error))
         except Exception:  # noqa: BLE001
             guard.caught("sqlalchemy.failed")
 
     # Physical connections: cold
 
     def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        here, ledger, remember = self, self._ledger, self._remember
+        here, pool_registry, remember = self, self._pool_registry, self._remember
 
         def __connect(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-            if here._ledger is not ledger:  # it stayed behind: somebody had wrapped it
+            if here._pool_registry is not pool_registry:  # it stayed behind: somebody had wrapped it
                 return original(self, *args, **kwargs)
             guard.run("sqlalchemy.record", lambda: remember(self), None)
             tracked: Pool | None = self._ConnectionRecord__pool.__dict__.get(KEY)
             if tracked is None:
                 return original(self, *args, **kwargs)
             # It is in the record's hands when a pre-ping failed, and among those who wait before that.
-            lease, began = connect_begins(tracked, self.__dict__.get(KEY) or tracked.asker())
+            lease, began = connect_begins(tracked, self.__dict__.get(KEY) or tracked.waiter())
             try:
                 result = original(self, *args, **kwargs)
             except BaseException as error:
@@ -353,12 +353,12 @@ class SqlAlchemyAdapter:
         return __connect
 
     def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        here, ledger = self, self._ledger
+        here, pool_registry = self, self._pool_registry
 
         def __close(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             pool = self._ConnectionRecord__pool
             tracked: Pool | None = pool.__dict__.get(KEY)
-            if tracked is not None and here._ledger is ledger:
+            if tracked is not None and here._pool_registry is pool_registry:
                 reason = guard.run("sqlalchemy.close", lambda: close_reason(self, pool), "closed")
                 tracked.closed(reason)
             return original(self, *args, **kwargs)
@@ -373,7 +373,7 @@ class SqlAlchemyAdapter:
                     lease = record.__dict__.pop(KEY, None) or self.__dict__.get(KEY)
                     if lease is not None:
                         reference = record.fairy_ref
-                        lease.end(abandoned=reference is not None and reference() is None)
+                        lease.released(abandoned=reference is not None and reference() is None)
                         lease.pool.closed("detached")
                 except Exception:  # noqa: BLE001
                     guard.caught("sqlalchemy.detach")

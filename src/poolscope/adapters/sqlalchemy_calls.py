@@ -124,7 +124,7 @@ def _begin(context: LibraryObject, statement: str, parameters: LibraryObject) ->
     if lease is None or lease.running:
         return None
     try:
-        many = lease.share is not None and bool(context.executemany)
+        many = lease.usage is not None and bool(context.executemany)
         lease.statement_begins(statement, many=many, parameters=parameters)
     except Exception:  # noqa: BLE001 - ours
         guard.caught("sqlalchemy.call")

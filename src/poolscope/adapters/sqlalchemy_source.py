@@ -175,7 +175,7 @@ def close_reason(record: LibraryObject, pool: LibraryObject) -> str:
         return "recycled" if aged else "invalidated"
     if name == "invalidate":
         lease: Lease | None = record.__dict__.get(KEY)
-        if lease is not None and lease.started_at is None:
+        if lease is not None and lease.acquired_at is None:
             return "failed_validation"
         return "reset_failed" if outer == "_finalize_fairy" else "invalidated"
     if name == "close" and outer == "_do_return_conn":
@@ -228,12 +228,12 @@ def lend_shared(fairy: LibraryObject, lease: Lease) -> None:
     """
     Tie a lease to the fairy, for a pool whose check-outs share one record: SQLAlchemy checks that record in once only.
     """
-    reference = weakref.ref(fairy, lambda _: lease.end(abandoned=True))
+    reference = weakref.ref(fairy, lambda _: lease.released(abandoned=True))
     lease.carrier = reference
     original = type(fairy)._checkin
 
     def _checkin(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        lease.end()
+        lease.released()
         return original(reference(), *args, **kwargs)
 
     fairy.__dict__[KEY] = lease

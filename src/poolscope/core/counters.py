@@ -101,7 +101,7 @@ class Peak:
         self._window = window
         self._past: deque[tuple[float, set[int]]] = deque()
 
-    def turn(self, now: float, current: int) -> None:
+    def tick(self, now: float, current: int) -> None:
         """
         Put the numbers seen so far away as those up to now. To be called about every second, by one thread.
 

@@ -29,7 +29,7 @@ class _Told:
     finding: Finding
 
 
-class Telling:
+class Throttle:
     """
     Hands findings to the sink. Only ever used by one thread at a time.
 
@@ -52,7 +52,7 @@ class Telling:
         self._told: dict[Hashable, _Told] = {}
         self._held_back: dict[Hashable, int] = {}
 
-    def tell(self, key: Hashable, make: Callable[[int], Finding], *, critical: bool = False) -> bool:
+    def report(self, key: Hashable, make: Callable[[int], Finding], *, critical: bool = False) -> bool:
         """
         Report a finding, unless its place was reported within the interval; then it is counted.
 
@@ -69,10 +69,10 @@ class Telling:
         if told is not None and not worse and self._now() - told.at < self._interval:
             self.count(key)
             return False
-        self.tell_now(key, make)
+        self.report_now(key, make)
         return True
 
-    def tell_now(self, key: Hashable, make: Callable[[int], Finding]) -> None:
+    def report_now(self, key: Hashable, make: Callable[[int], Finding]) -> None:
         """
         The same, whenever its place was reported.
         """
@@ -88,7 +88,7 @@ class Telling:
         """
         self._held_back[key] = self._held_back.get(key, 0) + 1
 
-    def tell_what_is_due(self, *, everything: bool = False) -> None:
+    def report_due(self, *, everything: bool = False) -> None:
         """
         Report how many were held back of each place whose interval is over, and forget the places without.
 

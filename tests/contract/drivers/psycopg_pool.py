@@ -9,7 +9,16 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.psycopg_pool import ADAPTER
-from tests.contract.drivers.base import DEADLINE, Ask, Driver, Feature, Handle, LoopThread, ThreadAsk, drop
+from tests.contract.drivers.base import (
+    DEADLINE,
+    Driver,
+    Feature,
+    Handle,
+    LoopThread,
+    PendingCheckout,
+    ThreadCheckout,
+    drop,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,8 +98,8 @@ class PsycopgDriver(Driver):
         self.taken += 1
         return Handle(connection, self.call)
 
-    def begin(self) -> Ask:
-        return ThreadAsk(self.acquire)
+    def begin(self) -> PendingCheckout:
+        return ThreadCheckout(self.acquire)
 
     def release(self, handle: Handle) -> None:
         self.taken -= 1
@@ -136,7 +145,7 @@ class AsyncPsycopgDriver(PsycopgDriver):
 
         return self._thread.run(call())
 
-    def begin(self) -> Ask:
+    def begin(self) -> PendingCheckout:
         return self._thread.begin(self._acquire())
 
     async def _acquire(self) -> Handle:
