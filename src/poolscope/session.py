@@ -137,7 +137,7 @@ class Session:
         if self._metrics is not None:
             guard.run("instrumentor.close", self._metrics.close, None)
         self.pool_registry.dormant = True
-        self.pool_registry.has_listeners = _nobody
+        self.pool_registry.has_listeners = _no_listeners
         atexit.unregister(self._last_run)
 
     def after_fork(self) -> None:
@@ -207,7 +207,7 @@ def _of_the_api(thing: object) -> bool:
     return type(thing).__module__.startswith(("opentelemetry.metrics", "opentelemetry.trace"))
 
 
-def _nobody() -> bool:
+def _no_listeners() -> bool:
     return False
 
 

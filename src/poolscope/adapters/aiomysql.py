@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: The pool that the running code makes a connection for.
 _FILLING: Final[ContextVar[Any]] = ContextVar("poolscope_aiomysql_filling", default=None)
 
-# The references to a connection that nobody but its pool holds: the pool's, the list's, and the counting itself. No
+# The references to a connection that only its pool holds: the pool's, the list's, and the counting itself. No
 # variable may hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
 _LIBRARY_REFERENCES: Final = 3
 
@@ -132,7 +132,7 @@ class AiomysqlAdapter(PointAdapter):
 
     def idle(self, library_pool: LibraryObject) -> LibraryObject:
         """
-        The open connections that nobody holds.
+        The open connections that no caller holds.
         """
         return library_pool._free
 
@@ -162,7 +162,7 @@ class AiomysqlAdapter(PointAdapter):
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
         """
-        The leases whose connection nobody holds (CPython only).
+        The leases whose connection no caller holds (CPython only).
         """
         used = list(library_pool._used)
         found = []

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool_identity import Identity
     from poolscope.core.types import LibraryObject
 
-# The references to a connection that nobody but its pool holds: the pool's, the list's, and the counting itself. No
+# The references to a connection that only its pool holds: the pool's, the list's, and the counting itself. No
 # variable may hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
 _LIBRARY_REFERENCES: Final = 3
 

@@ -37,7 +37,7 @@ _CONNECTION: Final = "asyncpg.connection:Connection"
 _CURSOR: Final = "asyncpg.cursor:BaseCursor"
 _PREPARED: Final = "asyncpg.prepared_stmt:PreparedStatement"
 
-# The references to a proxy that nobody but the library holds: the slot's, the connection's, and the counting itself.
+# The references to a proxy that only the library holds: the slot's, the connection's, and the counting itself.
 _LIBRARY_REFERENCES: Final = 3
 
 
@@ -152,7 +152,7 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
     @override
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
         """
-        The leases whose connection nobody holds: it will never be returned.
+        The leases whose connection no caller holds: it will never be returned.
 
         The pool itself keeps what it hands over alive, so the garbage collector never finds it; its references are
         counted instead (CPython only).
@@ -161,7 +161,7 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         found = []
         for slot in list(library_pool._holders):
             lease = leases.get(id(slot))
-            if lease is not None and not lease.running and _nobody_holds(slot):
+            if lease is not None and not lease.running and _is_unheld(slot):
                 found.append(lease)
         return found
 
@@ -252,7 +252,7 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         return is_open
 
 
-def _nobody_holds(slot: LibraryObject) -> bool:
+def _is_unheld(slot: LibraryObject) -> bool:
     return slot._proxy is not None and sys.getrefcount(slot._proxy) <= _LIBRARY_REFERENCES
 
 

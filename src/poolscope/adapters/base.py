@@ -147,7 +147,7 @@ class PointAdapter(Pools):
     @property
     def capabilities(self) -> Capability:
         """
-        What it can measure: derived from the points, `stats`, and the exceptions that are told apart.
+        What it can measure: derived from the points, `stats`, and the exceptions that it distinguishes.
         """
         by_points = functools.reduce(operator.or_, (point.measures for point in self.points), NOTHING)
         knows_timeouts = bool(self.timeout_errors) or type(self).outcome is not Pools.outcome

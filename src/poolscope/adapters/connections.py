@@ -84,7 +84,7 @@ class Connections:
 
     def belongs(self, connection: LibraryObject, pool: Pool) -> None:
         """
-        A connection that nobody holds was found in a pool that is being entered.
+        A connection that no caller holds was found in a pool that is being entered.
         """
         self.state(connection, pool)
 

@@ -2,7 +2,7 @@
 DBUtils' `PooledDB`, over any DB-API driver.
 
 A caller holds a proxy of a "steady" connection, and returns that by closing or dropping the proxy. A shared connection
-is one lease for each caller, none of which is told to have sent a statement.
+is one lease for each caller, and no statement counts for any of them.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Connecting(ColdPoint):
             now, inside = (
                 pool_registry.now,
                 MAKING.set(None),
-            )  # the driver's connection may be a steady one, of nobody's pool
+            )  # the driver's connection may be a steady one, of no pool
             return state, inside, now, *(connect_begins(state.pool) if state.pool is not None else (None, now()))
 
         def after(begun: LibraryObject, _: LibraryObject, error: BaseException | None) -> None:
@@ -144,7 +144,7 @@ class Dropped(Abandoned):
 
 class ToughStatement(Statement):
     """
-    A cursor makes one of its methods that run a statement. What that does after the lease counts for nobody.
+    A cursor makes one of its methods that run a statement. What that does after the lease counts for no lease.
     """
 
     @override

@@ -52,7 +52,7 @@ class FirstUse(Checkout):
             original(wrapper)  # which returns nothing
             return wrapper
 
-        # As if it were the alias that is asked for a connection.
+        # As if the alias were the pool.
         checkout, pool_registry = super().make(adapter, use), adapter.pool_registry
         state_of: Callable[[LibraryObject, None], Any] = adapter.state
 

@@ -52,7 +52,7 @@ class Pools(Connections):
 
     def identify(self, library_pool: LibraryObject) -> Identity:
         """
-        What a pool is, by the arguments that it was made with. Nobody has checked it out yet.
+        What a pool is, by the arguments that it was made with. No connection of it was checked out yet.
         """
         raise NotImplementedError
 
@@ -73,7 +73,7 @@ class Pools(Connections):
 
     def idle(self, library_pool: LibraryObject) -> Iterable[LibraryObject]:  # noqa: ARG002
         """
-        The open connections that nobody holds.
+        The open connections that no caller holds.
         """
         return ()
 
@@ -85,7 +85,7 @@ class Pools(Connections):
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:  # noqa: ARG002
         """
-        Leases whose connection nobody holds any more, though the library keeps it alive.
+        Leases whose connection no caller holds any more, though the library keeps it alive.
         """
         return []
 
@@ -143,7 +143,7 @@ class Pools(Connections):
 
     def know(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
         """
-        A pool was seen that nobody has used yet. Cold.
+        A pool was seen that is not known yet. Cold.
 
         Args:
             library_pool: The pool.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Arguments = tuple[Any, ...]
 
-# The references to a connection that nobody but its pool holds: the pool's, and the counting itself. No variable may
+# The references to a connection that only its pool holds: the pool's, and the counting itself. No variable may
 # hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
 _LIBRARY_REFERENCES: Final = 2
 
@@ -75,8 +75,8 @@ class Return(Checkin):
                 guard.run(component, lambda: _settle(adapter, self_, connection, None), None)
                 raise
             if lease is None or connection.closed:
-                is_asked_for = any(args[2:]) or kwargs.get("close")
-                reason = "invalidated" if was_closed else "closed" if is_asked_for else "overflow"
+                is_wanted = any(args[2:]) or kwargs.get("close")
+                reason = "invalidated" if was_closed else "closed" if is_wanted else "overflow"
                 guard.run(component, lambda: _settle(adapter, self_, connection, reason), None)
             return result
 
@@ -93,7 +93,7 @@ def _settle(adapter: PointAdapter, library_pool: LibraryObject, connection: Libr
         if connection.closed:
             pool.closed(reason)
     elif id(connection) in library_pool._rused:
-        library_pool.__dict__[LEASES_KEY][id(connection)] = None  # the pool counts it, though nobody holds it
+        library_pool.__dict__[LEASES_KEY][id(connection)] = None  # the pool counts it, though no caller holds it
     limit_changed(pool)
 
 
@@ -196,7 +196,7 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
 
     @override
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:
-        # Also while nobody listens yet, it is told of which class the connection is to be.
+        # Also while nothing listens yet: it says of which class the connection is to be.
         self._anchors.add(hooked)
         watch(hooked, self._classes)
         return hooked

@@ -193,8 +193,8 @@ def _defaults() -> dict[str, Any]:
     # libpq's own account of the environment.
     from psycopg.pq import Conninfo  # noqa: PLC0415 - the library is imported only where it is in use
 
-    told = {option.keyword: option.val for option in Conninfo.get_defaults()}
-    return {key: (told.get(key.encode()) or b"").decode() for key in ("host", "hostaddr", "port", "dbname")}
+    defaults = {option.keyword: option.val for option in Conninfo.get_defaults()}
+    return {key: (defaults.get(key.encode()) or b"").decode() for key in ("host", "hostaddr", "port", "dbname")}
 
 
 ADAPTER: Final = PsycopgPoolAdapter()

@@ -113,7 +113,7 @@ class PooledConnection(ConnectionState):
         self.pgconn = connection.pgconn
         self.backend_process_id = guard.run("psycopg_pool.backend", lambda: connection.pgconn.backend_pid, None)
         #: When a worker of the pool began to connect it and when it was done, in seconds of the clock; None once
-        #: somebody had it.
+        #: a caller had it.
         self.connect: tuple[float, float] | None = None
         #: Whether the pool has closed it.
         self.closed = False

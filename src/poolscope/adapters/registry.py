@@ -46,7 +46,7 @@ class Registry(HookRegistry["PoolAdapter"]):
 
     Args:
         pool_registry: Where pools are registered.
-        disabled: Names of adapters to leave alone.
+        disabled: Names of adapters that do not hook their libraries.
         adapters: The adapters.
     """
 

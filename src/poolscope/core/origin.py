@@ -156,8 +156,8 @@ class Origins:
         """
         here = self._application_frame(frame)
         if here is None:
-            asked = self._called_from(frame, 1)
-            return (asked[0], asked[1]) if asked else None
+            caller = self._called_from(frame, 1)
+            return (caller[0], caller[1]) if caller else None
         return here.f_code, here.f_lasti
 
     def of_application(self, frame: FrameType | None) -> PackedStack:

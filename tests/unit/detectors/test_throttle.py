@@ -164,5 +164,5 @@ def test_of_very_many_places_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     scene.pass_time(INTERVAL + 2)
     again = scene.found()[6:]
     assert [set(finding.evidence) == {"repeated"} for finding in again] == [False, False, False, True, True, True]
-    assert scene.watchdog._throttle._told == {}
+    assert scene.watchdog._throttle._reported == {}
     assert scene.watchdog._throttle._held_back == {}

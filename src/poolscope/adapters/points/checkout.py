@@ -173,7 +173,7 @@ def _begin(point: Checkout, adapter: PointAdapter) -> Begin:
     anchor_of = adapter.anchor if adapter.has_anchors else None
 
     def begin_plainly(library_pool: LibraryObject, _: Arguments, __: dict[str, Any]) -> Lease | None:
-        # Another ledger than at first: this hook stayed behind, since somebody had wrapped it.
+        # Another pool registry than at first: this hook stayed behind, since other code had wrapped it.
         if (
             adapter.pool_registry is not pool_registry
             or pool_registry is None
