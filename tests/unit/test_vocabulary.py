@@ -72,11 +72,12 @@ _COMPILED: Final = tuple(
 )
 
 #: Words that no name in the package has any more, as a whole or between underscores and capitals.
-OLD_NAMES: Final = frozenset(
-    "ask asks asked asker asking asleep blame bridge cure cures got grant granted judge judged ledger ledgers lend lent "
-    "life lives loan loans nobody observer observers passage passages reading readings somebody surrounding tell tells "
-    "told trail vain verdict verdicts".split()
-)
+OLD_NAMES: Final = {
+    "ask", "asks", "asked", "asker", "asking", "asleep", "blame", "bridge", "cure", "cures", "got", "grant",
+    "granted", "judge", "judged", "ledger", "ledgers", "lend", "lent", "life", "lives", "loan", "loans", "nobody",
+    "observer", "observers", "passage", "passages", "reading", "readings", "somebody", "surrounding", "tell",
+    "tells", "told", "trail", "vain", "verdict", "verdicts",
+}  # fmt: skip
 _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 # The name of an argument in a docstring, before its description.
