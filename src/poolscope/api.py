@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from contextvars import ContextVar, Token
     from types import TracebackType
 
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import WorkScope
+    from poolscope.types import LibraryObject
 
 _logger: Final = logging.getLogger("poolscope")
 

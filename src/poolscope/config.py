@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 _logger: Final = logging.getLogger("poolscope")
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from poolscope.adapters.base import PoolAdapter
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.registry import Hook, Status
+    from poolscope.types import LibraryObject
 
 
 class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]

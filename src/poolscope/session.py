@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.config import Settings
-    from poolscope.core.types import LibraryObject
     from poolscope.otel.metrics.instruments import Metrics
+    from poolscope.types import LibraryObject
 
 
 # How long a process that ends without notice (RQ's work horse) may take to send what it knows.

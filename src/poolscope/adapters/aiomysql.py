@@ -16,7 +16,7 @@ from poolscope.adapters.base import Point, PointAdapter
 from poolscope.adapters.identity import first_of, identity
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement, Sweep
 from poolscope.adapters.stats import Stats
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: The pool that the running code makes a connection for.
 _FILLING: Final[ContextVar[Any]] = ContextVar("poolscope_aiomysql_filling", default=None)

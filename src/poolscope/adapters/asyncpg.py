@@ -23,13 +23,13 @@ from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, C
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 _POOL: Final = "asyncpg.pool:Pool"
 _SLOT: Final = "asyncpg.pool:PoolConnectionHolder"

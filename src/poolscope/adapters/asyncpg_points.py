@@ -15,7 +15,7 @@ from poolscope.adapters.leases import recover, recover_call
 from poolscope.adapters.marks import KEY, LEASES_KEY
 from poolscope.adapters.points import Handover
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import Function
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 _HOST: Final = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
 

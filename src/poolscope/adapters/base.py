@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
 

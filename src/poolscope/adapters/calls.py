@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     LeaseOf = Callable[[Any], Lease | None]
     #: From the hooked object and the call's arguments: the statement, whether it is for many rows, its parameters.

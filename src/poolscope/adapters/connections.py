@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from poolscope.adapters.identity import learn
 from poolscope.adapters.leases import ConnectionState
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LEASES_KEY
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 class Connections:

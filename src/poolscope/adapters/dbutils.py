@@ -17,7 +17,7 @@ from poolscope.adapters.identity import database_file, first_of, identity
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close
 from poolscope.adapters.stats import Stats
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # Drivers by the module that makes connections -> the database, as the semantic conventions name it.
 _SYSTEMS: Final = {

@@ -18,7 +18,7 @@ from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Abandoned, Created, Statement
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: The pool that is being made, or makes a steady connection.
 MAKING: Final[ContextVar[Any]] = ContextVar("poolscope_dbutils_making", default=None)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 class Alias:

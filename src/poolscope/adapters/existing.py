@@ -13,7 +13,7 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Request = tuple[tuple[type, ...], str, Callable[[list[LibraryObject]], None]]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: By adapter: how a framework that makes pools names one of them.
 NAMERS: Final[dict[str, Callable[[LibraryObject], str | None]]] = {}

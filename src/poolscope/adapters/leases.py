@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: By adapter: how the lease of a driver's connection is found, for a pool that sits on top of that adapter's.
 LEASE_FINDERS: Final[dict[str, Callable[[LibraryObject], Lease | None]]] = {}

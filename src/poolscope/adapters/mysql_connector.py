@@ -16,7 +16,7 @@ from poolscope.adapters.identity import first_of, identity, learn
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LOST_KEY
 from poolscope.adapters.mysql_connector_points import PooledState, ProxyReference, points_of
 from poolscope.adapters.stats import Stats
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # What the library joins into the name of a pool without one (`generate_pool_name`); the user is among it.
 _NAMED_AFTER: Final = ("host", "port", "user", "database")

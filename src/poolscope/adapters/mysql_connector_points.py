@@ -14,7 +14,7 @@ from poolscope.adapters.leases import ConnectionState, LeaseReference, recover
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LOST_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement
 from poolscope.adapters.points.brackets import precede
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.base import PointAdapter
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 class PooledState(ConnectionState):

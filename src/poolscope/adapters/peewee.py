@@ -21,7 +21,7 @@ from poolscope.adapters.points import Checkin, Checkout, Close, Connect, Created
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.adapters.stats import Stats
 from poolscope.core.lease import Outcome
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # The databases, each with a way of its own to connect -> the semantic conventions' name.
 _SYSTEMS: Final = {"PostgresqlDatabase": "postgresql", "MySQLDatabase": "mysql", "SqliteDatabase": "sqlite"}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity, PoolSource
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 class Pools(Connections):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import Point, PointAdapter
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 

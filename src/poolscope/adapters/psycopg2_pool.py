@@ -20,7 +20,7 @@ from poolscope.adapters.points import Checkin, Checkout, Connect, Created, Sweep
 from poolscope.adapters.psycopg2_calls import Derived, connection_classes, mark, unwatch, watch
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
+    from poolscope.types import LibraryObject
 
     Arguments = tuple[Any, ...]
 

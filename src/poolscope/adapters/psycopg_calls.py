@@ -18,7 +18,7 @@ from poolscope.adapters.leases import recover_call
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Statement
 from poolscope.adapters.statements import begin_statement
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.base import Point, PointAdapter
     from poolscope.adapters.points.calls import BeginCall, EndCall
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
     Begun = tuple[LibraryObject, Lease] | None

@@ -21,14 +21,14 @@ from poolscope.adapters.psycopg_pool_connections import Account, PsycopgSource
 from poolscope.adapters.psycopg_pool_points import REASONS, BackgroundConnect, Check, DirectClose
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from poolscope.adapters.psycopg_pool_connections import PooledConnection
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # The name that the library gives a pool without one.
 _UNNAMED: Final = re.compile(r"pool-\d+")

@@ -14,11 +14,11 @@ from poolscope.adapters.leases import ConnectionState, undo
 from poolscope.adapters.marks import ACCOUNT_KEY, CONNECTION_KEY, KEY
 from poolscope.adapters.stats import StatsSource
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # libpq's CONNECTION_OK.
 _OK: Final = 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Close, Connect, Validation
 from poolscope.adapters.points.cold import waiting
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import After, Before, Function
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Arguments = tuple[Any, ...]
 

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
+    from poolscope.types import LibraryObject
 
 # The code of the pool's own timeout; a TimeoutError with another code, or out of the creator, is not ours.
 _POOL_TIMEOUT: Final = "3o7r"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
+    from poolscope.types import LibraryObject
 
 _STATEMENTS: Final = ("do_execute", "do_executemany")
 _ENDS: Final = ("do_commit", "do_rollback")

@@ -11,7 +11,7 @@ from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 class Stats(NamedTuple):

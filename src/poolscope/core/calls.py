@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.sql.repetition import Repetition
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import Usage
+    from poolscope.types import LibraryObject
 
 #: Under this key a library's object holds our mark: a `Pool`, a `Lease`, or what ties one to it.
 KEY: Final = "_poolscope"

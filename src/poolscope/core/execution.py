@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 TaskReference = weakref.ref[Any]
 Frames = dict[int, "FrameType"]

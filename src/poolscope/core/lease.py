@@ -11,7 +11,7 @@ from poolscope.core.calls import Calls
 from poolscope.core.execution import running_task, running_thread
 from poolscope.core.origin import stack_of
 from poolscope.core.phases import HOLD_PHASES, WAIT_PHASES
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import CodeType, FrameType
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import CodeType, FrameType
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: Frames from the innermost application frame outwards, each a code object and an instruction index.
 RawStack = tuple[tuple["CodeType", int], ...]

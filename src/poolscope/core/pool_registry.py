@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from poolscope.core.listener import PoolListener
     from poolscope.core.origin import Origins, PackedStack
     from poolscope.core.pool_identity import PoolSource
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
+    from poolscope.types import LibraryObject
 
 _logger: Final = logging.getLogger("poolscope")
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork, Units
+    from poolscope.types import LibraryObject
 
 
 class WorkScope:

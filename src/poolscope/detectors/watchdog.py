@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from poolscope.core.finding import FindingSink
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
     from poolscope.detectors.detector import Detector, Occurrence
+    from poolscope.types import LibraryObject
 
 # Seconds between two looks at every pool.
 _LOOK_INTERVAL: Final = 1.0

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import WorkScope
+    from poolscope.types import LibraryObject
 
 #: The key in a scope that says that the request is a unit of work already; scopes of mounted applications inherit it.
 #: The context does not serve for that: it may be that of the request before on the same connection.

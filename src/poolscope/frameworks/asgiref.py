@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from poolscope.core.origin import PackedStack
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 
 class AsgirefFramework:

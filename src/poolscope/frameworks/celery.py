@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 
 # Of the tasks that the running code is inside of, the innermost last; None for one that is part of another. Not by the

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from poolscope.core.origin import PackedStack
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import WorkScope
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 _HANDLERS: Final = "django.core.handlers."
 _CLIENT: Final = "django.test.client"

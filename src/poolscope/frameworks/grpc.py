@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import Begins
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 _AIO: Final = "grpc.aio"
 # Of `interceptors` among the arguments of both `server` functions.

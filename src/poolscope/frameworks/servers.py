@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 # Of gunicorn's workers those that call the application by WSGI; others, such as uvicorn's, have an ASGI application.
 _WSGI_WORKERS: Final = frozenset(f"gunicorn.workers.{name}" for name in ("sync", "gthread", "base_async", "gtornado"))

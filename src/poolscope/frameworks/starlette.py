@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 _ROUTING: Final = "starlette.routing"
 

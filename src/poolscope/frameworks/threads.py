@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 _POOL: Final = "concurrent.futures.thread"
 

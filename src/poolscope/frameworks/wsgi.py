@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work_scope import WorkScope
+    from poolscope.types import LibraryObject
 
 _FILE_WRAPPER: Final = "wsgi.file_wrapper"
 

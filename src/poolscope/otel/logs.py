@@ -21,7 +21,7 @@ from poolscope.otel.metrics.observations import identity_attributes
 
 if TYPE_CHECKING:
     from poolscope.core.finding import Finding
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: What people read; the exporters get records of their own.
 _logger: Final = logging.getLogger("poolscope.findings")

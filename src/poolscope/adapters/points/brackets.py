@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from poolscope.adapters.base import PointAdapter
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]

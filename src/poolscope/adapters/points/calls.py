@@ -11,14 +11,14 @@ from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover_call
 from poolscope.adapters.points.brackets import fit
 from poolscope.adapters.statements import begin_statement, dbapi_statement
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]

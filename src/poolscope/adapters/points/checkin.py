@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover_return
 from poolscope.adapters.points.brackets import fit, precede
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
     Untie = Callable[[LibraryObject, LibraryObject], Lease | None]

@@ -15,14 +15,14 @@ from poolscope.adapters.marks import KEY
 from poolscope.adapters.points.brackets import fit
 from poolscope.adapters.points.cold import Handover
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.libraries import Loader
     from poolscope.core.sql.fingerprint import Shape
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: A line: a code object and an instruction's index; None where no frame was found.
 CallSite = tuple["CodeType", int]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from poolscope.core.finding_kind import Severity
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
+    from poolscope.types import LibraryObject
 
 # Frames looked at to find the application's frame that a holder executes now.
 _SEARCH: Final = 80

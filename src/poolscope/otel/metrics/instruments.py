@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.otel.metrics.observations import PoolObservation
+    from poolscope.types import LibraryObject
 
 _CREATE: Final = {
     semconv.Kind.COUNTER: "create_observable_counter",

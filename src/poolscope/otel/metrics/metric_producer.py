@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from poolscope.core.histogram import Distribution, Tap, Totals, Trace
     from poolscope.core.pool_registry import PoolRegistry
-    from poolscope.core.types import LibraryObject
     from poolscope.otel.metrics.observations import Series
+    from poolscope.types import LibraryObject
 
     Source = Callable[[PoolRegistry], Iterable[tuple[semconv.Metric, list[Series]]]]
 

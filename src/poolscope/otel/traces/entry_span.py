@@ -21,8 +21,8 @@ from poolscope.core.work import CURRENT_UNIT
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork, Units
+    from poolscope.types import LibraryObject
 
 _KINDS: Final = (trace.SpanKind.SERVER, trace.SpanKind.CONSUMER)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # More attributes than any span of ours has.
 _ATTRIBUTES: Final = 32

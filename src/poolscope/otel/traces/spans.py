@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from poolscope.config import Settings
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # What is kept for the background thread; beyond that the newest are dropped and counted as an error of ours.
 _MOST_KEPT: Final = 50_000
