@@ -31,7 +31,7 @@ from examples.lab.postgres import postgres  # noqa: E402
 from poolscope import semconv  # noqa: E402
 from poolscope.adapters.registry import Registry, load  # noqa: E402
 from poolscope.core.origin import Origins  # noqa: E402
-from poolscope.core.pool_registry import Ledger  # noqa: E402
+from poolscope.core.pool_registry import PoolRegistry  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -327,7 +327,7 @@ def measure(subject: Subject, rounds: int) -> Row:
 
 
 def _one(subject: Subject, *, hooked: bool) -> float:
-    registry = Registry(Ledger(semconv.DURATION_BOUNDARIES, origins=Origins()), adapters=load([subject.adapter]))
+    registry = Registry(PoolRegistry(semconv.DURATION_BOUNDARIES, origins=Origins()), adapters=load([subject.adapter]))
     if hooked:
         registry.start()
     try:

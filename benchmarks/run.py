@@ -160,7 +160,7 @@ def draw(figures: Sequence[Figure], console: Console) -> None:
             for other in figures
             if (other.row, other.surrounding, other.variant) == (figure.row, figure.surrounding, "upstream")
         )
-        share = f"{figure.overhead / peer:.0%}" if figure.variant.startswith("poolscope") else ""
+        usage = f"{figure.overhead / peer:.0%}" if figure.variant.startswith("poolscope") else ""
         table.add_row(
             figure.row,
             figure.surrounding,
@@ -169,7 +169,7 @@ def draw(figures: Sequence[Figure], console: Console) -> None:
             f"{figure.low:.2f} to {figure.high:.2f}",
             f"{figure.ratio:.2f}",
             f"{figure.overhead:+.2f} us" if figure.variant != VARIANTS[0] else "",
-            share,
+            usage,
             end_section=figure.variant == VARIANTS[-1],
         )
     console.print(table)

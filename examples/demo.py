@@ -153,9 +153,9 @@ def _result(report: Report) -> str:
         return f"[bold green]The pool {name} held out:[/] at most {pool.peak} of {pool.limit} connections in use."
     figures = f"{pool.peak} of {pool.limit} in use, {pool.timeouts} requests timed out."
     lines = [f"[bold red]The pool {name} ran out of connections:[/] {figures}"]
-    verdict = next((one.evidence[semconv.VERDICT] for one in report.findings if semconv.VERDICT in one.evidence), None)
+    cause_id = next((one.evidence[semconv.CAUSE] for one in report.findings if semconv.CAUSE in one.evidence), None)
     for cause in report.findings:
-        if cause.id == verdict:
+        if cause.id == cause_id:
             where = escape(f"{cause.call_site.route}, {code_location(cause.call_site)}")
             lines.append(f"Cause: [bold]{cause.id.replace('_', ' ')}[/] in {where}.")
     if pool.holders:

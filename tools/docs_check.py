@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^ {0,3}(```|~~~).*?^ {0,3}\1`*\s*$", re.MULTILINE | re.DOTALL)
+# The first cell of a row in a table "before | now": a name that is gone.
+FORMER_NAME = re.compile(r"^ *\| (?P<before>[^|]*) \|(?= `)(?=.*\|$)", re.MULTILINE)
+FORMER_NAMES = re.compile(r"(?<=\| before \| now \|\n)(?:.*\|\n?)+", re.MULTILINE)
 INLINE_CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s+<?(\S+?)>?\s*$", re.MULTILINE)
@@ -118,7 +121,8 @@ def unknown_names(text: str, known: set[str]) -> Iterator[str]:
     Yields:
         What is wrong with each.
     """
-    for _, code in INLINE_CODE.findall(FENCE.sub("", text)):
+    current = FORMER_NAMES.sub(lambda table: FORMER_NAME.sub("|", table.group()), FENCE.sub("", text))
+    for _, code in INLINE_CODE.findall(current):
         if not TELEMETRY_NAME.fullmatch(code):
             continue
         family = code.removesuffix(".*")

@@ -160,7 +160,7 @@ def errors(pace: Pace) -> Alert:
     """
     Errors of poolscope, which it catches before they reach the application.
     """
-    site = label(semconv.SITE)
+    site = label(semconv.COMPONENT)
     return Alert(
         name="PoolscopeErrors",
         expression=f"{events(family(semconv.ERRORS), f'{SERVICE}, {site}', '15m', pace)} > 0",

@@ -211,7 +211,7 @@ def idle_in_transaction(pace: Pace) -> Alert:
     The share of the pool that open transactions hold while they run no query.
     """
     held = rate(
-        f'{family(semconv.USE_PHASE_TIME)}{{{label(semconv.USE_PHASE)}="idle_in_transaction"}}', BY_POOL, "5m", pace
+        f'{family(semconv.HOLD_PHASE_TIME)}{{{label(semconv.HOLD_PHASE)}="idle_in_transaction"}}', BY_POOL, "5m", pace
     )
     limit = f"sum by ({SERVICE}, {POOL}) ({family(semconv.CONNECTION_MAX)})"
     return Alert(

@@ -212,7 +212,7 @@ def _meanings() -> str:
 
 def _trust() -> Panels:
     drift = over("max", f"abs({value(semconv.DRIFT, POOLS)})", BY_POOL)
-    component = prometheus.label(semconv.SITE)
+    component = prometheus.label(semconv.COMPONENT)
     # An exporter without a queue has only the requests that it currently sends.
     queued = over("sum", COLLECTOR_QUEUE_SIZE, ("exporter",))
     sending = over("sum", COLLECTOR_IN_FLIGHT, ("exporter",))

@@ -199,7 +199,7 @@ def _waits() -> Panels:
 
 
 def _holds() -> Panels:
-    phase = prometheus.label(semconv.USE_PHASE)
+    phase = prometheus.label(semconv.HOLD_PHASE)
     yield time_series_panel(
         PanelOptions(
             "What held connections do",
@@ -210,7 +210,7 @@ def _holds() -> Panels:
             links=TO_POOLS,
             width=12,
         ),
-        [Target(over("sum", rate(prometheus.family(semconv.USE_PHASE_TIME), FLEET), (phase,)), f"{{{{{phase}}}}}")],
+        [Target(over("sum", rate(prometheus.family(semconv.HOLD_PHASE_TIME), FLEET), (phase,)), f"{{{{{phase}}}}}")],
         stacked=True,
         colours={"query": "green", "idle_in_transaction": "red", "idle": "orange"},
     )

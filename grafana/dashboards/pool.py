@@ -235,7 +235,7 @@ def _waits() -> Panels:
 
 
 def _holds() -> Panels:
-    phase = prometheus.label(semconv.USE_PHASE)
+    phase = prometheus.label(semconv.HOLD_PHASE)
     yield heatmap_panel(
         PanelOptions(
             "Holds of a connection",
@@ -261,7 +261,11 @@ def _holds() -> Panels:
             links=TO_HOLDS,
             width=12,
         ),
-        [Target(over("sum", rate(prometheus.family(semconv.USE_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}")],
+        [
+            Target(
+                over("sum", rate(prometheus.family(semconv.HOLD_PHASE_TIME), INSTANCES), (phase,)), f"{{{{{phase}}}}}"
+            )
+        ],
         stacked=True,
         colours={"query": "green", "idle_in_transaction": "red", "idle": "orange"},
     )

@@ -37,7 +37,7 @@ TO_POOL = (links.to(links.POOL, "Each pool", "service"),)
 TO_SERVICE = (*TO_POOL, links.of_series(links.POOL, "Pools of this service", service=SERVICE))
 TO_TRACES = (
     links.traces(
-        "Holds that were idle in a transaction", f"{{ span.{semconv.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
+        "Holds that were idle in a transaction", f"{{ span.{semconv.SPAN_HOLD_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
     ),
     *TO_POOL,
 )

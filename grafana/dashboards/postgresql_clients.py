@@ -39,7 +39,7 @@ TO_POOL = (links.to(links.POOL, "Each pool", "service"),)
 TO_SERVICE = (*TO_POOL, links.of_series(links.POOL, "Pools of this service", service=SERVICE))
 TO_TRACES = (
     links.traces(
-        "Holds that were idle in a transaction", f"{{ span.{semconv.SPAN_USE_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
+        "Holds that were idle in a transaction", f"{{ span.{semconv.SPAN_HOLD_PHASE_PREFIX}idle_in_transaction > 0.5 }}"
     ),
     *TO_POOL,
 )
@@ -56,7 +56,7 @@ def transactions() -> Panels:
     """
     Who is idle between BEGIN and COMMIT, by the server's count and by the pools'.
     """
-    phase = prometheus.label(semconv.USE_PHASE)
+    phase = prometheus.label(semconv.HOLD_PHASE)
     idling = FLEET.having(phase, "idle_in_transaction")
     yield time_series_panel(
         PanelOptions(
@@ -93,7 +93,7 @@ def transactions() -> Panels:
         ),
         [
             Target(
-                over("sum", rate(prometheus.family(semconv.USE_PHASE_TIME), idling), BY_POOL),
+                over("sum", rate(prometheus.family(semconv.HOLD_PHASE_TIME), idling), BY_POOL),
                 f"{{{{{SERVICE}}}}} · {{{{{POOL}}}}}",
             )
         ],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from poolscope.api import expected_long_hold, expected_repetition, pool_name, unit_of_work
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 __version__: Final = "0.1.0"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from poolscope.core.execution import running_task
 from poolscope.core.guard import guard
 from poolscope.core.pool_identity import POOL_NAME
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.work import EXPECTED_LONG_HOLD, EXPECTED_REPETITION
 from poolscope.core.work_scope import async_stepping, begin, stepping
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from contextvars import ContextVar, Token
     from types import TracebackType
 
-    from poolscope.core.types import LibraryObject
-    from poolscope.core.work_scope import Passage
+    from poolscope.core.work_scope import WorkScope
+    from poolscope.types import LibraryObject
 
 _logger: Final = logging.getLogger("poolscope")
 
@@ -51,7 +51,7 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
     def __init__(self, name: str, kind: str = "job") -> None:
         self._name = str(name)
         self._kind = kind
-        self._passages: list[Passage | None] = []
+        self._work_scopes: list[WorkScope | None] = []
         if kind not in KINDS:
             _logger.warning(
                 "unit_of_work(%r, kind=%r): unknown kind, using 'job'; the kinds are: %s", name, kind, ", ".join(KINDS)
@@ -59,14 +59,14 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
             self._kind = "job"
 
     def __enter__(self) -> None:
-        self._passages.append(self._begin())
+        self._work_scopes.append(self._begin())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        passage = self._passages.pop()
-        if passage is not None:
-            passage.end()
+        work_scope = self._work_scopes.pop()
+        if work_scope is not None:
+            work_scope.end()
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -90,8 +90,10 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
             call = self._function(function)
         return cast("_Function", functools.wraps(function)(call))
 
-    def _begin(self) -> Passage | None:
-        return begin(open_ledgers[-1], self._kind, self._name, outermost=False) if open_ledgers else None
+    def _begin(self) -> WorkScope | None:
+        return (
+            begin(open_pool_registries[-1], self._kind, self._name, outermost=False) if open_pool_registries else None
+        )
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
@@ -182,8 +184,8 @@ def pool_name(name: str) -> _Within:
 
 def _excuse_what_is_held(why: str) -> None:
     thread, task = get_ident(), running_task()
-    for ledger in open_ledgers:
-        for pool in tuple(ledger.pools.values()):
+    for pool_registry in open_pool_registries:
+        for pool in tuple(pool_registry.pools.values()):
             for lease in pool.leases.copy():
                 if lease.thread == thread and lease.task is task and lease.excuse is None:
                     lease.excuse = why

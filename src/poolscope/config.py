@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 _logger: Final = logging.getLogger("poolscope")
 
@@ -128,10 +128,10 @@ class Settings:
     disabled_adapters: tuple[str, ...] = _setting(
         (), _names, "names of adapters, separated by commas", "Pool libraries not to instrument, such as `asyncpg`."
     )
-    disabled_boundaries: tuple[str, ...] = _setting(
+    disabled_frameworks: tuple[str, ...] = _setting(
         (), _names, "names of frameworks, separated by commas", "Frameworks not to instrument, such as `celery`."
     )
-    carry_units_to_threads: bool = _setting(
+    propagate_to_threads: bool = _setting(
         default=False,
         parse=_switch,
         allowed=_SWITCH_WORDS,
@@ -195,7 +195,7 @@ class Settings:
         _SECONDS_WORDS,
         "How long a connection may be held before the hold is reported: slow queries, or non-database work.",
     )
-    exhausted_wait: float = _setting(
+    exhaustion_threshold: float = _setting(
         1.0,
         _seconds,
         _SECONDS_WORDS,

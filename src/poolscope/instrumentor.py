@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from poolscope.adapters.base import PoolAdapter
-    from poolscope.core.types import LibraryObject
     from poolscope.hooks.registry import Hook, Status
+    from poolscope.types import LibraryObject
 
 
 class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -41,7 +41,7 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         Make everything known so far into telemetry: afterwards it is the SDK's to export.
         """
         if self._session is not None:
-            self._session.worker.round()
+            self._session.worker.run_once()
 
     def statuses(self) -> dict[str, Status[PoolAdapter]]:
         """
@@ -49,11 +49,11 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """
         return dict(self._session.registry.statuses) if self._session is not None else {}
 
-    def boundary_statuses(self) -> dict[str, Status[Hook]]:
+    def framework_statuses(self) -> dict[str, Status[Hook]]:
         """
         The state of each framework's hooks, by its name.
         """
-        return dict(self._session.boundaries.statuses) if self._session is not None else {}
+        return dict(self._session.frameworks.statuses) if self._session is not None else {}
 
     def _instrument(self, **kwargs: LibraryObject) -> None:
         # Whatever a provider does when it is called, the application starts.

@@ -48,15 +48,15 @@ THREAD_NAME: Final = "thread.name"
 
 # Attributes of our own
 WAIT_PHASE: Final = "poolscope.wait.phase"
-USE_PHASE: Final = "poolscope.use.phase"
+HOLD_PHASE: Final = "poolscope.hold.phase"
 LEAK_KIND: Final = "poolscope.leak.kind"
 CLOSE_REASON: Final = "poolscope.close.reason"
-SITE: Final = "poolscope.site"
+COMPONENT: Final = "poolscope.component"
 FINDINGS: Final = "poolscope.findings"
 FINDING_ID: Final = "poolscope.finding.id"
 FINDING_SEVERITY: Final = "poolscope.finding.severity"
 FINDING_SUMMARY: Final = "poolscope.finding.summary"
-FINDING_CURE: Final = "poolscope.finding.cure"
+FINDING_FIX: Final = "poolscope.finding.fix"
 FINDING_PAGE: Final = "poolscope.finding.page"
 UNIT_OF_WORK_KIND: Final = "poolscope.unit_of_work.kind"
 UNIT_OF_WORK_NAME: Final = "poolscope.unit_of_work.name"
@@ -73,10 +73,10 @@ CHECKOUT_SPAN_THRESHOLD: Final = "poolscope.checkout.span_threshold"
 BACKEND_PROCESS_ID: Final = "poolscope.backend.process_id"
 HOLDERS: Final = "poolscope.holders"
 HOLDERS_OMITTED: Final = "poolscope.holders.omitted"
-VERDICT: Final = "poolscope.verdict"
+CAUSE: Final = "poolscope.cause"
 STATEMENT_REPETITIONS: Final = "poolscope.statement.repetitions"
 STATEMENT_TIME: Final = "poolscope.statement.time"
-STANDS_AT: Final = "poolscope.stands_at"
+CURRENT_LOCATION: Final = "poolscope.current_location"
 
 POOL_ATTRIBUTES: Final = (POOL_NAME, DB_SYSTEM, DB_NAMESPACE, SERVER_ADDRESS, SERVER_PORT)
 UNIT_ATTRIBUTES: Final = (UNIT_OF_WORK_KIND, UNIT_OF_WORK_NAME)
@@ -187,10 +187,10 @@ WAIT_PHASE_TIME: Final = Metric(
     "The time spent obtaining connections, by what it was spent on: queueing, connecting, validating.",
     (*POOL_ATTRIBUTES, WAIT_PHASE),
 )  # fmt: skip
-USE_PHASE_TIME: Final = Metric(
-    "poolscope.connection.use_phase_time", Kind.COUNTER, "s",
+HOLD_PHASE_TIME: Final = Metric(
+    "poolscope.connection.hold_phase_time", Kind.COUNTER, "s",
     "The time connections were held, by what they did: running a query, idle in a transaction, idle.",
-    (*POOL_ATTRIBUTES, USE_PHASE),
+    (*POOL_ATTRIBUTES, HOLD_PHASE),
 )  # fmt: skip
 LEAKS: Final = Metric(
     "poolscope.connection.leaks", Kind.COUNTER, "{connection}",
@@ -246,13 +246,13 @@ DRIFT: Final = Metric(
 ERRORS: Final = Metric(
     "poolscope.instrumentation.errors", Kind.COUNTER, "{error}",
     "The number of errors of poolscope's own, caught before they reached the application.",
-    (SITE,),
+    (COMPONENT,),
 )  # fmt: skip
 
 METRICS: Final[tuple[Metric, ...]] = (
     CONNECTION_COUNT, CONNECTION_MAX, CONNECTION_IDLE_MAX, CONNECTION_IDLE_MIN, PENDING_REQUESTS, TIMEOUTS,
     CREATE_TIME, WAIT_TIME, USE_TIME,
-    SATURATION_TIME, USED_PEAK, PENDING_PEAK, OLDEST_LEASE_AGE, WAIT_PHASE_TIME, USE_PHASE_TIME,
+    SATURATION_TIME, USED_PEAK, PENDING_PEAK, OLDEST_LEASE_AGE, WAIT_PHASE_TIME, HOLD_PHASE_TIME,
     LEAKS, NESTED_CHECKOUTS, UNATTRIBUTED, CLOSURES,
     UNIT_QUERIES, UNIT_CONNECTIONS, UNIT_WAIT_TIME, UNIT_HOLD_TIME, REPEATED_QUERIES,
     DRIFT, ERRORS,
@@ -294,7 +294,7 @@ HOLD_SPAN: Final = Span(
     "hold",
     "One lease inside a recorded span, from receiving the connection to returning it.",
     (
-        *POOL_ATTRIBUTES, "poolscope.use.query", "poolscope.use.idle_in_transaction", "poolscope.use.idle",
+        *POOL_ATTRIBUTES, "poolscope.hold.query", "poolscope.hold.idle_in_transaction", "poolscope.hold.idle",
         LEASE_QUERIES, BACKEND_PROCESS_ID, LEAK_KIND, FINDINGS, CODE_FUNCTION, CODE_FILE, CODE_LINE,
     ),
 )  # fmt: skip
@@ -302,7 +302,7 @@ SPANS: Final = (CHECKOUT_SPAN, HOLD_SPAN)
 
 # Seconds of one wait or hold by phase, as span attributes: the prefix and the phase.
 SPAN_WAIT_PHASE_PREFIX: Final = "poolscope.wait."
-SPAN_USE_PHASE_PREFIX: Final = "poolscope.use."
+SPAN_HOLD_PHASE_PREFIX: Final = "poolscope.hold."
 
 
 @dataclass(frozen=True)

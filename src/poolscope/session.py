@@ -17,28 +17,28 @@ from poolscope import semconv
 from poolscope.adapters.registry import Registry
 from poolscope.core import clock
 from poolscope.core.guard import guard
-from poolscope.core.listener import Observers
+from poolscope.core.listener import Listeners
 from poolscope.core.origin import Origins
-from poolscope.core.pool_registry import Ledger, open_ledgers
+from poolscope.core.pool_registry import PoolRegistry, open_pool_registries
 from poolscope.core.worker import Worker
 from poolscope.detectors.detector import Context
 from poolscope.detectors.dump import Dump, DumpSignal
 from poolscope.detectors.registry import detectors
 from poolscope.detectors.watchdog import Watchdog
-from poolscope.frameworks.registry import Boundaries
+from poolscope.frameworks.registry import Frameworks
 from poolscope.hooks.patching import Patcher, Refused
 from poolscope.otel.context import ambient
 from poolscope.otel.logs import Events
 from poolscope.otel.metrics.instruments import metrics_of
-from poolscope.otel.traces.entry_span import Surroundings
+from poolscope.otel.traces.entry_span import EntrySpanProcessors
 from poolscope.otel.traces.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.config import Settings
-    from poolscope.core.types import LibraryObject
     from poolscope.otel.metrics.instruments import Metrics
+    from poolscope.types import LibraryObject
 
 
 # How long a process that ends without notice (RQ's work horse) may take to send what it knows.
@@ -72,7 +72,7 @@ class Session:
         self._metrics: Metrics | None = None
         watched = detectors(Context(settings, clock.monotonic, self._spans.leaked))
         self._watchdog = Watchdog(watched, self._events, settings.finding_interval, clock.monotonic)
-        self.ledger = Ledger(
+        self.pool_registry = PoolRegistry(
             semconv.DURATION_BOUNDARIES,
             most_pools=settings.max_pools,
             origins=Origins(settings.stack_depth, settings.application_paths),
@@ -81,26 +81,28 @@ class Session:
             most_units=settings.max_units,
             repetition_threshold=settings.n_plus_one_threshold,
             slow_wait=self._spans.threshold,
-            observer=Observers(self._watchdog, self._spans, traced=self._spans),
+            listener=Listeners(self._watchdog, self._spans, traced=self._spans),
             long_hold=settings.long_hold_threshold,
-            on_judge=self._watchdog.judge_unit,
+            on_diagnose=self._watchdog.diagnose_unit,
             flush=self._flush,
         )
-        self._surroundings = Surroundings(self.ledger.units, self._tracer_provider, self._watchdog.unit_ended)
+        self._entry_span_processors = EntrySpanProcessors(
+            self.pool_registry.units, self._tracer_provider, self._watchdog.unit_ended
+        )
         self._api = Patcher()
         self._dump = Dump()
-        self._dump_signal = DumpSignal(settings.dump_signal, self._dump.ask)
-        self.registry = Registry(self.ledger, settings.disabled_adapters)
-        self.boundaries = Boundaries(
-            self.ledger, settings.disabled_boundaries, carry_to_threads=settings.carry_units_to_threads
+        self._dump_signal = DumpSignal(settings.dump_signal, self._dump.request)
+        self.registry = Registry(self.pool_registry, settings.disabled_adapters)
+        self.frameworks = Frameworks(
+            self.pool_registry, settings.disabled_frameworks, carry_to_threads=settings.propagate_to_threads
         )
         self.worker = Worker(
-            ("ledger.turn", self.ledger.turn),
-            ("dump.turn", lambda: self._dump.turn(self.ledger.pools.values())),
-            ("watchdog.turn", lambda: self._watchdog.turn(self.ledger.pools.values())),
+            ("ledger.turn", self.pool_registry.tick),
+            ("dump.turn", lambda: self._dump.tick(self.pool_registry.pools.values())),
+            ("watchdog.turn", lambda: self._watchdog.tick(self.pool_registry.pools.values())),
             ("metrics.drain", self._drain),
             ("spans.drain", self._spans.drain),
-            ("surroundings.attach", self._surroundings.attach),
+            ("surroundings.attach", self._entry_span_processors.attach),
         )
         _sessions.add(self)
 
@@ -108,35 +110,35 @@ class Session:
         """
         Put the hooks in; stay dormant until an SDK is configured.
         """
-        self.ledger.asleep = True
-        self.ledger.somebody_listens = self._wake
-        self.ledger.still_asleep()
+        self.pool_registry.dormant = True
+        self.pool_registry.has_listeners = self._wake
+        self.pool_registry.still_dormant()
         self._hear_of_providers()
-        self._surroundings.attach()
-        open_ledgers.append(self.ledger)
+        self._entry_span_processors.attach()
+        open_pool_registries.append(self.pool_registry)
         self.registry.start()
-        self.boundaries.start()
+        self.frameworks.start()
         self._dump_signal.install()
-        atexit.register(self._last_round)
+        atexit.register(self._last_run)
 
     def stop(self) -> None:
         """
         Take the hooks out, emit what is left, and let go of everything.
         """
-        guard.run("instrumentor.stop", self.boundaries.stop, None)
+        guard.run("instrumentor.stop", self.frameworks.stop, None)
         guard.run("instrumentor.stop", self.registry.stop, None)
-        if self.ledger in open_ledgers:
-            open_ledgers.remove(self.ledger)
-        self._surroundings.detach()
+        if self.pool_registry in open_pool_registries:
+            open_pool_registries.remove(self.pool_registry)
+        self._entry_span_processors.detach()
         self._dump_signal.remove()
         self._api.revert()
         self._watchdog.end()
         self.worker.stop()
         if self._metrics is not None:
             guard.run("instrumentor.close", self._metrics.close, None)
-        self.ledger.asleep = True
-        self.ledger.somebody_listens = _nobody
-        atexit.unregister(self._last_round)
+        self.pool_registry.dormant = True
+        self.pool_registry.has_listeners = _no_listeners
+        atexit.unregister(self._last_run)
 
     def after_fork(self) -> None:
         """
@@ -164,10 +166,10 @@ class Session:
         self, wrapped: Callable[..., LibraryObject], _: LibraryObject, args: LibraryObject, kwargs: LibraryObject
     ) -> LibraryObject:
         result = wrapped(*args, **kwargs)
-        if self.ledger.asleep:
-            guard.run("instrumentor.provided", self.ledger.ask_again, None)
+        if self.pool_registry.dormant:
+            guard.run("instrumentor.provided", self.pool_registry.check_listeners, None)
         # Spans of requests that begin before the background thread runs next get their figures too.
-        guard.run("instrumentor.provided", self._surroundings.attach, None)
+        guard.run("instrumentor.provided", self._entry_span_processors.attach, None)
         return result
 
     def _wake(self) -> bool:
@@ -178,18 +180,18 @@ class Session:
             return False
         if self._metrics is None:
             self._metrics = metrics_of(meter_provider)
-            self._metrics.open(self.ledger, native=self._settings.native_aggregation)
+            self._metrics.open(self.pool_registry, native=self._settings.native_aggregation)
         self._spans.open()
         self._events.open()
         self.worker.start()
         return True
 
-    def _last_round(self) -> None:
+    def _last_run(self) -> None:
         self._watchdog.end()
-        self.worker.round()
+        self.worker.run_once()
 
     def _flush(self) -> None:
-        self._last_round()
+        self._last_run()
         for provider in (self._meter_provider or otel_metrics.get_meter_provider(), self._tracer_provider):
             flush = getattr(provider, "force_flush", None)
             if flush is not None:
@@ -205,7 +207,7 @@ def _of_the_api(thing: object) -> bool:
     return type(thing).__module__.startswith(("opentelemetry.metrics", "opentelemetry.trace"))
 
 
-def _nobody() -> bool:
+def _no_listeners() -> bool:
     return False
 
 

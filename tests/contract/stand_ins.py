@@ -9,7 +9,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from tests.contract.drivers.base import Ask, Driver, Feature, Handle, LoopThread, ThreadAsk
+from tests.contract.drivers.base import Driver, Feature, Handle, LoopThread, PendingCheckout, ThreadCheckout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,8 +62,8 @@ class OracleStandIn(Driver):
     def acquire(self) -> Handle:
         return Handle(self.library_pool.acquire(), lambda function, *args: function(*args))
 
-    def begin(self) -> Ask:
-        return ThreadAsk(self.acquire)
+    def begin(self) -> PendingCheckout:
+        return ThreadCheckout(self.acquire)
 
     def release(self, handle: Handle) -> None:
         handle.connection.close()
@@ -106,7 +106,7 @@ class AsyncOracleStandIn(OracleStandIn):
     async def _acquire(self) -> Handle:
         return Handle(await self.library_pool.acquire(), self.thread.run)
 
-    def begin(self) -> Ask:
+    def begin(self) -> PendingCheckout:
         return self.thread.begin(self._acquire())
 
     def release(self, handle: Handle) -> None:

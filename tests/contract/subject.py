@@ -16,7 +16,7 @@ from poolscope.core.guard import guard
 from tests.contract.drivers.base import DEADLINE, Feature
 
 if TYPE_CHECKING:
-    from tests.contract.drivers.base import Ask, Driver, Handle
+    from tests.contract.drivers.base import Driver, Handle, PendingCheckout
     from tests.support.telemetry import Collected, Telemetry
 
 #: Sums of floats, added up in another order, differ by this at most.
@@ -44,8 +44,8 @@ class Subject:
         self.driver = driver
         self.telemetry = telemetry
         self.held: set[Handle] = set()
-        self.pending: set[Ask] = set()
-        self.granted = 0
+        self.pending: set[PendingCheckout] = set()
+        self.acquired = 0
         self.returned = 0
         self.failed: Counter[str] = Counter()
         self._errors_before = sum(guard.counts().values())
@@ -69,21 +69,21 @@ class Subject:
             raise
         return self._granted(handle)
 
-    def begin(self) -> Ask:
+    def begin(self) -> PendingCheckout:
         """
         Ask elsewhere; `finish` counts the outcome.
         """
-        ask = self.driver.begin()
-        self.pending.add(ask)
-        return ask
+        checkout = self.driver.begin()
+        self.pending.add(checkout)
+        return checkout
 
-    def finish(self, ask: Ask) -> Handle:
+    def finish(self, checkout: PendingCheckout) -> Handle:
         """
         Wait for what was begun.
         """
-        self.pending.remove(ask)
+        self.pending.remove(checkout)
         try:
-            handle = ask.wait()
+            handle = checkout.wait()
         except BaseException as error:
             self.failed[error_name(error)] += 1
             raise
@@ -135,7 +135,7 @@ class Subject:
 
     def _granted(self, handle: Handle) -> Handle:
         self.held.add(handle)
-        self.granted += 1
+        self.acquired += 1
         return handle
 
     # What must be true ------------------------------------------------------------
@@ -146,7 +146,7 @@ class Subject:
         """
         collected = self.telemetry.collect()
         pool = self.driver.pool
-        if not self.granted and not self.failed:
+        if not self.acquired and not self.failed:
             return collected
         limit = self.driver.limit
         used = collected.used(pool)
@@ -172,7 +172,7 @@ class Subject:
             assert collected.value(semconv.DRIFT, pool) in (0, None)
         assert collected.value(semconv.PENDING_REQUESTS, pool) in (0, None)
         assert collected.value(semconv.OLDEST_LEASE_AGE, pool) in (0, None)
-        assert sum(collected.counts(semconv.USE_TIME, pool).values()) == self.granted
+        assert sum(collected.counts(semconv.USE_TIME, pool).values()) == self.acquired
         return collected
 
     def _check_waits(self, collected: Collected) -> None:
@@ -180,8 +180,8 @@ class Subject:
         if not self.can(Capability.WAIT):
             return
         expected = Counter(self.failed)
-        if self.granted:
-            expected[""] = self.granted
+        if self.acquired:
+            expected[""] = self.acquired
         assert collected.counts(semconv.WAIT_TIME, pool) == dict(expected)
         timeouts = self.failed[self.driver.timeout_error]
         if self.can(Capability.TIMEOUT):
@@ -195,8 +195,8 @@ class Subject:
         if not self.can(Capability.USE):
             return
         assert sum(collected.counts(semconv.USE_TIME, pool).values()) == self.returned
-        if self.can(Capability.USE_PHASES):
-            phases = collected.total(semconv.USE_PHASE_TIME, pool)
+        if self.can(Capability.HOLD_PHASES):
+            phases = collected.total(semconv.HOLD_PHASE_TIME, pool)
             assert phases == pytest.approx(collected.total(semconv.USE_TIME, pool), abs=TOLERANCE)
 
 

@@ -81,7 +81,7 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
                     assert lease.phase == "idle_in_transaction"
                 await cursor.callproc("version")
             assert (lease.queries, lease.phase) == (2, "idle")
-        uses = seen.only().uses.read()
+        uses = seen.only().holds.read()
         assert min(uses.phases.values()) > 0
         at_rest(seen.only())
         await close(pool)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from examples.lab.postgres import Postgres
-    from tests.contract.drivers.base import Ask, Driver, Handle
+    from tests.contract.drivers.base import Driver, Handle, PendingCheckout
     from tests.support.telemetry import Telemetry
 
 SIZE = 3
@@ -90,7 +90,7 @@ class PoolMachine(RuleBasedStateMachine):
         driver.start(self.where, self.folder, size=SIZE, timeout=TIMEOUT if self.impatient() else PATIENCE)
         self.subject = Subject(driver, self.telemetry)
         self.handles: list[Handle] = []
-        self.asks: list[Ask] = []
+        self.asks: list[PendingCheckout] = []
         #: What was given back, where the library allows that again.
         self.returned: list[Handle] = []
         #: What was out when the pool was disposed of.
@@ -136,7 +136,9 @@ class PoolMachine(RuleBasedStateMachine):
         while self.asks and not self.full():
             # The library need not serve first who asked first: it may have been before the ask reached its queue.
             asks = self.asks
-            done = wait_until(lambda asks=asks: [ask for ask in asks if ask.over()], DEADLINE, "somebody to be served")
+            done = wait_until(
+                lambda asks=asks: [checkout for checkout in asks if checkout.over()], DEADLINE, "somebody to be served"
+            )
             self.asks.remove(done[0])
             self.handles.append(self.subject.finish(done[0]))
 
@@ -151,8 +153,8 @@ class PoolMachine(RuleBasedStateMachine):
     def acquire_at_once(self, count: int, give_back: bool) -> None:
         count = min(count, self.limit() - self.taken())
         begun = [self.subject.begin() for _ in range(count)]
-        for ask in begun:
-            handle = self.subject.finish(ask)
+        for checkout in begun:
+            handle = self.subject.finish(checkout)
             if give_back:
                 self.subject.release(handle)
             else:
@@ -184,10 +186,10 @@ class PoolMachine(RuleBasedStateMachine):
     @somebody_waits()
     @can(Feature.CANCEL)
     def cancel(self, data: st.DataObject) -> None:
-        ask = self.asks.pop(data.draw(st.integers(0, len(self.asks) - 1)))
-        ask.cancel()
+        checkout = self.asks.pop(data.draw(st.integers(0, len(self.asks) - 1)))
+        checkout.cancel()
         with pytest.raises(asyncio.CancelledError):
-            self.subject.finish(ask)
+            self.subject.finish(checkout)
 
     @rule(data=st.data())
     @something_is_held()
@@ -258,10 +260,10 @@ class PoolMachine(RuleBasedStateMachine):
             return
         try:
             while self.asks and Feature.CANCEL in self.kind.features:
-                ask = self.asks.pop()
-                ask.cancel()
+                checkout = self.asks.pop()
+                checkout.cancel()
                 with pytest.raises(asyncio.CancelledError):
-                    self.subject.finish(ask)
+                    self.subject.finish(checkout)
             while self.handles:
                 self.subject.release(self.handles.pop())
                 self.served()

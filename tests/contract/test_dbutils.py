@@ -105,7 +105,7 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     connection.rollback()
     assert (lease.queries, lease.phase) == (4, "idle")
     connection.close()
-    uses = seen.only().uses.read()
+    uses = seen.only().holds.read()
     assert min(uses.phases.values()) > 0
     at_rest(seen.only())
     assert all_are_accounted_for(seen.only(), pool)
@@ -189,7 +189,7 @@ def test_what_is_dropped_is_known_as_abandoned(wrapped: None, seen: Watched, dat
     """
     pool = pool_of(database, maxshared=shared)
     kept, dropped = pool.connection(), pool.connection()
-    held, lost = sorted(seen.only().leases, key=lambda lease: lease.asked_at)
+    held, lost = sorted(seen.only().leases, key=lambda lease: lease.requested_at)
     del dropped
     gc.collect()
     assert (lost.abandoned, lost in seen.only().leases) == (True, False)

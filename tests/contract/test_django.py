@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from poolscope.core.origin import Location, Origins, resolve
-from poolscope.frameworks.registry import Boundaries
+from poolscope.frameworks.registry import Frameworks
 from poolscope.frameworks.registry import load as load_boundaries
 from tests.support.watched import at_rest, closures, watched
 
@@ -129,9 +129,9 @@ def test_one_collection_of_all_connections_counts_each(seen: Watched, tmp_path: 
         made.clear()
         gc.collect()
     assert closures(pool) == {"abandoned": 10}
-    assert pool.uses.read().count == 10
+    assert pool.holds.read().count == 10
     at_rest(pool)
-    assert pool.live_sources() == []
+    assert (len(pool.live_sources()), pool.idle()) == (1, 0)
 
 
 @pytest.mark.parametrize("name", ["close", "close_if_unusable_or_obsolete", "ensure_connection", "connect"])
@@ -147,7 +147,7 @@ def test_other_libraries_wrappers_change_nothing(seen: Watched, tmp_path: Path, 
             wrapper.close_at = wrapper.close_at - 60
             wrapper.close_if_unusable_or_obsolete()
             pool = seen.pool(alias)
-            assert (pool.creates.read().count, pool.uses.read().count, closures(pool)) == (1, 1, {expected: 1})
+            assert (pool.creates.read().count, pool.holds.read().count, closures(pool)) == (1, 1, {expected: 1})
             at_rest(pool)
     assert calls
 
@@ -195,7 +195,7 @@ def test_a_request_that_ends_inside_a_transaction_keeps_its_connection(seen: Wat
         with wrapper.cursor() as cursor:
             cursor.execute("select 1")
         pool = seen.pool("inside")
-        assert (len(pool.leases), pool.uses.read().count) == (1, 0)
+        assert (len(pool.leases), pool.holds.read().count) == (1, 0)
     wrapper.close_if_unusable_or_obsolete()
     at_rest(pool)
 
@@ -205,7 +205,7 @@ def test_a_request_that_ends_inside_a_transaction_keeps_its_connection(seen: Wat
         wrapper.close()
         wrapper.ensure_connection()
         pool = seen.pool("closed")
-        assert (len(pool.leases), pool.uses.read().count, closures(pool)) == (0, 1, {"closed": 1})
+        assert (len(pool.leases), pool.holds.read().count, closures(pool)) == (0, 1, {"closed": 1})
     wrapper.ensure_connection()
     assert (len(pool.leases), pool.creates.read().count) == (1, 2)
     wrapper.close()
@@ -237,7 +237,7 @@ def test_marks_go_also_from_connections_that_are_not_watched(tmp_path: Path) -> 
     with watched("django") as seen:
         for wrapper in wrappers:
             wrapper.ensure_connection()
-        assert list(seen.ledger.pools) == ["unmarked"]
+        assert list(seen.pool_registry.pools) == ["unmarked"]
     for wrapper in wrappers:
         assert [name for name in vars(wrapper) if name.startswith("_poolscope")] == []
         wrapper.close()
@@ -260,7 +260,7 @@ def atomic(tmp_path: Path) -> Iterator[Atomic]:
     connections.settings["atomic"] = ConnectionHandler({"default": {}, "atomic": place}).settings["atomic"]
     try:
         with watched("django", origins=Origins()) as seen:
-            boundaries = Boundaries(seen.ledger, hooks=load_boundaries(["django"]))
+            boundaries = Frameworks(seen.pool_registry, hooks=load_boundaries(["django"]))
             boundaries.start()
             try:
                 yield Atomic(seen, BaseHandler())

@@ -52,7 +52,7 @@ def test_queries_are_counted_and_timed(subject: Subject) -> None:
     Each statement is one query of the unit of work that asked for the connection, and its time is of the phase `query`.
     """
     driver = subject.driver
-    require(subject.can(Capability.USE_PHASES), f"{driver.adapter} does not see queries", "none: it is in the docs")
+    require(subject.can(Capability.HOLD_PHASES), f"{driver.adapter} does not see queries", "none: it is in the docs")
     with unit_of_work("law"):
         handle = subject.acquire()
         for _ in range(3):
@@ -61,7 +61,7 @@ def test_queries_are_counted_and_timed(subject: Subject) -> None:
     collected = subject.check_at_rest()
     (point,) = collected.points(semconv.UNIT_QUERIES, driver.pool)
     assert (point.count, point.sum) == (1, 3)
-    assert collected.total(semconv.USE_PHASE_TIME, driver.pool, USE_PHASE="query") > 0
+    assert collected.total(semconv.HOLD_PHASE_TIME, driver.pool, HOLD_PHASE="query") > 0
 
 
 @pytest.mark.needs(Feature.MANY)
@@ -102,7 +102,7 @@ def test_who_waits_is_pending_until_it_has(telemetry: Telemetry, opened: Callabl
     subject = Subject(opened(size=1, timeout=DEADLINE), telemetry)
     pool = subject.driver.pool
     holder = subject.acquire()
-    ask = subject.begin()
+    checkout = subject.begin()
     wait_until(
         lambda: telemetry.collect().value(semconv.PENDING_REQUESTS, pool) == 1, DEADLINE, "the ask to be pending"
     )
@@ -110,7 +110,7 @@ def test_who_waits_is_pending_until_it_has(telemetry: Telemetry, opened: Callabl
     collected = subject.check()
     waited = time.perf_counter() - began
     subject.release(holder)
-    waiter = subject.finish(ask)
+    waiter = subject.finish(checkout)
     collected = subject.check()
     assert collected.value(semconv.PENDING_REQUESTS, pool) == 0
     if subject.can(Capability.WAIT_PHASES):
@@ -129,13 +129,13 @@ def test_a_cancelled_ask_is_one_failed_wait(telemetry: Telemetry, opened: Callab
     subject = Subject(opened(size=1, timeout=DEADLINE), telemetry)
     pool = subject.driver.pool
     holder = subject.acquire()
-    ask = subject.begin()
+    checkout = subject.begin()
     wait_until(
         lambda: telemetry.collect().value(semconv.PENDING_REQUESTS, pool) == 1, DEADLINE, "the ask to be pending"
     )
-    ask.cancel()
+    checkout.cancel()
     with pytest.raises(asyncio.CancelledError):
-        subject.finish(ask)
+        subject.finish(checkout)
     subject.check()
     subject.release(holder)
     subject.release(subject.acquire())
@@ -281,7 +281,7 @@ def test_threads_at_once(telemetry: Telemetry, opened: Callable[..., Driver], dr
     for worker in workers:
         worker.join()
     assert not failures
-    subject.granted += each * threads
+    subject.acquired += each * threads
     subject.returned += each * threads
     collected = subject.check_at_rest()
     if subject.driver.limit is not None:

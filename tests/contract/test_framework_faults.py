@@ -15,9 +15,9 @@ import pytest
 
 from poolscope.core import work, work_scope
 from poolscope.core.guard import guard
-from poolscope.core.pool_registry import open_ledgers
-from poolscope.core.work import CURRENT_UNIT, Share, UnitOfWork, Units
-from poolscope.core.work_scope import Passage
+from poolscope.core.pool_registry import open_pool_registries
+from poolscope.core.work import CURRENT_UNIT, UnitOfWork, Units, Usage
+from poolscope.core.work_scope import WorkScope
 from poolscope.frameworks import asgi, wsgi
 from tests.support.telemetry import Telemetry
 from tests.support.units import Queries, queries_by_unit
@@ -63,9 +63,9 @@ class Place(NamedTuple):
 def _places() -> list[Place]:
     methods = [
         Place(owner, name)
-        for owner in (Passage, Units, UnitOfWork, Share)
+        for owner in (WorkScope, Units, UnitOfWork, Usage)
         for name, value in vars(owner).items()
-        if inspect.isfunction(value) and not (owner is Passage and name in GUARDS)
+        if inspect.isfunction(value) and not (owner is WorkScope and name in GUARDS)
     ]
     functions = [
         Place(module, name)
@@ -148,7 +148,7 @@ def _wsgi() -> list[object]:
         with ThreadPoolExecutor(1) as others:
             return [others.submit(SHOP.answer).result().encode()]
 
-    client = Client(wsgi.Middleware(application, open_ledgers[-1]) if open_ledgers else application)
+    client = Client(wsgi.Middleware(application, open_pool_registries[-1]) if open_pool_registries else application)
     told = [_told(lambda path=path: _read(client, path)) for path in ("/", "/parts", "/broken")]
     response = client.get("/parts", buffered=False)
     return [*told, next(iter(response.response)), response.close()]
@@ -170,7 +170,7 @@ def _asgi() -> list[object]:
         await send({"type": "http.response.body", "body": SHOP.answer().encode()})
 
     hello = [{"type": "websocket.connect"}, *[{"type": "websocket.receive", "text": str(one)} for one in range(2)]]
-    in_middleware = asgi.Middleware(application, open_ledgers[-1]) if open_ledgers else application
+    in_middleware = asgi.Middleware(application, open_pool_registries[-1]) if open_pool_registries else application
     return _talk(in_middleware, [*hello, {"type": "websocket.disconnect"}], paths=("/", "/broken"), websocket="/")
 
 

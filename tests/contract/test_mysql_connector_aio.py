@@ -97,7 +97,7 @@ def test_statements_and_phases(seen: Watched, place: dict[str, Any]) -> None:
             await prepared.close()
             await cursor.close()
         ours = seen.only()
-        uses = ours.uses.read()
+        uses = ours.holds.read()
         assert min(uses.phases.values()) > 0
         at_rest(ours)
         assert await pool.close_pool() == 1
@@ -153,7 +153,7 @@ def test_a_pool_without_a_name(seen: Watched, place: dict[str, Any]) -> None:
         assert place["user"] in unnamed.pool_name
         with poolscope.pool_name("orders"):
             orders = await pool_of(place)
-        assert list(seen.ledger.pools) == [f"{place['host']}:{place['port']}/{place['database']}", "orders"]
+        assert list(seen.pool_registry.pools) == [f"{place['host']}:{place['port']}/{place['database']}", "orders"]
         await unnamed.close_pool()
         await orders.close_pool()
 
@@ -193,7 +193,7 @@ def test_cancelled_at_every_step(seen: Watched, place: dict[str, Any], broken: b
                 ended = await task
             at_rest(ours)
             assert sum(outcomes(ours).values()) == step
-            assert ours.waits.read().count == ours.uses.read().count
+            assert ours.waits.read().count == ours.holds.read().count
             assert ours.limit == pool._cnx_queue.qsize()
             if ours.limit == 0:
                 lost += 1

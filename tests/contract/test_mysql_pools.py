@@ -74,9 +74,9 @@ def test_a_connector_pool_without_a_name_is_not_called_after_its_user(
     assert "_" in place["user"]
     unnamed = MySQLConnectionPool(pool_size=1, **place)
     assert place["user"] in unnamed.pool_name
-    assert list(connector.ledger.pools) == [f"{place['host']}:{place['port']}/{place['database']}"]
+    assert list(connector.pool_registry.pools) == [f"{place['host']}:{place['port']}/{place['database']}"]
     named = MySQLConnectionPool(pool_name=f"{place['user']}_{place['database']}", pool_size=1, **place)
-    assert named.pool_name in connector.ledger.pools
+    assert named.pool_name in connector.pool_registry.pools
     for pool in (unnamed, named):
         pool._remove_connections()
 
@@ -151,7 +151,7 @@ def test_connector_statements_and_phases(connector: Watched, place: dict[str, An
     cursor.close()
     connection.close()
     ours = connector.only()
-    uses = ours.uses.read()
+    uses = ours.holds.read()
     assert min(uses.phases.values()) > 0
     at_rest(ours)
     pool._remove_connections()
@@ -223,6 +223,70 @@ def test_connector_loses_what_is_dropped(connector: Watched, place: dict[str, An
     assert ours.limit == 1
     at_rest(ours)
     pool._remove_connections()
+
+
+def wrapper_of(original: Any) -> Any:
+    """
+    Another library's wrapper.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs)
+
+    return call
+
+
+def wrapped(patch: pytest.MonkeyPatch) -> None:
+    """
+    Put another library's wrappers around what mysql-connector's pool passes when it connects anew.
+    """
+    from mysql.connector import abstracts, connection, pooling
+
+    for owner, name in (
+        (pooling.MySQLConnectionPool, "get_connection"),
+        (abstracts.MySQLConnectionAbstract, "reconnect"),
+        (connection.MySQLConnection, "disconnect"),
+    ):
+        patch.setattr(owner, name, wrapper_of(vars(owner)[name]))
+
+
+def test_connector_with_other_wrappers_in_between(place: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Another library's wrappers, below our hooks and above them, change nothing: why a connection is closed is found out,
+    and so is one that a checkout took out and lost.
+    """
+    pytest.importorskip("mysql.connector")
+    arguments = {**place, "use_pure": True}
+    wrapped(monkeypatch)
+    with watched("mysql_connector") as seen, monkeypatch.context() as above:
+        wrapped(above)
+        pool = connector_pool(arguments)
+        ours = seen.only()
+        connection = pool.get_connection()
+        number = connection.connection_id
+        connection.close()
+        kill(place, number)
+        pool.get_connection().close()
+        assert closures(ours) == {"invalidated": 1}
+        pool.set_config(**arguments)
+        pool.get_connection().close()
+        assert closures(ours) == {"invalidated": 1, "recycled": 1}
+        (idle,) = pool._cnx_queue.queue
+
+        def interrupted() -> None:
+            raise GeneratorExit
+
+        above.setattr(idle, "cmd_ping", interrupted)
+        with pytest.raises(GeneratorExit):
+            pool.get_connection()
+        assert closures(ours) == {"invalidated": 1, "recycled": 1, "abandoned": 1}
+        assert ours.limit == 0
+        at_rest(ours)
+        idle.close()
+        pool.add_connection()
+        assert ours.limit == 1
+        pool._remove_connections()
+        assert ours.creates.read().count == sum(closures(ours).values())
 
 
 def test_aiomysql_statements(aiomysql_seen: Watched, place: dict[str, Any]) -> None:
@@ -356,7 +420,7 @@ def test_aiomysql_hand_over_races(aiomysql_seen: Watched, place: dict[str, Any])
             assert len(ours.leases) == source.in_use()
         await pool.release(await pool.acquire())
         at_rest(ours)
-        assert ours.waits.read().count == ours.uses.read().count
+        assert ours.waits.read().count == ours.holds.read().count
         assert set(outcomes(ours)) == {"", "asyncio.exceptions.CancelledError"}
         pool.terminate()
         await pool.wait_closed()

@@ -92,7 +92,7 @@ def test_async_leases(seen: Watched) -> None:
     async def scenario() -> None:
         pool = pool_of(oracledb.AsyncConnectionPool)
         asked = pool.acquire()
-        assert seen.ledger.pools == {}
+        assert seen.pool_registry.pools == {}
         async with asked:
             ours = seen.only()
             assert len(ours.leases) == 1
@@ -124,7 +124,7 @@ def test_statements_and_phases(seen: Watched) -> None:
             assert lease.queries == 3
         connection.commit()
         assert (lease.queries, lease.phase) == (3, "idle")
-    uses = seen.only().uses.read()
+    uses = seen.only().holds.read()
     assert uses.phases["query"] > 0
     assert uses.phases["idle_in_transaction"] > 0
     at_rest(seen.only())

@@ -152,7 +152,7 @@ def test_close_all_ends_the_leases_of_other_threads(seen: Watched, tmp_path: Pat
     at_rest(seen.only())
     may_go.set()
     thread.join(60)
-    assert seen.only().uses.read().count == 1
+    assert seen.only().holds.read().count == 1
 
 
 def test_a_connection_that_cannot_be_set_up_stays_with_its_thread(
@@ -185,7 +185,7 @@ def test_a_pool_whose_database_is_named_later(seen: Watched, tmp_path: Path) -> 
     database = PooledSqliteDatabase(None)
     with pytest.raises(peewee.InterfaceError):
         database.connect()
-    assert seen.ledger.pools == {}
+    assert seen.pool_registry.pools == {}
     database.init(str(tmp_path / "later.db"), max_connections=3)
     database.connect()
     database.close()
@@ -206,4 +206,4 @@ def test_a_database_without_a_pool_is_left_alone(seen: Watched, tmp_path: Path) 
     with database.atomic():
         database.execute_sql("select 2")
     database.close()
-    assert seen.ledger.pools == {}
+    assert seen.pool_registry.pools == {}

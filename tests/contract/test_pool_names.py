@@ -105,21 +105,21 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("asleep", [False, True], ids=["awake", "asleep"])
+@pytest.mark.parametrize("dormant", [False, True], ids=["awake", "asleep"])
 @pytest.mark.parametrize("adapter", MAKERS)
-def test_a_pool_has_the_name_of_the_block_that_made_it(adapter: str, asleep: bool, database: Postgres) -> None:
+def test_a_pool_has_the_name_of_the_block_that_made_it(adapter: str, dormant: bool, database: Postgres) -> None:
     """
     It goes before what the library calls the pool, holds outside of the block, where the pool is used, inside another
     block, and also when nobody listened while the pool was made.
     """
     with watched(adapter) as seen:
-        seen.ledger.asleep = asleep
+        seen.pool_registry.dormant = dormant
         with poolscope.pool_name("orders"):
             use = MAKERS[adapter](database)
-        seen.ledger.asleep = False
+        seen.pool_registry.dormant = False
         with poolscope.pool_name("another"):
             use()
-        assert set(seen.ledger.pools) == {"orders"}
+        assert set(seen.pool_registry.pools) == {"orders"}
         assert seen.only().waits.read().count == 1
 
 
@@ -139,7 +139,7 @@ def test_pools_that_are_awaited(database: Postgres) -> None:
         for pool in pools:
             await pool.release(await pool.acquire())
             pool.terminate()
-        return set(seen.ledger.pools)
+        return set(seen.pool_registry.pools)
 
     with watched("asyncpg") as seen:
         assert asyncio.run(scenario()) == {"orders", "reports"}
@@ -172,7 +172,7 @@ def test_two_pools_of_one_name(database: Postgres) -> None:
             uses = [dbutils_one(database), dbutils_one(database)]
         for use in uses:
             use()
-        assert set(seen.ledger.pools) == {"orders", "orders#2"}
+        assert set(seen.pool_registry.pools) == {"orders", "orders#2"}
 
 
 # The server, where the arguments of the pool do not name it -----------------------------------------------------------
@@ -254,7 +254,7 @@ def servers_of(seen: Watched) -> list[tuple[str, str | None, int | None, str | N
     """
     Each pool's name, address, port and database.
     """
-    pools = [pool.identity for pool in seen.ledger.pools.values()]
+    pools = [pool.identity for pool in seen.pool_registry.pools.values()]
     return [(pool.name, pool.address, pool.port, pool.namespace) for pool in pools]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from poolscope.adapters.registry import Registry, load
 from poolscope.core.guard import guard
-from poolscope.core.pool_registry import Ledger
+from poolscope.core.pool_registry import PoolRegistry
 from tests.support.watched import BOUNDS, at_rest, closures, watched
 
 psycopg2 = pytest.importorskip("psycopg2")
@@ -76,7 +76,7 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     connection.cursor().execute("select 1")
     assert (lease.queries, lease.phase) == (7, "idle")
     pool.putconn(connection)
-    uses = seen.only().uses.read()
+    uses = seen.only().holds.read()
     assert min(uses.phases.values()) > 0
     at_rest(seen.only())
     pool.closeall()
@@ -232,8 +232,8 @@ def test_a_pool_goes_back_to_its_own_classes(database: Postgres) -> None:
     """
     Uninstrumented, a pool makes connections of the class that it always made, and those that it has go on.
     """
-    ledger = Ledger(BOUNDS)
-    registry = Registry(ledger, adapters=load(("psycopg2_pool",)))
+    pool_registry = PoolRegistry(BOUNDS)
+    registry = Registry(pool_registry, adapters=load(("psycopg2_pool",)))
     registry.start()
     pool = ThreadedConnectionPool(1, 2, database.dsn)
     first = pool.getconn()
@@ -277,7 +277,7 @@ def test_a_connection_that_cannot_be_reset_keeps_its_slot(seen: Watched, databas
     pool.putconn(connection)
     assert (ours.limit, source.limit(), source.in_use(), source.idle()) == (2, 2, 0, 1)
     assert closures(ours) == {}
-    assert ours.uses.read().count == 1
+    assert ours.holds.read().count == 1
     pool.closeall()
 
 
@@ -370,16 +370,16 @@ def test_who_asks_while_poolscope_goes_has_his_connection(database: Postgres, ca
             assert go.wait(60)
             super().__init__(*args, **kwargs)
 
-    got: list[Any] = []
+    handed_over: list[Any] = []
     with watched("psycopg2_pool"):
         pool = ThreadedConnectionPool(0, 1, database.dsn, connection_factory=Slow)
-        asking = threading.Thread(target=lambda: got.append(pool.getconn()))
-        asking.start()
+        pending = threading.Thread(target=lambda: handed_over.append(pool.getconn()))
+        pending.start()
         assert inside.wait(60)
     go.set()
-    asking.join(60)
+    pending.join(60)
     assert guard.counts() == {}
     assert caplog.records == []
     assert [key for key in vars(pool) if "poolscope" in key] == []
-    pool.putconn(*got)
+    pool.putconn(*handed_over)
     pool.closeall()

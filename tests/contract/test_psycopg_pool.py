@@ -66,7 +66,7 @@ def test_pending_is_right_after_timeouts_where_the_library_is_not(seen: Watched,
                 pool.getconn(timeout=0.02)
         ours = seen.pool("p")
         assert pool.get_stats()["requests_waiting"] == 3
-        assert len(ours.asking) == 0
+        assert len(ours.pending) == 0
         assert ours.timeouts.read() == 3
         assert outcomes(ours) == {"": 1, TIMEOUT: 3}
         pool.putconn(held)
@@ -82,7 +82,7 @@ def test_an_ask_beyond_max_waiting_is_a_rejection_and_no_timeout(seen: Watched, 
         waiter = threading.Thread(target=lambda: pool.putconn(pool.getconn(timeout=DEADLINE)))
         waiter.start()
         ours = seen.pool("p")
-        wait_until(lambda: len(ours.asking) == 1 and pool.get_stats().get("requests_waiting") == 1, DEADLINE)
+        wait_until(lambda: len(ours.pending) == 1 and pool.get_stats().get("requests_waiting") == 1, DEADLINE)
         with pytest.raises(psycopg_pool.TooManyRequests):
             pool.getconn(timeout=DEADLINE)
         pool.putconn(held)
@@ -173,6 +173,121 @@ def test_resize_drain_and_the_killed_are_followed(
     assert closures(ours)["disposed"] >= 1
 
 
+@pytest.mark.parametrize("deep", [False, True], ids=["around the closing", "around who closes"])
+def test_why_a_connection_is_closed_is_found_through_a_foreign_wrapper(
+    seen: Watched, database: Postgres, monkeypatch: pytest.MonkeyPatch, deep: bool
+) -> None:
+    """
+    Another library may have wrapped what the pool closes a connection by, or what calls that: the reason is the same.
+    """
+    closes = hasattr(psycopg_pool.ConnectionPool, "_close_connection")
+    owner, name = (psycopg_pool.ConnectionPool, "_close_connection") if closes else (psycopg.Connection, "close")
+    if deep:
+        owner, name = psycopg_pool.ConnectionPool, "_maybe_close_connection"
+    with opened(database) as pool, psycopg_pool.NullConnectionPool(database.dsn, name="n", open=True) as null_pool:
+        for kind in {owner, psycopg_pool.NullConnectionPool} if deep else {owner}:
+            _wrap_twice(kind, name, monkeypatch)
+        null_pool.putconn(null_pool.getconn(timeout=DEADLINE))
+        assert closures(seen.pool("n")) == {"not_pooled": 1}
+        out = pool.getconn(timeout=DEADLINE)
+        pool.close()
+        assert closures(seen.pool("p")) == {"disposed": 1}
+        pool.putconn(out)
+        assert closures(seen.pool("p")) == {"disposed": 2}
+
+
+def _wrap_twice(kind: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = getattr(kind, name)
+
+    def outer(self: Any, *args: Any) -> Any:
+        return inner(self, *args)
+
+    def inner(self: Any, *args: Any) -> Any:
+        return original(self, *args)
+
+    monkeypatch.setattr(kind, name, outer)
+
+
+def test_a_connection_that_the_application_closes_is_no_close_of_the_pool(
+    seen: Watched, database: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The pool finds it broken when it is returned, and drops it: it counts once, when it is gone.
+    """
+    caplog.set_level(logging.CRITICAL, "psycopg.pool")  # log records refer to the connections that they tell of
+    with opened(database, min_size=1, max_size=1) as pool:
+        ours = seen.pool("p")
+        connection = pool.getconn()
+        connection.close()
+        pool.putconn(connection)
+        assert closures(ours) == {}
+        del connection
+        wait_until(lambda: gc.collect() >= 0 and closures(ours) != {}, DEADLINE, "the connection to be collected")
+        assert closures(ours) == {"invalidated": 1}
+        pool.putconn(pool.getconn(timeout=DEADLINE))
+        at_rest(ours)
+
+
+def test_a_stream_is_time_in_the_database_but_for_what_the_application_does_with_a_row(
+    seen: Watched, database: Postgres
+) -> None:
+    """
+    While a row is with the application the connection idles in its transaction; one that is broken off, by leaving the
+    loop or by an error, leaves nothing running. Async streams do the same.
+    """
+    rows = "select n from generate_series(1, 3) n"
+
+    async def scenario() -> None:
+        async with psycopg_pool.AsyncConnectionPool(database.dsn, min_size=1, max_size=1, name="a", open=False) as pool:
+            async with pool.connection(timeout=DEADLINE) as connection:
+                (lease,) = seen.pool("a").leases
+                stream = connection.cursor().stream(rows)
+                assert await anext(stream) == (1,)
+                assert lease.phase == "idle_in_transaction"
+                assert [row async for row in stream] == [(2,), (3,)]
+                stream = connection.cursor().stream(rows)
+                await anext(stream)
+                await stream.aclose()
+                assert (lease.queries, lease.phase) == (2, "idle_in_transaction")
+            at_rest(seen.pool("a"))
+
+    with opened(database) as pool, pool.connection() as connection:
+        (lease,) = seen.pool("p").leases
+        stream = connection.cursor().stream(rows)
+        assert next(stream) == (1,)
+        assert lease.phase == "idle_in_transaction"
+        assert list(stream) == [(2,), (3,)]
+        stream = connection.cursor().stream(rows)
+        next(stream)
+        stream.close()
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            list(connection.cursor().stream("select 1 / 0"))
+        assert (lease.queries, lease.phase) == (3, "idle_in_transaction")
+    at_rest(seen.pool("p"))
+    asyncio.run(scenario())
+
+
+def test_statements_of_tasks_that_share_a_connection_all_count(seen: Watched, database: Postgres) -> None:
+    """
+    Tasks that share a connection take turns on it: each statement counts, and what ran last leaves the connection idle.
+    """
+
+    async def scenario() -> None:
+        pool = psycopg_pool.AsyncConnectionPool(
+            database.dsn, min_size=1, max_size=1, name="a", open=False, kwargs={"autocommit": True}
+        )
+        await pool.open(wait=True)
+        async with pool.connection() as connection:
+            (lease,) = seen.pool("a").leases
+            await asyncio.gather(*(connection.execute("select pg_sleep(0.01)") for _ in range(3)))
+            assert (lease.queries, lease.phase) == (3, "idle")
+            assert lease.query_time >= 0.03
+        at_rest(seen.pool("a"))
+        await pool.close()
+
+    asyncio.run(scenario())
+
+
 def _all_accounted_for(pool: Any, ours: Any) -> bool:
     gc.collect()
     there = len(pool._pool) + len(ours.leases)
@@ -206,7 +321,7 @@ def test_a_pool_that_is_closed_with_connections_out(seen: Watched, database: Pos
     ours = seen.pool("p")
     assert (len(ours.leases), sum(source.in_use() or 0 for source in ours.live_sources())) == (1, 1)
     with opened(database, min_size=1, max_size=1) as second, second.connection():
-        assert list(seen.ledger.pools) == ["p"]
+        assert list(seen.pool_registry.pools) == ["p"]
         assert ours.limit == 1
         assert (len(ours.leases), sum(source.in_use() or 0 for source in ours.live_sources())) == (2, 2)
         first.putconn(out)
@@ -234,15 +349,15 @@ def test_a_connect_belongs_to_the_ask_that_gets_the_new_connection(seen: Watched
     ) as pool:
         ours = seen.pool("p")
         asks = [threading.Thread(target=lambda: pool.putconn(pool.getconn(timeout=DEADLINE))) for _ in range(2)]
-        for ask in asks:
-            ask.start()
-        wait_until(lambda: len(ours.asking) == 2, DEADLINE, "both to ask")
+        for checkout in asks:
+            checkout.start()
+        wait_until(lambda: len(ours.pending) == 2, DEADLINE, "both to ask")
         assert begun.wait(DEADLINE)
         asked = ours.now()
         wait_until(lambda: ours.now() > asked + 0.2, DEADLINE, "time to pass")
         connecting.set()
-        for ask in asks:
-            ask.join(DEADLINE)
+        for checkout in asks:
+            checkout.join(DEADLINE)
         queued, connected, _ = ours.wait_phase_times().values()
         assert connected >= 0.2
         assert queued >= 0.2
@@ -284,7 +399,7 @@ def test_giving_back_to_a_wrong_pool_or_twice_changes_nothing(seen: Watched, dat
         pool.putconn(connection)
         with pytest.raises(ValueError, match="can't return"):
             pool.putconn(connection)
-        assert seen.pool("p").uses.read().count == 1
+        assert seen.pool("p").holds.read().count == 1
         at_rest(seen.pool("p"))
 
 
@@ -457,7 +572,7 @@ def test_hand_over_races(seen: Watched, database: Postgres) -> None:
             assert len(ours.leases) <= 1
         await pool.putconn(await pool.getconn(timeout=DEADLINE))
         at_rest(ours)
-        assert ours.waits.read().count == ours.uses.read().count
+        assert ours.waits.read().count == ours.holds.read().count
         assert ours.limit == 1
         await pool.close()
 

@@ -15,7 +15,7 @@ from sqlalchemy.pool import base
 from poolscope import semconv
 from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from tests.contract.drivers.sqlalchemy import VERSION, QueuePoolSqlite
 from tests.contract.subject import Subject
 from tests.support.skips import require
@@ -142,8 +142,8 @@ def test_whoever_asks_between_two_hooks_takes_nobody_s_place(tmp_path: Path, *, 
         assert held._connection_record.__dict__[KEY] is lease
         held.close()
         tracked = [outer.pool.__dict__[KEY], inner.pool.__dict__[KEY]]
-        assert [len(each.leases) + len(each.asking) for each in tracked] == [0, 0]
-        assert sum(each.uses.read().count for each in set(tracked)) == 2
+        assert [len(each.leases) + len(each.pending) for each in tracked] == [0, 0]
+        assert sum(each.holds.read().count for each in set(tracked)) == 2
     finally:
         type.__setattr__(base._ConnectionRecord, "checkout", ours)
         telemetry.stop()
@@ -216,7 +216,9 @@ def test_somebody_who_wrapped_us_stays_and_nothing_counts_twice(tmp_path: Path) 
         subject.detach(subject.acquire())
         collected = subject.check_at_rest()
         assert collected.counts(semconv.CREATE_TIME, driver.pool) == {"": 1}
-        assert open_ledgers[-1].pools[driver.pool].unattributed.read() == 3  # checkouts, however they are wrapped
+        assert (
+            open_pool_registries[-1].pools[driver.pool].unattributed.read() == 3
+        )  # checkouts, however they are wrapped
         reasons = {
             point.attributes[semconv.CLOSE_REASON]: point.value
             for point in collected.points(semconv.CLOSURES, driver.pool)

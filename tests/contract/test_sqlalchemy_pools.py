@@ -156,8 +156,8 @@ def test_an_ask_is_known_to_connect_while_it_does(make: Callable[..., Subject], 
     asks: list[tuple[Lease, bool]] = []
 
     def connects(*_: Any) -> None:
-        (ask,) = engine.pool.__dict__[KEY].asking
-        asks.append((ask, ask.connecting))
+        (checkout,) = engine.pool.__dict__[KEY].pending
+        asks.append((checkout, checkout.connecting))
         if fails:
             raise LookupError("do_connect")
 
@@ -167,8 +167,8 @@ def test_an_ask_is_known_to_connect_while_it_does(make: Callable[..., Subject], 
             subject.acquire()
     else:
         subject.release(subject.acquire())
-    ((ask, connecting),) = asks
-    assert (connecting, ask.connecting) == (True, False)
+    ((checkout, connecting),) = asks
+    assert (connecting, checkout.connecting) == (True, False)
 
 
 @pytest.mark.parametrize("moment", ["checkout", "checkin", "connect", "reset", "first_connect"])
@@ -409,5 +409,5 @@ def test_a_session_and_a_transaction(telemetry: Telemetry, tmp_path: Path) -> No
     collected = telemetry.collect()
     assert collected.counts(semconv.USE_TIME, "orm") == {"": 1}
     for phase in ("query", "idle_in_transaction", "idle"):
-        assert collected.total(semconv.USE_PHASE_TIME, "orm", USE_PHASE=phase) > 0
+        assert collected.total(semconv.HOLD_PHASE_TIME, "orm", HOLD_PHASE=phase) > 0
     engine.dispose()

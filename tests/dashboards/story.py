@@ -61,7 +61,7 @@ class Route:
     pace: float
     hold: float
     queries: int
-    shares: tuple[float, float, float]
+    usages: tuple[float, float, float]
     function: str
     line: int
 
@@ -131,7 +131,7 @@ def _pool(recorder: Recorder, process: Process, leaked: int, dice: random.Random
     recorder.add(semconv.SATURATION_TIME, labels, STEP * (dice.uniform(0.6, 1) if full else 0.1 if sick else 0))
     recorder.add(semconv.TIMEOUTS, labels, round(dice.uniform(1, 6)) if full and leaked > 4 else 0)
     recorder.add(semconv.NESTED_CHECKOUTS, labels, round(dice.random()) if sick else 0)
-    recorder.add(semconv.ERRORS, {**labels, semconv.SITE: "checkout"})
+    recorder.add(semconv.ERRORS, {**labels, semconv.COMPONENT: "checkout"})
     for kind in ("abandoned", "owner_finished", "overdue"):
         recorder.add(semconv.LEAKS, {**labels, semconv.LEAK_KIND: kind})
     for reason in ("recycled", "overflow", "invalidated"):
@@ -159,8 +159,8 @@ def _route(recorder: Recorder, process: Process, route: Route, dice: random.Rand
     recorder.observe(semconv.UNIT_CONNECTIONS, labels, [2 if twice else 1] * calls)
     looped = sum(queries) - calls if route.queries > 20 else 0
     recorder.add(semconv.REPEATED_QUERIES, labels, looped)
-    for phase, share in zip(PHASES, route.shares, strict=True):
-        recorder.add(semconv.USE_PHASE_TIME, {**labels, semconv.USE_PHASE: phase}, sum(holds) * share)
+    for phase, share in zip(PHASES, route.usages, strict=True):
+        recorder.add(semconv.HOLD_PHASE_TIME, {**labels, semconv.HOLD_PHASE: phase}, sum(holds) * share)
     for phase, share in (("queue", 0.97), ("connect", 0.02), ("validate", 0.01)):
         recorder.add(semconv.WAIT_PHASE_TIME, {**labels, semconv.WAIT_PHASE: phase}, sum(waits) * share)
     _spans(recorder, labels, route, holds, waits)

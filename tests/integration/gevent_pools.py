@@ -48,7 +48,7 @@ def sqlalchemys_pool(url: str) -> dict[str, Any]:
     truth = {"granted": 0, "killed": 0, "gevent": 0, "pool": 0}
     with watched("sqlalchemy") as seen:
 
-        def ask(limit: float | None = None) -> None:
+        def checkout(limit: float | None = None) -> None:
             try:
                 with gevent.Timeout(limit), engine.connect():
                     truth["granted"] += 1
@@ -60,16 +60,16 @@ def sqlalchemys_pool(url: str) -> dict[str, Any]:
             except sqlalchemy.exc.TimeoutError:
                 truth["pool"] += 1
 
-        ask()
+        checkout()
         ours = seen.pool("s")
         for _ in range(ROUNDS):
             with engine.connect():
                 truth["granted"] += 1
-                killed, slow, patient = gevent.spawn(ask), gevent.spawn(ask, 0.005), gevent.spawn(ask)
+                killed, slow, patient = gevent.spawn(checkout), gevent.spawn(checkout, 0.005), gevent.spawn(checkout)
                 gevent.sleep(0)
                 killed.kill()
                 gevent.joinall([slow, patient], timeout=60)
-        ask()
+        checkout()
         at_rest(ours)
         result = {"truth": truth, "outcomes": outcomes(ours), "timeouts": ours.timeouts.read(), "pool": ours.used()}
     engine.dispose()
@@ -84,7 +84,7 @@ def own_pool(dsn: str) -> dict[str, Any]:
     with watched("psycopg2_pool") as seen:
         pool = psycopg2.pool.SimpleConnectionPool(0, 1, dsn)
 
-        def ask() -> None:
+        def checkout() -> None:
             try:
                 connection = pool.getconn()
             except psycopg2.pool.PoolError:
@@ -100,16 +100,16 @@ def own_pool(dsn: str) -> dict[str, Any]:
             finally:
                 pool.putconn(connection, close=True)
 
-        ask()
+        checkout()
         ours = seen.only()
-        for turn in range(ROUNDS):
+        for tick in range(ROUNDS):
             held = pool.getconn()
             truth["granted"] += 1
-            gevent.spawn(ask).join(timeout=60)  # finds it exhausted
+            gevent.spawn(checkout).join(timeout=60)  # finds it exhausted
             pool.putconn(held, close=True)
-            connecting = gevent.spawn(ask)
+            connecting = gevent.spawn(checkout)
             gevent.sleep(0)
-            if turn % 2:
+            if tick % 2:
                 connecting.kill()
             connecting.join(timeout=60)
         at_rest(ours)

@@ -104,13 +104,13 @@ def test_a_thousand_requests_in_one_event_loop(telemetry: Telemetry, database: P
 
     app = Starlette(routes=[Route(f"/request/{number}", make_endpoint(number)) for number in range(REQUESTS)])
 
-    async def ask_all() -> None:
+    async def checkout_all() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=110) as client:
             answers = await asyncio.gather(*(client.get(f"/request/{number}") for number in range(REQUESTS)))
         assert {answer.status_code for answer in answers} == {200}
         await engine.dispose()
 
-    asyncio.run(ask_all())
+    asyncio.run(checkout_all())
     collected = telemetry.collect()
     assert queries_by_unit(collected) == expected(REQUESTS)
     assert collected.total(semconv.UNIT_QUERIES) == sum(map(queries_of, range(REQUESTS)))
@@ -157,11 +157,11 @@ def test_two_hundred_threads(telemetry: Telemetry, database: Postgres) -> None:
     start = threading.Barrier(THREADS)
     answers: list[str] = []
 
-    def ask(number: int) -> None:
+    def checkout(number: int) -> None:
         start.wait(60)
         answers.append(Client(app).get(f"/request/{number}", buffered=True).text)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(THREADS)]
+    threads = [threading.Thread(target=checkout, args=(number,)) for number in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -120,7 +120,7 @@ def environment(server: Postgres, mark: str) -> dict[str, str]:
     What is slow in the shop takes 0.7 s. A healthy request of a machine that has much else to do comes near the default
     of what counts as such, and a connection may take a second to open.
     """
-    thresholds = {"POOLSCOPE_LONG_HOLD_THRESHOLD": "0.65", "POOLSCOPE_EXHAUSTED_WAIT": "0"}
+    thresholds = {"POOLSCOPE_LONG_HOLD_THRESHOLD": "0.65", "POOLSCOPE_EXHAUSTION_THRESHOLD": "0"}
     demo = {"DEMO_DSN": server.dsn, "DEMO_SECONDS": "10", "COLUMNS": "100", MARK: mark}
     return {**os.environ, **thresholds, **demo}
 
@@ -258,7 +258,7 @@ def test_the_verdict_is_the_leak(report: Report, demo: Run) -> None:
     """
     (exhausted,) = (one for one in report.findings if one.id == finding.POOL_EXHAUSTED)
 
-    assert exhausted.evidence[semconv.VERDICT] == finding.LEAK
+    assert exhausted.evidence[semconv.CAUSE] == finding.LEAK
     assert "Cause: connection leak in GET /cart/<int:user_id>, shop/flask_app.py:" in demo.output
 
 

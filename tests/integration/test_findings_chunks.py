@@ -182,11 +182,11 @@ def test_chunks_are_no_repetition_and_what_looks_like_them_is(
     driver(database, HANDFULS if array else FIRSTS, array=array)
     (count,) = repeated(unit)
     assert TIMES <= count <= TIMES + 2  # of the chunks, the first is one
-    assert int(sum(share.queries.read() for share in unit.shares.values())) >= 2 * TIMES
+    assert int(sum(usage.queries.read() for usage in unit.usages.values())) >= 2 * TIMES
 
 
 def repeated(unit: UnitOfWork) -> list[int]:
     """
     How often what is repeated was run.
     """
-    return [one.count for share in unit.shares.values() for one in share.repetitions.beyond_threshold(THRESHOLD)]
+    return [one.count for usage in unit.usages.values() for one in usage.repetitions.beyond_threshold(THRESHOLD)]

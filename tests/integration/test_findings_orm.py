@@ -99,7 +99,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Finding]]:
     Poolscope, on, and what it finds.
     """
     findings: list[Finding] = []
-    telemetry = Telemetry(finding_interval=0, long_hold_threshold=60, exhausted_wait=0)
+    telemetry = Telemetry(finding_interval=0, long_hold_threshold=60, exhaustion_threshold=0)
     telemetry.start()
     session = telemetry.instrumentor._session
     assert session is not None
@@ -175,7 +175,7 @@ def a_commit_for_each_row(session: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "loader", "cure"),
+    ("work", "loader", "fix"),
     [
         (a_lazy_collection, LAZY.name, "selectinload"),
         (a_lazy_object, LAZY.name, "joinedload"),
@@ -189,7 +189,7 @@ def a_commit_for_each_row(session: Session) -> None:
     ],
 )
 def test_the_loop_is_found_with_its_line_and_its_cure(
-    engine: Engine, found: list[Finding], work: Callable[[Session], None], loader: str | None, cure: str
+    engine: Engine, found: list[Finding], work: Callable[[Session], None], loader: str | None, fix: str
 ) -> None:
     """
     The application's line, not the ORM's; exactly once.
@@ -200,7 +200,7 @@ def test_the_loop_is_found_with_its_line_and_its_cure(
     assert finding.id == N_PLUS_ONE
     assert finding.evidence["repetitions"] == AUTHORS
     assert finding.evidence.get("loader") == loader
-    assert cure in finding.fix
+    assert fix in finding.fix
     lines, first = inspect.getsourcelines(work)
     (offset,) = [number for number, line in enumerate(lines) if "# here" in line]
     assert finding.origin is not None

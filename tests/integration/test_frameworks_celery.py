@@ -90,7 +90,7 @@ def worker(request: pytest.FixtureRequest, redis: str, tmp_path_factory: pytest.
     command = [sys.executable, "-m", "celery", "-A", ROOT, "worker", "-P", pool, "-c", "3", "--without-mingle"]
     settings = {"WORKER_BROKER": redis, "WORKER_FOLDER": str(folder), "WORKER_UPSTREAM": upstream, "WORKER_POOL": pool}
     # No task holds or waits for so long, however busy the machine is: what is found is what a task does.
-    settings |= {"POOLSCOPE_LONG_HOLD_THRESHOLD": "60", "POOLSCOPE_EXHAUSTED_WAIT": "0"}
+    settings |= {"POOLSCOPE_LONG_HOLD_THRESHOLD": "60", "POOLSCOPE_EXHAUSTION_THRESHOLD": "0"}
     with Child([*command, "--without-gossip", "-l", "info"], env={**os.environ, **settings}) as child:
         child.wait_ready(lambda: "ready." in child.log_tail(50), 90)
         yield Worker(folder, app)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 REPEATED = "select * from t where id = 1"
 #: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
-PATIENT = {"long_hold_threshold": 60, "exhausted_wait": 0}
+PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 #: What the views query; one test at a time.
 run: Any = None
@@ -207,12 +207,12 @@ def aget(*addresses: str) -> list[str]:
     Requests through ASGI.
     """
 
-    async def ask() -> list[str]:
+    async def checkout() -> list[str]:
         transport = httpx.ASGITransport(asgi_application())
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return [(await client.get(address)).text for address in addresses]
 
-    return asyncio.run(ask())
+    return asyncio.run(checkout())
 
 
 def units(telemetry: Telemetry) -> dict[str, tuple[int, float]]:
@@ -285,31 +285,31 @@ def client_aget(address: str) -> bytes:
     """
     from django.test import AsyncClient
 
-    async def ask() -> bytes:
+    async def checkout() -> bytes:
         response = await AsyncClient().get(address)
         if not response.streaming:
             return response.content
         content: Any = response.streaming_content  # type: ignore[attr-defined]
         return b"".join([chunk async for chunk in content] if response.is_async else content)  # type: ignore[attr-defined]
 
-    return asyncio.run(ask())
+    return asyncio.run(checkout())
 
 
-@pytest.mark.parametrize("ask", [client_get, client_aget], ids=["client", "async client"])
+@pytest.mark.parametrize("checkout", [client_get, client_aget], ids=["client", "async client"])
 def test_djangos_test_clients(
-    telemetry: Telemetry, queries: Queries, at_the_end: list[object], ask: Callable[[str], bytes]
+    telemetry: Telemetry, queries: Queries, at_the_end: list[object], checkout: Callable[[str], bytes]
 ) -> None:
     """
     Each request is one unit of work, from its start until after `request_finished`, streamed or not; a test's own
     queries between the chunks, and after, belong to none.
     """
-    assert ask("/shop/users/3/") == b"ok"
-    assert ask("/shop/later/4/") == b"ok"
-    assert ask("/astream/5/" if ask is client_aget else "/stream/5/") == b"row\n" * 5
-    assert ask("/file/").startswith(b'"""')
+    assert checkout("/shop/users/3/") == b"ok"
+    assert checkout("/shop/later/4/") == b"ok"
+    assert checkout("/astream/5/" if checkout is client_aget else "/stream/5/") == b"row\n" * 5
+    assert checkout("/file/").startswith(b'"""')
     queries(7)
     assert current() is None
-    stream_name = "astream" if ask is client_aget else "stream"
+    stream_name = "astream" if checkout is client_aget else "stream"
     assert units(telemetry) == {
         "http GET /shop/users/<int:number>/": (1, 4.0),
         "http GET /shop/later/<int:number>/": (1, 5.0),
@@ -351,8 +351,10 @@ def test_a_streamed_response_of_the_test_client(
 
 
 @pytest.mark.parametrize("upstream_first", [True, False])
-@pytest.mark.parametrize("ask", [get, aget, client_get, client_aget], ids=["wsgi", "asgi", "client", "async client"])
-def test_the_server_span_of_the_upstream_instrumentation_has_the_figures(ask: Any, upstream_first: bool) -> None:
+@pytest.mark.parametrize(
+    "checkout", [get, aget, client_get, client_aget], ids=["wsgi", "asgi", "client", "async client"]
+)
+def test_the_server_span_of_the_upstream_instrumentation_has_the_figures(checkout: Any, upstream_first: bool) -> None:
     """
     Whoever starts first; and the findings are there before the span ends.
     """
@@ -367,8 +369,8 @@ def test_the_server_span_of_the_upstream_instrumentation_has_the_figures(ask: An
         start()
     try:
         run = Queries()
-        ask("/repeat/3/")
-        ask("/repeat/8/")
+        checkout("/repeat/3/")
+        checkout("/repeat/8/")
     finally:
         upstream.uninstrument()
         spans = telemetry.spans()

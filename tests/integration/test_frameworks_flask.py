@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 REPEATED = "select * from t where id = 1"
 #: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
-PATIENT = {"long_hold_threshold": 60, "exhausted_wait": 0}
+PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def test_the_response_is_what_it_is_without_us(telemetry: Telemetry, app: Flask)
     """
     Bodies with a length keep it, a file keeps the server's class for it, and lists stay lists.
     """
-    from poolscope.core.pool_registry import open_ledgers
+    from poolscope.core.pool_registry import open_pool_registries
     from poolscope.frameworks.wsgi import Middleware
 
     class FileWrapper:
@@ -258,7 +258,7 @@ def test_the_response_is_what_it_is_without_us(telemetry: Telemetry, app: Flask)
 
     whole, sized, file = [b"whole"], Sized(), FileWrapper()
     bodies = iter([whole, sized, file])
-    application = Middleware(lambda environ, start_response: next(bodies), open_ledgers[-1])
+    application = Middleware(lambda environ, start_response: next(bodies), open_pool_registries[-1])
     environ = {"REQUEST_METHOD": "GET", "wsgi.file_wrapper": FileWrapper}
     assert application(environ, None) is whole
     body = application(environ, None)
@@ -304,7 +304,7 @@ def test_threads_belong_to_the_request_if_the_setting_says_so() -> None:
     Then nothing of them is lost, and `uninstrument()` takes the hooks out again.
     """
     before = (threading.Thread.start, ThreadPoolExecutor.submit)
-    telemetry = Telemetry(hold_spans=False, carry_units_to_threads=True)
+    telemetry = Telemetry(hold_spans=False, propagate_to_threads=True)
     telemetry.start()
     queries = Queries()
     app = Flask("shop")
@@ -326,13 +326,13 @@ def test_a_disabled_boundary_is_left_alone() -> None:
     Its requests are in the pool's figures only.
     """
     before = Flask.__call__
-    telemetry = Telemetry(disabled_boundaries="flask")
+    telemetry = Telemetry(disabled_frameworks="flask")
     telemetry.start()
     assert Flask.__call__ is before
     queries = Queries()
     get(make_app(queries), "/users/3")
     assert units(telemetry) == {}
-    assert telemetry.instrumentor.boundary_statuses()["flask"].state.value == "disabled"
+    assert telemetry.instrumentor.framework_statuses()["flask"].state.value == "disabled"
     telemetry.shutdown()
 
 

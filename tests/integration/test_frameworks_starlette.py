@@ -26,7 +26,7 @@ from starlette.routing import Mount, Route
 from examples.lab.processes import wait_until
 from poolscope import semconv
 from poolscope.core.finding import N_PLUS_ONE
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.work_scope import current
 from poolscope.frameworks.asgi import Middleware
 from tests.support.telemetry import Telemetry, instrumented
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 REPEATED = "select * from t where id = 1"
 #: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
-PATIENT = {"long_hold_threshold": 60, "exhausted_wait": 0}
+PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 
 @pytest.fixture
@@ -153,11 +153,11 @@ def get(app: Any, *paths: str) -> list[str]:
     Requests in the same event loop, without a server; what was answered.
     """
 
-    async def ask() -> list[str]:
+    async def checkout() -> list[str]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             return [(await client.get(path)).text for path in paths]
 
-    return asyncio.run(ask())
+    return asyncio.run(checkout())
 
 
 def units(telemetry: Telemetry) -> dict[str, tuple[int, float]]:
@@ -296,11 +296,11 @@ def test_messages_across_which_a_connection_is_held_are_one(telemetry: Telemetry
     @api.websocket("/ws")
     async def hold(socket: WebSocket) -> None:
         await socket.accept()
-        lease = queries.pool.ask()
-        lease.grant()
+        lease = queries.pool.checkout()
+        lease.acquired()
         async for _ in socket.iter_text():
             await socket.send_text("ok")
-        lease.end()
+        lease.released()
 
     asyncio.run(talk(api, "1", "2", path="/ws"))
     [point] = telemetry.collect().points(semconv.UNIT_CONNECTIONS)
@@ -371,7 +371,7 @@ def test_any_asgi_application_through_the_middleware(telemetry: Telemetry, queri
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    assert get(Middleware(app, open_ledgers[-1]), "/secret/path") == ["ok"]
+    assert get(Middleware(app, open_pool_registries[-1]), "/secret/path") == ["ok"]
     assert units(telemetry) == {"http GET <unmatched>": (1, 3.0)}
 
 

@@ -56,7 +56,7 @@ def queries(unit: UnitOfWork) -> dict[str, int]:
     """
     The statements that a unit of work is charged with, by pool.
     """
-    return {pool.identity.name: int(share.queries.read()) for pool, share in unit.shares.items()}
+    return {pool.identity.name: int(usage.queries.read()) for pool, usage in unit.usages.items()}
 
 
 def inner(where: Postgres) -> Any:

@@ -40,7 +40,7 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
     gc.collect()  # the engines of other tests
     # A thread or task outside of any unit of work has five seconds to give back what it left; here nobody uses them.
     monkeypatch.setattr(leak, "OWNER_GRACE", 0.0)
-    telemetry = Telemetry(finding_interval=0, long_hold_threshold=60, exhausted_wait=0)
+    telemetry = Telemetry(finding_interval=0, long_hold_threshold=60, exhaustion_threshold=0)
     telemetry.start()
     yield telemetry
     telemetry.shutdown()

@@ -79,7 +79,7 @@ def test_200_000_leases_from_64_threads(telemetry: Telemetry, database: Postgres
     assert (collected.used("load"), collected.value(semconv.DRIFT, "load")) == (0, 0)
     assert collected.value(semconv.PENDING_REQUESTS, "load") == 0
     assert collected.total(semconv.WAIT_PHASE_TIME, "load") == pytest.approx(collected.total(semconv.WAIT_TIME, "load"))
-    assert collected.total(semconv.USE_PHASE_TIME, "load") == pytest.approx(collected.total(semconv.USE_TIME, "load"))
+    assert collected.total(semconv.HOLD_PHASE_TIME, "load") == pytest.approx(collected.total(semconv.USE_TIME, "load"))
     (creates,) = collected.points(semconv.CREATE_TIME, "load")
     closed = collected.total(semconv.CLOSURES, "load")
     assert creates.count - closed == collected.idle("load")

@@ -15,7 +15,7 @@ import pytest
 from examples.lab.postgres import postgres
 from poolscope import semconv
 from poolscope.adapters.registry import Registry, load
-from poolscope.core.pool_registry import OVERFLOW, Ledger
+from poolscope.core.pool_registry import OVERFLOW, PoolRegistry
 from tests.support.telemetry import Telemetry, instrumented
 from tests.support.watched import BOUNDS, at_rest, watched
 
@@ -95,13 +95,13 @@ def test_two_engines_on_one_url_and_a_pool_per_tenant(
     """
     gc.collect()
     with watched("sqlalchemy", "psycopg_pool") as before:
-        others = set(before.ledger.pools)  # engines of other tests that live on
-    ledger = Ledger(BOUNDS, most_pools=len(others) + 4)
-    registry = Registry(ledger, adapters=load(["sqlalchemy", "psycopg_pool"]))
+        others = set(before.pool_registry.pools)  # engines of other tests that live on
+    pool_registry = PoolRegistry(BOUNDS, most_pools=len(others) + 4)
+    registry = Registry(pool_registry, adapters=load(["sqlalchemy", "psycopg_pool"]))
     registry.start()
 
     def made() -> list[str]:
-        return [name for name in ledger.pools if name not in others]
+        return [name for name in pool_registry.pools if name not in others]
 
     try:
         twins = [sqlalchemy.create_engine(servers[0].url("psycopg")) for _ in range(2)]
@@ -116,11 +116,11 @@ def test_two_engines_on_one_url_and_a_pool_per_tenant(
         assert len([record for record in caplog.records if "share the series" in record.message]) == 1
         for tenant in tenants:
             with tenant.connection():
-                assert sum(len(ledger.pools[one].leases) for one in made()) == 1
+                assert sum(len(pool_registry.pools[one].leases) for one in made()) == 1
             tenant.close()
-        assert ledger.pools[OVERFLOW].waits.read().count == 3
+        assert pool_registry.pools[OVERFLOW].waits.read().count == 3
         for one in made():
-            at_rest(ledger.pools[one])
+            at_rest(pool_registry.pools[one])
         for twin in twins:
             twin.dispose()
     finally:

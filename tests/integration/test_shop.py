@@ -45,7 +45,7 @@ SETTINGS = {
     "SHOP_SLOW_SECONDS": str(SLOW),
     "POOLSCOPE_LONG_HOLD_THRESHOLD": str(THRESHOLD),
     "POOLSCOPE_FINDING_INTERVAL": "0",
-    "POOLSCOPE_EXHAUSTED_WAIT": "0",
+    "POOLSCOPE_EXHAUSTION_THRESHOLD": "0",
 }
 LIMIT = 6
 COUNTERS = {
@@ -367,7 +367,7 @@ def test_who_leaks_the_pool_away_is_blamed_when_it_is_empty(leaked: Visited) -> 
     report = reports[-1]
     assert report["event"] == semconv.EXHAUSTED_EVENT.name
     assert plain(report[semconv.UNIT_OF_WORK_NAME]) == HEALTHY
-    assert report[semconv.VERDICT] == LEAK
+    assert report[semconv.CAUSE] == LEAK
     assert (report[semconv.POOL_USED], report[semconv.POOL_LIMIT]) == (LIMIT, LIMIT)
     assert len(report[semconv.HOLDERS]) == LIMIT
     for holder in report[semconv.HOLDERS]:

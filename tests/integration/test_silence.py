@@ -59,8 +59,8 @@ def test_without_an_sdk_the_hooks_sleep() -> None:
     SDK now and then leaves nothing behind in the API.
     """
     report = run("none")
-    asleep = {"asleep": True, "asks": 0, "marks": [], "threads": [], "errors": {}}
-    assert report["before"] == report["after"] == asleep
+    dormant = {"asleep": True, "asks": 0, "marks": [], "threads": [], "errors": {}}
+    assert report["before"] == report["after"] == dormant
     assert report["providers"] == ["_ProxyMeterProvider", "ProxyTracerProvider"]
     assert report["meters"] == 0
 

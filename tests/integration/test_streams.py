@@ -25,7 +25,7 @@ from werkzeug.test import Client
 
 from poolscope import semconv
 from poolscope.core.finding import N_PLUS_ONE
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from poolscope.frameworks import asgi, wsgi
 from tests.support.telemetry import Telemetry
 from tests.support.units import Queries, figures, queries_by_unit
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BEFORE, PARTS, AFTER = 2, 8, 1
 REPEATED = "select * from t where id = 1"
 #: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
-PATIENT = {"long_hold_threshold": 60, "exhausted_wait": 0}
+PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 #: What Django's views query; one test at a time.
 run: Any = None
@@ -183,7 +183,7 @@ def with_wsgi(telemetry: Telemetry) -> Any:
         start_response("200 OK", [])
         yield from parts(queries)
 
-    return wsgi.Middleware(WsgiSpans(application, tracer_provider=telemetry.tracer_provider), open_ledgers[-1])
+    return wsgi.Middleware(WsgiSpans(application, tracer_provider=telemetry.tracer_provider), open_pool_registries[-1])
 
 
 def with_asgi(telemetry: Telemetry) -> Any:
@@ -200,7 +200,7 @@ def with_asgi(telemetry: Telemetry) -> Any:
         await send({"type": "http.response.body", "body": b""})
         queries(AFTER)
 
-    return AsgiSpans(asgi.Middleware(application, open_ledgers[-1]), tracer_provider=telemetry.tracer_provider)
+    return AsgiSpans(asgi.Middleware(application, open_pool_registries[-1]), tracer_provider=telemetry.tracer_provider)
 
 
 def get(app: Any) -> bytes:
@@ -215,11 +215,11 @@ def aget(app: Any, path: str = "/stream") -> bytes:
     A request through ASGI.
     """
 
-    async def ask() -> bytes:
+    async def checkout() -> bytes:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             return (await client.get(path)).content
 
-    return asyncio.run(ask())
+    return asyncio.run(checkout())
 
 
 def aget_of_django(app: Any) -> bytes:
@@ -245,7 +245,7 @@ def configured() -> Iterator[None]:
 
 @pytest.mark.parametrize("upstream_first", [True, False], ids=["upstream_first", "we_first"])
 @pytest.mark.parametrize(
-    ("make", "upstream", "ask", "on_span"),
+    ("make", "upstream", "checkout", "on_span"),
     [
         pytest.param(with_flask, FlaskInstrumentor, get, BEFORE, id="flask"),
         pytest.param(with_django, DjangoInstrumentor, get, BEFORE, id="django"),
@@ -257,7 +257,12 @@ def configured() -> Iterator[None]:
     ],
 )
 def test_a_stream_is_part_of_the_request_and_on_its_span_as_far_as_that_goes(
-    make: Callable[[Telemetry], Any], upstream: Any, ask: Callable[[Any], bytes], on_span: int, *, upstream_first: bool
+    make: Callable[[Telemetry], Any],
+    upstream: Any,
+    checkout: Callable[[Any], bytes],
+    on_span: int,
+    *,
+    upstream_first: bool,
 ) -> None:
     """
     The unit of work ends after the last part and what comes after it. Its span has the figures of the moment at which
@@ -275,7 +280,7 @@ def test_a_stream_is_part_of_the_request_and_on_its_span_as_far_as_that_goes(
         start()
     try:
         run = Queries() if upstream is DjangoInstrumentor else None
-        assert ask(make(telemetry)) == b"row" * PARTS
+        assert checkout(make(telemetry)) == b"row" * PARTS
     finally:
         if theirs is not None:
             theirs.uninstrument()

@@ -47,7 +47,7 @@ def telemetry(found: list[Finding]) -> Iterator[Telemetry]:
     """
     Poolscope, on.
     """
-    yield from instrumented(exhausted_wait=0, long_hold_threshold=600)
+    yield from instrumented(exhaustion_threshold=0, long_hold_threshold=600)
 
 
 @pytest.fixture

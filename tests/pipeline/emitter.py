@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", OTLPMetricExporter, OTLPSpanExporter, OTLPLogExporter)
 LEAK_KINDS = ("abandoned", "owner_finished", "overdue")
-USE_PHASES = ("query", "idle_in_transaction", "idle")
+HOLD_PHASES = ("query", "idle_in_transaction", "idle")
 EXPORT_SECONDS = 5  # how long an exporter tries
 QUIET = 3_600_000.0  # milliseconds: export only when told to
 
@@ -148,8 +148,8 @@ class Process:
             self.set(metric, 0)
         for kind in LEAK_KINDS:
             self.set(semconv.LEAKS, 0, {semconv.LEAK_KIND: kind})
-        for phase in USE_PHASES:
-            self.set(semconv.USE_PHASE_TIME, 0, {semconv.USE_PHASE: phase})
+        for phase in HOLD_PHASES:
+            self.set(semconv.HOLD_PHASE_TIME, 0, {semconv.HOLD_PHASE: phase})
 
     def set(self, metric: semconv.Metric, value: float, more: dict[str, Any] | None = None) -> None:
         """
@@ -205,7 +205,7 @@ class Process:
             checkout = self._poolscope.start_span(title, attributes=attributes, start_time=start)
             if error:
                 checkout.set_status(Status(StatusCode.ERROR))
-            checkout.end(start + int(wait * 1e9))
+            checkout.released(start + int(wait * 1e9))
             unit.set_attribute(semconv.UNIT_OF_WORK_QUERIES, 1)
             unit.set_attribute(semconv.UNIT_OF_WORK_WAIT_TIME, wait)
             if findings:

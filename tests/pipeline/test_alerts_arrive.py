@@ -46,7 +46,7 @@ def healthy(process: Process, seconds: float) -> None:
     """
     process.record(semconv.WAIT_TIME, 0.0004)
     process.record(semconv.USE_TIME, 0.02)
-    process.add(semconv.USE_PHASE_TIME, 0.02, {semconv.USE_PHASE: "query"})
+    process.add(semconv.HOLD_PHASE_TIME, 0.02, {semconv.HOLD_PHASE: "query"})
     process.request(wait=0.0004)
 
 
@@ -108,7 +108,7 @@ def dawdling(process: Process, seconds: float) -> None:
     Transactions held open over other work.
     """
     healthy(process, seconds)
-    process.add(semconv.USE_PHASE_TIME, seconds * 9, {semconv.USE_PHASE: "idle_in_transaction"})
+    process.add(semconv.HOLD_PHASE_TIME, seconds * 9, {semconv.HOLD_PHASE: "idle_in_transaction"})
 
 
 def drifting(process: Process, seconds: float) -> None:
@@ -124,7 +124,7 @@ def erring(process: Process, seconds: float) -> None:
     Faults of our own.
     """
     healthy(process, seconds)
-    process.add(semconv.ERRORS, 1, {semconv.SITE: "adapters.sqlalchemy"})
+    process.add(semconv.ERRORS, 1, {semconv.COMPONENT: "adapters.sqlalchemy"})
 
 
 WAITING = {"PoolWaitBurnsFast", "PoolWaitBurnsSlowly", "CheckoutSpansSlow"}

@@ -67,7 +67,7 @@ RARE = {
     "ConnectionLeak": series(family(semconv.LEAKS), POOL, {label(semconv.LEAK_KIND): "abandoned"}),
     "LeaseOverdue": series(family(semconv.LEAKS), POOL, {label(semconv.LEAK_KIND): "overdue"}),
     "NestedCheckout": series(family(semconv.NESTED_CHECKOUTS), POOL),
-    "PoolscopeErrors": series(family(semconv.ERRORS), POOL, {label(semconv.SITE): "adapters.sqlalchemy"}),
+    "PoolscopeErrors": series(family(semconv.ERRORS), POOL, {label(semconv.COMPONENT): "adapters.sqlalchemy"}),
     "CheckoutSpansFail": series(family(made.SPAN_CALLS), CHECKOUT, status_code="STATUS_CODE_ERROR"),
     "TracesWithFindings": series(family(made.TRACE_FINDINGS), POOL, {label(semconv.FINDINGS): "[nested_checkout]"}),
 }
@@ -128,7 +128,7 @@ def use(phase: str, per_sample: float) -> dict[str, str]:
     """
     Time that connections are held, of one phase.
     """
-    return {series(family(semconv.USE_PHASE_TIME), POOL, {label(semconv.USE_PHASE): phase}): f"0+{per_sample}x{DAY}"}
+    return {series(family(semconv.HOLD_PHASE_TIME), POOL, {label(semconv.HOLD_PHASE): phase}): f"0+{per_sample}x{DAY}"}
 
 
 def spans(le: str) -> dict[str, str]:

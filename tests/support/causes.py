@@ -60,7 +60,7 @@ def repeats() -> Scene:
         lease = scene.checkout()
         for _ in range(9):
             scene.query(lease)
-        lease.end()
+        lease.released()
     return scene
 
 
@@ -103,7 +103,7 @@ def waits_for_the_database() -> Scene:
 def is_turned_away() -> Scene:
     scene = Scene(1)
     scene.checkout()
-    scene.ask().fail(Outcome.REJECTED, "PoolError")
+    scene.begin_checkout().failed(Outcome.REJECTED, "PoolError")
     return scene
 
 

@@ -27,8 +27,8 @@ def _or_skip(name: str) -> Path:
     try:
         found: Path = getattr(pipeline, f"{name}_binary")()
     except pipeline.MissingBinaryError as missing:
-        what, _, cure = str(missing).partition(": ")
-        require(present=None, missing=f"{PIPELINE_TOOL_MISSING}: {what}", cure=cure)
+        what, _, fix = str(missing).partition(": ")
+        require(present=None, missing=f"{PIPELINE_TOOL_MISSING}: {what}", fix=fix)
         raise
     return found
 

@@ -11,7 +11,7 @@ from poolscope.config import Settings
 from poolscope.core.lease import Outcome
 from poolscope.core.origin import Origins
 from poolscope.core.pool_identity import Identity
-from poolscope.core.pool_registry import Ledger
+from poolscope.core.pool_registry import PoolRegistry
 from poolscope.core.work import CURRENT_UNIT, UnitOfWork
 from poolscope.detectors.detector import Context
 from poolscope.detectors.registry import detectors
@@ -74,19 +74,19 @@ class Scene:
         self.spans: list[Lease] = []
         made = detectors(Context(self.settings, self.clock, self.spans.append))
         self.watchdog = Watchdog(made, self.sink, self.settings.finding_interval, self.clock)
-        self.ledger = Ledger(
+        self.pool_registry = PoolRegistry(
             BOUNDS,
             count_bounds=(1.0, 10.0, 100.0),
             origins=Origins(self.settings.stack_depth),
             repetition_threshold=self.settings.n_plus_one_threshold,
             now=self.clock,
-            observer=self.watchdog,
+            listener=self.watchdog,
             long_hold=self.settings.long_hold_threshold,
-            on_judge=self.watchdog.judge_unit,
+            on_diagnose=self.watchdog.diagnose_unit,
         )
-        self.ledger.units.on_end = self.watchdog.unit_ended
+        self.pool_registry.units.on_end = self.watchdog.unit_ended
         self.source = Source(limit)
-        self.pool = self.ledger.register(Identity("shop", system, "shop", "db", 5432), self.source)
+        self.pool = self.pool_registry.register(Identity("shop", system, "shop", "db", 5432), self.source)
 
     # What an application does ------------------------------------------------------------
 
@@ -95,21 +95,21 @@ class Scene:
         """
         A unit of work around the block.
         """
-        unit = self.ledger.units.begin(kind, name)
+        unit = self.pool_registry.units.begin(kind, name)
         token = CURRENT_UNIT.set(unit)
         try:
             yield unit
         finally:
             CURRENT_UNIT.reset(token)
-            self.ledger.units.end(unit)
+            self.pool_registry.units.end(unit)
 
-    def ask(self, at: str = "view") -> Lease:
+    def begin_checkout(self, at: str = "view") -> Lease:
         """
         Ask, and wait.
         """
 
         def hook() -> Lease:
-            return self.pool.ask()
+            return self.pool.checkout()
 
         return line(at)(hook)  # type: ignore[no-any-return]
 
@@ -117,8 +117,8 @@ class Scene:
         """
         Ask and have.
         """
-        lease = self.ask(at)
-        lease.grant()
+        lease = self.begin_checkout(at)
+        lease.acquired()
         return lease
 
     def query(
@@ -143,16 +143,16 @@ class Scene:
             lease = self.checkout(at)
             self.query(lease, at=at, seconds=query)
             self.clock.advance(idle)
-            lease.end()
+            lease.released()
 
     def timeout(self, at: str = "other", waited: float = 1.0, name: str | None = "GET /users") -> Lease:
         """
         Ask, wait and give up.
         """
         with self.unit(name) if name is not None else contextlib.nullcontext():
-            lease = self.ask(at)
+            lease = self.begin_checkout(at)
             self.clock.advance(waited)
-            lease.fail(Outcome.TIMEOUT, "TimeoutError")
+            lease.failed(Outcome.TIMEOUT, "TimeoutError")
         return lease
 
     # What poolscope does -----------------------------------------------------------------
@@ -161,23 +161,23 @@ class Scene:
         """
         Let time pass, with the watchdog at work every second.
         """
-        self.turn()
+        self.tick()
         while seconds > 0:
             self.clock.advance(min(1.0, seconds))
             seconds -= 1.0
-            self.turn()
+            self.tick()
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """
         One turn of the background thread.
         """
-        self.watchdog.turn(self.ledger.pools.values())
+        self.watchdog.tick(self.pool_registry.pools.values())
 
     def found(self, identity: str | None = None) -> list[Finding]:
         """
         The findings so far, of that id or of all.
         """
-        self.turn()
+        self.tick()
         return [finding for finding in self.sink.findings if identity is None or finding.id == identity]
 
     def ids(self) -> list[str]:

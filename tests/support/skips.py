@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
 PIPELINE_TOOL_MISSING = "pipeline tool missing"
-CURE = "; fix: "
+FIX = "; fix: "
 
 
-def require(present: object, missing: str, cure: str) -> None:
+def require(present: object, missing: str, fix: str) -> None:
     """
     Skip the test when something outside the project is not there.
 
     Args:
         present: Whatever is true when it is there.
         missing: What is missing; starts with `PIPELINE_TOOL_MISSING` for the programs of the pipeline.
-        cure: The command that brings it.
+        fix: The command that brings it.
     """
     if not present:
-        pytest.skip(f"{missing}{CURE}{cure}")
+        pytest.skip(f"{missing}{FIX}{fix}")
 
 
 def pipeline_tools_are_due() -> bool:
@@ -53,8 +53,8 @@ def summary(reasons: Iterable[str]) -> list[str]:
     """
     lines = []
     for reason, count in Counter(reasons).most_common():
-        what, _, cure = reason.partition(CURE)
-        lines.append(f"{count:4d}  {what}  ->  {cure or 'no fix named'}")
+        what, _, fix = reason.partition(FIX)
+        lines.append(f"{count:4d}  {what}  ->  {fix or 'no fix named'}")
     return lines
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poolscope import semconv
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from tests.support.pools import Source, identity
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Queries:
     """
 
     def __init__(self, name: str = "shop") -> None:
-        self.pool = open_ledgers[-1].register(identity(name), Source(8))
+        self.pool = open_pool_registries[-1].register(identity(name), Source(8))
 
     def __call__(self, number: int, statement: str | None = None) -> None:
         """
@@ -34,12 +34,12 @@ class Queries:
             number: How many; all of different shapes unless one is given.
             statement: The one to repeat.
         """
-        lease = self.pool.ask()
-        lease.grant()
+        lease = self.pool.checkout()
+        lease.acquired()
         for place in range(number):
             lease.statement_begins(statement or f"select * from table_{place}")
             lease.call_ends(in_transaction=False)
-        lease.end()
+        lease.released()
 
 
 def queries_by_unit(collected: Collected) -> dict[str, tuple[int, float]]:

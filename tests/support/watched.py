@@ -11,7 +11,7 @@ import pytest
 
 from poolscope.adapters.registry import Registry, State, load
 from poolscope.core.guard import guard
-from poolscope.core.pool_registry import Ledger
+from poolscope.core.pool_registry import PoolRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,23 +27,23 @@ class Watched:
     What the adapters entered.
 
     Args:
-        ledger: Where they did.
+        pool_registry: Where they did.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, pool_registry: PoolRegistry) -> None:
+        self.pool_registry = pool_registry
 
     def pool(self, name: str) -> Pool:
         """
         The pool of that name.
         """
-        return self.ledger.pools[name]
+        return self.pool_registry.pools[name]
 
     def only(self) -> Pool:
         """
         The one pool that there is.
         """
-        (pool,) = self.ledger.pools.values()
+        (pool,) = self.pool_registry.pools.values()
         return pool
 
 
@@ -57,13 +57,13 @@ def watched(*adapters: str, origins: Origins | None = None) -> Iterator[Watched]
         origins: Captures where connections are checked out, where that is wanted.
     """
     before = guard.counts()
-    ledger = Ledger(BOUNDS, origins=origins)
-    registry = Registry(ledger, adapters=load(adapters))
+    pool_registry = PoolRegistry(BOUNDS, origins=origins)
+    registry = Registry(pool_registry, adapters=load(adapters))
     registry.start()
     try:
         refused = [status.reason for status in registry.statuses.values() if status.state is State.REFUSED]
         assert refused == []
-        yield Watched(ledger)
+        yield Watched(pool_registry)
     finally:
         registry.stop()
     assert guard.counts() == before
@@ -74,8 +74,8 @@ def outcomes(pool: Pool) -> dict[str, int]:
     How many asks ended in what: ``""`` in a lease, else in that error.
     """
     counts = {name: waits.read().count for name, waits in pool.failed_waits.items()}
-    granted = pool.waits.read().count
-    return {"": granted, **counts} if granted else counts
+    acquired = pool.waits.read().count
+    return {"": acquired, **counts} if acquired else counts
 
 
 def closures(pool: Pool) -> dict[str, int]:
@@ -90,10 +90,10 @@ def at_rest(pool: Pool) -> None:
     The laws that hold when nobody holds anything and nobody asks.
     """
     assert pool.leases == set()
-    assert pool.asking == set()
+    assert pool.pending == set()
     accounts = [source.in_use() for source in pool.live_sources()]
     assert [account for account in accounts if account] == []
     waits = [one.read().total for one in (pool.waits, *pool.failed_waits.values())]
     assert sum(pool.wait_phase_times().values()) == pytest.approx(sum(waits), abs=1e-6)
-    uses = pool.uses.read()
+    uses = pool.holds.read()
     assert sum(uses.phases.values()) == pytest.approx(uses.total, abs=1e-6)

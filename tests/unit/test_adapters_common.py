@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from poolscope.adapters.common import ASK, connect_begins, connect_ends, connect_fails
+from poolscope.adapters.common import PENDING_CHECKOUT, connect_begins, connect_ends, connect_fails
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ def test_an_ask_connects_from_the_beginning_of_a_connect_to_its_end(
     However it ends; and what it took is the ask's connect phase.
     """
     scene = Scene()
-    asked = scene.ask()
-    token = ASK.set(asked)
+    asked = scene.begin_checkout()
+    token = PENDING_CHECKOUT.set(asked)
     try:
         lease, began = connect_begins(scene.pool)
     finally:
-        ASK.reset(token)
+        PENDING_CHECKOUT.reset(token)
     assert lease is asked
     assert asked.connecting
     scene.clock.advance(2)
@@ -50,12 +50,12 @@ def test_a_connect_that_no_ask_waits_for_is_nobodys() -> None:
     A worker of the pool's, and a task that inherited the context of an ask that has long been granted.
     """
     scene = Scene()
-    granted = scene.checkout()
-    for ask in (None, granted):
-        token = ASK.set(ask)
+    acquired = scene.checkout()
+    for checkout in (None, acquired):
+        token = PENDING_CHECKOUT.set(checkout)
         try:
             lease, _ = connect_begins(scene.pool)
         finally:
-            ASK.reset(token)
+            PENDING_CHECKOUT.reset(token)
         assert lease is None
-    assert not granted.connecting
+    assert not acquired.connecting

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import poolscope
-from poolscope.core.pool_registry import Ledger, open_ledgers
+from poolscope.core.pool_registry import PoolRegistry, open_pool_registries
 from poolscope.core.work_scope import current
 from tests.support.clocks import FakeClock
 from tests.support.units import Queries
@@ -31,45 +31,45 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def is_open(ledger: Ledger) -> Iterator[Ledger]:
+def is_open(pool_registry: PoolRegistry) -> Iterator[PoolRegistry]:
     """
     As between `instrument()` and `uninstrument()`.
     """
-    open_ledgers.append(ledger)
+    open_pool_registries.append(pool_registry)
     try:
-        yield ledger
+        yield pool_registry
     finally:
-        open_ledgers.remove(ledger)
+        open_pool_registries.remove(pool_registry)
 
 
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
+def pool_registry() -> Iterator[PoolRegistry]:
     """
     A ledger that is open.
     """
-    with is_open(Ledger((1.0,), count_bounds=(10.0,), now=FakeClock())) as opened:
+    with is_open(PoolRegistry((1.0,), count_bounds=(10.0,), now=FakeClock())) as opened:
         yield opened
 
 
 @pytest.fixture
-def queries(ledger: Ledger) -> Queries:
+def queries(pool_registry: PoolRegistry) -> Queries:
     """
     A pool.
     """
     return Queries()
 
 
-def recorded(ledger: Ledger) -> dict[str, tuple[int, float]]:
+def recorded(pool_registry: PoolRegistry) -> dict[str, tuple[int, float]]:
     """
     How many units of work ended and how many queries they ran.
     """
     return {
         f"{kind} {name}": (series.queries.read().count, series.queries.read().total)
-        for (kind, name, _), series in ledger.units.series.items()
+        for (kind, name, _), series in pool_registry.units.series.items()
     }
 
 
-def test_queries_in_a_block_belong_to_it(ledger: Ledger, queries: Queries) -> None:
+def test_queries_in_a_block_belong_to_it(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     What runs inside is counted for the unit of work, once, and what runs outside is not.
     """
@@ -78,10 +78,10 @@ def test_queries_in_a_block_belong_to_it(ledger: Ledger, queries: Queries) -> No
         queries(2)
         queries(3)
     queries(4)
-    assert recorded(ledger) == {"job nightly-import": (1, 5.0)}
+    assert recorded(pool_registry) == {"job nightly-import": (1, 5.0)}
 
 
-def test_it_is_over_also_after_an_error(ledger: Ledger, queries: Queries) -> None:
+def test_it_is_over_also_after_an_error(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     The error passes on as it is, and nothing belongs to the unit of work afterwards.
     """
@@ -96,10 +96,10 @@ def test_it_is_over_also_after_an_error(ledger: Ledger, queries: Queries) -> Non
         fail()
     assert raised.value is error
     assert current() is None
-    assert recorded(ledger) == {"task import": (1, 2.0)}
+    assert recorded(pool_registry) == {"task import": (1, 2.0)}
 
 
-def test_inside_another_it_is_one_of_its_own(ledger: Ledger, queries: Queries) -> None:
+def test_inside_another_it_is_one_of_its_own(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     A query belongs to the innermost unit of work only; after it the outer one goes on.
     """
@@ -108,10 +108,10 @@ def test_inside_another_it_is_one_of_its_own(ledger: Ledger, queries: Queries) -
         with poolscope.unit_of_work("inner"):
             queries(2)
         queries(4)
-    assert recorded(ledger) == {"job outer": (1, 5.0), "job inner": (1, 2.0)}
+    assert recorded(pool_registry) == {"job outer": (1, 5.0), "job inner": (1, 2.0)}
 
 
-def test_the_asynchronous_block(ledger: Ledger, queries: Queries) -> None:
+def test_the_asynchronous_block(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     `async with` does the same; concurrent tasks do not get into one another's.
     """
@@ -127,10 +127,10 @@ def test_the_asynchronous_block(ledger: Ledger, queries: Queries) -> None:
         await asyncio.gather(*(one(number) for number in range(1, 9)))
 
     asyncio.run(all_of_them())
-    assert recorded(ledger) == {f"job job-{number}": (1, 2.0 * number) for number in range(1, 9)}
+    assert recorded(pool_registry) == {f"job job-{number}": (1, 2.0 * number) for number in range(1, 9)}
 
 
-def test_each_call_of_a_decorated_function_is_one(ledger: Ledger, queries: Queries) -> None:
+def test_each_call_of_a_decorated_function_is_one(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     Also when it calls itself; name, signature and result are the function's.
     """
@@ -144,12 +144,12 @@ def test_each_call_of_a_decorated_function_is_one(ledger: Ledger, queries: Queri
         return descend(depth - 1) + 1 if depth else 0
 
     assert descend(2) == 2
-    assert recorded(ledger) == {"job descend": (3, 3.0)}
+    assert recorded(pool_registry) == {"job descend": (3, 3.0)}
     assert descend.__name__ == "descend"
     assert list(inspect.signature(descend).parameters) == ["depth"]
 
 
-def test_each_call_of_a_decorated_coroutine_function_is_one(ledger: Ledger, queries: Queries) -> None:
+def test_each_call_of_a_decorated_coroutine_function_is_one(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     It stays a coroutine function.
     """
@@ -162,18 +162,18 @@ def test_each_call_of_a_decorated_coroutine_function_is_one(ledger: Ledger, quer
 
     assert inspect.iscoroutinefunction(fetch)
     assert asyncio.run(fetch(3)) == 3
-    assert recorded(ledger) == {"job fetch": (1, 3.0)}
+    assert recorded(pool_registry) == {"job fetch": (1, 3.0)}
 
 
-def test_of_a_decorated_generator_the_steps_are_inside(ledger: Ledger, queries: Queries) -> None:
+def test_of_a_decorated_generator_the_steps_are_inside(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     What the consumer does between two steps does not belong to it; values and errors go both ways as ever.
     """
 
     @poolscope.unit_of_work("rows")
     def rows() -> Generator[int, int, str]:
-        got = yield 1
-        queries(got)
+        handed_over = yield 1
+        queries(handed_over)
         try:
             yield 2
         except KeyError:
@@ -191,10 +191,10 @@ def test_of_a_decorated_generator_the_steps_are_inside(ledger: Ledger, queries: 
     with pytest.raises(StopIteration) as stopped:
         next(generator)
     assert stopped.value.value == "done"
-    assert recorded(ledger) == {"job rows": (1, 5.0)}
+    assert recorded(pool_registry) == {"job rows": (1, 5.0)}
 
 
-def test_a_decorated_generator_that_is_closed_early_is_over(ledger: Ledger, queries: Queries) -> None:
+def test_a_decorated_generator_that_is_closed_early_is_over(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     Its `finally` runs inside.
     """
@@ -209,10 +209,12 @@ def test_a_decorated_generator_that_is_closed_early_is_over(ledger: Ledger, quer
     generator = rows()
     next(generator)
     generator.close()
-    assert recorded(ledger) == {"job rows": (1, 2.0)}
+    assert recorded(pool_registry) == {"job rows": (1, 2.0)}
 
 
-def test_of_a_decorated_asynchronous_generator_the_steps_are_inside(ledger: Ledger, queries: Queries) -> None:
+def test_of_a_decorated_asynchronous_generator_the_steps_are_inside(
+    pool_registry: PoolRegistry, queries: Queries
+) -> None:
     """
     The same for both its ends.
     """
@@ -246,11 +248,11 @@ def test_of_a_decorated_asynchronous_generator_the_steps_are_inside(ledger: Ledg
 
     assert inspect.isasyncgenfunction(stream)
     asyncio.run(consume())
-    assert recorded(ledger) == {"job stream": (1, 15.0), "job short": (1, 1.0)}
+    assert recorded(pool_registry) == {"job stream": (1, 15.0), "job short": (1, 1.0)}
 
 
-@pytest.mark.parametrize("asleep", [False, True])
-def test_without_anybody_who_listens_it_does_nothing(asleep: bool) -> None:
+@pytest.mark.parametrize("dormant", [False, True])
+def test_without_anybody_who_listens_it_does_nothing(dormant: bool) -> None:
     """
     Before `instrument()`, and while no provider is set, everything runs as if it were not there.
     """
@@ -272,25 +274,27 @@ def test_without_anybody_who_listens_it_does_nothing(asleep: bool) -> None:
         async with poolscope.unit_of_work("a"), poolscope.expected_long_hold("b"), poolscope.expected_repetition("c"):
             return [item async for item in stream()]
 
-    if asleep:
-        with is_open(Ledger((1.0,), count_bounds=(10.0,), now=FakeClock())) as ledger:
-            ledger.asleep = True
+    if dormant:
+        with is_open(PoolRegistry((1.0,), count_bounds=(10.0,), now=FakeClock())) as pool_registry:
+            pool_registry.dormant = True
             run()
     run()
     assert asyncio.run(run_async()) == [3]
 
 
-def test_a_wrong_kind_counts_as_a_job(ledger: Ledger, queries: Queries, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_kind_counts_as_a_job(
+    pool_registry: PoolRegistry, queries: Queries, caplog: pytest.LogCaptureFixture
+) -> None:
     """
     It gives a warning that names what is allowed, and no error.
     """
     with caplog.at_level(logging.WARNING, "poolscope"), poolscope.unit_of_work("x", kind="cron"):
         queries(1)
-    assert recorded(ledger) == {"job x": (1, 1.0)}
+    assert recorded(pool_registry) == {"job x": (1, 1.0)}
     assert "http, task, rpc, job" in caplog.text
 
 
-def test_leaving_in_another_context_leaves_all_the_same(ledger: Ledger, queries: Queries) -> None:
+def test_leaving_in_another_context_leaves_all_the_same(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     A block that another thread leaves ends the unit of work and raises nothing.
     """
@@ -311,13 +315,13 @@ def test_leaving_in_another_context_leaves_all_the_same(ledger: Ledger, queries:
     thread = threading.Thread(target=leave)
     thread.start()
     thread.join()
-    assert recorded(ledger) == {"job import": (1, 2.0)}
+    assert recorded(pool_registry) == {"job import": (1, 2.0)}
     assert here.run(current) is None, "it is ended, so nothing belongs to it"
     here.run(queries, 3)
-    assert recorded(ledger) == {"job import": (1, 2.0)}
+    assert recorded(pool_registry) == {"job import": (1, 2.0)}
 
 
-def test_nothing_keeps_a_unit_of_work_once_it_is_over(ledger: Ledger, queries: Queries) -> None:
+def test_nothing_keeps_a_unit_of_work_once_it_is_over(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     Not the ledger, not the pool, not a lease that was given back: it goes without the garbage collector.
     """
@@ -334,17 +338,17 @@ def test_nothing_keeps_a_unit_of_work_once_it_is_over(ledger: Ledger, queries: Q
         gc.enable()
 
 
-def test_expected_repetition_excuses_what_is_repeated_inside(ledger: Ledger, queries: Queries) -> None:
+def test_expected_repetition_excuses_what_is_repeated_inside(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     A polling loop is an N+1 only without the annotation.
     """
     found: dict[str, list[int]] = {}
 
     def ended(unit: UnitOfWork) -> None:
-        shares = unit.shares.values()
-        found[unit.name] = [one.count for share in shares for one in share.repetitions.beyond_threshold(5)]
+        usages = unit.usages.values()
+        found[unit.name] = [one.count for share in usages for one in share.repetitions.beyond_threshold(5)]
 
-    ledger.units.on_end = ended
+    pool_registry.units.on_end = ended
     with poolscope.unit_of_work("bad"):
         queries(9, "select * from t where id = 1")
     with poolscope.unit_of_work("good"), poolscope.expected_repetition("it polls"):
@@ -352,26 +356,26 @@ def test_expected_repetition_excuses_what_is_repeated_inside(ledger: Ledger, que
     assert found == {"bad": [9], "good": []}
 
 
-def test_expected_long_hold_excuses_what_is_asked_for_inside(ledger: Ledger, queries: Queries) -> None:
+def test_expected_long_hold_excuses_what_is_asked_for_inside(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     The reason is on the lease; not on one that is asked for afterwards.
     """
     with poolscope.expected_long_hold("a report"):
-        inside = queries.pool.ask()
-    assert (inside.excuse, queries.pool.ask().excuse) == ("a report", None)
+        inside = queries.pool.checkout()
+    assert (inside.excuse, queries.pool.checkout().excuse) == ("a report", None)
 
 
-def test_expected_long_hold_excuses_what_is_held_already(ledger: Ledger, queries: Queries) -> None:
+def test_expected_long_hold_excuses_what_is_held_already(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     Entered after the check-out, it reaches what this thread holds, and nobody else's.
     """
-    mine = queries.pool.ask()
-    mine.grant()
+    mine = queries.pool.checkout()
+    mine.acquired()
     theirs: list[Any] = []
 
     def check_out() -> None:
-        theirs.append(queries.pool.ask())
-        theirs[0].grant()
+        theirs.append(queries.pool.checkout())
+        theirs[0].acquired()
 
     thread = threading.Thread(target=check_out)
     thread.start()
@@ -381,15 +385,15 @@ def test_expected_long_hold_excuses_what_is_held_already(ledger: Ledger, queries
     assert (mine.excuse, theirs[0].excuse) == ("a report", None)
 
 
-def test_expected_long_hold_excuses_what_the_running_task_holds(ledger: Ledger, queries: Queries) -> None:
+def test_expected_long_hold_excuses_what_the_running_task_holds(pool_registry: PoolRegistry, queries: Queries) -> None:
     """
     Of two tasks in one thread only the one that says so is excused.
     """
     excuses: dict[str, str | None] = {}
 
     async def hold(name: str, *, long: bool) -> None:
-        lease = queries.pool.ask()
-        lease.grant()
+        lease = queries.pool.checkout()
+        lease.acquired()
         await asyncio.sleep(0)
         if long:
             async with poolscope.expected_long_hold(name):

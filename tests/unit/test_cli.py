@@ -378,6 +378,6 @@ def test_reading_much_shows_how_far_it_is_on_a_terminal_alone(monkeypatch: pytes
     shown = run("report", "--json", *FILES)
 
     assert piped.stderr == ""
-    assert "Reading" in shown.stderr
+    assert "PoolObservation" in shown.stderr
     assert "100%" in shown.stderr
     assert shown.stdout == piped.stdout

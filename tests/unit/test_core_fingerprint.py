@@ -361,13 +361,13 @@ def test_threads_may_ask_at_once() -> None:
     """
     wrong: list[str] = []
 
-    def ask(number: int) -> None:
+    def checkout(number: int) -> None:
         for place in range(300):
             shape = shape_of(f"select a_{number}_{place} from t where x = {place}")
             if shape != f"select a_{number}_{place} from t where x = ?":
                 wrong.append(shape)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=checkout, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -265,12 +265,12 @@ def test_a_peak_is_the_highest_within_the_window() -> None:
     assert peak.highest(0) == 0
     peak.seen.update({3, 9, 4})
     assert [peak.highest(2), peak.highest(2)] == [9, 9]
-    peak.turn(100.0, 2)
+    peak.tick(100.0, 2)
     assert peak.highest(2) == 9
     for second in range(101, 160):
-        peak.turn(float(second), 2)
+        peak.tick(float(second), 2)
     assert peak.highest(2) == 9
-    peak.turn(161.0, 2)
+    peak.tick(161.0, 2)
     assert peak.highest(2) == 2
     assert peak.highest(5) == 5
 
@@ -281,7 +281,7 @@ def test_a_peak_forgets() -> None:
     """
     peak = Peak()
     peak.seen.add(7)
-    peak.turn(1.0, 7)
+    peak.tick(1.0, 7)
     peak.reset()
-    peak.turn(2.0, 1)
+    peak.tick(2.0, 1)
     assert peak.highest(0) == 1

@@ -71,7 +71,7 @@ def make(clock: FakeClock, limit: int | None = 2, **options: Any) -> Pool:
     A pool with an observer that keeps everything.
     """
     made = Pool(identity(), BOUNDS, now=clock, **options)
-    made.observer = Recorder()
+    made.listener = Recorder()
     made.sources = [Source(limit)]
     made.refresh_limit()
     return made
@@ -81,9 +81,9 @@ def held(pool: Pool) -> Lease:
     """
     A lease that is out.
     """
-    lease = pool.ask()
-    lease.got()
-    lease.grant()
+    lease = pool.checkout()
+    lease.handed_over()
+    lease.acquired()
     return lease
 
 
@@ -91,12 +91,12 @@ def test_a_wait_splits_into_queue_connect_and_validation(pool: Pool, clock: Fake
     """
     Before the connection is handed over it is queueing, less the time of physical connects; after it, validation.
     """
-    lease = pool.ask()
+    lease = pool.checkout()
     clock.advance(3.0)
     lease.connected(1.0)
-    lease.got()
+    lease.handed_over()
     clock.advance(0.5)
-    lease.grant()
+    lease.acquired()
     assert lease.wait_phases() == {"queue": 2.0, "connect": 1.0, "validate": 0.5}
     assert tuple(pool.wait_phase_times().values()) == (2.0, 1.0, 0.5)
     totals = pool.waits.read()
@@ -107,11 +107,11 @@ def test_a_connect_during_validation_counts_as_connect(pool: Pool, clock: FakeCl
     """
     A pre-ping that fails connects anew after the connection was handed over: that time is no validation.
     """
-    lease = pool.ask()
-    lease.got()
+    lease = pool.checkout()
+    lease.handed_over()
     clock.advance(2.0)
     lease.connected(1.5)
-    lease.grant()
+    lease.acquired()
     assert lease.wait_phases() == {"queue": 0.0, "connect": 1.5, "validate": 0.5}
 
 
@@ -119,17 +119,17 @@ def test_a_failed_validation_puts_the_ask_back(pool: Pool, clock: FakeClock) -> 
     """
     A connection that fails its validation is not in use; the ask goes on, and the time of both validations adds up.
     """
-    lease = pool.ask()
+    lease = pool.checkout()
     lease.invalid()
-    lease.got()
+    lease.handed_over()
     clock.advance(1.0)
     lease.invalid()
-    assert (pool.used(), len(pool.asking)) == (0, 1)
+    assert (pool.used(), len(pool.pending)) == (0, 1)
     clock.advance(2.0)
-    lease.got()
+    lease.handed_over()
     clock.advance(0.5)
-    lease.grant()
-    assert (pool.used(), len(pool.asking)) == (1, 0)
+    lease.acquired()
+    assert (pool.used(), len(pool.pending)) == (1, 0)
     assert lease.wait_phases() == {"queue": 2.0, "connect": 0.0, "validate": 1.5}
 
 
@@ -138,8 +138,8 @@ def test_a_failed_validation_of_the_last_connection_ends_saturation(clock: FakeC
     While the ask goes on without a connection the pool is not full.
     """
     pool = make(clock, limit=1)
-    lease = pool.ask()
-    lease.got()
+    lease = pool.checkout()
+    lease.handed_over()
     clock.advance(1.0)
     lease.invalid()
     clock.advance(5.0)
@@ -150,9 +150,9 @@ def test_a_grant_alone_hands_over_as_well(pool: Pool, clock: FakeClock) -> None:
     """
     Where a library has no moment between handing over and granting, all the wait is queueing.
     """
-    lease = pool.ask()
+    lease = pool.checkout()
     clock.advance(1.0)
-    lease.grant()
+    lease.acquired()
     assert lease.wait_phases() == {"queue": 1.0, "connect": 0.0, "validate": 0.0}
     assert pool.used() == 1
 
@@ -169,17 +169,17 @@ def test_a_hold_splits_into_query_transaction_and_idle(pool: Pool, clock: FakeCl
     lease.call_ends(in_transaction=True)
     clock.advance(4.0)
     assert lease.phase == "idle_in_transaction"
-    assert lease.use_phases() == {"query": 2.0, "idle_in_transaction": 4.0, "idle": 1.0}
+    assert lease.hold_phases() == {"query": 2.0, "idle_in_transaction": 4.0, "idle": 1.0}
     lease.call_begins()
     clock.advance(0.5)
-    assert lease.use_phases() == {"query": 2.5, "idle_in_transaction": 4.0, "idle": 1.0}
+    assert lease.hold_phases() == {"query": 2.5, "idle_in_transaction": 4.0, "idle": 1.0}
     lease.call_ends(in_transaction=False)
     assert lease.phase == "idle"
     clock.advance(8.0)
-    lease.end()
-    assert lease.use_phases() == {"query": 2.5, "idle_in_transaction": 4.0, "idle": 9.0}
-    assert tuple(pool.use_phase_times().values()) == (2.5, 4.0, 9.0)
-    assert (pool.uses.read().count, pool.uses.read().total) == (1, 15.5)
+    lease.released()
+    assert lease.hold_phases() == {"query": 2.5, "idle_in_transaction": 4.0, "idle": 9.0}
+    assert tuple(pool.hold_phase_times().values()) == (2.5, 4.0, 9.0)
+    assert (pool.holds.read().count, pool.holds.read().total) == (1, 15.5)
     assert (lease.queries, lease.statement) == (1, "select 1")
 
 
@@ -195,8 +195,8 @@ def test_a_return_closes_the_phase_that_runs(
     clock.advance(1.0)
     lease.call_ends(in_transaction=in_transaction)
     clock.advance(2.0)
-    lease.end()
-    assert tuple(pool.use_phase_times().values()) == parts
+    lease.released()
+    assert tuple(pool.hold_phase_times().values()) == parts
 
 
 def test_a_return_during_a_call_counts_it(pool: Pool, clock: FakeClock) -> None:
@@ -206,8 +206,8 @@ def test_a_return_during_a_call_counts_it(pool: Pool, clock: FakeClock) -> None:
     lease = held(pool)
     lease.call_begins()
     clock.advance(3.0)
-    lease.end()
-    assert tuple(pool.use_phase_times().values()) == (3.0, 0.0, 0.0)
+    lease.released()
+    assert tuple(pool.hold_phase_times().values()) == (3.0, 0.0, 0.0)
 
 
 def test_two_calls_at_once_count_no_time_twice(pool: Pool, clock: FakeClock) -> None:
@@ -221,17 +221,17 @@ def test_two_calls_at_once_count_no_time_twice(pool: Pool, clock: FakeClock) -> 
     clock.advance(1.0)
     lease.call_ends(in_transaction=False)
     lease.call_ends(in_transaction=False)
-    lease.end()
-    assert sum(pool.use_phase_times().values()) == pool.uses.read().total == 2.0
+    lease.released()
+    assert sum(pool.hold_phase_times().values()) == pool.holds.read().total == 2.0
 
 
 def test_phases_before_the_lease_starts_are_nothing(pool: Pool, clock: FakeClock) -> None:
     """
     An ask that waits holds nothing; its wait phases run up to now.
     """
-    lease = pool.ask()
+    lease = pool.checkout()
     clock.advance(2.0)
-    assert set(lease.use_phases().values()) == {0.0}
+    assert set(lease.hold_phases().values()) == {0.0}
     assert lease.wait_phases() == {"queue": 2.0, "connect": 0.0, "validate": 0.0}
     assert (lease.age(), lease.held()) == (2.0, 0.0)
 
@@ -244,11 +244,11 @@ def test_ages(pool: Pool, clock: FakeClock) -> None:
     first = held(pool)
     clock.advance(5.0)
     held(pool)
-    validating = pool.ask()
-    validating.got()
+    validating = pool.checkout()
+    validating.handed_over()
     clock.advance(1.0)
     assert (first.age(), first.held(), pool.oldest_lease_age()) == (6.0, 6.0, 6.0)
-    first.end()
+    first.released()
     clock.advance(1.0)
     assert (first.held(), pool.oldest_lease_age()) == (6.0, 2.0)
 
@@ -257,10 +257,10 @@ def test_last_used_is_the_last_call(pool: Pool, clock: FakeClock) -> None:
     """
     Without a call it is the start, before that the ask.
     """
-    lease = pool.ask()
+    lease = pool.checkout()
     assert lease.last_used == 1000.0
     clock.advance(1.0)
-    lease.grant()
+    lease.acquired()
     assert lease.last_used == 1001.0
     lease.call_begins()
     clock.advance(1.0)
@@ -273,9 +273,9 @@ def test_a_lease_ends_once(pool: Pool) -> None:
     Of several ends the first counts.
     """
     lease = held(pool)
-    lease.end()
-    lease.end()
-    assert (pool.used(), pool.uses.read().count) == (0, 1)
+    lease.released()
+    lease.released()
+    assert (pool.used(), pool.holds.read().count) == (0, 1)
 
 
 def test_of_many_threads_that_end_a_lease_one_does(pool: Pool) -> None:
@@ -288,14 +288,14 @@ def test_of_many_threads_that_end_a_lease_one_does(pool: Pool) -> None:
     def end_all() -> None:
         barrier.wait()
         for lease in leases:
-            lease.end()
+            lease.released()
 
     threads = [threading.Thread(target=end_all) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (pool.used(), pool.uses.read().count) == (0, 200)
+    assert (pool.used(), pool.holds.read().count) == (0, 200)
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -303,14 +303,14 @@ def test_a_failed_ask_is_a_wait_by_its_error(pool: Pool, clock: FakeClock, outco
     """
     Every way to fail is one point of wait under the error's name; only a timeout is a timeout.
     """
-    lease = pool.ask()
+    lease = pool.checkout()
     clock.advance(2.0)
-    lease.fail(outcome, "some.Error")
+    lease.failed(outcome, "some.Error")
     assert {name: waits.read().total for name, waits in pool.failed_waits.items()} == {"some.Error": 2.0}
     assert pool.timeouts.read() == (outcome is Outcome.TIMEOUT)
-    assert (pool.used(), len(pool.asking), pool.waits.read().count) == (0, 0, 0)
+    assert (pool.used(), len(pool.pending), pool.waits.read().count) == (0, 0, 0)
     assert tuple(pool.wait_phase_times().values()) == (2.0, 0.0, 0.0)
-    assert pool.observer.waits == [(lease, set())]
+    assert pool.listener.waits == [(lease, set())]
 
 
 def test_an_ask_that_fails_in_validation_holds_nothing(clock: FakeClock) -> None:
@@ -318,15 +318,15 @@ def test_an_ask_that_fails_in_validation_holds_nothing(clock: FakeClock) -> None
     Handed over and then failed, the connection is not in use, was never leased, and the pool is not full any more.
     """
     pool = make(clock, limit=1)
-    lease = pool.ask()
+    lease = pool.checkout()
     clock.advance(1.0)
-    lease.got()
+    lease.handed_over()
     clock.advance(2.0)
-    lease.end()
+    lease.released()
     assert lease.ended_at is None
-    lease.fail(Outcome.ERROR, "some.Error")
+    lease.failed(Outcome.ERROR, "some.Error")
     clock.advance(9.0)
-    assert (pool.used(), pool.uses.read().count, pool.saturation_time()) == (0, 0, 2.0)
+    assert (pool.used(), pool.holds.read().count, pool.saturation_time()) == (0, 0, 2.0)
     assert tuple(pool.wait_phase_times().values()) == (1.0, 0.0, 2.0)
 
 
@@ -335,7 +335,7 @@ def test_too_many_kinds_of_error_share_one_name(pool: Pool) -> None:
     Error names are bounded; what is beyond goes by the conventions' `_OTHER`, and none is lost.
     """
     for number in range(100):
-        pool.ask().fail(Outcome.ERROR, f"some.Error{number}")
+        pool.checkout().failed(Outcome.ERROR, f"some.Error{number}")
     assert len(pool.failed_waits) == 33
     assert pool.failed_waits["_OTHER"].read().count == 68
 
@@ -346,17 +346,17 @@ def test_only_slow_and_failed_waits_reach_the_observer(clock: FakeClock) -> None
     """
     pool = make(clock, limit=1, slow_wait=1.0)
     holder = held(pool)
-    quick = pool.ask()
+    quick = pool.checkout()
     clock.advance(0.5)
-    holder.end()
-    quick.grant()
-    assert (pool.observer.waits, quick.starved_by) == ([], ())
-    slow = pool.ask()
-    assert (slow.pending_at_ask, slow.used_at_ask) == (1, 1)
+    holder.released()
+    quick.acquired()
+    assert (pool.listener.waits, quick.starved_by) == ([], ())
+    slow = pool.checkout()
+    assert (slow.pending_at_checkout, slow.used_at_checkout) == (1, 1)
     clock.advance(1.0)
-    quick.end()
-    slow.grant()
-    assert pool.observer.waits == [(slow, {quick})]
+    quick.released()
+    slow.acquired()
+    assert pool.listener.waits == [(slow, {quick})]
     assert slow.starved_by == ()
 
 
@@ -367,22 +367,22 @@ def test_returns_that_reach_the_observer(clock: FakeClock) -> None:
     spans: list[Any] = [None]
     pool = make(clock, ambient=lambda: spans[0])
     pool.long_hold = 10.0
-    held(pool).end()
-    assert pool.observer.returns == []
+    held(pool).released()
+    assert pool.listener.returns == []
     dropped = held(pool)
-    dropped.end(abandoned=True)
+    dropped.released(abandoned=True)
     assert dropped.abandoned
     long = held(pool)
     clock.advance(10.0)
-    long.end()
+    long.released()
     leaked = held(pool)
     leaked.leak = "overdue"
-    leaked.end()
+    leaked.released()
     spans[0] = object()
     traced = held(pool)
-    traced.end()
-    assert pool.observer.returns == [dropped, long, leaked]
-    assert pool.observer.traces == [traced]
+    traced.released()
+    assert pool.listener.returns == [dropped, long, leaked]
+    assert pool.listener.traces == [traced]
 
 
 def test_what_surrounds_an_ask(clock: FakeClock) -> None:
@@ -394,13 +394,13 @@ def test_what_surrounds_an_ask(clock: FakeClock) -> None:
     pool = make(clock, ambient=lambda: around[0], origins=Origins())
     lease = held(pool)
     assert (lease.unrecorded, lease.trace, lease.silent) == (True, None, False)
-    lease.end()
+    lease.released()
     around[0] = SUPPRESSED
     silent = held(pool)
     assert (silent.silent, pool.used(), silent.origin) == (True, 1, ())
-    silent.end()
-    pool.ask().fail(Outcome.ERROR, "some.Error")
-    assert (pool.used(), pool.waits.read().count, pool.uses.read().count, pool.failed_waits) == (0, 1, 1, {})
+    silent.released()
+    pool.checkout().failed(Outcome.ERROR, "some.Error")
+    assert (pool.used(), pool.waits.read().count, pool.holds.read().count, pool.failed_waits) == (0, 1, 1, {})
 
 
 def test_a_traced_value_carries_its_span_and_moment(clock: FakeClock) -> None:
@@ -409,17 +409,17 @@ def test_a_traced_value_carries_its_span_and_moment(clock: FakeClock) -> None:
     """
     span = object()
     pool = make(clock, ambient=lambda: span)
-    lease = pool.ask()
+    lease = pool.checkout()
     pool.created(0.1, lease)
     began = clock()
     clock.advance(0.001)
-    lease.grant()
+    lease.acquired()
     clock.advance(0.001)
-    lease.end()
-    failed = pool.ask()
+    lease.released()
+    failed = pool.checkout()
     clock.advance(0.001)
-    failed.fail(Outcome.ERROR, "some.Error")
-    seen = (pool.creates, pool.waits, pool.uses, pool.failed_waits["some.Error"])
+    failed.failed(Outcome.ERROR, "some.Error")
+    seen = (pool.creates, pool.waits, pool.holds, pool.failed_waits["some.Error"])
     exemplars = [next(iter(each.read().exemplars.values()))[1] for each in seen]
     assert [around for around, _ in exemplars] == [span] * 4
     assert [moment - began for _, moment in exemplars] == pytest.approx([0.0, 0.001, 0.002, 0.003])
@@ -437,13 +437,13 @@ def test_saturation_is_the_time_with_all_connections_in_use(pool: Pool, clock: F
     second = held(pool)
     clock.advance(2.0)
     assert pool.saturation_time() == 2.0
-    first.end()
+    first.released()
     clock.advance(4.0)
     assert pool.saturation_time() == 2.0
     third = held(pool)
     clock.advance(8.0)
-    second.end()
-    third.end()
+    second.released()
+    third.released()
     assert pool.saturation_time() == 10.0
 
 
@@ -457,7 +457,7 @@ def test_saturation_goes_on_where_more_are_out_than_allowed(clock: FakeClock) ->
     pool.refresh_limit()
     clock.advance(1.0)
     for lease in leases:
-        lease.end()
+        lease.released()
         clock.advance(1.0)
     assert pool.saturation_time() == 3.0
 
@@ -505,14 +505,14 @@ def test_peaks(pool: Pool, clock: FakeClock) -> None:
     The most in use and the most waiting are seen though they are over at collection; turning keeps them for a minute.
     """
     leases = [held(pool), held(pool)]
-    waiting = [pool.ask() for _ in range(3)]
+    waiting = [pool.checkout() for _ in range(3)]
     for lease in leases:
-        lease.end()
+        lease.released()
     clock.advance(1.0)
     for lease in waiting:
-        lease.grant()
-        lease.end()
-    pool.turn(clock())
+        lease.acquired()
+        lease.released()
+    pool.tick(clock())
     assert (pool.used_peak.highest(0), pool.pending_peak.highest(0)) == (2, 3)
 
 
@@ -522,8 +522,8 @@ def test_an_adopted_lease_counts_as_in_use_only(pool: Pool, clock: FakeClock) ->
     """
     lease = pool.adopt(clock())
     assert (pool.used(), pool.waits.read().count) == (1, 0)
-    lease.end()
-    assert (pool.used(), pool.uses.read().count) == (0, 0)
+    lease.released()
+    assert (pool.used(), pool.holds.read().count) == (0, 0)
 
 
 def test_a_shared_connection_is_one_in_use(clock: FakeClock) -> None:
@@ -535,8 +535,8 @@ def test_a_shared_connection_is_one_in_use(clock: FakeClock) -> None:
     leases = [held(pool) for _ in range(3)]
     assert pool.used() == 1
     for lease in leases:
-        lease.end()
-    assert (pool.used(), pool.uses.read().count) == (0, 3)
+        lease.released()
+    assert (pool.used(), pool.holds.read().count) == (0, 3)
 
 
 def test_closures_are_counted_by_reason(pool: Pool) -> None:
@@ -554,15 +554,15 @@ def test_after_a_fork_a_pool_starts_at_nothing(clock: FakeClock) -> None:
     """
     pool = make(clock, distribution=KeepingDistribution)
     lease = held(pool)
-    pool.ask()
-    held(pool).end()
+    pool.checkout()
+    held(pool).released()
     pool.timeouts.add(1)
     pool.closed("recycled")
     pool.forget_leases()
     assert pool.inherited == {lease}
-    lease.end()
+    lease.released()
     assert pool.inherited == set()
-    counts = (pool.used(), len(pool.asking), pool.waits.read().count, pool.uses.read().count, pool.timeouts.read())
+    counts = (pool.used(), len(pool.pending), pool.waits.read().count, pool.holds.read().count, pool.timeouts.read())
     assert counts == (0, 0, 0, 0, 0)
     assert (pool.closures, pool.used_peak.highest(0), pool.saturation_time()) == ({}, 0, 0.0)
     assert isinstance(pool.waits, KeepingDistribution)
@@ -575,7 +575,7 @@ def test_an_ask_knows_where_it_was_made(clock: FakeClock) -> None:
     pool = make(clock, origins=Origins(depth=2))
 
     def hook() -> Lease:
-        return pool.ask()
+        return pool.checkout()
 
     lease = hook()
     assert resolve(lease.origin)[0].function == "test_an_ask_knows_where_it_was_made"
@@ -588,31 +588,31 @@ def test_the_asker_is_the_innermost_ask_of_this_thread_and_task(clock: FakeClock
     """
     Whoever connects for an ask is told which: not that of another thread or task, and of two the later.
     """
-    assert pool.asker() is None
+    assert pool.waiter() is None
     theirs: list[Lease | None] = []
 
     def elsewhere() -> None:
-        theirs.extend((pool.ask(), pool.asker()))
+        theirs.extend((pool.checkout(), pool.waiter()))
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join(60)
     assert theirs[0] is theirs[1]
-    assert pool.asker() is None
-    first = pool.ask()
+    assert pool.waiter() is None
+    first = pool.checkout()
     clock.now += 1
-    second = pool.ask()
-    assert pool.asker() is second
-    second.got()
-    assert pool.asker() is first
+    second = pool.checkout()
+    assert pool.waiter() is second
+    second.handed_over()
+    assert pool.waiter() is first
 
     async def in_a_task() -> Lease | None:
-        assert pool.asker() is None
-        ask = pool.ask()
-        return ask if pool.asker() is ask else None
+        assert pool.waiter() is None
+        checkout = pool.checkout()
+        return checkout if pool.waiter() is checkout else None
 
     assert asyncio.run(in_a_task()) is not None
-    assert pool.asker() is first
+    assert pool.waiter() is first
 
 
 def test_an_ask_that_fails_with_us_leaves_nobody_waiting(clock: FakeClock) -> None:
@@ -625,8 +625,8 @@ def test_an_ask_that_fails_with_us_leaves_nobody_waiting(clock: FakeClock) -> No
 
     pool = make(clock, ambient=broken)
     with pytest.raises(LookupError):
-        pool.ask()
-    assert pool.asking == set()
+        pool.checkout()
+    assert pool.pending == set()
 
 
 def test_a_capture_goes_on_where_the_interpreter_itself_called(clock: FakeClock) -> None:
@@ -634,4 +634,4 @@ def test_a_capture_goes_on_where_the_interpreter_itself_called(clock: FakeClock)
     With no frame as far out as the library was called from, the ask has no origin, and is counted all the same.
     """
     pool = make(clock, origins=Origins())
-    assert pool.ask(None, 10_000).origin == ()
+    assert pool.checkout(None, 10_000).origin == ()

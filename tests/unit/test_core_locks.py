@@ -17,7 +17,7 @@ import pytest
 
 from poolscope.adapters.common import Adapter
 from poolscope.core.guard import guard
-from poolscope.core.pool_registry import OVERFLOW, Ledger
+from poolscope.core.pool_registry import OVERFLOW, PoolRegistry
 from poolscope.core.work import CURRENT_UNIT
 from poolscope.core.work_scope import begin, stepping
 from tests.support.pools import Source, identity
@@ -116,40 +116,40 @@ def test_a_generator_that_is_collected_in_a_logging_handler_ends_its_unit_of_wor
     """
     While another thread reports that there are too many names of units of work.
     """
-    ledger = Ledger(BOUNDS, most_units=1)
-    pool = ledger.register(identity("shop"), Source())
-    ledger.units.series_of("job", "known", "shop")
+    pool_registry = PoolRegistry(BOUNDS, most_units=1)
+    pool = pool_registry.register(identity("shop"), Source())
+    pool_registry.units.series_of("job", "known", "shop")
 
     def rows() -> Iterator[int]:
         unit = CURRENT_UNIT.get()
         assert unit is not None
-        unit.share_of(pool)
+        unit.usage_of(pool)
         yield 1
         yield 2
 
-    generator = stepping(lambda: begin(ledger, "job", "streamed"), rows)()
+    generator = stepping(lambda: begin(pool_registry, "job", "streamed"), rows)()
     assert next(generator) == 1
     cycle: list[Any] = [generator]
     cycle.append(cycle)
     del generator, cycle
 
-    assert both_end(lambda: ledger.units.series_of("job", "another", "shop"), gc.collect)
-    assert ledger.units.series_of("job", OVERFLOW, "shop").queries.read().count == 1
+    assert both_end(lambda: pool_registry.units.series_of("job", "another", "shop"), gc.collect)
+    assert pool_registry.units.series_of("job", OVERFLOW, "shop").queries.read().count == 1
 
 
 def test_a_pool_may_be_made_in_a_logging_handler() -> None:
     """
     While another thread reports that there are too many pools.
     """
-    ledger = Ledger(BOUNDS, most_pools=1)
-    ledger.register(identity("known"), Source(1))
+    pool_registry = PoolRegistry(BOUNDS, most_pools=1)
+    pool_registry.register(identity("known"), Source(1))
     made: list[Pool] = []
 
     assert both_end(
-        lambda: ledger.register(identity("another"), Source(2)),
-        lambda: made.append(ledger.register(identity("in the handler"), Source(4))),
+        lambda: pool_registry.register(identity("another"), Source(2)),
+        lambda: made.append(pool_registry.register(identity("in the handler"), Source(4))),
     )
-    assert made == [ledger.pools[OVERFLOW]]
+    assert made == [pool_registry.pools[OVERFLOW]]
     assert made[0].limit == 6
 
 
@@ -172,15 +172,15 @@ class Hooked(Adapter):
     An adapter for such pools.
 
     Args:
-        ledger: Where it enters them.
+        pool_registry: Where it enters them.
         during: By the name of a method, what else happens while it is called.
     """
 
     name = "test"
 
-    def __init__(self, ledger: Ledger, **during: Callable[[], object]) -> None:
+    def __init__(self, pool_registry: PoolRegistry, **during: Callable[[], object]) -> None:
         super().__init__()
-        self._ledger = ledger
+        self._pool_registry = pool_registry
         self.during = during
         self.adopted: list[object] = []
 
@@ -223,7 +223,7 @@ def test_a_library_is_asked_without_a_lock(method: str) -> None:
     """
     Whatever it does, such as to log, in the meantime another thread can enter a pool.
     """
-    ledger = Ledger(BOUNDS)
+    pool_registry = PoolRegistry(BOUNDS)
     ended: list[bool] = []
 
     def another_thread_enters_one() -> None:
@@ -233,12 +233,12 @@ def test_a_library_is_asked_without_a_lock(method: str) -> None:
         thread.join(DEADLINE)
         ended.append(not thread.is_alive())
 
-    adapter = Hooked(ledger)
+    adapter = Hooked(pool_registry)
     adapter.enter(Library("known"))
     adapter.during = {method: another_thread_enters_one}
-    assert adapter.enter(Library("known")) is ledger.pools["known#2"]
+    assert adapter.enter(Library("known")) is pool_registry.pools["known#2"]
     assert ended == [True]
-    assert list(ledger.pools) == ["known", "known#2", "another"] or list(ledger.pools) == [
+    assert list(pool_registry.pools) == ["known", "known#2", "another"] or list(pool_registry.pools) == [
         "known",
         "another",
         "known#2",
@@ -250,29 +250,29 @@ def test_of_threads_that_enter_one_pool_at_once_one_does(threads: int) -> None:
     """
     All get the same pool; it has one source, and what was held already is adopted once.
     """
-    ledger, library = Ledger(BOUNDS), Library("shop", held=(object(), object()))
+    pool_registry, library = PoolRegistry(BOUNDS), Library("shop", held=(object(), object()))
     meeting = threading.Barrier(threads, timeout=DEADLINE)
-    adapter = Hooked(ledger, held=meeting.wait)
+    adapter = Hooked(pool_registry, held=meeting.wait)
     found: list[Pool | None] = []
     entering = [threading.Thread(target=lambda: found.append(adapter.enter(library))) for _ in range(threads)]
     for thread in entering:
         thread.start()
     for thread in entering:
         thread.join()
-    assert found == [ledger.pools["shop"]] * threads
-    assert list(ledger.pools) == ["shop"]
-    assert (len(ledger.pools["shop"].sources), ledger.pools["shop"].limit) == (1, 4)
+    assert found == [pool_registry.pools["shop"]] * threads
+    assert list(pool_registry.pools) == ["shop"]
+    assert (len(pool_registry.pools["shop"].sources), pool_registry.pools["shop"].limit) == (1, 4)
     assert adapter.adopted == list(library.held)
-    assert ledger.pools["shop"].used() == 2
+    assert pool_registry.pools["shop"].used() == 2
 
 
 def test_of_threads_that_enter_pools_of_one_name_each_gets_its_own() -> None:
     """
     No name is given twice, however the threads meet; and those beyond the allowed number are all in the one they share.
     """
-    ledger, threads = Ledger(BOUNDS, most_pools=3), 8
+    pool_registry, threads = PoolRegistry(BOUNDS, most_pools=3), 8
     meeting = threading.Barrier(threads, timeout=DEADLINE)
-    adapter = Hooked(ledger, limit=meeting.wait)
+    adapter = Hooked(pool_registry, limit=meeting.wait)
 
     def enter() -> None:
         adapter.enter(Library("shop"))
@@ -287,9 +287,9 @@ def test_of_threads_that_enter_pools_of_one_name_each_gets_its_own() -> None:
     for thread in entering:
         thread.join()
     limits()
-    assert list(ledger.pools) == ["shop", "shop#2", "shop#3", OVERFLOW]
-    assert [len(pool.sources) for pool in ledger.pools.values()] == [1, 1, 1, threads - 3]
-    assert ledger.pools[OVERFLOW].limit == 4 * (threads - 3)
+    assert list(pool_registry.pools) == ["shop", "shop#2", "shop#3", OVERFLOW]
+    assert [len(pool.sources) for pool in pool_registry.pools.values()] == [1, 1, 1, threads - 3]
+    assert pool_registry.pools[OVERFLOW].limit == 4 * (threads - 3)
 
 
 def _meet(meeting: threading.Barrier) -> None:
@@ -302,12 +302,12 @@ def test_of_threads_that_bring_one_name_at_once_it_takes_one_place() -> None:
     """
     Names of units of work are counted exactly, whatever the threads do between one step and the next.
     """
-    ledger = Ledger(BOUNDS, most_units=3)
+    pool_registry = PoolRegistry(BOUNDS, most_units=3)
     meeting = threading.Barrier(8, timeout=DEADLINE)
 
     def end(name: str) -> None:
         meeting.wait()
-        ledger.units.series_of("job", name, "shop").queries.record(1.0)
+        pool_registry.units.series_of("job", name, "shop").queries.record(1.0)
 
     for name in ("one", "two", "three", "four"):
         ending = [threading.Thread(target=end, args=(name,)) for _ in range(8)]
@@ -315,6 +315,6 @@ def test_of_threads_that_bring_one_name_at_once_it_takes_one_place() -> None:
             thread.start()
         for thread in ending:
             thread.join()
-    counts = {name: series.queries.read().count for (_, name, _), series in ledger.units.series.items()}
+    counts = {name: series.queries.read().count for (_, name, _), series in pool_registry.units.series.items()}
     assert counts == {"one": 8, "two": 8, "three": 8, OVERFLOW: 8}
     assert guard.counts() == {}

@@ -127,7 +127,7 @@ def test_without_an_application_frame_the_nearest_are_kept() -> None:
     origins = Origins(depth=2)
     frame = defined("import sys\ndef frame():\n    return sys._getframe()\n", "json")["frame"]()
     alone = Origins(depth=2)
-    alone._judged = {place.f_code.co_filename: True for place in _outwards(frame)}
+    alone._classified = {place.f_code.co_filename: True for place in _outwards(frame)}
     assert alone.capture(frame)[0].co_filename == json.__file__
     assert origins.capture(None) == ()
 
@@ -225,9 +225,9 @@ def test_what_starts_an_installed_package_is_a_library() -> None:
     A console script beside the interpreter is; a script of one's own that lies there is not.
     """
     scripts = Path(sysconfig.get_path("scripts"))
-    assert Origins()._judge(str(scripts / "uvicorn")) == LIBRARY
-    assert Origins()._judge(str(scripts / "nightly.py")) == APPLICATION
-    assert Origins(application_paths=(str(scripts),))._judge(str(scripts / "nightly")) == APPLICATION
+    assert Origins()._classify(str(scripts / "uvicorn")) == LIBRARY
+    assert Origins()._classify(str(scripts / "nightly.py")) == APPLICATION
+    assert Origins(application_paths=(str(scripts),))._classify(str(scripts / "nightly")) == APPLICATION
 
 
 def test_a_line_of_a_template_is_that_of_its_source() -> None:
@@ -294,7 +294,7 @@ def test_what_is_a_library(file: str, is_library: bool) -> None:
     """
     The standard library, installed packages, poolscope and generated code are; the application and a console are not.
     """
-    assert Origins()._judge(file) == (LIBRARY if is_library else APPLICATION)
+    assert Origins()._classify(file) == (LIBRARY if is_library else APPLICATION)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_compiled_modules_belong_to_their_package(file: str, is_library: bool) -
     import tests
 
     assert sys.modules["tests"] is tests
-    assert Origins()._judge(file) == (LIBRARY if is_library else APPLICATION)
+    assert Origins()._classify(file) == (LIBRARY if is_library else APPLICATION)
 
 
 def test_a_script_by_a_relative_path_is_the_application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_a_script_by_a_relative_path_is_the_application(tmp_path: Path, monkeypa
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "script.py").touch()
     monkeypatch.chdir(tmp_path)
-    assert Origins()._judge(str(Path("json") / "script.py")) == APPLICATION
+    assert Origins()._classify(str(Path("json") / "script.py")) == APPLICATION
 
 
 def test_an_application_installed_among_the_packages_counts_as_one() -> None:
@@ -332,7 +332,7 @@ def test_an_application_installed_among_the_packages_counts_as_one() -> None:
     `application_paths` names the folders inside site-packages that hold one's own code.
     """
     folder = str(Path(pytest.__file__).parent)
-    assert Origins(application_paths=(folder,))._judge(pytest.__file__) == APPLICATION
+    assert Origins(application_paths=(folder,))._classify(pytest.__file__) == APPLICATION
 
 
 def test_trimming_a_stack_to_the_application() -> None:

@@ -74,14 +74,14 @@ def test_the_shape_is_computed_for_repeats_only(analysed: list[str]) -> None:
             lease = scene.checkout()
             for number in range(20):
                 scene.query(lease, f"select * from table_{number}", f"line_{number}")
-            lease.end()
+            lease.released()
     assert analysed == []
     for _ in range(5):
         with scene.unit():
             lease = scene.checkout()
             for _ in range(50):
                 scene.query(lease, "select * from posts where user_id = %s", "loop")
-            lease.end()
+            lease.released()
     assert analysed == ["select * from posts where user_id = %s"]
 
 
@@ -143,7 +143,7 @@ def test_memory_is_bounded_under_a_hundred_thousand_distinct_statements(template
 
     scene = Scene()
     with scene.unit() as unit:
-        counted = unit.share_of(scene.pool).repetitions
+        counted = unit.usage_of(scene.pool).repetitions
         counted._locate = spread
         tracemalloc.start()
         try:

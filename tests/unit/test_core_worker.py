@@ -109,7 +109,7 @@ def test_a_task_that_fails_does_not_keep_the_others_from_theirs(task: Task) -> N
         raise ValueError("ours")
 
     worker = Worker(("tests.fail", fail), ("tests.task", task))
-    worker.round()
+    worker.run_once()
     assert (len(task.calls), guard.counts()["tests.fail"]) == (1, 1)
     guard.reset()
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from poolscope.cli.app import app
 from poolscope.core.guard import guard
-from poolscope.core.pool_registry import Ledger
+from poolscope.core.pool_registry import PoolRegistry
 from poolscope.doctor import (
     CHECKS,
     Check,
@@ -202,7 +202,7 @@ class Library:
         self.released = 0
         self._hook = hook
 
-    def hook(self, module: ModuleType, patcher: Any, _: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Any, _: PoolRegistry) -> None:
         patcher.wrap(module, "connect", lambda wrapped, _, args, kwargs: wrapped(*args, **kwargs))
         self._hook(module)
 
@@ -254,7 +254,7 @@ def test_hooks_are_tried_and_taken_out(
     monkeypatch.syspath_prepend(str(tmp_path))
     library, absent = Library(name, hook), Library("doctors_absent_pool", hook)
     before = active_patches()
-    registry: HookRegistry[Any] = HookRegistry(Ledger(()), [library, absent], (), "")
+    registry: HookRegistry[Any] = HookRegistry(PoolRegistry(()), [library, absent], (), "")
     (remark,) = hooks._remarks(registry, {})
     assert (remark.status.value, bool(remark.fix)) == (status, status != "ok")
     assert words in remark.text

@@ -19,7 +19,7 @@ import poolscope
 from poolscope import semconv
 from poolscope.core.finding import N_PLUS_ONE
 from poolscope.core.guard import guard
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.work_scope import begin
 from tests.support.telemetry import Telemetry, instrumented
 from tests.support.units import Queries, figures, queries_by_unit
@@ -27,10 +27,10 @@ from tests.support.units import Queries, figures, queries_by_unit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from poolscope.core.work_scope import Passage
+    from poolscope.core.work_scope import WorkScope
 
 #: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
-PATIENT = {"long_hold_threshold": 60, "exhausted_wait": 0}
+PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 KEYS = {
     semconv.UNIT_OF_WORK_QUERIES,
     semconv.UNIT_OF_WORK_CONNECTIONS,
@@ -55,13 +55,13 @@ def queries(telemetry: Telemetry) -> Queries:
     return Queries()
 
 
-def unit_begins(kind: str = "http", name: str = "GET /") -> Passage:
+def unit_begins(kind: str = "http", name: str = "GET /") -> WorkScope:
     """
     As a boundary does it.
     """
-    passage = begin(open_ledgers[-1], kind, name)
-    assert passage is not None
-    return passage
+    work_scope = begin(open_pool_registries[-1], kind, name)
+    assert work_scope is not None
+    return work_scope
 
 
 def exported(telemetry: Telemetry) -> list[tuple[str, dict[str, object]]]:
@@ -159,10 +159,10 @@ def test_the_time_of_a_connection_still_out_counts(telemetry: Telemetry, queries
     """
     unit = unit_begins()
     with telemetry.tracer.start_as_current_span("request", kind=SpanKind.SERVER):
-        lease = queries.pool.ask()
-        lease.grant()
-        lease.started_at = queries.pool.now() - 5.0
-    lease.end()
+        lease = queries.pool.checkout()
+        lease.acquired()
+        lease.acquired_at = queries.pool.now() - 5.0
+    lease.released()
     unit.end()
     [(_, found)] = exported(telemetry)
     assert float(str(found[semconv.UNIT_OF_WORK_HOLD_TIME])) >= 5.0
@@ -188,7 +188,7 @@ def test_an_error_of_ours_ends_the_span_all_the_same(
     """
     unit = unit_begins()
     with telemetry.tracer.start_as_current_span("request", kind=SpanKind.SERVER):
-        monkeypatch.setattr(unit.unit, "shares", None)
+        monkeypatch.setattr(unit.unit, "usages", None)
     monkeypatch.undo()
     unit.end()
     assert exported(telemetry) == [("request", {})]
@@ -256,13 +256,13 @@ def test_a_provider_set_after_instrument_is_found(monkeypatch: pytest.MonkeyPatc
     telemetry.shutdown()
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_counting_does_not_depend_on_sampling(share: float) -> None:
+@pytest.mark.parametrize("usage", [0.0, 1.0])
+def test_counting_does_not_depend_on_sampling(usage: float) -> None:
     """
     With nothing sampled and with everything, metrics and findings are the same.
     """
     telemetry = Telemetry(**PATIENT)
-    telemetry.tracer_provider = TracerProvider(sampler=sampling.TraceIdRatioBased(share), shutdown_on_exit=False)
+    telemetry.tracer_provider = TracerProvider(sampler=sampling.TraceIdRatioBased(usage), shutdown_on_exit=False)
     telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(telemetry.exporter))
     telemetry.tracer = telemetry.tracer_provider.get_tracer("tests")
     telemetry.start()
@@ -279,7 +279,7 @@ def test_counting_does_not_depend_on_sampling(share: float) -> None:
     assert collected.total(semconv.REPEATED_QUERIES) == 8
     assert found == [[], [N_PLUS_ONE]]
     server = [span for span in telemetry.spans() if span.name == "request"]
-    assert len(server) == (2 if share else 0)
+    assert len(server) == (2 if usage else 0)
     telemetry.shutdown()
 
 

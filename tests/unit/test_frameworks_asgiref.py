@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
-from poolscope.core.origin import ASKED_FROM, Origins, locate
-from poolscope.core.pool_registry import Ledger
-from poolscope.frameworks.registry import Boundaries, load
+from poolscope.core.origin import CALLED_FROM, Origins, locate
+from poolscope.core.pool_registry import PoolRegistry
+from poolscope.frameworks.registry import Frameworks, load
 from tests.support.pools import Source, identity
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def query_of(pool: Pool) -> Callable[[], tuple[Any, Any]]:
     """
     source = (
         "import sys\n"
-        "def ask():\n    return pool.ask()\n"
+        "def ask():\n    return pool.checkout()\n"
         "def query():\n    return ask().origin[0], pool.locate(sys._getframe())\n"
     )
     made: dict[str, Any] = {"__name__": "django.db.models.query", "pool": pool}
@@ -42,23 +42,23 @@ def query_of(pool: Pool) -> Callable[[], tuple[Any, Any]]:
 
 
 @pytest.fixture
-def ledger() -> Iterator[Ledger]:
+def pool_registry() -> Iterator[PoolRegistry]:
     """
     Asgiref, hooked.
     """
-    made = Ledger(BOUNDS, origins=Origins(3))
-    boundaries = Boundaries(made, hooks=load(("asgiref",)))
+    made = PoolRegistry(BOUNDS, origins=Origins(3))
+    boundaries = Frameworks(made, hooks=load(("asgiref",)))
     boundaries.start()
     yield made
     boundaries.stop()
 
 
 @pytest.fixture
-def query(ledger: Ledger) -> Callable[[], tuple[Any, Any]]:
+def query(pool_registry: PoolRegistry) -> Callable[[], tuple[Any, Any]]:
     """
     Asks a pool, without a frame of the application's.
     """
-    return query_of(ledger.register(identity("shop"), Source(8)))
+    return query_of(pool_registry.register(identity("shop"), Source(8)))
 
 
 async def view(query: Callable[[], Any]) -> Any:
@@ -106,11 +106,11 @@ def test_what_the_application_runs_there_itself_is_the_place(query: Callable[[],
         assert code is own.__code__
 
 
-def test_asleep_or_not_hooked_it_is_not_looked_for(ledger: Ledger, query: Callable[[], Any]) -> None:
+def test_asleep_or_not_hooked_it_is_not_looked_for(pool_registry: PoolRegistry, query: Callable[[], Any]) -> None:
     """
     The bad case: nothing leads from the thread to the view.
     """
-    ledger.asleep = True
+    pool_registry.dormant = True
     assert all(locate(*place).file != __file__ for place in asyncio.run(view(query)))
 
 
@@ -132,10 +132,10 @@ def test_nothing_is_kept_after_the_call(query: Callable[[], Any]) -> None:
         with pytest.raises(ArithmeticError):
             await sync_to_async(fail)()
         await sync_to_async(int)()  # the one thread is done with what failed, and with its traceback
-        return ASKED_FROM.get(), weakref.ref(thing)
+        return CALLED_FROM.get(), weakref.ref(thing)
 
     asked, thing = asyncio.run(holds())
     gc.collect()
     assert asked == ()
     assert thing() is None
-    assert ASKED_FROM.get() == ()
+    assert CALLED_FROM.get() == ()

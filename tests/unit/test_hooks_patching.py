@@ -14,7 +14,7 @@ import pytest
 
 from poolscope.adapters.registry import Registry, State, load
 from poolscope.core.guard import guard
-from poolscope.core.pool_registry import Ledger
+from poolscope.core.pool_registry import PoolRegistry
 from poolscope.hooks.patching import Patcher, Refused, active_patches, when_imported
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class Adapter:
         self.error = error
         self.released = 0
 
-    def hook(self, module: Any, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: Any, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         patcher.replace(module, "work", doubling)
         patcher.require(module, self.requires)
         if self.error is not None:
@@ -230,7 +230,7 @@ def registry(adapter: Any, *disabled: str) -> Registry:
     """
     A registry of that adapter alone.
     """
-    return Registry(Ledger((1.0,)), disabled, [adapter])
+    return Registry(PoolRegistry((1.0,)), disabled, [adapter])
 
 
 def test_a_library_is_hooked_when_it_is_imported(importable: str) -> None:

@@ -16,7 +16,7 @@ import poolscope
 from examples.lab.processes import wait_until
 from poolscope import semconv
 from poolscope.core.finding import LEAK
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from tests.support.pools import Source, identity
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -47,7 +47,7 @@ def pool(telemetry: Telemetry) -> Pool:
     """
     A pool of the core's own.
     """
-    return open_ledgers[-1].register(identity("shop"), Source(4))
+    return open_pool_registries[-1].register(identity("shop"), Source(4))
 
 
 def checked_out(telemetry: Telemetry, pool: Pool) -> Lease:
@@ -55,8 +55,8 @@ def checked_out(telemetry: Telemetry, pool: Pool) -> Lease:
     A lease inside a recorded span.
     """
     with telemetry.tracer.start_as_current_span("request"):
-        lease = pool.ask()
-    lease.grant()
+        lease = pool.checkout()
+    lease.acquired()
     return lease
 
 
@@ -64,8 +64,8 @@ def grow_old(lease: Lease) -> None:
     """
     Let a lease be overdue.
     """
-    assert lease.started_at is not None
-    lease.started_at -= 2 * THRESHOLD
+    assert lease.acquired_at is not None
+    lease.acquired_at -= 2 * THRESHOLD
 
 
 def holds(telemetry: Telemetry) -> list[dict[str, object]]:
@@ -83,9 +83,9 @@ def test_a_leak_has_its_span_while_it_is_out_and_no_other_when_it_comes_back(tel
     grow_old(lease)
     (span,) = wait_until(lambda: holds(telemetry), PATIENCE, "the leak to be found")
     assert span[semconv.LEAK_KIND] == "overdue"
-    lease.end()
+    lease.released()
     assert len(holds(telemetry)) == 1
-    checked_out(telemetry, pool).end()
+    checked_out(telemetry, pool).released()
     assert [span.get(semconv.LEAK_KIND) for span in holds(telemetry)] == ["overdue", None]
 
 
@@ -96,7 +96,7 @@ def test_what_comes_back_while_it_is_found_has_one_span(telemetry: Telemetry, po
     session = telemetry.instrumentor._session
     assert session is not None
     lease = checked_out(telemetry, pool)
-    lease.end()
+    lease.released()
     session._spans.leaked(lease)
     assert len(holds(telemetry)) == 1
 
@@ -107,7 +107,7 @@ def test_an_abandoned_lease_has_its_kind_on_its_span(telemetry: Telemetry, pool:
     """
     session = telemetry.instrumentor._session
     assert session is not None
-    checked_out(telemetry, pool).end(abandoned=True)
+    checked_out(telemetry, pool).released(abandoned=True)
     session._spans.drain()
     (span,) = holds(telemetry)
     assert span[semconv.LEAK_KIND] == "abandoned"
@@ -119,8 +119,8 @@ def test_a_leak_outside_of_any_span_has_none(telemetry: Telemetry, pool: Pool) -
     """
     There is no trace to put it into.
     """
-    lease = pool.ask()
-    lease.grant()
+    lease = pool.checkout()
+    lease.acquired()
     grow_old(lease)
     wait_until(lambda: lease.leak is not None, PATIENCE, "the leak to be found")
     assert holds(telemetry) == []
@@ -153,14 +153,14 @@ def leaked_by_a_request(telemetry: Telemetry) -> tuple[Lease, SpanContext, SpanC
     A lease that its request leaves behind, with the span of the request, which has ended, and the one within it in
     which the connection was asked for.
     """
-    pool = open_ledgers[-1].register(identity("shop"), Source(4))
+    pool = open_pool_registries[-1].register(identity("shop"), Source(4))
     with (
         telemetry.tracer.start_as_current_span("GET /cart", kind=SpanKind.SERVER) as request,
         poolscope.unit_of_work("GET /cart", kind="http"),
         telemetry.tracer.start_as_current_span("load the cart") as inner,
     ):
-        lease = pool.ask()
-        lease.grant()
+        lease = pool.checkout()
+        lease.acquired()
     return lease, request.get_span_context(), inner.get_span_context()
 
 
@@ -192,7 +192,7 @@ def test_a_request_that_is_over_is_found_from_its_leak(with_events: Telemetry, e
     ]
     (of_request,) = (span for span in with_events.spans() if span.context.span_id == request.span_id)
     assert semconv.FINDINGS not in (of_request.attributes or {})
-    lease.end()
+    lease.released()
     (resolved,) = wait_until(lambda: told(events, semconv.LEAK_RESOLVED_EVENT), PATIENCE, "the return to be told of")
     assert resolved == told_leak
 
@@ -205,6 +205,6 @@ def test_a_connection_that_is_returned_has_a_hold_span_without_links(with_events
     assert session is not None
     session.worker.stop()  # a second after the request it would be a leak
     lease, _, inner = leaked_by_a_request(with_events)
-    lease.end()
+    lease.released()
     (hold,) = with_events.spans(semconv.HOLD_SPAN)
     assert (hold.parent.span_id if hold.parent else None, len(hold.links)) == (inner.span_id, 0)

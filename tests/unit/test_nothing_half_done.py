@@ -21,7 +21,7 @@ from poolscope.core.finding_kind import Source
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.detectors.registry import DETECTORS
-from poolscope.otel.metrics.observations import READINGS, histograms
+from poolscope.otel.metrics.observations import OBSERVATIONS, histograms
 from tests.support.causes import CAUSES
 from tests.support.scene import Scene
 from tools.docs_check import known_names, unknown_names
@@ -105,22 +105,22 @@ def busy() -> Iterator[Scene]:
         for _ in range(9):
             scene.query(lease, seconds=0.1)
         scene.clock.advance(1)
-        waiting = scene.ask()
+        waiting = scene.begin_checkout()
         scene.clock.advance(1)
-        waiting.fail(Outcome.TIMEOUT, "TimeoutError")
-        lease.end()
-    slow = scene.ask()
+        waiting.failed(Outcome.TIMEOUT, "TimeoutError")
+        lease.released()
+    slow = scene.begin_checkout()
     slow.connected(0.5)
     scene.clock.advance(1)
-    slow.grant()
+    slow.acquired()
     scene.pool.created(0.5, slow)
-    slow.end(abandoned=True)
+    slow.released(abandoned=True)
     scene.pool.closed("recycled")
-    scene.ask("pending")
-    scene.ledger.turn()
+    scene.begin_checkout("pending")
+    scene.pool_registry.tick()
     guard.count("a place")
     yield scene
-    outside.end()
+    outside.released()
     guard.reset()
 
 
@@ -131,10 +131,10 @@ def test_every_metric_is_fed(metric: semconv.Metric, busy: Scene) -> None:
     """
     points: list[float] = []
     if metric.kind is semconv.Kind.HISTOGRAM:
-        for found, distributions in histograms(busy.ledger):
+        for found, distributions in histograms(busy.pool_registry):
             points += [one.read().count for _, one in distributions if found is metric]
     else:
-        points += [value for value, _ in READINGS[metric](busy.ledger)]
+        points += [value for value, _ in OBSERVATIONS[metric](busy.pool_registry)]
     assert any(points), points
 
 

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from poolscope.core.finding import LEAK, LONG_HOLD, N_PLUS_ONE, NESTED_CHECKOUT, POOL_EXHAUSTED
 from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Outcome
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.work_scope import begin
 from tests.support.telemetry import Telemetry
 from tests.support.units import Queries
@@ -57,49 +57,49 @@ def repeats(queries: Queries) -> None:
     An N+1, and pages with parameters.
     """
     queries(8, REPEATED)
-    lease = queries.pool.ask()
-    lease.grant()
+    lease = queries.pool.checkout()
+    lease.acquired()
     for number in range(8):
         lease.statement_begins("select * from t where a = %s and id > %s order by id limit 5", parameters=("a", number))
         lease.call_ends(in_transaction=False)
-    lease.end()
+    lease.released()
 
 
 def nests(queries: Queries) -> None:
     """
     A second connection inside a first.
     """
-    first = queries.pool.ask()
-    first.grant()
+    first = queries.pool.checkout()
+    first.acquired()
     queries(1)
-    first.end()
+    first.released()
 
 
 def holds_long(queries: Queries) -> None:
     """
     Longer than the threshold.
     """
-    lease = queries.pool.ask()
-    lease.grant()
+    lease = queries.pool.checkout()
+    lease.acquired()
     deadline = threading.Event()
     deadline.wait(0.005)
-    lease.end()
+    lease.released()
 
 
 def gives_up(queries: Queries) -> None:
     """
     Waits in vain.
     """
-    queries.pool.ask().fail(Outcome.TIMEOUT, "TimeoutError")
+    queries.pool.checkout().failed(Outcome.TIMEOUT, "TimeoutError")
 
 
 def is_collected(queries: Queries) -> None:
     """
     Drops a connection.
     """
-    lease = queries.pool.ask()
-    lease.grant()
-    lease.end(abandoned=True)
+    lease = queries.pool.checkout()
+    lease.acquired()
+    lease.released(abandoned=True)
 
 
 def exemplars() -> set[int]:
@@ -163,12 +163,12 @@ def test_a_unit_of_work_goes_when_it_is_over(
     told: set[str] = set()
 
     def request() -> None:
-        passage = begin(open_ledgers[-1], "http", "GET /")
-        assert passage is not None
-        unit: UnitOfWork = passage.unit
+        work_scope = begin(open_pool_registries[-1], "http", "GET /")
+        assert work_scope is not None
+        unit: UnitOfWork = work_scope.unit
         with telemetry.tracer.start_as_current_span("request", kind=SpanKind.SERVER) as span:
             cause(queries)
-        passage.end()
+        work_scope.end()
         told.update(unit.findings)
         units.append(weakref.ref(unit))
         spans.append(weakref.ref(span))

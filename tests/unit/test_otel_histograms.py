@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from poolscope import semconv
 from poolscope.core.lease import Outcome
-from poolscope.core.pool_registry import Ledger
+from poolscope.core.pool_registry import PoolRegistry
 from poolscope.otel.context import ambient
 from poolscope.otel.metrics.instruments import Metrics
 from poolscope.otel.metrics.metric_producer import understands
@@ -56,19 +56,19 @@ class Way:
             InMemoryMetricReader(),
         ]
         self.provider = MeterProvider(self.readers, shutdown_on_exit=False, **provider)
-        self.ledger = Ledger(
+        self.pool_registry = PoolRegistry(
             semconv.DURATION_BOUNDARIES, count_bounds=semconv.COUNT_BOUNDARIES, ambient=ambient, now=clock
         )
         self.metrics = Metrics(self.provider)
-        self.metrics.open(self.ledger, native=native)
-        self.pools = [self.ledger.register(identity(name), Source(2)) for name in ("shop", "cart")]
+        self.metrics.open(self.pool_registry, native=native)
+        self.pools = [self.pool_registry.register(identity(name), Source(2)) for name in ("shop", "cart")]
 
     @property
     def is_native(self) -> bool:
         """
         Whether the bridge stands.
         """
-        return self.metrics._bridge is not None
+        return self.metrics._producer is not None
 
     def collect(self, reader: int) -> Collected:
         """
@@ -142,18 +142,18 @@ def live(way: Way, clock: FakeClock, waits: list[float], *, tracer: Any = None) 
         span = tracer.start_as_current_span("request") if tracer is not None and place % 2 else _nothing()
         with span:
             pool = way.pools[place % 2]
-            ask = pool.ask()
+            checkout = pool.checkout()
             clock.advance(seconds)
-            pool.created(seconds / 2, ask)
+            pool.created(seconds / 2, checkout)
             if place % 5 == 4:
-                ask.fail(Outcome.TIMEOUT, "some.TimeoutError")
+                checkout.failed(Outcome.TIMEOUT, "some.TimeoutError")
             else:
-                ask.grant()
+                checkout.acquired()
                 clock.advance(3 * seconds)
-                ask.end()
-    unit = way.ledger.units.begin("http", "GET /")
-    unit.share_of(way.pools[0]).queries.add(len(waits))
-    way.ledger.units.end(unit)
+                checkout.released()
+    unit = way.pool_registry.units.begin("http", "GET /")
+    unit.usage_of(way.pools[0]).queries.add(len(waits))
+    way.pool_registry.units.end(unit)
     clock.now = start
 
 
@@ -175,12 +175,12 @@ def test_both_ways_give_the_same_points(ways: tuple[Way, Way], clock: FakeClock)
     """
     native, ordinary = ways
     seen = 0
-    for turn, reader in enumerate((0, 1, 1, 2, 0, 1)):
-        if turn != 2:
+    for tick, reader in enumerate((0, 1, 1, 2, 0, 1)):
+        if tick != 2:
             for way in ways:
-                live(way, clock, [seconds * (turn + 1) for seconds in WAITS])
+                live(way, clock, [seconds * (tick + 1) for seconds in WAITS])
         ours = values(native.collect(reader))
-        assert ours == values(ordinary.collect(reader)), f"reader {reader}, turn {turn}"
+        assert ours == values(ordinary.collect(reader)), f"reader {reader}, turn {tick}"
         seen += len(ours)
     assert seen > 30
 
@@ -237,10 +237,10 @@ def test_a_delta_readers_intervals_meet(ways: tuple[Way, Way], clock: FakeClock)
         assert len(points) == 1
         began.append(points[0].start_time_unix_nano)
         ended.append(points[0].time_unix_nano)
-    assert began[0] == native.ledger.began_at
+    assert began[0] == native.pool_registry.began_at
     assert began[1:] == ended[:2]
     live(native, clock, WAITS)
-    assert native.collect(0).points(semconv.USE_TIME, "shop")[0].start_time_unix_nano == native.ledger.began_at
+    assert native.collect(0).points(semconv.USE_TIME, "shop")[0].start_time_unix_nano == native.pool_registry.began_at
 
 
 def test_nothing_measured_is_no_point(ways: tuple[Way, Way]) -> None:
@@ -299,21 +299,23 @@ def test_another_ledger_begins_anew(clock: FakeClock, after: str, *, native: boo
     sums before: every series begins anew, at a time of its own.
     """
     way = Way(native=native, clock=clock)
-    for turn in (0, 1):
+    for tick in (0, 1):
         live(way, clock, WAITS)
         first = [way.collect(reader) for reader in (0, 1)]
         assert all(collected.total(semconv.TIMEOUTS) == 2 for collected in first)
-        if turn:
+        if tick:
             break
         before = max(point.time_unix_nano for each in first for point in each.points(semconv.TIMEOUTS))
         if after == "fork":
-            way.ledger.forget_leases()
+            way.pool_registry.forget_leases()
             way.metrics.after_fork()
         else:
             way.metrics.close()
-            way.ledger = Ledger(semconv.DURATION_BOUNDARIES, count_bounds=semconv.COUNT_BOUNDARIES, now=clock)
-            way.metrics.open(way.ledger, native=native)
-            way.pools = [way.ledger.register(identity(name), Source(2)) for name in ("shop", "cart")]
+            way.pool_registry = PoolRegistry(
+                semconv.DURATION_BOUNDARIES, count_bounds=semconv.COUNT_BOUNDARIES, now=clock
+            )
+            way.metrics.open(way.pool_registry, native=native)
+            way.pools = [way.pool_registry.register(identity(name), Source(2)) for name in ("shop", "cart")]
     for collected in first:
         assert min(point.start_time_unix_nano for point in collected.points(semconv.TIMEOUTS)) > before
         assert sum(point.count for point in collected.points(semconv.WAIT_TIME)) == len(WAITS)
@@ -343,10 +345,10 @@ def test_explicit_buckets_in_so_many_words_are_the_usual_ones(
     reader = InMemoryMetricReader(preferred_aggregation={Histogram: aggregation})
     provider = MeterProvider([reader], shutdown_on_exit=False)
     metrics = Metrics(provider)
-    ledger = Ledger(semconv.DURATION_BOUNDARIES, now=clock)
-    metrics.open(ledger, native=True)
-    assert (metrics._bridge is not None) is native
-    ledger.register(identity(), Source(2)).ask().grant()
+    pool_registry = PoolRegistry(semconv.DURATION_BOUNDARIES, now=clock)
+    metrics.open(pool_registry, native=True)
+    assert (metrics._producer is not None) is native
+    pool_registry.register(identity(), Source(2)).checkout().acquired()
     (point,) = Collected.of(reader.get_metrics_data()).points(semconv.WAIT_TIME)
     assert point.count == 1
     if native:
@@ -380,10 +382,10 @@ def test_a_reader_that_wants_exponential_histograms_gets_them(clock: FakeClock) 
     reader = InMemoryMetricReader(preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()})
     provider = MeterProvider([reader], shutdown_on_exit=False)
     metrics = Metrics(provider)
-    ledger = Ledger(semconv.DURATION_BOUNDARIES, now=clock)
-    metrics.open(ledger, native=True)
-    pool = ledger.register(identity(), Source(2))
-    pool.ask().grant()
+    pool_registry = PoolRegistry(semconv.DURATION_BOUNDARIES, now=clock)
+    metrics.open(pool_registry, native=True)
+    pool = pool_registry.register(identity(), Source(2))
+    pool.checkout().acquired()
     (point,) = Collected.of(reader.get_metrics_data()).points(semconv.WAIT_TIME)
     assert (point.count, hasattr(point, "positive")) == (1, True)
     metrics.close()
@@ -418,9 +420,9 @@ def test_no_histogram_is_told_in_both_ways_at_once(clock: FakeClock) -> None:
     live(way, clock, WAITS)
     assert values(way.collect(0)) != {}
     way.metrics.close()
-    ledger = Ledger(semconv.DURATION_BOUNDARIES, now=clock)
-    way.metrics.open(ledger, native=True)
-    ledger.register(identity(), Source(2)).ask().grant()
+    pool_registry = PoolRegistry(semconv.DURATION_BOUNDARIES, now=clock)
+    way.metrics.open(pool_registry, native=True)
+    pool_registry.register(identity(), Source(2)).checkout().acquired()
     data = way.readers[0].get_metrics_data()
     told = [m for s in data.resource_metrics[0].scope_metrics for m in s.metrics if m.name == semconv.WAIT_TIME.name]
     assert [[point.count for point in metric.data.data_points] for metric in told] == [[1]]

@@ -82,7 +82,7 @@ def test_a_finding_of_any_kind_is_the_event_of_the_catalogue(kind: FindingKind) 
     assert getattr(record, "event_name", record.attributes.get("event.name")) == kind.event.name
     said = (record.attributes[semconv.FINDING_ID], record.attributes[semconv.FINDING_PAGE])
     assert said == (kind.id, f"docs/findings/{kind.id}.md")
-    assert record.attributes[semconv.FINDING_CURE] == kind.fix
+    assert record.attributes[semconv.FINDING_FIX] == kind.fix
     for part in kind.evidence.values():
         assert record.attributes[part.attribute] == VALUES[part.unit]
 

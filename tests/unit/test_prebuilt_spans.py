@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from poolscope import semconv
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from poolscope.instrumentor import PoolscopeInstrumentor
-from poolscope.otel.traces.prebuilt_spans import ReadySpans
+from poolscope.otel.traces.prebuilt_spans import PrebuiltSpans
 from tests.support.pools import Source, identity
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ def held() -> Iterator[Callable[..., list[ReadableSpan]]]:
 
     def hold(provider: TracerProvider, exporter: InMemorySpanExporter) -> list[ReadableSpan]:
         instrumentor.instrument(tracer_provider=provider, meter_provider=MeterProvider(shutdown_on_exit=False))
-        pool = open_ledgers[-1].register(identity("shop"), Source(4))
+        pool = open_pool_registries[-1].register(identity("shop"), Source(4))
         with provider.get_tracer("app").start_as_current_span("request"):
-            lease = pool.ask()
+            lease = pool.checkout()
             lease.backend_process_id = 4711
-            lease.grant()
-            lease.end()
+            lease.acquired()
+            lease.released()
         instrumentor.flush()
         provider.force_flush()
         return [span for span in exporter.get_finished_spans() if span.name.startswith("hold")]
@@ -92,7 +92,7 @@ def test_both_ways_give_the_same_span(held: Callable[..., list[ReadableSpan]], m
     provider, exporter = provider_of()
     spans = []
     for usable in (True, False):
-        monkeypatch.setattr(ReadySpans, "usable", lambda _, usable=usable: usable)
+        monkeypatch.setattr(PrebuiltSpans, "usable", lambda _, usable=usable: usable)
         spans += held(provider, exporter)
         exporter.clear()
         PoolscopeInstrumentor().uninstrument()
@@ -102,7 +102,7 @@ def test_both_ways_give_the_same_span(held: Callable[..., list[ReadableSpan]], m
         for key in ("context", "parent_id", "start_time", "end_time"):
             assert one.pop(key)
         for key in one["attributes"]:
-            if key.startswith(semconv.SPAN_USE_PHASE_PREFIX):
+            if key.startswith(semconv.SPAN_HOLD_PHASE_PREFIX):
                 one["attributes"][key] = 0.0
     assert seen[0] == seen[1]
     assert seen[0]["attributes"][semconv.BACKEND_PROCESS_ID] == 4711
@@ -125,7 +125,7 @@ def test_the_short_way_is_the_usual_one() -> None:
         provider, exporter = provider_of(sampler=sampler)
         batches = BatchSpanProcessor(exporter)
         provider.add_span_processor(batches)
-        assert ReadySpans(provider.get_tracer("poolscope")).usable()
+        assert PrebuiltSpans(provider.get_tracer("poolscope")).usable()
         batches.shutdown()
 
 
@@ -146,7 +146,7 @@ def test_a_sampler_that_the_environment_names(name: str, *, usable: bool) -> Non
     """
     (named,) = entry_points(group="opentelemetry_traces_sampler", name=name)
     provider, _ = provider_of(sampler=named.load()(0.5))
-    assert ReadySpans(provider.get_tracer("poolscope")).usable() is usable
+    assert PrebuiltSpans(provider.get_tracer("poolscope")).usable() is usable
 
 
 def test_a_processor_that_sees_spans_start_sees_ours(held: Callable[..., list[ReadableSpan]]) -> None:
@@ -154,7 +154,7 @@ def test_a_processor_that_sees_spans_start_sees_ours(held: Callable[..., list[Re
     Whoever is added, even after the tracer was made, is asked.
     """
     provider, exporter = provider_of()
-    ready = ReadySpans(provider.get_tracer("poolscope"))
+    ready = PrebuiltSpans(provider.get_tracer("poolscope"))
     assert ready.usable()
     watching = Watching()
     provider.add_span_processor(watching)
@@ -192,7 +192,7 @@ def test_what_is_no_sdk_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Another implementation's tracer, and an SDK that counts its spans.
     """
-    assert not ReadySpans(object()).usable()
+    assert not PrebuiltSpans(object()).usable()
     monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
     tracer: Any = provider_of()[0].get_tracer("poolscope")
-    assert ReadySpans(tracer).usable() is not hasattr(tracer, "_tracer_metrics")  # older ones do not count
+    assert PrebuiltSpans(tracer).usable() is not hasattr(tracer, "_tracer_metrics")  # older ones do not count

@@ -80,3 +80,16 @@ def test_a_name_that_nobody_emits_is_named() -> None:
     )
     assert len(wrong) == 3
     assert "`poolscope.pool.nothing`" in wrong[1]
+
+
+def test_names_of_before_may_be_gone() -> None:
+    """
+    In a table of what was renamed, the first column has names that are gone; the second one has not.
+    """
+    table = (
+        "| before | now |\n| --- | --- |\n| `poolscope.old` | `poolscope.pool.limit` |\n| `A` | `poolscope.gone` |\n"
+    )
+    assert list(unknown_names(table, known_names())) == [
+        "`poolscope.gone`: no such metric, span, event, attribute or module"
+    ]
+    assert list(unknown_names("| `poolscope.old` | `poolscope.pool.limit` |\n", known_names())) != []

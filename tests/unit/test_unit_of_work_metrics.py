@@ -81,11 +81,11 @@ def test_connections_is_the_most_held_at_once(start: Callable[..., Telemetry]) -
         for _ in range(4):
             queries(1)
     with poolscope.unit_of_work("at once"):
-        held = [queries.pool.ask() for _ in range(3)]
+        held = [queries.pool.checkout() for _ in range(3)]
         for lease in held:
-            lease.grant()
+            lease.acquired()
         for lease in held:
-            lease.end()
+            lease.released()
     collected = telemetry.collect()
     most = {
         point.attributes[semconv.UNIT_OF_WORK_NAME]: point.sum for point in collected.points(semconv.UNIT_CONNECTIONS)
@@ -102,18 +102,18 @@ def test_waits_in_vain_count_and_so_does_what_is_still_held(start: Callable[...,
     now = queries.pool.now
     began = now()
     with poolscope.unit_of_work("slow"):
-        vain = queries.pool.ask()
-        vain.asked_at = now() - 3.0
-        vain.fail(Outcome.TIMEOUT, "TimeoutError")
-        kept = queries.pool.ask()
-        kept.grant()
-        kept.started_at = now() - 7.0
+        vain = queries.pool.checkout()
+        vain.requested_at = now() - 3.0
+        vain.failed(Outcome.TIMEOUT, "TimeoutError")
+        kept = queries.pool.checkout()
+        kept.acquired()
+        kept.acquired_at = now() - 7.0
     took = now() - began
     collected = telemetry.collect()
     waited, held = collected.total(semconv.UNIT_WAIT_TIME), collected.total(semconv.UNIT_HOLD_TIME)
     assert 3.0 <= waited <= 3.0 + took
     assert 7.0 <= held <= 7.0 + took
-    kept.end()
+    kept.released()
     assert telemetry.collect().total(semconv.UNIT_HOLD_TIME) == pytest.approx(held), "it ended once"
 
 

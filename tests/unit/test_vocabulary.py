@@ -71,6 +71,15 @@ _COMPILED: Final = tuple(
     (re.compile(rf"(?<![\w.-])(?:{word.pattern})(?![\w-])", re.IGNORECASE), word) for word in WORDS
 )
 
+#: Words that no name in the package has any more, as a whole or between underscores and capitals.
+OLD_NAMES: Final = {
+    "ask", "asks", "asked", "asker", "asking", "asleep", "blame", "bridge", "cure", "cures", "got", "grant",
+    "granted", "judge", "judged", "ledger", "ledgers", "lend", "lent", "life", "lives", "loan", "loans", "nobody",
+    "observer", "observers", "passage", "passages", "reading", "readings", "somebody", "surrounding", "tell",
+    "tells", "told", "trail", "vain", "verdict", "verdicts",
+}  # fmt: skip
+_PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
 # The name of an argument in a docstring, before its description.
 _ARGUMENT: Final = re.compile(r"^ +\w+:", re.MULTILINE)
 
@@ -157,11 +166,22 @@ def test_people_read_one_word_for_each_thing(path: Path) -> None:
     assert not found, "\n" + "\n".join(found)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=name_of)
+def test_no_name_is_an_old_word(path: Path) -> None:
+    """
+    No module, class, function, argument or variable that an importer can meet has a word of the old vocabulary.
+    """
+    with path.open("rb") as source:
+        names = {token.string for token in tokenize.tokenize(source.readline) if token.type == tokenize.NAME}
+    old = [name for name in {*names, path.stem} if OLD_NAMES & {part.lower() for part in _PART.findall(name)}]
+    assert not old, f"{name_of(path)}: {sorted(old)}"
+
+
 @pytest.mark.parametrize(
     ("suffix", "text", "lines"),
     [
         (".md", "One line.\nThe cure is a block.", [2]),
-        (".md", "```\nthe cure\n```\nIt gives it\nback; the setting `cure` is a name.", [4]),
+        (".md", "```\nthe cure\n```\nIt gives it\nback; the setting `fix` is a name.", [4]),
         (".md", "A secured connection is out of date.", []),
         (".py", "# It waits in\n# vain.\ncure = 1\n", [1]),
         (".py", '"""\nThe verdict.\n\nArgs:\n    ledger: The pool registry.\n"""\n', [2]),

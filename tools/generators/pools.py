@@ -23,7 +23,7 @@ MEANINGS = {
     Capability.WAIT: "wait time",
     Capability.WAIT_PHASES: "wait by phase",
     Capability.USE: "hold time",
-    Capability.USE_PHASES: "hold by phase, queries",
+    Capability.HOLD_PHASES: "hold by phase, queries",
     Capability.LIMIT: "limit, saturation",
     Capability.IDLE: "idle",
     Capability.CREATE: "create time",

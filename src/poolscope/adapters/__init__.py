@@ -1,3 +1,3 @@
 """
-One file per pool library: where its check-outs and returns are hooked.
+One file per pool library: where its checkouts and checkins are hooked.
 """

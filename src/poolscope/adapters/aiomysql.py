@@ -16,7 +16,7 @@ from poolscope.adapters.base import Point, PointAdapter
 from poolscope.adapters.identity import first_of, identity
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement, Sweep
 from poolscope.adapters.stats import Stats
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: The pool that the running code makes a connection for.
 _FILLING: Final[ContextVar[Any]] = ContextVar("poolscope_aiomysql_filling", default=None)
 
-# The references to a connection that nobody but its pool holds: the pool's, the list's, and the counting itself. No
+# The references to a connection that only its pool holds: the pool's, the list's, and the counting itself. No
 # variable may hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
 _LIBRARY_REFERENCES: Final = 3
 
@@ -132,7 +132,7 @@ class AiomysqlAdapter(PointAdapter):
 
     def idle(self, library_pool: LibraryObject) -> LibraryObject:
         """
-        The open connections that nobody holds.
+        The open connections that no caller holds.
         """
         return library_pool._free
 
@@ -162,7 +162,7 @@ class AiomysqlAdapter(PointAdapter):
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
         """
-        The leases whose connection nobody holds (CPython only).
+        The leases whose connection no caller holds (CPython only).
         """
         used = list(library_pool._used)
         found = []

@@ -17,7 +17,7 @@ from poolscope.adapters.points import Checkin, Checkout, Close, Connect, Created
 from poolscope.adapters.points.brackets import library_frames, nothing
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.adapters.stats import Stats
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
-# The references to a connection that nobody but its pool holds: the pool's, the list's, and the counting itself. No
+# The references to a connection that only its pool holds: the pool's, the list's, and the counting itself. No
 # variable may hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
 _LIBRARY_REFERENCES: Final = 3
 
@@ -91,7 +91,7 @@ class AiopgAdapter(PointAdapter):
 
     @override
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:  # noqa: ARG002
-        return libpq.identify([libpq.told_by(connection.raw)])
+        return libpq.identify([libpq.parameters_of(connection.raw)])
 
     @override
     def backend_process_id(self, connection: LibraryObject) -> int:

@@ -14,7 +14,7 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.asyncpg_points import REASONS, Reset, TakeSlot, identify, told_by
+from poolscope.adapters.asyncpg_points import REASONS, Reset, TakeSlot, identify, parameters_of
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.connections import ConnectionsById
 from poolscope.adapters.leases import keep_handed_over, undo
@@ -23,13 +23,13 @@ from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, C
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 _POOL: Final = "asyncpg.pool:Pool"
 _SLOT: Final = "asyncpg.pool:PoolConnectionHolder"
@@ -37,7 +37,7 @@ _CONNECTION: Final = "asyncpg.connection:Connection"
 _CURSOR: Final = "asyncpg.cursor:BaseCursor"
 _PREPARED: Final = "asyncpg.prepared_stmt:PreparedStatement"
 
-# The references to a proxy that nobody but the library holds: the slot's, the connection's, and the counting itself.
+# The references to a proxy that only the library holds: the slot's, the connection's, and the counting itself.
 _LIBRARY_REFERENCES: Final = 3
 
 
@@ -113,7 +113,7 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
 
     @override
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:
-        return identify(library_pool, told_by(connection))
+        return identify(library_pool, parameters_of(connection))
 
     @override
     def is_open(self, library_pool: LibraryObject) -> bool:
@@ -152,7 +152,7 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
     @override
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
         """
-        The leases whose connection nobody holds: it will never be returned.
+        The leases whose connection no caller holds: it will never be returned.
 
         The pool itself keeps what it hands over alive, so the garbage collector never finds it; its references are
         counted instead (CPython only).
@@ -161,7 +161,7 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         found = []
         for slot in list(library_pool._holders):
             lease = leases.get(id(slot))
-            if lease is not None and not lease.running and _nobody_holds(slot):
+            if lease is not None and not lease.running and _is_unheld(slot):
                 found.append(lease)
         return found
 
@@ -252,7 +252,7 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         return is_open
 
 
-def _nobody_holds(slot: LibraryObject) -> bool:
+def _is_unheld(slot: LibraryObject) -> bool:
     return slot._proxy is not None and sys.getrefcount(slot._proxy) <= _LIBRARY_REFERENCES
 
 
@@ -261,7 +261,7 @@ def _end_all(leases: dict[int, Lease]) -> None:
     while leases:
         _, lease = leases.popitem()
         try:
-            lease.end(abandoned=True)
+            lease.released(abandoned=True)
         except Exception:  # noqa: BLE001 - ours
             guard.caught_quietly("asyncpg.collected")
             undo(lease)

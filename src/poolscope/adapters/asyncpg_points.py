@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from poolscope.adapters.base import Point
-from poolscope.adapters.connects import ASK
+from poolscope.adapters.connects import PENDING_CHECKOUT
 from poolscope.adapters.identity import first_of, identity, is_torn
 from poolscope.adapters.leases import recover, recover_call
 from poolscope.adapters.marks import KEY, LEASES_KEY
 from poolscope.adapters.points import Handover
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import Function
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 _HOST: Final = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
 
@@ -37,26 +37,26 @@ class TakeSlot(Handover):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        site, tie = f"{adapter.name}.slot", adapter.tie
+        component, tie = f"{adapter.name}.slot", adapter.tie
 
         async def acquire(self_: LibraryObject) -> LibraryObject:
-            lease = ASK.get()
+            lease = PENDING_CHECKOUT.get()
             if lease is None:
                 return await original(self_)
             try:
-                if lease.got_at is None and self_._pool._queue.__dict__.get(KEY) is lease.pool:
-                    lease.got()
+                if lease.handed_over_at is None and self_._pool._queue.__dict__.get(KEY) is lease.pool:
+                    lease.handed_over()
                 else:
                     lease = None
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover(site, lease)
+                recover(component, lease)
                 lease = None
             proxy = await original(self_)
             if lease is not None:
                 try:
                     tie(self_._pool, self_, lease)
                 except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                    recover(site, lease)
+                    recover(component, lease)
             return proxy
 
         return acquire
@@ -70,7 +70,7 @@ class Reset(Point):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        site = f"{adapter.name}.call"
+        component = f"{adapter.name}.call"
 
         async def release(self_: LibraryObject, timeout: float | None) -> LibraryObject:
             lease = None
@@ -80,7 +80,7 @@ class Reset(Point):
                 if lease is not None:
                     lease.call_begins()
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_call(site, lease)
+                recover_call(component, lease)
             return await original(self_, timeout)
 
         return release
@@ -150,7 +150,7 @@ def identify(library_pool: LibraryObject, *more: dict[str, Any]) -> Identity:
     return identity("postgresql", namespace=first_of(places, "database"), address=address and str(address), port=port)
 
 
-def told_by(connection: LibraryObject) -> dict[str, Any]:
+def parameters_of(connection: LibraryObject) -> dict[str, Any]:
     """
     What a connection knows of its server.
     """

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
 
@@ -39,7 +39,7 @@ class Capability(Flag):
     WAIT = auto()
     WAIT_PHASES = auto()
     USE = auto()
-    USE_PHASES = auto()
+    HOLD_PHASES = auto()
     LIMIT = auto()
     IDLE = auto()
     CREATE = auto()
@@ -151,21 +151,21 @@ class PointAdapter(Pools):
     @property
     def capabilities(self) -> Capability:
         """
-        What it can measure: derived from the points, `stats`, and the exceptions that are told apart.
+        What it can measure: derived from the points, `stats`, and the exceptions that it distinguishes.
         """
         by_points = functools.reduce(operator.or_, (point.measures for point in self.points), NOTHING)
-        tells_timeouts = bool(self.timeout_errors) or type(self).outcome is not Pools.outcome
-        timeouts = Capability.TIMEOUT if tells_timeouts else NOTHING
+        knows_timeouts = bool(self.timeout_errors) or type(self).outcome is not Pools.outcome
+        timeouts = Capability.TIMEOUT if knows_timeouts else NOTHING
         return by_points | self.stats_measure | timeouts | self.also_measures
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
 
         Args:
             module: The library's imported module.
             patcher: Applies patches and remembers the originals.
-            ledger: Where pools are registered.
+            pool_registry: Where pools are registered.
 
         Raises:
             Refused: The library is not as expected; nothing was patched.
@@ -178,7 +178,7 @@ class PointAdapter(Pools):
         classes = tuple(_resolved(module, where) for where in self.pool_classes)
         self.timeouts = tuple(_resolved(module, where) for where in self.timeout_errors)
         self.rejections = tuple(_resolved(module, where) for where in self.rejection_errors)
-        self.ledger, self.patcher = ledger, patcher
+        self.pool_registry, self.patcher = pool_registry, patcher
         for point, owner, name in hooks:
             patcher.replace(owner, name, functools.partial(point.make, self))
         if self.has_pools_above:

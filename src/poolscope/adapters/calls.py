@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     LeaseOf = Callable[[Any], Lease | None]
     #: From the hooked object and the call's arguments: the statement, whether it is for many rows, its parameters.
@@ -27,14 +27,14 @@ class Calls:
     Brackets the calls of one driver's connections. Nothing of ours is raised into them.
 
     Args:
-        site: Where errors of ours are counted, such as ``aiomysql.call``.
+        component: Where errors of ours are counted, such as ``aiomysql.call``.
         lease_of: Finds the lease of a connection.
         in_transaction: Whether a transaction is open on a connection, asked after each call. Its second argument is
             whether the call opens one by PEP 249, for drivers that do not tell.
     """
 
-    def __init__(self, site: str, lease_of: LeaseOf, in_transaction: Callable[[Any, bool], object]) -> None:
-        self._site = site
+    def __init__(self, component: str, lease_of: LeaseOf, in_transaction: Callable[[Any, bool], object]) -> None:
+        self._site = component
         self._lease_of = lease_of
         self._in_transaction = in_transaction
 

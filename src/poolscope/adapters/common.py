@@ -7,7 +7,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.connects import ASK, connect_begins, connect_ends, connect_fails, limit_changed
+from poolscope.adapters.connects import PENDING_CHECKOUT, connect_begins, connect_ends, connect_fails, limit_changed
 from poolscope.adapters.existing import being_imported, existing
 from poolscope.adapters.identity import (
     NAMERS,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity, PoolSource
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.types import LibraryObject
 
 
 class Adapter:
@@ -55,7 +55,7 @@ class Adapter:
     nameable = True
 
     def __init__(self) -> None:
-        self._ledger: Ledger | None = None
+        self._pool_registry: PoolRegistry | None = None
         self._pools: weakref.WeakSet[Any] = weakref.WeakSet()
 
     # To be said by each adapter
@@ -102,7 +102,7 @@ class Adapter:
 
     # What they share
 
-    def ask(self, pool: LibraryObject, marks: dict[str, LibraryObject]) -> Lease | None:
+    def checkout(self, pool: LibraryObject, marks: dict[str, LibraryObject]) -> Lease | None:
         """
         Somebody asks a library's pool.
 
@@ -113,22 +113,22 @@ class Adapter:
         Returns:
             The ask; None when it is not to be watched: nobody listens, or poolscope failed.
         """
-        ledger = self._ledger
-        if ledger is None or (ledger.asleep and ledger.still_asleep()):
+        pool_registry = self._pool_registry
+        if pool_registry is None or (pool_registry.dormant and pool_registry.still_dormant()):
             return None
         try:
             tracked = marks.get(KEY) or self.enter(pool)
-            return tracked.ask(None, 3) if tracked is not None else None  # past this and the hook that called
+            return tracked.checkout(None, 3) if tracked is not None else None  # past this and the hook that called
         except Exception:  # noqa: BLE001 - ours; the check-out goes on without us
-            guard.caught(f"{self.name}.ask")
+            guard.caught(f"{self.name}.checkout")
             return None
 
     def know(self, pool: LibraryObject) -> Pool | None:
         """
         A pool was seen that nobody has asked yet. Cold.
         """
-        ledger = self._ledger
-        if ledger is None or ledger.still_asleep():
+        pool_registry = self._pool_registry
+        if pool_registry is None or pool_registry.still_dormant():
             return None
         return guard.run(f"{self.name}.know", lambda: self.enter(pool), None)
 
@@ -147,15 +147,15 @@ class Adapter:
         its own and make garbage. If several threads enter one pool at once, one wins, and what the others have found
         out is dropped.
         """
-        ledger, anchor = self._ledger, self.anchor(pool)
-        if ledger is None:
+        pool_registry, anchor = self._pool_registry, self.anchor(pool)
+        if pool_registry is None:
             return None
         known: Pool | None = anchor.__dict__.get(KEY)
         if known is not None:
             return known
         what, source, held = self.identify(pool), self.source(pool), self.held(pool)
         self._pools.add(anchor)
-        tracked, first = ledger.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
+        tracked, first = pool_registry.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
         if first:
             self.entered(pool, tracked, held)
         return tracked
@@ -164,14 +164,14 @@ class Adapter:
         """
         Our `Pool` of a library's pool, if it is entered.
         """
-        return self.anchor(pool).__dict__.get(KEY) if self._ledger is not None else None
+        return self.anchor(pool).__dict__.get(KEY) if self._pool_registry is not None else None
 
     def failed(self, lease: Lease, error: BaseException) -> None:
         """
         An ask ended in an exception. Cold.
         """
         try:
-            lease.fail(self.outcome(lease, error), error_name(error))
+            lease.failed(self.outcome(lease, error), error_name(error))
         except Exception:  # noqa: BLE001
             guard.caught(f"{self.name}.failed")
 
@@ -191,7 +191,7 @@ class Adapter:
         """
         See `PoolAdapter.release`.
         """
-        self._ledger = None
+        self._pool_registry = None
         for anchor in list(self._pools):
             self.forget(anchor)
             anchor.__dict__.pop(KEY, None)
@@ -199,11 +199,11 @@ class Adapter:
 
 
 __all__: Final = [
-    "ASK",
     "DRIVER_KEY",
     "LEASE_FINDERS",
     "NAMERS",
     "NAMES",
+    "PENDING_CHECKOUT",
     "Adapter",
     "WeakSource",
     "begin_statement",

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from poolscope.adapters.identity import learn
 from poolscope.adapters.leases import ConnectionState
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LEASES_KEY
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 class Connections:
@@ -94,17 +94,17 @@ class Connections:
 
     def belongs(self, connection: LibraryObject, pool: Pool) -> None:
         """
-        A connection that nobody holds was found in a pool that is being entered.
+        A connection that no caller holds was found in a pool that is being entered.
         """
         self.state(connection, pool)
 
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
         """
-        A caller holds a connection by this lease. Hot.
+        A caller gets a connection by this lease, which is granted next. Hot.
         """
         state: ConnectionState = connection.__dict__.get(CONNECTION_KEY) or self.state(connection, lease.pool)
         if state.lease is not None:  # adopted while it was being returned, which was not seen
-            state.lease.end()
+            state.lease.released()
         state.lease = lease
         if state.backend_process_id is not None:
             lease.backend_process_id = state.backend_process_id
@@ -221,7 +221,7 @@ class ConnectionsById(Connections):
         earlier = leases.get(id(connection))
         leases[id(connection)] = lease
         if earlier is not None:  # adopted while it was being returned, which was not seen
-            earlier.end()
+            earlier.released()
 
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
         """

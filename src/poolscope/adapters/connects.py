@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool import Pool
 
 #: The checkout that the running code is part of: physical connects inside it count as its connect phase.
-ASK: Final[ContextVar[Lease | None]] = ContextVar("poolscope_ask", default=None)
+PENDING_CHECKOUT: Final[ContextVar[Lease | None]] = ContextVar("poolscope_ask", default=None)
 
 
 def connect_begins(pool: Pool, lease: Lease | None = None) -> tuple[Lease | None, float]:
@@ -21,15 +21,15 @@ def connect_begins(pool: Pool, lease: Lease | None = None) -> tuple[Lease | None
 
     Args:
         pool: The pool that it is made for.
-        lease: The checkout that the running code is part of, if any; that of `ASK` when not given.
+        lease: The checkout that the running code is part of, if any; that of `PENDING_CHECKOUT` when not given.
 
     Returns:
         The checkout that it is made for, if the running code is part of one of this pool that still waits; and the
         moment, in seconds of the pool's clock.
     """
-    lease = lease or ASK.get()
+    lease = lease or PENDING_CHECKOUT.get()
     # A task that the library started in a checkout for itself has that checkout's context for ever.
-    if lease is not None and (lease.pool is not pool or lease.started_at is not None or lease.ended_at is not None):
+    if lease is not None and (lease.pool is not pool or lease.acquired_at is not None or lease.ended_at is not None):
         lease = None
     if lease is not None:
         lease.connecting = True

@@ -2,7 +2,7 @@
 DBUtils' `PooledDB`, over any DB-API driver.
 
 A caller holds a proxy of a "steady" connection, and returns that by closing or dropping the proxy. A shared connection
-is one lease for each caller, none of which is told to have sent a statement.
+is one lease for each caller, and no statement counts for any of them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters import libpq
 from poolscope.adapters.base import PointAdapter
-from poolscope.adapters.dbutils_calls import MAKING, Connected, Connecting, Making, SteadyState, ToughStatement
+from poolscope.adapters.dbutils_calls import MAKING, Connected, Connecting, Dropped, Making, SteadyState, ToughStatement
 from poolscope.adapters.identity import database_file, first_of, identity
 from poolscope.adapters.marks import CONNECTION_KEY
-from poolscope.adapters.points import Abandoned, Call, Checkin, Checkout, Close
+from poolscope.adapters.points import Call, Checkin, Checkout, Close
 from poolscope.adapters.stats import Stats
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # Drivers by the module that makes connections -> the database, as the semantic conventions name it.
 _SYSTEMS: Final = {
@@ -70,7 +70,7 @@ class DbutilsAdapter(PointAdapter):
         Making("PooledDB.steady_connection", known=False),
         Checkout("PooledDB.connection"),
         *(Checkin(f"{proxy}.close", of_connection=True) for proxy in _PROXIES),
-        *(Abandoned(f"{proxy}.__del__") for proxy in _PROXIES),
+        *(Dropped(f"{proxy}.__del__") for proxy in _PROXIES),
         Connecting(f"{_STEADY}._create"),
         Connected(f"{_STEADY}._store"),
         Close(f"{_STEADY}._close", reasons=_REASONS),
@@ -189,7 +189,7 @@ class DbutilsAdapter(PointAdapter):
 
 def _reported_by(steady: LibraryObject) -> dict[str, Any]:
     # The connections of psycopg and psycopg2 know their server; others are not asked.
-    return libpq.told_by(steady._con) if type(steady._con).__module__.startswith("psycopg") else {}
+    return libpq.parameters_of(steady._con) if type(steady._con).__module__.startswith("psycopg") else {}
 
 
 ADAPTER: Final = DbutilsAdapter()

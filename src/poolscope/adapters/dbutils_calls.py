@@ -15,10 +15,10 @@ from poolscope.adapters.connects import connect_begins, connect_fails
 from poolscope.adapters.identity import learn
 from poolscope.adapters.leases import ConnectionState
 from poolscope.adapters.marks import CONNECTION_KEY
-from poolscope.adapters.points import Created, Statement
+from poolscope.adapters.points import Abandoned, Created, Statement
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: The pool that is being made, or makes a steady connection.
 MAKING: Final[ContextVar[Any]] = ContextVar("poolscope_dbutils_making", default=None)
@@ -77,12 +77,15 @@ class Connecting(ColdPoint):
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
 
         def before(steady: LibraryObject, _: LibraryObject, __: LibraryObject) -> LibraryObject:
-            library_pool, ledger = MAKING.get(), adapter.ledger
+            library_pool, pool_registry = MAKING.get(), adapter.pool_registry
             state = steady.__dict__.get(CONNECTION_KEY)
-            if ledger is None or (state is None and library_pool is None):
+            if pool_registry is None or (state is None and library_pool is None):
                 return None  # it is no pool's
             state = state or adapter.state(steady, adapter.pool_of(library_pool))
-            now, inside = ledger.now, MAKING.set(None)  # the driver's connection may be a steady one, of nobody's pool
+            now, inside = (
+                pool_registry.now,
+                MAKING.set(None),
+            )  # the driver's connection may be a steady one, of no pool
             return state, inside, now, *(connect_begins(state.pool) if state.pool is not None else (None, now()))
 
         def after(begun: LibraryObject, _: LibraryObject, error: BaseException | None) -> None:
@@ -120,19 +123,38 @@ class Connected(ColdPoint):
         return lambda steady, _, __: steady, after
 
 
+class Dropped(Abandoned):
+    """
+    A proxy is collected. Most were returned before, and pay for one look only.
+    """
+
+    @override
+    def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
+        drop = super().make(adapter, original)
+
+        def __del__(self_: LibraryObject) -> None:
+            try:
+                finalize = drop if self_._con is not None else original
+            except Exception:  # noqa: BLE001 - one that was never made has no connection
+                finalize = original
+            finalize(self_)
+
+        return __del__
+
+
 class ToughStatement(Statement):
     """
-    A cursor makes one of its methods that run a statement. What that does after the lease counts for nobody.
+    A cursor makes one of its methods that run a statement. What that does after the lease counts for no lease.
     """
 
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
         begins, end = functools.cache(functools.partial(self.begins, adapter)), self.ends(adapter)
-        lease_of, site = adapter.lease_of, f"{adapter.name}.call"
+        lease_of, component = adapter.lease_of, f"{adapter.name}.call"
 
         def _get_tough_method(self_: LibraryObject, name: str) -> LibraryObject:
             method = original(self_, name)
-            lease = guard.run(site, lambda: lease_of(self_._con), None)
+            lease = guard.run(component, lambda: lease_of(self_._con), None)
             if lease is None:
                 return method
             steady, begin = self_._con, begins(name)

@@ -11,18 +11,18 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.django_loaders import LOADERS
+from poolscope.adapters.django_state import Alias, WrapperState
 from poolscope.adapters.identity import NAMERS, database_file, identity
-from poolscope.adapters.leases import ConnectionState, undo
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Statement
-from poolscope.adapters.points.brackets import nothing
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,66 +32,13 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
+    from poolscope.types import LibraryObject
 
 _WRAPPER: Final = "BaseDatabaseWrapper"
 _CURSOR: Final = "django.db.backends.utils:CursorWrapper"
-
-
-class Alias:
-    """
-    An alias of ``DATABASES``, which stands for the pool that Django does not have. It lives as long as a thread has a
-    connection of it.
-
-    Args:
-        wrapper: A connection of it.
-    """
-
-    def __init__(self, wrapper: LibraryObject) -> None:
-        self.name: str = wrapper.alias
-        self.vendor: str = wrapper.vendor
-        self.settings: dict[str, Any] = wrapper.settings_dict
-
-
-class WrapperState(ConnectionState):
-    """
-    What is known of a thread's connection (Django's wrapper), which may be closed and made anew; its pool is None while
-    it is closed.
-
-    Args:
-        wrapper: The wrapper.
-        alias: Its alias; None when another adapter watches its pool.
-        states: Holds this state for as long as the wrapper lives: one collection may take all wrappers, with whatever
-            is reached only from them, and calls back only those who are not part of it.
-    """
-
-    __slots__ = ("alias", "is_django", "reference", "states")
-
-    def __init__(self, wrapper: LibraryObject, alias: Alias | None, states: set[WrapperState]) -> None:
-        super().__init__(None)
-        self.alias = alias
-        #: Whether Django itself uses it now: to connect, or at the end of a request.
-        self.is_django = False
-        self.states = states
-        self.reference: Callable[[], LibraryObject] = weakref.ref(wrapper, self._collected)
-        states.add(self)
-
-    def _collected(self, _: object) -> None:
-        # The garbage collector calls this wherever it happens to run: nothing here may log or wait for a lock.
-        self.states.discard(self)
-        self.reference = nothing  # it refers to this state, which would have to be collected in its turn
-        (lease, self.lease), (pool, self.pool) = (self.lease, None), (self.pool, None)
-        try:
-            if lease is not None:
-                lease.end(abandoned=True)
-            if pool is not None:
-                pool.closed("abandoned")
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught_quietly("django.collected")
-            if lease is not None:
-                undo(lease)
+_MOST_LOSSES: Final = 200
 
 
 class FirstUse(Checkout):
@@ -105,15 +52,15 @@ class FirstUse(Checkout):
             original(wrapper)  # which returns nothing
             return wrapper
 
-        # As if it were the alias that is asked for a connection.
-        checkout, ledger = super().make(adapter, use), adapter.ledger
+        # As if the alias were the pool.
+        checkout, pool_registry = super().make(adapter, use), adapter.pool_registry
         state_of: Callable[[LibraryObject, None], Any] = adapter.state
 
         def ensure_connection(self_: LibraryObject) -> LibraryObject:
             state: WrapperState | None = self_.__dict__.get(CONNECTION_KEY)
             if state is not None and (state.lease is not None or state.alias is None or state.is_django):
                 return original(self_)
-            if state is None and adapter.ledger is ledger:
+            if state is None and adapter.pool_registry is pool_registry:
                 state = guard.run("django.state", functools.partial(state_of, self_, None), None)
             # One that was closed inside of a transaction is not connected anew before that ends.
             if state is None or state.alias is None or (self_.closed_in_transaction and self_.connection is not None):
@@ -129,8 +76,7 @@ class FirstUse(Checkout):
 
 class RequestEnd(Checkin):
     """
-    The end of a request, at which Django may close the connection; and the beginning of the next. A transaction that is
-    open goes on, with its lease.
+    The end of a request, at which Django may close the connection. An open transaction goes on, with its lease.
     """
 
     @override
@@ -199,19 +145,21 @@ class DjangoAdapter(PointAdapter):
 
     def __init__(self) -> None:
         super().__init__()
-        # The series of an alias whose connections are all gone go on under the same name.
         self._aliases: weakref.WeakValueDictionary[str, Alias] = weakref.WeakValueDictionary()
+        # An alias goes with its last connection; but where that was lost, it is still reported, and at zero.
+        self._reported: deque[Alias] = deque(maxlen=_MOST_LOSSES)
         self._states: set[WrapperState] = set()
 
     @override
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
-        super().hook(module, patcher, ledger)
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
+        super().hook(module, patcher, pool_registry)
         NAMERS[self.name] = _alias_of
 
     @override
     def release(self) -> None:
         NAMERS.pop(self.name, None)
         super().release()
+        self._reported.clear()
         while self._states:  # also of connections that are of no alias
             wrapper = self._states.pop().reference()
             guard.run("django.forget", lambda wrapper=wrapper: self.forget_connection(wrapper), None)  # type: ignore[misc]
@@ -253,14 +201,15 @@ class DjangoAdapter(PointAdapter):
             if connection.alias != "__no_db__" and not connection.settings_dict.get("OPTIONS", {}).get("pool"):
                 alias = self._aliases.get(connection.alias)
                 alias = alias or self._aliases.setdefault(connection.alias, Alias(connection))
-            state = connection.__dict__.setdefault(CONNECTION_KEY, WrapperState(connection, alias, self._states))
+            fresh = WrapperState(connection, alias, self._states, self._reported)
+            state = connection.__dict__.setdefault(CONNECTION_KEY, fresh)
         return state
 
     @override
     def tie(self, library_pool: Alias, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
         state: WrapperState = connection.__dict__[CONNECTION_KEY]
         if state.lease is not None:  # adopted just now
-            state.lease.end()
+            state.lease.released()
         state.lease, state.pool = lease, lease.pool  # it may have been open before it was first seen
         lease.backend_process_id = state.backend_process_id
 
@@ -277,8 +226,7 @@ class DjangoAdapter(PointAdapter):
 
     @override
     def connects_for(self, hooked: LibraryObject) -> Alias | None:
-        state: WrapperState | None = hooked.__dict__.get(CONNECTION_KEY)
-        return state.alias if state is not None else None
+        return getattr(hooked.__dict__.get(CONNECTION_KEY), "alias", None)
 
     @override
     def backend_process_id(self, connection: LibraryObject) -> int | None:

@@ -13,7 +13,7 @@ from poolscope.core.guard import guard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Request = tuple[tuple[type, ...], str, Callable[[list[LibraryObject]], None]]
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 _requests: list[Request] | None = None
 
 
-def find_existing(kinds: tuple[type, ...], site: str, found: Callable[[list[LibraryObject]], None]) -> None:
+def find_existing(kinds: tuple[type, ...], component: str, found: Callable[[list[LibraryObject]], None]) -> None:
     """
     Hand over all objects of these classes and of those that inherit from them: now, or at the end of `one_walk`.
 
     Args:
         kinds: The classes.
-        site: What an error of ours is counted as.
+        component: What an error of ours is counted as.
         found: Gets the objects.
     """
     if _requests is not None:
-        _requests.append((kinds, site, found))
+        _requests.append((kinds, component, found))
     else:
-        _walk([(kinds, site, found)])
+        _walk([(kinds, component, found)])
 
 
 @contextlib.contextmanager
@@ -79,6 +79,6 @@ def being_imported(module: LibraryObject) -> bool:
 
 def _walk(requests: list[Request]) -> None:
     things = existing(tuple({kind for kinds, _, _ in requests for kind in kinds}))
-    for kinds, site, found in requests:
+    for kinds, component, found in requests:
         wanted = [thing for thing in things if any(base in type(thing).__mro__ for base in kinds)]
-        guard.run(site, lambda found=found, wanted=wanted: found(wanted), None)  # type: ignore[misc]
+        guard.run(component, lambda found=found, wanted=wanted: found(wanted), None)  # type: ignore[misc]

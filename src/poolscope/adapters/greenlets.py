@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 class Greenlets:
@@ -33,7 +33,7 @@ class Greenlets:
 
     def inwards(self, frame: FrameType) -> FrameType | None:
         """
-        Where the code stands that ``greenlet_spawn`` (sqlalchemy/util/concurrency.py) runs: where it last asked for
+        Where the code is that ``greenlet_spawn`` (sqlalchemy/util/concurrency.py) runs: where it last asked for
         something to be awaited.
         """
         if frame.f_code.co_name != "greenlet_spawn":

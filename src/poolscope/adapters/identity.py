@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: By adapter: how a framework that makes pools names one of them.
 NAMERS: Final[dict[str, Callable[[LibraryObject], str | None]]] = {}
@@ -53,19 +53,19 @@ def identity(
     return Identity(name or _default_name(system, address, number, namespace), system, namespace, address, number)
 
 
-def learn(pool: Pool, site: str, identify: Callable[[], Identity | None]) -> None:
+def learn(pool: Pool, component: str, identify: Callable[[], Identity | None]) -> None:
     """
     A connection was made: where nothing named the pool's server before, it may. The pool's name stays what it is.
 
     Args:
         pool: The pool.
-        site: What an error of ours is counted as.
+        component: What an error of ours is counted as.
         identify: What the pool is, by the connection; called only where that is wanted.
     """
     known = pool.identity
     if known.address is not None or known.name == OVERFLOW:
         return
-    what = guard.run(site, identify, None)
+    what = guard.run(component, identify, None)
     if what is not None and what.address is not None:
         namespace = known.namespace or what.namespace
         pool.identity = replace(known, namespace=namespace, address=what.address, port=what.port)

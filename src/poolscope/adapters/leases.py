@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: By adapter: how the lease of a driver's connection is found, for a pool that sits on top of that adapter's.
 LEASE_FINDERS: Final[dict[str, Callable[[LibraryObject], Lease | None]]] = {}
@@ -59,15 +59,15 @@ def undo(lease: Lease) -> None:
     here logs: the garbage collector may be running.
     """
     pool = lease.pool
-    pool.asking.discard(lease)
+    pool.pending.discard(lease)
     pool.leases.discard(lease)
     pool.inherited.discard(lease)
     lease.connecting = lease.running = False
     lease.above = lease.carrier = None
     lease.starved_by = ()
-    share = lease.share
-    if share is not None:
-        share.leases.discard(lease)
+    usage = lease.usage
+    if usage is not None:
+        usage.leases.discard(lease)
     if pool.full_since:
         try:
             pool.emptied()
@@ -87,15 +87,15 @@ def keep_handed_over(leases: dict[int, Lease], lease: Lease) -> None:
     for key, handed_over in list(leases.items()):
         if handed_over is lease:
             leases[key] = kept = lease.pool.adopt(lease.pool.now())
-            kept.trail, kept.unit = lease.trail, lease.unit
+            kept.packed_stack, kept.unit = lease.packed_stack, lease.unit
 
 
-def recover(site: str, lease: Lease | None, *, quietly: bool = False) -> None:
+def recover(component: str, lease: Lease | None, *, quietly: bool = False) -> None:
     """
     A hook failed. To be called from the handler of what it raised.
 
     Args:
-        site: What the error is counted as.
+        component: What the error is counted as.
         lease: The lease that the hook was about; it is undone.
         quietly: Whether to log nothing, since the garbage collector may have called the hook.
 
@@ -107,13 +107,13 @@ def recover(site: str, lease: Lease | None, *, quietly: bool = False) -> None:
     if not isinstance(sys.exc_info()[1], Exception):
         raise  # noqa: PLE0704 - it is called from exception handlers
     if quietly:
-        guard.caught_quietly(site)
+        guard.caught_quietly(component)
     else:
-        guard.caught(site)
+        guard.caught(component)
 
 
 def recover_return(
-    site: str,
+    component: str,
     lease: Lease | None,
     find: Callable[[], Lease | None],
     *,
@@ -124,7 +124,7 @@ def recover_return(
     the hook raised.
 
     Args:
-        site: What the error is counted as.
+        component: What the error is counted as.
         lease: The lease; None when it was not found yet.
         find: Finds it then, in another way than the one that failed.
         quietly: See `recover`.
@@ -135,16 +135,16 @@ def recover_return(
     if lease is None:
         with contextlib.suppress(Exception):
             lease = find()
-    recover(site, lease, quietly=quietly)
+    recover(component, lease, quietly=quietly)
 
 
-def recover_call(site: str, lease: Lease | None) -> None:
+def recover_call(component: str, lease: Lease | None) -> None:
     """
     A hook around a call to the server failed: the lease goes on, and nothing runs on it. To be called from the handler
     of what the hook raised.
 
     Args:
-        site: What the error is counted as.
+        component: What the error is counted as.
         lease: The lease of the connection.
 
     Raises:
@@ -153,38 +153,45 @@ def recover_call(site: str, lease: Lease | None) -> None:
     if lease is not None:
         lease.running = False
         lease.repetition = None
-    recover(site, None)
+    recover(component, None)
 
 
 class LeaseReference(weakref.ref[Any]):
     """
     Ends a lease, as abandoned, when what the caller held of it is collected.
 
-    Whoever makes one keeps it; where it is dropped first, nothing happens.
+    Whoever makes one keeps it; where it is dropped first, nothing happens. An adapter that has more to do then derives
+    from it.
 
     Args:
         connection: What the caller holds.
         lease: Its lease.
-        site: What an error of ours is counted as.
+        component: What an error of ours is counted as.
     """
 
     __slots__ = ("lease", "site")
 
-    def __new__(cls, connection: LibraryObject, lease: Lease, site: str) -> LeaseReference:  # noqa: ARG004, PYI034
+    def __new__(cls, connection: LibraryObject, *_: object) -> LeaseReference:  # noqa: PYI034
         """
         A reference that calls `_collected`.
         """
-        return super().__new__(cls, connection, _collected)
+        return weakref.ref.__new__(cls, connection, _collected)  # super() would cost as much again
 
-    def __init__(self, connection: LibraryObject, lease: Lease, site: str) -> None:  # noqa: ARG002 - see __new__
+    def __init__(self, connection: LibraryObject, lease: Lease, component: str) -> None:  # noqa: ARG002 - see __new__
         self.lease = lease
-        self.site = site
+        self.component = component
+
+    def collected(self) -> None:
+        """
+        What the caller held is no more. The garbage collector may be running: nothing here may log or wait for a lock.
+        """
+        self.lease.released(abandoned=True)
 
 
 def _collected(reference: LeaseReference) -> None:
-    # The garbage collector calls this wherever it happens to run: nothing here may log or wait for a lock.
+    # Python prints what a callback raises to the application's standard error.
     try:
-        reference.lease.end(abandoned=True)
+        reference.collected()
     except Exception:  # noqa: BLE001 - ours
-        guard.caught_quietly(reference.site)
+        guard.caught_quietly(reference.component)
         undo(reference.lease)

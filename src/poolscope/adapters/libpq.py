@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN (libpq-fe.h): what lies between is an open transaction.
 _IDLE: Final = 0
@@ -55,7 +55,7 @@ def identify(given: Sequence[Mapping[str, Any]], name: str | None = None) -> Ide
     return identity("postgresql", name=name, namespace=namespace, address=address, port=port)
 
 
-def told_by(connection: LibraryObject) -> dict[str, Any]:
+def parameters_of(connection: LibraryObject) -> dict[str, Any]:
     """
     What a connection knows of its server.
     """
@@ -69,7 +69,7 @@ def learn_from(pool: Pool, connection: LibraryObject) -> None:
     """
     A connection was made: if nothing named the pool's server yet, it does.
     """
-    learn(pool, "libpq.learn", lambda: identify([told_by(connection)]))
+    learn(pool, "libpq.learn", lambda: identify([parameters_of(connection)]))
 
 
 def is_in_transaction(status: int) -> bool:

@@ -24,11 +24,11 @@ DRIVER_KEY: Final = "_poolscope_driver"
 #: On asyncpg's queue: its pool.
 LIBRARY_POOL_KEY: Final = "_poolscope_pool"
 
-#: On a pool of psycopg_pool or mysql-connector: its `PoolSource`.
-SOURCE_KEY: Final = "_poolscope_source"
+#: On a pool of psycopg_pool: its `Account`.
+ACCOUNT_KEY: Final = "_poolscope_account"
 
-#: On a connection of mysql-connector: whether its close was counted.
-CLOSED_KEY: Final = "_poolscope_closed"
+#: On a pool of mysql-connector: the `ConnectionState` of each connection that it lost.
+LOST_KEY: Final = "_poolscope_lost"
 
 #: On a pool of psycopg2: the connection class that the application gave it.
 WATCHED_KEY: Final = "_poolscope_watched"
@@ -38,14 +38,14 @@ RECORDS_KEY: Final = "_poolscope_records"
 BACKEND_KEY: Final = "_poolscope_backend"
 
 __all__: Final = [
+    "ACCOUNT_KEY",
     "BACKEND_KEY",
-    "CLOSED_KEY",
     "CONNECTION_KEY",
     "DRIVER_KEY",
     "KEY",
     "LEASES_KEY",
     "LIBRARY_POOL_KEY",
+    "LOST_KEY",
     "RECORDS_KEY",
-    "SOURCE_KEY",
     "WATCHED_KEY",
 ]

@@ -19,7 +19,7 @@ from poolscope.adapters.points import Abandoned, Call, Checkin, Checkout, Create
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # What the driver says when no connection came free in time: thin mode, thick mode.
 _TIMEOUTS: Final = ("DPY-4005", "ORA-24496", "ORA-24457")

@@ -21,7 +21,7 @@ from poolscope.adapters.points import Checkin, Checkout, Close, Connect, Created
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.adapters.stats import Stats
 from poolscope.core.lease import Outcome
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # The databases, each with a way of its own to connect -> the semantic conventions' name.
 _SYSTEMS: Final = {"PostgresqlDatabase": "postgresql", "MySQLDatabase": "mysql", "SqliteDatabase": "sqlite"}
@@ -111,14 +111,7 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         What a pool is, by a connection of it.
         """
         is_libpq = type(connection).__module__.startswith("psycopg")
-        return _identify(library_pool, libpq.told_by(connection)) if is_libpq else None
-
-    def made(self, library_pool: LibraryObject) -> Pool | None:
-        """
-        A pool was made. One whose database is named later becomes known when it is used.
-        """
-        self.remember_name(library_pool)
-        return self.know(library_pool) if self.is_open(library_pool) else None
+        return _identify(library_pool, libpq.parameters_of(connection)) if is_libpq else None
 
     def is_open(self, library_pool: LibraryObject) -> bool:
         """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.adapters.points import Call, Statement
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.adapters.points.calls import BeginCall, EndCall
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Arguments = tuple[Any, ...]
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity, PoolSource
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.types import LibraryObject
 
 
 class Pools(Connections):
@@ -42,7 +42,7 @@ class Pools(Connections):
     nameable = True
 
     def __init__(self) -> None:
-        self.ledger: Ledger | None = None
+        self.pool_registry: PoolRegistry | None = None
         self._anchors: weakref.WeakSet[LibraryObject] = weakref.WeakSet()
         #: Exceptions that are the pool's own timeout, and those by which it turns a checkout away without a wait.
         self.timeouts: tuple[type[BaseException], ...] = ()
@@ -52,7 +52,7 @@ class Pools(Connections):
 
     def identify(self, library_pool: LibraryObject) -> Identity:
         """
-        What a pool is, by the arguments that it was made with. Nobody has checked it out yet.
+        What a pool is, by the arguments that it was made with. No connection of it was checked out yet.
         """
         raise NotImplementedError
 
@@ -73,19 +73,19 @@ class Pools(Connections):
 
     def idle(self, library_pool: LibraryObject) -> Iterable[LibraryObject]:  # noqa: ARG002
         """
-        The open connections that nobody holds.
+        The open connections that no caller holds.
         """
         return ()
 
     def is_open(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
         """
-        Whether a pool is still in use. One that can be opened again is.
+        Whether a pool can be used, now or once it is opened again.
         """
         return True
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:  # noqa: ARG002
         """
-        Leases whose connection nobody holds any more, though the library keeps it alive.
+        Leases whose connection no caller holds any more, though the library keeps it alive.
         """
         return []
 
@@ -137,15 +137,15 @@ class Pools(Connections):
         """
         Our `Pool` of a library's pool, if it is known.
         """
-        anchor = self.anchor(library_pool) if self.ledger is not None and library_pool is not None else None
+        anchor = self.anchor(library_pool) if self.pool_registry is not None and library_pool is not None else None
         return anchor.__dict__.get(KEY) if anchor is not None else None
 
     def made(self, library_pool: LibraryObject) -> Pool | None:
         """
-        A pool was made. Cold.
+        A pool was made. One that cannot be used yet becomes known later. Cold.
         """
         self.remember_name(library_pool)
-        return self.know(library_pool)
+        return self.know(library_pool) if self.is_open(library_pool) else None
 
     def remember_name(self, library_pool: LibraryObject) -> None:
         """
@@ -155,14 +155,14 @@ class Pools(Connections):
 
     def know(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
         """
-        A pool was seen that nobody has used yet. Cold.
+        A pool was seen that is not known yet. Cold.
 
         Args:
             library_pool: The pool.
             connection: The first connection that was made for it, if that is how it was seen.
         """
-        ledger = self.ledger
-        if ledger is None or ledger.still_asleep():
+        pool_registry = self.pool_registry
+        if pool_registry is None or pool_registry.still_dormant():
             return None
         return guard.run(f"{self.name}.know", lambda: self.enter(library_pool, connection), None)
 
@@ -178,8 +178,8 @@ class Pools(Connections):
             library_pool: The pool.
             connection: A connection of it: it names the server where `identify` does not find that.
         """
-        ledger, anchor = self.ledger, self.anchor(library_pool)
-        if ledger is None or anchor is None:
+        pool_registry, anchor = self.pool_registry, self.anchor(library_pool)
+        if pool_registry is None or anchor is None:
             return None
         known: Pool | None = anchor.__dict__.get(KEY)
         if known is not None:
@@ -191,7 +191,7 @@ class Pools(Connections):
         what = named(anchor, what) if self.nameable else what
         continues, shared = self.continues(library_pool), self.is_shared(library_pool)
         self.prepare(anchor)
-        pool, first = ledger.enter(anchor.__dict__, what, source, continues=continues, shared=shared)
+        pool, first = pool_registry.enter(anchor.__dict__, what, source, continues=continues, shared=shared)
         if first:
             self.entered(library_pool, pool, held)
         return pool
@@ -222,7 +222,7 @@ class Pools(Connections):
                 lease = pool.adopt(pool.now())
                 self.tie(library_pool, connection, lease)
             except BaseException:
-                halfway = [lease] if lease is not None else [one for one in pool.leases if one.started_at is None]
+                halfway = [lease] if lease is not None else [one for one in pool.leases if one.acquired_at is None]
                 for one in halfway:
                     undo(one)
                 raise
@@ -238,7 +238,7 @@ class Pools(Connections):
             args: What it was called with, for a timeout that the caller gives.
         """
         try:
-            lease.fail(self.outcome(library_pool, lease, error), error_name(error))
+            lease.failed(self.outcome(library_pool, lease, error), error_name(error))
         except BaseException:  # noqa: BLE001 - ours
             recover(f"{self.name}.failed", lease)
 
@@ -256,7 +256,7 @@ class Pools(Connections):
         """
         After the patches were reverted: take every mark of ours off the library's objects.
         """
-        self.ledger = None
+        self.pool_registry = None
         for anchor in list(self._anchors):
             guard.run(f"{self.name}.forget", lambda anchor=anchor: self.forget(anchor), None)  # type: ignore[misc]
             anchor.__dict__.pop(KEY, None)

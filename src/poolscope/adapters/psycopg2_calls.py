@@ -2,8 +2,8 @@
 What a pooled psycopg2 connection does while a caller holds it: its calls to the server.
 
 psycopg2's connections and cursors are made in C, where nothing can be hooked, and what stands in for one is refused by
-its functions that are written in C. But classes may be derived from theirs, and psycopg2 may be told of which class a
-connection is to be (``connection_factory``). So the pool is told to make connections of a class that differs from the
+its functions that are written in C. But classes may be derived from theirs, and an argument says of which class a
+connection is to be (``connection_factory``). So the pool makes connections of a class that differs from the
 one that it would have made in nothing but the hooked methods; the same goes for the cursors of those connections.
 The application's own classes keep their place in front: the hooks go between them and psycopg2's.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import Point, PointAdapter
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 

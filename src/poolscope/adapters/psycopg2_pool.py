@@ -20,7 +20,7 @@ from poolscope.adapters.points import Checkin, Checkout, Connect, Created, Sweep
 from poolscope.adapters.psycopg2_calls import Derived, connection_classes, mark, unwatch, watch
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
+    from poolscope.types import LibraryObject
 
     Arguments = tuple[Any, ...]
 
-# The references to a connection that nobody but its pool holds: the pool's, and the counting itself. No variable may
+# The references to a connection that only its pool holds: the pool's, and the counting itself. No variable may
 # hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
 _LIBRARY_REFERENCES: Final = 2
 
@@ -57,7 +57,7 @@ class Return(Checkin):
 
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
-        site, untie, lost = f"{adapter.name}.checkin", adapter.untie, adapter.lost
+        component, untie, lost = f"{adapter.name}.checkin", adapter.untie, adapter.lost
 
         def putconn(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             lease = was_closed = None
@@ -66,18 +66,18 @@ class Return(Checkin):
                 was_closed = getattr(connection, "closed", None)
                 lease = untie(self_, connection)
                 if lease is not None:
-                    lease.end()
+                    lease.released()
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_return(site, lease, lambda: lost(self_, connection))
+                recover_return(component, lease, lambda: lost(self_, connection))
             try:
                 result = original(self_, *args, **kwargs)
             except BaseException:
-                guard.run(site, lambda: _settle(adapter, self_, connection, None), None)
+                guard.run(component, lambda: _settle(adapter, self_, connection, None), None)
                 raise
             if lease is None or connection.closed:
-                is_asked_for = any(args[2:]) or kwargs.get("close")
-                reason = "invalidated" if was_closed else "closed" if is_asked_for else "overflow"
-                guard.run(site, lambda: _settle(adapter, self_, connection, reason), None)
+                is_wanted = any(args[2:]) or kwargs.get("close")
+                reason = "invalidated" if was_closed else "closed" if is_wanted else "overflow"
+                guard.run(component, lambda: _settle(adapter, self_, connection, reason), None)
             return result
 
         return putconn
@@ -93,7 +93,7 @@ def _settle(adapter: PointAdapter, library_pool: LibraryObject, connection: Libr
         if connection.closed:
             pool.closed(reason)
     elif id(connection) in library_pool._rused:
-        library_pool.__dict__[LEASES_KEY][id(connection)] = None  # the pool counts it, though nobody holds it
+        library_pool.__dict__[LEASES_KEY][id(connection)] = None  # the pool counts it, though no caller holds it
     limit_changed(pool)
 
 
@@ -137,24 +137,26 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
         Connect("AbstractConnectionPool._connect", early=True),
     )
     rejection_errors = ("PoolError",)
-    also_measures = Capability.USE_PHASES  # by the classes of connections and cursors
+    also_measures = Capability.HOLD_PHASES  # by the classes of connections and cursors
 
     _classes: Derived
 
     @override
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         self._classes = connection_classes(self)
-        super().hook(module, patcher, ledger)
+        super().hook(module, patcher, pool_registry)
 
     @override
     def identify(self, library_pool: LibraryObject) -> Identity:
         dsn = library_pool._args[0] if library_pool._args else library_pool._kwargs.get("dsn")
         connections = [*library_pool._pool, *library_pool._used.values()][:1]
-        return libpq.identify([library_pool._kwargs, libpq.parse(dsn), *(libpq.told_by(one) for one in connections)])
+        return libpq.identify(
+            [library_pool._kwargs, libpq.parse(dsn), *(libpq.parameters_of(one) for one in connections)]
+        )
 
     @override
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:  # noqa: ARG002
-        return libpq.identify([libpq.told_by(connection)])
+        return libpq.identify([libpq.parameters_of(connection)])
 
     @override
     def backend_process_id(self, connection: LibraryObject) -> int:
@@ -194,7 +196,7 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
 
     @override
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:
-        # Also while nobody listens yet, it is told of which class the connection is to be.
+        # Also while nothing listens yet: it says of which class the connection is to be.
         self._anchors.add(hooked)
         watch(hooked, self._classes)
         return hooked

@@ -1,5 +1,5 @@
 """
-What a pooled psycopg connection does while it is out: its calls to the server.
+What a pooled psycopg connection does while a caller holds it: its calls to the server.
 
 Statements pass through the cursors' ``execute``, ``executemany``, ``stream`` and ``copy`` (``Connection.execute`` makes
 a cursor), the ends of transactions through the connection's ``commit``, ``rollback`` and ``tpc_...`` and through
@@ -9,326 +9,204 @@ calls, but no statements.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.calls import libpq_in_transaction
-from poolscope.adapters.common import DRIVER_KEY, begin_statement
-from poolscope.core.guard import guard
+from poolscope.adapters.leases import recover_call
+from poolscope.adapters.marks import CONNECTION_KEY
+from poolscope.adapters.points import Call, Statement
+from poolscope.adapters.statements import begin_statement
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
-    from types import ModuleType
 
+    from poolscope.adapters.base import Point, PointAdapter
+    from poolscope.adapters.points.calls import BeginCall, EndCall
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
-    from poolscope.hooks.patching import Patcher
+    from poolscope.types import LibraryObject
 
-_ENDS: Final = ("commit", "rollback", "tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback")
-_STATEMENTS: Final = ("execute", "executemany", "stream", "copy")
-_FETCH: Final = "_fetch_gen"
+    Function = Callable[..., Any]
+    Begun = tuple[LibraryObject, Lease] | None
+
+_EXHAUSTED: Final = object()
 
 
-class CallHooks:
+@dataclass(frozen=True)
+class CursorStatement(Statement):
     """
-    Hooks psycopg's cursors, connections and transactions.
+    A statement of a cursor. One that begins while another runs is no part of it: threads and tasks may share a
+    connection, where their statements take turns.
 
     Args:
-        module: psycopg.
+        where: See `Point`.
+        many: Whether one call runs it for many rows.
     """
 
-    def __init__(self, module: ModuleType) -> None:
-        self._cursors: tuple[tuple[Any, tuple[str, ...]], ...] = (
-            (module.Cursor, _STATEMENTS),
-            (module.ServerCursor, ("execute",)),
-        )
-        self._async_cursors: tuple[tuple[Any, tuple[str, ...]], ...] = (
-            (module.AsyncCursor, _STATEMENTS),
-            (module.AsyncServerCursor, ("execute",)),
-        )
-        self._ends: tuple[tuple[Any, tuple[str, ...], Callable[..., Any]], ...] = (
-            (module.Connection, _ENDS, _end_call),
-            (module.AsyncConnection, _ENDS, _end_call_async),
-            (module.Transaction, ("__enter__", "__exit__"), _part_call),
-            (module.AsyncTransaction, ("__aenter__", "__aexit__"), _part_call_async),
-            (module.Pipeline, ("sync", "__exit__"), _part_call),
-            (module.AsyncPipeline, ("sync", "__aexit__"), _part_call_async),
-            # Sync and async fetches alike: a generator that waits for the server, in a base of both.
-            (_that_has(_FETCH, module.ServerCursor), (_FETCH,), _fetch),
-        )
+    _: KW_ONLY
+    many: bool = False
 
-    def check(self, patcher: Patcher) -> None:
-        """
-        Make sure that all is there that is to be hooked.
+    @override
+    def begins(self, adapter: PointAdapter, name: str) -> BeginCall:  # noqa: ARG002
+        component, many = f"{adapter.name}.call", self.many
 
-        Raises:
-            Refused: Something is missing.
-        """
-        for owner, names in (*self._cursors, *self._async_cursors):
-            patcher.require(owner, names)
-        for owner, names, _ in self._ends:
-            patcher.require(owner, names)
+        # What `connection_of` and `lease_of` do is spelt out: most of what an application calls passes here.
+        def begin(hooked: LibraryObject, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun:
+            lease = None
+            try:
+                connection = hooked._conn
+                state = connection.__dict__.get(CONNECTION_KEY)
+                lease = state.lease if state is not None else None
+                if lease is None:
+                    return None
+                query = args[0] if args else next(iter(kwargs.values()), "")
+                parameters = None if many else args[1] if len(args) > 1 else kwargs.get("params")
+                begin_statement(lease, query, many=many, parameters=parameters)
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_call(component, lease)
+                return None
+            return connection, lease
 
-    def hook(self, patcher: Patcher) -> None:
-        """
-        Put the hooks in.
-        """
-        for cursors, makers in ((self._cursors, _MAKERS), (self._async_cursors, _ASYNC_MAKERS)):
-            for owner, names in cursors:
-                for name in names:
-                    patcher.replace(owner, name, makers[name])
-        for owner, names, make in self._ends:
-            for name in names:
-                patcher.replace(owner, name, make)
+        return begin
 
 
-def _execute(original: Callable[..., Any]) -> Callable[..., Any]:
-    def execute(
-        self: LibraryObject, query: LibraryObject, params: LibraryObject = None, **kwargs: LibraryObject
-    ) -> LibraryObject:
-        lease = _begin(self._conn, query, params)
-        if lease is None:
-            return original(self, query, params, **kwargs)
-        try:
-            return original(self, query, params, **kwargs)
-        finally:
-            _end(lease, self._conn)
+class Stream(CursorStatement):
+    """
+    A statement whose rows are fetched one by one, by a generator.
+    """
 
-    return execute
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        begin, fetch, end = self.begins(adapter, ""), Call.begins(self, adapter, ""), self.ends(adapter)
 
+        def stream(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> Iterator[LibraryObject]:
+            rows = original(self_, *args, **kwargs)
+            begun = begin(self_, args, kwargs)
+            if begun is None:
+                yield from rows
+                return
+            try:
+                while (row := _timed(begun, end, next, rows, _EXHAUSTED)) is not _EXHAUSTED:
+                    yield row
+                    begun = fetch(self_, (), {})
+            except BaseException:  # broken off: the cursor cancels what the server still does
+                _timed(fetch(self_, (), {}), end, rows.close)
+                raise
 
-def _execute_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def execute(
-        self: LibraryObject, query: LibraryObject, params: LibraryObject = None, **kwargs: LibraryObject
-    ) -> LibraryObject:
-        lease = _begin(self._conn, query, params)
-        if lease is None:
-            return await original(self, query, params, **kwargs)
-        try:
-            return await original(self, query, params, **kwargs)
-        finally:
-            _end(lease, self._conn)
+        async def stream_async(
+            self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
+        ) -> AsyncIterator[LibraryObject]:
+            rows = original(self_, *args, **kwargs)
+            begun = begin(self_, args, kwargs)
+            try:
+                while (row := await _timed_async(begun, end, anext, rows, _EXHAUSTED)) is not _EXHAUSTED:
+                    yield row
+                    begun = fetch(self_, (), {})
+            except BaseException:
+                await _timed_async(fetch(self_, (), {}), end, rows.aclose)
+                raise
 
-    return execute
-
-
-def _executemany(original: Callable[..., Any]) -> Callable[..., Any]:
-    def executemany(
-        self: LibraryObject, query: LibraryObject, params_seq: LibraryObject, **kwargs: LibraryObject
-    ) -> LibraryObject:
-        lease = _begin(self._conn, query, None, many=True)
-        if lease is None:
-            return original(self, query, params_seq, **kwargs)
-        try:
-            return original(self, query, params_seq, **kwargs)
-        finally:
-            _end(lease, self._conn)
-
-    return executemany
+        return stream_async if inspect.isasyncgenfunction(inspect.unwrap(original)) else stream
 
 
-def _executemany_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def executemany(
-        self: LibraryObject, query: LibraryObject, params_seq: LibraryObject, **kwargs: LibraryObject
-    ) -> LibraryObject:
-        lease = _begin(self._conn, query, None, many=True)
-        if lease is None:
-            return await original(self, query, params_seq, **kwargs)
-        try:
-            return await original(self, query, params_seq, **kwargs)
-        finally:
-            _end(lease, self._conn)
-
-    return executemany
+def _timed(begun: Begun, end: EndCall, step: Function, *args: LibraryObject) -> LibraryObject:
+    try:
+        return step(*args)
+    finally:
+        if begun is not None:
+            end(*begun)
 
 
-def _stream(original: Callable[..., Any]) -> Callable[..., Any]:
-    def stream(
-        self: LibraryObject, query: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject
-    ) -> Iterator[LibraryObject]:
-        rows = original(self, query, *args, **kwargs)
-        lease = _begin(self._conn, query, args[0] if args else None)
-        if lease is None:
-            yield from rows
-            return
-        try:
-            while True:
-                try:
-                    row = next(rows)
-                except StopIteration:
-                    return
-                finally:
-                    _end(lease, self._conn)
-                yield row
-                _call_begins(lease)
-        finally:
-            rows.close()
-            _end(lease, self._conn)
-
-    return stream
+async def _timed_async(begun: Begun, end: EndCall, step: Function, *args: LibraryObject) -> LibraryObject:
+    try:
+        return await step(*args)
+    finally:
+        if begun is not None:
+            end(*begun)
 
 
-def _stream_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def stream(
-        self: LibraryObject, query: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject
-    ) -> AsyncIterator[LibraryObject]:
-        rows = original(self, query, *args, **kwargs)
-        lease = _begin(self._conn, query, args[0] if args else None)
-        try:
-            while True:
-                try:
-                    row = await rows.__anext__()
-                except StopAsyncIteration:
-                    return
-                finally:
-                    _end(lease, self._conn)
-                yield row
-                _call_begins(lease)
-        finally:
-            await rows.aclose()
-            _end(lease, self._conn)
+class Copy(CursorStatement):
+    """
+    A COPY: a block, which the statement lasts for.
+    """
 
-    return stream
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        begin, end = self.begins(adapter, ""), self.ends(adapter)
+        watched = _copying_async if inspect.isasyncgenfunction(inspect.unwrap(original)) else _copying
+
+        def copy(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+            return watched(original(self_, *args, **kwargs), lambda: begin(self_, args, kwargs), end)
+
+        return copy
 
 
 @contextmanager
-def _copied(cursor: LibraryObject, statement: LibraryObject, copying: LibraryObject) -> Iterator[LibraryObject]:
-    lease = _begin(cursor._conn, statement, None, many=True)
+def _copying(block: LibraryObject, begin: Callable[[], Begun], end: EndCall) -> Iterator[LibraryObject]:
+    begun = begin()
     try:
-        with copying as copy:
+        with block as copy:
             yield copy
     finally:
-        _end(lease, cursor._conn)
+        if begun is not None:
+            end(*begun)
 
 
 @asynccontextmanager
-async def _copied_async(
-    cursor: LibraryObject, statement: LibraryObject, copying: LibraryObject
+async def _copying_async(
+    block: LibraryObject, begin: Callable[[], Begun], end: EndCall
 ) -> AsyncIterator[LibraryObject]:
-    lease = _begin(cursor._conn, statement, None, many=True)
+    begun = begin()
     try:
-        async with copying as copy:
+        async with block as copy:
             yield copy
     finally:
-        _end(lease, cursor._conn)
+        if begun is not None:
+            end(*begun)
 
 
-def _copy(watched: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    def copy(
-        self: LibraryObject, statement: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject
-    ) -> LibraryObject:
-        copying = original(self, statement, *args, **kwargs)
-        return copying if _lease_of(self._conn) is None else watched(self, statement, copying)
+class Fetch(Call):
+    """
+    A further fetch of a server-side cursor, sync or async: a generator that waits for the server, in a base of both.
+    """
 
-    return copy
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        begin, end = self.begins(adapter, ""), self.ends(adapter)
 
+        def fetch(
+            self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
+        ) -> Generator[LibraryObject, LibraryObject, LibraryObject]:
+            begun = begin(self_, args, kwargs)
+            try:
+                return (yield from original(self_, *args, **kwargs))
+            finally:
+                if begun is not None:
+                    end(*begun)
 
-def _fetch(original: Callable[..., Any]) -> Callable[..., Any]:
-    def _fetch_gen(self: LibraryObject, num: int | None) -> Generator[LibraryObject, LibraryObject, LibraryObject]:
-        lease = _call_begins(_lease_of(self._conn))
-        try:
-            return (yield from original(self, num))
-        finally:
-            _end(lease, self._conn)
-
-    return _fetch_gen
-
-
-def _end_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        lease = _call_begins(_lease_of(self))
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            _end(lease, self)
-
-    return call
+        return fetch
 
 
-def _end_call_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def call(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        lease = _call_begins(_lease_of(self))
-        try:
-            return await original(self, *args, **kwargs)
-        finally:
-            _end(lease, self)
-
-    return call
+_TRANSACTION_ENDS: Final = ("commit", "rollback", "tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback")
 
 
-def _part_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: LibraryObject, *args: LibraryObject) -> LibraryObject:
-        lease = _call_begins(_lease_of(self._conn))
-        try:
-            return original(self, *args)
-        finally:
-            _end(lease, self._conn)
-
-    return call
-
-
-def _part_call_async(original: Callable[..., Any]) -> Callable[..., Any]:
-    async def call(self: LibraryObject, *args: LibraryObject) -> LibraryObject:
-        lease = _call_begins(_lease_of(self._conn))
-        try:
-            return await original(self, *args)
-        finally:
-            _end(lease, self._conn)
-
-    return call
+def _points(is_async: str, block: str) -> Iterator[Point]:
+    for cursor in ("Cursor", "ServerCursor"):
+        yield CursorStatement(f"psycopg:{is_async}{cursor}.execute")
+    cursor = f"psycopg:{is_async}Cursor"
+    yield CursorStatement(f"{cursor}.executemany", many=True)
+    yield Stream(f"{cursor}.stream")
+    yield Copy(f"{cursor}.copy", many=True)
+    yield Fetch(f"psycopg:{is_async}ServerCursor._fetch_gen", inherited=True)
+    for name in _TRANSACTION_ENDS:
+        yield Call(f"psycopg:{is_async}Connection.{name}", of_connection=True)
+    for name in (f"__{block}enter__", f"__{block}exit__"):
+        yield Call(f"psycopg:{is_async}Transaction.{name}")
+    for name in ("sync", f"__{block}exit__"):
+        yield Call(f"psycopg:{is_async}Pipeline.{name}")
 
 
-_Makers = dict[str, "Callable[[Callable[..., Any]], Callable[..., Any]]"]
-_MAKERS: Final[_Makers] = {
-    "execute": _execute,
-    "executemany": _executemany,
-    "stream": _stream,
-    "copy": partial(_copy, _copied),
-}
-_ASYNC_MAKERS: Final[_Makers] = {
-    "execute": _execute_async,
-    "executemany": _executemany_async,
-    "stream": _stream_async,
-    "copy": partial(_copy, _copied_async),
-}
-
-
-def _that_has(name: str, kind: type) -> type:
-    return next((base for base in kind.__mro__ if name in vars(base)), kind)
-
-
-def _lease_of(connection: LibraryObject) -> Lease | None:
-    carrier = connection.__dict__.get(DRIVER_KEY)
-    return carrier.lease if carrier is not None else None
-
-
-def _begin(
-    connection: LibraryObject, query: LibraryObject, params: LibraryObject, *, many: bool = False
-) -> Lease | None:
-    carrier = connection.__dict__.get(DRIVER_KEY)
-    if carrier is None:
-        return None
-    lease: Lease | None = carrier.lease
-    if lease is not None:
-        try:
-            begin_statement(lease, query, many=many, parameters=params)
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught("psycopg_pool.call")
-    return lease
-
-
-def _call_begins(lease: Lease | None) -> Lease | None:
-    if lease is None or lease.running:
-        return None
-    lease.call_begins()
-    return lease
-
-
-def _end(lease: Lease | None, connection: LibraryObject) -> None:
-    if lease is None or not lease.running:
-        return
-    try:
-        lease.call_ends(in_transaction=libpq_in_transaction(connection.pgconn.transaction_status))
-    except Exception:  # noqa: BLE001
-        guard.caught("psycopg_pool.call")
+#: The points, sync and async.
+CALLS: Final[tuple[Point, ...]] = (*_points("", ""), *_points("Async", "a"))

@@ -1,424 +1,200 @@
 """
 psycopg's pools: `ConnectionPool`, `NullConnectionPool` and both async ones.
 
-The null pools inherit ``getconn`` and ``putconn``, so the hooks sit on the two base classes. Connections are made by
-the pool's workers: the time of a connect belongs to the ask that gets the new connection, as far as it lasted during
-the ask.
+The null pools inherit ``getconn`` and ``putconn``, so most points are those of the two base classes. Connections are
+made by the pool's workers: the time of a connect belongs to the checkout that gets the new connection, as far as it
+lasted during the checkout. A connection that is returned is handed over to who waits by the thread that returns it.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.base import Capability
-from poolscope.adapters.common import (
-    ASK,
-    DRIVER_KEY,
-    LEASE_FINDERS,
-    Adapter,
-    being_imported,
-    connect_begins,
-    connect_fails,
-    existing,
-    limit_changed,
-    remember_name,
-)
-from poolscope.adapters.libpq import learn_from
-from poolscope.adapters.marks import SOURCE_KEY
-from poolscope.adapters.psycopg_calls import CallHooks
-from poolscope.adapters.psycopg_pool_early import hook_early_close
-from poolscope.adapters.psycopg_pool_source import (
-    Carrier,
-    PsycopgSource,
-    close_reason,
-    identify,
-)
-from poolscope.core.calls import KEY
+from poolscope.adapters import libpq
+from poolscope.adapters.base import Capability, PointAdapter
+from poolscope.adapters.identity import first_of, learn, name_by_framework
+from poolscope.adapters.marks import ACCOUNT_KEY, CONNECTION_KEY
+from poolscope.adapters.points import Checkin, Checkout, Close, Created, Opened, Resize
+from poolscope.adapters.psycopg_calls import CALLS
+from poolscope.adapters.psycopg_pool_connections import Account, PsycopgSource
+from poolscope.adapters.psycopg_pool_points import REASONS, BackgroundConnect, Check, DirectClose
+from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
-from poolscope.core.types import LibraryObject, override
+from poolscope.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
-
+    from poolscope.adapters.psycopg_pool_connections import PooledConnection
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.hooks.patching import Patcher
+    from poolscope.types import LibraryObject
 
-_POOL: Final = (
-    "__init__",
-    "getconn",
-    "putconn",
-    "_connect",
-    "_check_connection",
-    "_getconn_unchecked",
-    "resize",
-    "_open",
-)
+# The name that the library gives a pool without one.
+_UNNAMED: Final = re.compile(r"pool-\d+")
+
+_POOLS: Final = ("ConnectionPool", "AsyncConnectionPool")
+_NULL_POOLS: Final = ("NullConnectionPool", "AsyncNullConnectionPool")
+_CONNECTIONS: Final = ("psycopg:Connection", "psycopg:AsyncConnection")
 
 
-class PsycopgPoolAdapter(Adapter):
+class PsycopgPoolAdapter(PointAdapter):
     """
     Hooks psycopg's pools.
     """
 
-    name = "psycopg_pool"
-    module = "psycopg_pool"
-    versions = ">=3.2,<4"
-    library_modules = ("psycopg_pool", "psycopg")
-    capabilities = (
-        Capability.WAIT
-        | Capability.WAIT_PHASES
-        | Capability.USE
-        | Capability.USE_PHASES
-        | Capability.LIMIT
-        | Capability.IDLE
-        | Capability.CREATE
-        | Capability.CLOSE
-        | Capability.TIMEOUT
-        | Capability.DRIFT
-        | Capability.ABANDONED
+    name, module, versions = "psycopg_pool", "psycopg_pool", ">=3.2,<4"
+    # Of connections, too: a pool does not refer to one that a caller holds.
+    pool_classes = (*_POOLS, *_CONNECTIONS)
+    library_modules = ("psycopg", "psycopg_pool")
+    timeout_errors = ("PoolTimeout",)
+    rejection_errors = ("TooManyRequests",)
+    also_measures = Capability.ABANDONED
+    points = (
+        *(Created(f"{pool}.__init__", known=False) for pool in _POOLS),
+        *(Opened(f"{pool}._open") for pool in _POOLS),
+        *(Resize(f"{pool}.resize") for pool in (*_POOLS, *_NULL_POOLS)),
+        *(Checkout(f"{pool}.getconn") for pool in _POOLS),
+        *(Check(f"{pool}._check_connection") for pool in _POOLS),
+        *(Checkin(f"{pool}.putconn") for pool in _POOLS),
+        *(BackgroundConnect(f"{pool}._connect", early=True) for pool in _POOLS),
+        *(Close(f"{pool}._close_connection", optional=True, reasons=REASONS) for pool in _POOLS),
+        *(DirectClose(f"{connection}.close", reasons=REASONS) for connection in _CONNECTIONS),
+        *CALLS,
     )
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
-        """
-        Put the hooks in.
-        """
-        import psycopg  # noqa: PLC0415 - the library is imported only where it is in use
-
-        pools = (module.ConnectionPool, module.AsyncConnectionPool)
-        null_pools = (module.NullConnectionPool, module.AsyncNullConnectionPool)
-        for pool in pools:
-            patcher.require(pool, _POOL)
-        for pool in null_pools:
-            patcher.require(pool, ("resize",))
-        calls = CallHooks(psycopg)
-        calls.check(patcher)
-        self._ledger = ledger
-        self.timeouts = (module.PoolTimeout,)
-        self.rejections = (module.TooManyRequests,)
-        self._null_pools = null_pools
-        for pool, is_async in zip(pools, (False, True), strict=True):
-            for name, (plain, asynchronous) in self._makers().items():
-                patcher.replace(pool, name, asynchronous if is_async else plain)
-            patcher.wrap(pool, "__init__", _made)
-            patcher.wrap(pool, "_open", self._opened)
-            if "_close_connection" in vars(pool):
-                patcher.replace(pool, "_close_connection", self._make_close)
-            else:
-                hook_early_close(patcher, psycopg.AsyncConnection if is_async else psycopg.Connection)
-        for pool in (*pools, *null_pools):
-            patcher.wrap(pool, "resize", self._resize_async if pool.__name__.startswith("Async") else self._resize)
-        calls.hook(patcher)
-        LEASE_FINDERS[self.name] = _lease_of
-        if not being_imported(module):
-            self._find((*pools, psycopg.Connection, psycopg.AsyncConnection), pools)
+    # Pools
 
     @override
-    def release(self) -> None:
-        LEASE_FINDERS.pop(self.name, None)
-        super().release()
+    def identify(self, library_pool: LibraryObject) -> Identity:
+        name = name_by_framework(library_pool) if _UNNAMED.fullmatch(library_pool.name) else library_pool.name
+        connections = list(library_pool._pool)[:1]
+        return libpq.identify([*_arguments(library_pool), *(libpq.parameters_of(one) for one in connections)], name)
 
     @override
-    def identify(self, pool: LibraryObject) -> Identity:
-        return identify(pool)
+    def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:  # noqa: ARG002
+        return libpq.identify([libpq.parameters_of(connection)])
 
     @override
-    def source(self, pool: LibraryObject) -> PsycopgSource:
-        return PsycopgSource.of(pool)
+    def stats(self, library_pool: LibraryObject) -> Stats:
+        account = Account.of(library_pool)
+        pooling = not any(kind.__name__ == "_BaseNullConnectionPool" for kind in type(library_pool).__mro__)
+        return Stats(
+            limit=max(0, library_pool._max_size - account.lost) if library_pool._max_size else None,
+            idle=len(library_pool._pool),
+            in_use=account.in_use(),
+            least_idle=library_pool._min_size if pooling else None,
+            most_idle=library_pool._max_size if pooling else None,
+        )
 
     @override
-    def held(self, pool: LibraryObject) -> list[LibraryObject]:
-        return [carrier for carrier in PsycopgSource.of(pool).carriers.copy() if _is_out(carrier, pool)]
+    def is_open(self, library_pool: LibraryObject) -> bool:
+        return not library_pool._closed or not library_pool._opened
 
     @override
-    def entered(self, pool: LibraryObject, tracked: Pool, held: list[LibraryObject]) -> None:
-        for carrier in held:
-            if _is_out(carrier, pool) and carrier.lease is None:
-                carrier.lease = tracked.adopt(tracked.now())
+    def source(self, anchor: LibraryObject) -> PsycopgSource:
+        return PsycopgSource(self, anchor)
+
+    @override
+    def found(self, library_pools: list[LibraryObject]) -> None:
+        for one in library_pools:
+            library_pool = getattr(one, "_pool", None)
+            if hasattr(library_pool, "_check_connection"):  # a connection that a caller holds
+                guard.run("psycopg_pool.find", lambda one=one, pool=library_pool: self._state(pool, one), None)  # type: ignore[misc]
+        # Those that are not open become known when they are opened.
+        super().found([one for one in library_pools if hasattr(one, "putconn") and not getattr(one, "_closed", True)])
+
+    @override
+    def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        return [connection for _, connection in Account.of(library_pool).held()]
+
+    @override
+    def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:
+        # Some may have been returned meanwhile.
+        super().entered(library_pool, pool, [connection for connection in held if connection._pool is library_pool])
 
     @override
     def forget(self, anchor: LibraryObject) -> None:
-        source: PsycopgSource | None = anchor.__dict__.pop(SOURCE_KEY, None)
-        for carrier in source.carriers.copy() if source is not None else ():
-            connection = carrier.reference()
-            if connection is not None:
-                connection.__dict__.pop(DRIVER_KEY, None)
-        if source is not None:
-            source.carriers.clear()
+        account: Account | None = anchor.__dict__.pop(ACCOUNT_KEY, None)
+        if account is None:
+            return
+        for reference in account.connections.copy().values():
+            self.forget_connection(reference())
+        account.connections.clear()
 
-    # Pools: cold
+    # Connections
 
-    def _opened(
-        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
-    ) -> LibraryObject:
-        self.know(pool)
-        return wrapped(*args, **kwargs)
+    def _state(self, library_pool: LibraryObject, connection: LibraryObject) -> PooledConnection:
+        self._anchors.add(library_pool)
+        return Account.of(library_pool).state(connection)
 
-    def _resize(
-        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
-    ) -> LibraryObject:
-        try:
-            return wrapped(*args, **kwargs)
-        finally:
-            self._resized(pool)
-
-    async def _resize_async(
-        self, wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
-    ) -> LibraryObject:
-        try:
-            return await wrapped(*args, **kwargs)
-        finally:
-            self._resized(pool)
-
-    def _resized(self, pool: LibraryObject) -> None:
-        tracked = self.tracked(pool)
-        if tracked is not None:
-            guard.run("psycopg_pool.resize", lambda: limit_changed(tracked), None)
-
-    def _find(self, kinds: tuple[type, ...], pools: tuple[type, ...]) -> None:
-        found = existing(kinds)
-        for thing in found:
-            pool = getattr(thing, "_pool", None)
-            if not isinstance(thing, pools) and isinstance(pool, pools) and DRIVER_KEY not in thing.__dict__:
-                guard.run("psycopg_pool.find", lambda thing=thing, pool=pool: self._tie(pool, thing), None)  # type: ignore[misc]
-        for thing in found:
-            if isinstance(thing, pools) and not getattr(thing, "closed", True):
-                self.know(thing)
-
-    def _tie(self, pool: LibraryObject, connection: LibraryObject, began: float = 0.0, ended: float = 0.0) -> Carrier:
-        self._pools.add(pool)
-        return PsycopgSource.of(pool).tie(connection, began, ended)
-
-    # The hot path
-
-    def _makers(self) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
-        return {
-            "getconn": (self._make_getconn, self._make_getconn_async),
-            "putconn": (self._make_putconn, self._make_putconn_async),
-            "_check_connection": (self._make_check, self._make_check_async),
-            "_connect": (self._make_connect, self._make_connect_async),
-        }
-
-    def _make_getconn(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        ask, lend, inside = self.ask, self._lend, self._asks_inside
-
-        def getconn(self: LibraryObject, timeout: float | None = None) -> LibraryObject:
-            lease = ask(self, self.__dict__)
-            if lease is None:
-                return original(self, timeout)
-            outer = inside(self, lease)
-            try:
-                connection = original(self, timeout)
-            except BaseException as error:
-                adapter.failed(lease, error)
-                raise
-            finally:
-                if outer is not self:
-                    ASK.set(outer)
-            lend(self, connection, lease)
-            return connection
-
-        adapter = self
-        return getconn
-
-    def _make_getconn_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        ask, lend, inside = self.ask, self._lend, self._asks_inside
-
-        async def getconn(self: LibraryObject, timeout: float | None = None) -> LibraryObject:
-            lease = ask(self, self.__dict__)
-            if lease is None:
-                return await original(self, timeout)
-            outer = inside(self, lease)
-            try:
-                connection = await original(self, timeout)
-            except BaseException as error:
-                adapter.failed(lease, error)
-                raise
-            finally:
-                if outer is not self:
-                    ASK.set(outer)
-            lend(self, connection, lease)
-            return connection
-
-        adapter = self
-        return getconn
-
-    def _asks_inside(self, pool: LibraryObject, lease: Lease) -> LibraryObject:
-        # Connects (null pools) and checks happen inside the ask only where there are any: else the pool itself is
-        # returned, for "nothing to put back".
-        if pool._check is None and not isinstance(pool, self._null_pools):
-            return pool
-        outer = ASK.get()
-        ASK.set(lease)
-        return outer
-
-    def _lend(self, pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
-        try:
-            carrier: Carrier = connection.__dict__.get(DRIVER_KEY) or self._tie(pool, connection)
-            if carrier.ended:
-                if carrier.ended > lease.asked_at and lease.got_at is None:
-                    lease.connected(carrier.ended - max(carrier.began, lease.asked_at))
-                carrier.ended = 0.0  # who gets it next did not wait for its connect
-            lease.backend_process_id = carrier.backend
-            lease.grant()
-            earlier, carrier.lease = carrier.lease, lease
-            if earlier is not None:  # adopted while it was being given back, which was not seen
-                earlier.end()
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught("psycopg_pool.grant")
-
-    def _make_putconn(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def putconn(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
-            _give_back(self, conn)
-            return original(self, conn)
-
-        return putconn
-
-    def _make_putconn_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        async def putconn(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
-            _give_back(self, conn)
-            return await original(self, conn)
-
-        return putconn
-
-    def _make_check(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def _check_connection(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
-            lease = _validating(self, conn) if self._check is not None else None
-            if lease is None:
-                return original(self, conn)
-            try:
-                return original(self, conn)
-            except BaseException:
-                lease.invalid()
-                raise
-
-        return _check_connection
-
-    def _make_check_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        async def _check_connection(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
-            lease = _validating(self, conn) if self._check is not None else None
-            if lease is None:
-                return await original(self, conn)
-            try:
-                return await original(self, conn)
-            except BaseException:
-                lease.invalid()
-                raise
-
-        return _check_connection
-
-    # Physical connections: cold
-
-    def _make_connect(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
-
-        def _connect(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-            tracked = adapter.tracked(self) or adapter.know(self)
-            if tracked is None:
-                return original(self, *args, **kwargs)
-            lease, began = connect_begins(tracked)
-            try:
-                connection = original(self, *args, **kwargs)
-            except BaseException as error:
-                connect_fails(tracked, lease, began, error)
-                raise
-            adapter.connected(self, tracked, connection, lease, began)
-            return connection
-
-        return _connect
-
-    def _make_connect_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
-
-        async def _connect(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-            tracked = adapter.tracked(self) or adapter.know(self)
-            if tracked is None:
-                return await original(self, *args, **kwargs)
-            lease, began = connect_begins(tracked)
-            try:
-                connection = await original(self, *args, **kwargs)
-            except BaseException as error:
-                connect_fails(tracked, lease, began, error)
-                raise
-            adapter.connected(self, tracked, connection, lease, began)
-            return connection
-
-        return _connect
-
+    @override
     def connected(
-        self, pool: LibraryObject, tracked: Pool, connection: LibraryObject, lease: Lease | None, began: float
+        self,
+        library_pool: LibraryObject,
+        pool: Pool,
+        connection: LibraryObject,
+        lease: Lease | None,  # noqa: ARG002
     ) -> None:
-        """
-        A connection was made.
-        """
-        try:
-            ended = tracked.now()
-            tracked.created(ended - began, lease)
-            self._tie(pool, connection, began, ended)
-            learn_from(tracked, connection)
-        except Exception:  # noqa: BLE001
-            guard.caught("psycopg_pool.connect")
+        self._state(library_pool, connection)  # `tie` passes on to the lease what is known of it
+        learn(pool, "psycopg_pool.learn", lambda: self.identify_by(library_pool, connection))
 
-    def _make_close(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        adapter = self
+    @override
+    def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
+        state: PooledConnection | None = connection.__dict__.get(CONNECTION_KEY)
+        if state is None:
+            if self.pool_registry is None:  # poolscope was released during the checkout
+                return
+            state = self._state(library_pool, connection)
+        if state.connect is not None:
+            state.was_made_for(lease)
+        lease.backend_process_id = state.backend_process_id
+        earlier, state.lease = state.lease, lease
+        if earlier is not None:  # adopted while it was being returned, which was not seen
+            earlier.released()
 
-        def _close_connection(self: LibraryObject, conn: LibraryObject) -> LibraryObject:
-            tracked = adapter.tracked(self)
-            carrier = conn.__dict__.get(DRIVER_KEY)
-            if tracked is not None and carrier is not None and not carrier.closed:
-                carrier.closed = True
-                tracked.closed(guard.run("psycopg_pool.close", close_reason, "closed"))
-            return original(self, conn)
+    @override
+    def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
+        marks = getattr(connection, "__dict__", None)
+        state: PooledConnection | None = marks.get(CONNECTION_KEY) if marks else None
+        # A connection of another pool, or of none, is refused by the library: its caller goes on holding it.
+        if state is None or connection._pool is not library_pool:
+            return None
+        lease, state.lease = state.lease, None
+        return lease
 
-        return _close_connection
+    @override
+    def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:
+        connection = args[0] if args else hooked
+        state: PooledConnection | None = connection.__dict__.get(CONNECTION_KEY)
+        if state is None or state.closed:
+            return None
+        state.closed = True
+        return self.pool_of(state.account.reference())
 
+    @override
+    def connection_of(self, hooked: LibraryObject) -> LibraryObject:
+        return hooked._conn
 
-def _made(
-    wrapped: Callable[..., LibraryObject], pool: LibraryObject, args: LibraryObject, kwargs: LibraryObject
-) -> LibraryObject:
-    guard.run("psycopg_pool.made", lambda: remember_name(pool), None)
-    return wrapped(*args, **kwargs)
-
-
-def _give_back(pool: LibraryObject, connection: LibraryObject) -> None:
-    try:
-        carrier: Carrier | None = connection.__dict__.get(DRIVER_KEY)
-        # A connection of another pool, or none, is refused by the library: it stays out.
-        if carrier is not None and connection._pool is pool:
-            lease, carrier.lease = carrier.lease, None
-            if lease is not None:
-                lease.end()
-    except AttributeError:
-        return  # not a connection at all
-    except Exception:  # noqa: BLE001 - ours
-        guard.caught("psycopg_pool.putconn")
-
-
-def _validating(pool: LibraryObject, connection: LibraryObject) -> Lease | None:
-    lease = ASK.get()
-    if lease is None or pool.__dict__.get(KEY) is not lease.pool or lease.got_at is not None:
-        return None
-    try:
-        carrier: Carrier | None = connection.__dict__.get(DRIVER_KEY)
-        if carrier is not None and carrier.ended > lease.asked_at and not lease.connect_time:
-            lease.connected(carrier.ended - max(carrier.began, lease.asked_at))
-        lease.got()
-    except Exception:  # noqa: BLE001 - ours
-        guard.caught("psycopg_pool.check")
-    return lease
+    @override
+    def in_transaction(self, connection: LibraryObject) -> bool:
+        return libpq.is_in_transaction(connection.pgconn.transaction_status)
 
 
-def _lease_of(connection: LibraryObject) -> Lease | None:
-    carrier = getattr(connection, "__dict__", {}).get(DRIVER_KEY)
-    return carrier.lease if isinstance(carrier, Carrier) else None
+def _arguments(library_pool: LibraryObject) -> list[dict[str, LibraryObject]]:
+    # They may be functions that make them (3.3): calling those could cost a network call.
+    if callable(library_pool.conninfo) or callable(library_pool.kwargs):
+        return []
+    given = [library_pool.kwargs or {}, libpq.parse(library_pool.conninfo)]
+    return given if first_of(given, "service") else [*given, guard.run("psycopg_pool.defaults", _defaults, {})]
 
 
-def _is_out(carrier: Carrier, pool: LibraryObject) -> bool:
-    connection = carrier.reference()
-    return connection is not None and connection._pool is pool
+def _defaults() -> dict[str, Any]:
+    # libpq's own account of the environment.
+    from psycopg.pq import Conninfo  # noqa: PLC0415 - the library is imported only where it is in use
+
+    defaults = {option.keyword: option.val for option in Conninfo.get_defaults()}
+    return {key: (defaults.get(key.encode()) or b"").decode() for key in ("host", "hostaddr", "port", "dbname")}
 
 
 ADAPTER: Final = PsycopgPoolAdapter()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poolscope.adapters.base import PoolAdapter
-    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.pool_registry import PoolRegistry
 
 #: The adapters: the module here that holds each, imported when it is looked at.
 ADAPTERS: Final = (
@@ -45,15 +45,17 @@ class Registry(HookRegistry["PoolAdapter"]):
     Hooks each pool library when it is imported, or now if it is already.
 
     Args:
-        ledger: Where pools are registered.
-        disabled: Names of adapters to leave alone.
+        pool_registry: Where pools are registered.
+        disabled: Names of adapters that do not hook their libraries.
         adapters: The adapters.
     """
 
     def __init__(
-        self, ledger: Ledger, disabled: Iterable[str] = (), adapters: Iterable[PoolAdapter] | None = None
+        self, pool_registry: PoolRegistry, disabled: Iterable[str] = (), adapters: Iterable[PoolAdapter] | None = None
     ) -> None:
-        super().__init__(ledger, load() if adapters is None else adapters, disabled, "POOLSCOPE_DISABLED_ADAPTERS")
+        super().__init__(
+            pool_registry, load() if adapters is None else adapters, disabled, "POOLSCOPE_DISABLED_ADAPTERS"
+        )
 
     def start(self) -> None:
         """

@@ -11,7 +11,7 @@ from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 class Stats(NamedTuple):
@@ -20,7 +20,7 @@ class Stats(NamedTuple):
 
     Args:
         limit: The most that it may have open; None when there is no limit.
-        idle: How many are open that nobody uses.
+        idle: How many are open that no caller holds.
         in_use: How many callers hold; None when the library keeps no account of that.
         least_idle: The fewest idle ones that it keeps; None where it has no such limit.
         most_idle: The most idle ones that it keeps; None where it has no such limit.
@@ -61,7 +61,7 @@ class Reporter(Protocol):
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
         """
-        Leases whose connection nobody holds any more.
+        Leases whose connection no caller holds any more.
         """
 
 
@@ -97,7 +97,7 @@ class WeakSource:
 
     def idle(self) -> int:
         """
-        How many open connections it has that nobody uses.
+        How many open connections it has that no caller holds.
         """
         return 0
 
@@ -148,7 +148,7 @@ class StatsSource(WeakSource):
 
     def idle(self) -> int:
         """
-        How many open connections it has that nobody uses.
+        How many open connections it has that no caller holds.
         """
         return self.stats().idle
 
@@ -160,7 +160,7 @@ class StatsSource(WeakSource):
 
     def unheld(self) -> list[Lease]:
         """
-        The leases whose connection nobody holds, though the library keeps it alive.
+        The leases whose connection no caller holds, though the library keeps it alive.
         """
         return guard.run(f"{self._adapter.name}.unheld", self._unheld, [])
 

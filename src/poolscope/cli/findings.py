@@ -30,10 +30,10 @@ _LENGTH = 200
 
 # Evidence with a row of its own, in this order; other texts follow, and all figures share one row.
 _LABELS = {
-    semconv.VERDICT: "cause",
+    semconv.CAUSE: "cause",
     semconv.HOLDERS: "holders",
     semconv.DB_QUERY_TEXT: "query",
-    semconv.STANDS_AT: "currently executing",
+    semconv.CURRENT_LOCATION: "currently executing",
     semconv.CODE_STACKTRACE: "called by",
 }
 # The panel's subject is not repeated before each figure.
@@ -131,7 +131,7 @@ def _figure(label: str, value: float, unit: Unit) -> str:
 def _lines(name: str, value: object) -> str:
     if not isinstance(value, (tuple, list)):
         text = str(value)
-        return _cut(_words(text) if name == semconv.VERDICT else figures.short_paths(text))
+        return _cut(_words(text) if name == semconv.CAUSE else figures.short_paths(text))
     lines = [str(line) for line in value]
     # The first line is the checkout itself; of its callers, only the application's own lines are kept.
     lines = [line for line in lines if line == lines[0] or not any(library in line for library in _LIBRARIES)]

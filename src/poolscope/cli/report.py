@@ -76,7 +76,7 @@ def _read(paths: Sequence[Path]) -> Report:
     total = sum(path.stat().st_size for path in paths)
     if total < _LARGE_BYTES or not sys.stderr.isatty():
         return build_report(paths)
-    with click.progressbar(length=total, label="Reading", file=sys.stderr) as shown:
+    with click.progressbar(length=total, label="PoolObservation", file=sys.stderr) as shown:
         return build_report(paths, shown.update)
 
 

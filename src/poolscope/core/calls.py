@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.sql.repetition import Repetition
-    from poolscope.core.types import LibraryObject
-    from poolscope.core.work import Share
+    from poolscope.core.work import Usage
+    from poolscope.types import LibraryObject
 
 #: Under this key a library's object holds our mark: a `Pool`, a `Lease`, or what ties one to it.
 KEY: Final = "_poolscope"
@@ -43,7 +43,7 @@ class Calls:
     in_transaction = False
     queries = 0
     _mark = NEVER
-    share: Share | None = None
+    usage: Usage | None = None
     repetition: Repetition | None = None
     statement: str | None = None
     above: Callable[[], Lease | None] | None = None
@@ -64,11 +64,11 @@ class Calls:
         if is_query(statement):
             self.queries += 1
             self.statement = statement
-            share = self.share
-            if share is not None:
-                share.queries.add(1)
+            usage = self.usage
+            if usage is not None:
+                usage.queries.add(1)
                 if not many and EXPECTED_REPETITION.get() is None:
-                    self.repetition = share.repetitions.saw(statement, sys._getframe(2), parameters)  # noqa: SLF001
+                    self.repetition = usage.repetitions.saw(statement, sys._getframe(2), parameters)  # noqa: SLF001
         self.call_begins()
 
     def statement_begins_below(self, statement: str) -> None:

@@ -21,7 +21,7 @@ class Sum:
     def __init__(self) -> None:
         self._free: deque[list[float]] = deque()
         self._total = 0.0
-        self._reading = RLock()
+        self._readers = RLock()
 
     def add(self, amount: float) -> None:
         """
@@ -38,7 +38,7 @@ class Sum:
         """
         The sum so far; it never falls.
         """
-        with self._reading:
+        with self._readers:
             free = self._free
             for _ in range(len(free)):
                 try:
@@ -54,7 +54,7 @@ class Sum:
         """
         Start anew at 0.
         """
-        self._reading = RLock()
+        self._readers = RLock()
         self._free = deque()
         self._total = 0.0
 
@@ -71,7 +71,7 @@ class Tally:
         """
         How many times `add` was called so far.
         """
-        with self._reading:
+        with self._readers:
             total: int = self.add() - self._reads  # reading the counter counts too
             self._reads += 1
             return total
@@ -80,7 +80,7 @@ class Tally:
         """
         Start anew at 0.
         """
-        self._reading = RLock()
+        self._readers = RLock()
         self._reads = 0
         #: Add one; a single atomic operation.
         self.add: Callable[[], int] = count().__next__
@@ -101,7 +101,7 @@ class Peak:
         self._window = window
         self._past: deque[tuple[float, set[int]]] = deque()
 
-    def turn(self, now: float, current: int) -> None:
+    def tick(self, now: float, current: int) -> None:
         """
         Put the numbers seen so far away as those up to now. To be called about every second, by one thread.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 TaskReference = weakref.ref[Any]
 Frames = dict[int, "FrameType"]
@@ -56,7 +56,7 @@ def task_in(loop: LibraryObject) -> TaskReference | None:
     return weakref.ref(task) if task is not None else None
 
 
-class LifeReference(weakref.ref["Life"]):
+class ThreadReference(weakref.ref["ThreadToken"]):
     """
     A weak reference to a thread's token that knows the thread's identifier, also after the thread has finished.
     """
@@ -65,7 +65,7 @@ class LifeReference(weakref.ref["Life"]):
     ident: int
 
 
-class Life:
+class ThreadToken:
     """
     A thread's token: it exists as long as the thread does.
 
@@ -73,32 +73,32 @@ class Life:
     stays dead.
     """
 
-    __slots__ = ("__weakref__", "ask", "reference")
+    __slots__ = ("__weakref__", "checkout", "reference")
 
     def __init__(self) -> None:
-        self.reference = LifeReference(self)
+        self.reference = ThreadReference(self)
         self.reference.ident = get_ident()
         #: The checkout that one hook of an adapter passes to the next, where no other code of this thread runs between.
-        self.ask: Lease | None = None
+        self.checkout: Lease | None = None
 
 
-class _Lives(local):
-    life: Life
+class _ThreadTokens(local):
+    thread_token: ThreadToken
 
 
-#: Its attribute `life`, once `running_thread` has been called in a thread, is that thread's token.
-LIVES: Final = _Lives()
+#: Its attribute `thread_token`, once `running_thread` has been called in a thread, is that thread's token.
+THREAD_TOKENS: Final = _ThreadTokens()
 
 
-def running_thread() -> Life:
+def running_thread() -> ThreadToken:
     """
     The token of this thread; hold its reference, not itself.
     """
     try:
-        return LIVES.life
+        return THREAD_TOKENS.thread_token
     except AttributeError:
-        life = LIVES.life = Life()
-        return life
+        thread_token = THREAD_TOKENS.thread_token = ThreadToken()
+        return thread_token
 
 
 class ThreadsNow:

@@ -50,7 +50,7 @@ _LEAK: Final = {
     **_fields(Unit.NONE, leak_kind=semconv.LEAK_KIND),
     **_fields(Unit.SECONDS, age=semconv.LEASE_AGE),
     **_fields(Unit.NONE, "owner", "phase", "trace_id", checkout_stack=semconv.CODE_STACKTRACE),
-    **_fields(Unit.NONE, current_location=semconv.STANDS_AT, statement=semconv.DB_QUERY_TEXT),
+    **_fields(Unit.NONE, current_location=semconv.CURRENT_LOCATION, statement=semconv.DB_QUERY_TEXT),
     **_fields(Unit.NONE, backend_process_id=semconv.BACKEND_PROCESS_ID),
     **_REPEATED,
 }
@@ -61,7 +61,7 @@ _HOLD: Final = {
     **_REPEATED,
 }
 _EXHAUSTION: Final = {
-    **_fields(Unit.NONE, cause=semconv.VERDICT, holders=semconv.HOLDERS),
+    **_fields(Unit.NONE, cause=semconv.CAUSE, holders=semconv.HOLDERS),
     **_fields(Unit.COUNT, holders_omitted=semconv.HOLDERS_OMITTED),
     **_fields(Unit.COUNT, used=semconv.POOL_USED, limit=semconv.POOL_LIMIT, pending=semconv.POOL_PENDING),
     **_fields(Unit.SECONDS, "waited"),

@@ -29,42 +29,42 @@ class Guard:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
-    def caught(self, site: str) -> None:
+    def caught(self, component: str) -> None:
         """
         Count the exception that is being handled; the first of each site is logged with its traceback.
 
         Args:
-            site: The place in poolscope, such as ``sqlalchemy.checkin``; one of a fixed set, it becomes an attribute.
+            component: The part of poolscope, such as ``sqlalchemy.checkin``, of a fixed set: it becomes an attribute.
 
         Raises:
             Exception: The one that is being handled, if a signal handler raised it.
         """
         if _raised_by_a_signal(sys.exc_info()[1]):
             raise  # noqa: PLE0704 - it is called from exception handlers
-        self._counts[site] += 1
-        if self._counts[site] == 1:
+        self._counts[component] += 1
+        if self._counts[component] == 1:
             _logger.warning(
                 "poolscope caught an error of its own at %s; the application is not affected, but figures may be wrong",
-                site,
+                component,
                 exc_info=True,  # noqa: LOG014 - it is called from exception handlers
             )
 
-    def caught_quietly(self, site: str) -> None:
+    def caught_quietly(self, component: str) -> None:
         """
         Count the exception that is being handled and log nothing: for what the garbage collector calls, which may run
         while this thread is in the midst of logging.
         """
-        self._counts[site] += 1
+        self._counts[component] += 1
 
-    def count(self, site: str) -> None:
+    def count(self, component: str) -> None:
         """
         Count something lost without an exception; it is logged once.
         """
-        self._counts[site] += 1
-        if self._counts[site] == 1:
-            _logger.warning("poolscope dropped data at %s; its figures are incomplete", site)
+        self._counts[component] += 1
+        if self._counts[component] == 1:
+            _logger.warning("poolscope dropped data at %s; its figures are incomplete", component)
 
-    def run(self, site: str, function: Callable[[], _Result], default: _Result) -> _Result:
+    def run(self, component: str, function: Callable[[], _Result], default: _Result) -> _Result:
         """
         Call the function; on an exception count it and return the default. For cold paths.
 
@@ -74,7 +74,7 @@ class Guard:
         try:
             return function()
         except Exception:  # noqa: BLE001 - whatever it is, it is ours and must not reach the application
-            self.caught(site)
+            self.caught(component)
             return default
 
     def counts(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +130,7 @@ class Distribution(Generic[_Trace]):
         self._free: deque[_Cell[_Trace]] = deque()
         self._totals: Totals[_Trace] = self._empty()
         self._taps: weakref.WeakSet[Tap[_Trace]] = weakref.WeakSet()  # each lives as long as its reader
-        self._reading = RLock()  # among readers only; no writer takes it
+        self._readers = RLock()  # among readers only; no writer takes it
 
     def record(self, value: float, trace: _Trace | None = None, parts: Sequence[float] = ()) -> None:
         """
@@ -167,7 +167,7 @@ class Distribution(Generic[_Trace]):
         """
         All figures since the start.
         """
-        with self._reading:
+        with self._readers:
             self._drain()
             return self._totals.copy()
 
@@ -175,7 +175,7 @@ class Distribution(Generic[_Trace]):
         """
         A view for one more reader; it begins with everything recorded so far. It is held weakly.
         """
-        with self._reading:
+        with self._readers:
             self._drain()
             tap = Tap(self._totals.copy(), delta=delta)
             self._taps.add(tap)
@@ -185,7 +185,7 @@ class Distribution(Generic[_Trace]):
         """
         Read through a view of `tap()`.
         """
-        with self._reading:
+        with self._readers:
             self._drain()
             return tap.take()
 
@@ -193,7 +193,7 @@ class Distribution(Generic[_Trace]):
         """
         Start anew at nothing, as a child process does after a fork; no writer may be at work.
         """
-        self._reading = RLock()
+        self._readers = RLock()
         self._free = deque()
         self._totals = self._empty()
         self._taps = weakref.WeakSet()

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from poolscope.core.calls import Calls
 from poolscope.core.execution import running_task, running_thread
 from poolscope.core.origin import stack_of
-from poolscope.core.phases import USE_PHASES, WAIT_PHASES
-from poolscope.core.types import override
+from poolscope.core.phases import HOLD_PHASES, WAIT_PHASES
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from poolscope.core.execution import LifeReference, TaskReference
-    from poolscope.core.origin import RawStack, Trail
+    from poolscope.core.execution import TaskReference, ThreadReference
+    from poolscope.core.origin import PackedStack, RawStack
     from poolscope.core.pool import Pool
     from poolscope.core.work import UnitOfWork
 
@@ -38,30 +38,30 @@ class Lease(Calls):
     One checkout: pending while it waits for a connection, a lease once the caller has it.
 
     Class attributes are the values a checkout starts with. Most checkouts never change most of them, which keeps making
-    one cheap. `Pool.ask` makes it and sets what the usual path reads: until Python 3.12, reading a class
+    one cheap. `Pool.checkout` makes it and sets what the usual path reads: until Python 3.12, reading a class
     attribute through an instance costs more than setting and reading one of its own. All moments and durations are
     seconds of the pool's clock.
     """
 
-    asked_at: float
+    requested_at: float
     #: Dead when the thread has finished; another thread may have its identifier by then.
-    thread_life: LifeReference
+    thread_reference: ThreadReference
     task: TaskReference | None = None
 
     outcome: Outcome | None = None
     error_type: str | None = None
-    got_at: float | None = None
-    started_at: float | None = None
+    handed_over_at: float | None = None
+    acquired_at: float | None = None
     ended_at: float | None = None
     abandoned = False
     adopted = False
     connect_failed = False
     _validate_time = 0.0
-    _connect_time_before_got = 0.0
-    pending_at_ask = 0
-    used_at_ask = 0
+    _connect_time_before_handover = 0.0
+    pending_at_checkout = 0
+    used_at_checkout = 0
     starved_by: Collection[Lease] = ()
-    trail: Trail = ()
+    packed_stack: PackedStack = ()
     trace: Any = None
     silent = False
     unrecorded = False
@@ -71,12 +71,12 @@ class Lease(Calls):
     carrier: Any = None
     excuse: str | None = None
     leak: str | None = None
-    span_told = False
+    span_reported = False
     over_since = 0.0
 
     # The life of a lease
 
-    def got(self) -> float:
+    def handed_over(self) -> float:
         """
         The pool handed a connection over; it may still have to be validated. From here the connection is in use.
 
@@ -84,10 +84,10 @@ class Lease(Calls):
             The moment, in seconds of the clock.
         """
         pool = self.pool
-        self.got_at = now = pool.now()
+        self.handed_over_at = now = pool.now()
         if self._split:
-            self._connect_time_before_got = self.connect_time
-        pool.asking.discard(self)
+            self._connect_time_before_handover = self.connect_time
+        pool.pending.discard(self)
         leases = pool.leases
         leases.add(self)
         used = len(leases)
@@ -95,25 +95,25 @@ class Lease(Calls):
         limit = pool.limit
         if limit is not None and used >= limit:
             pool.filled(now)
-        share = self.share
-        if share is not None:
-            share.leases.add(self)
-            share.seen.add(len(share.leases))
+        usage = self.usage
+        if usage is not None:
+            usage.leases.add(self)
+            usage.seen.add(len(usage.leases))
         return now
 
-    def grant(self) -> None:
+    def acquired(self) -> None:
         """
         The caller has the connection: the wait is over and the lease starts.
         """
         pool = self.pool
-        got = self.got_at
-        if got is None:
-            got = self.got()
-        self.started_at = now = pool.now()
-        wait = now - self.asked_at
-        share = self.share
-        if share is not None:
-            share.wait_time.add(wait)
+        handed_over = self.handed_over_at
+        if handed_over is None:
+            handed_over = self.handed_over()
+        self.acquired_at = now = pool.now()
+        wait = now - self.requested_at
+        usage = self.usage
+        if usage is not None:
+            usage.wait_time.add(wait)
         if self.silent:
             return
         trace = self.trace
@@ -121,13 +121,13 @@ class Lease(Calls):
         if self._split:
             pool.waits.record(wait, traced, self._wait_parts(now))
         else:
-            pool.waits.record(wait, traced, (got - self.asked_at, 0.0, now - got))
+            pool.waits.record(wait, traced, (handed_over - self.requested_at, 0.0, now - handed_over))
         if wait >= pool.slow_wait:
             pool.waited(self)
         elif self.starved_by:
             self.starved_by = ()
 
-    def fail(self, outcome: Outcome, error_type: str) -> None:
+    def failed(self, outcome: Outcome, error_type: str) -> None:
         """
         The checkout ended without a lease.
 
@@ -136,20 +136,20 @@ class Lease(Calls):
             error_type: The exception's qualified name, for ``error.type``.
         """
         pool = self.pool
-        pool.asking.discard(self)
+        pool.pending.discard(self)
         pool.leases.discard(self)
         pool.emptied()
         self.outcome = outcome
         self.error_type = error_type
         self.ended_at = now = pool.now()
-        if self.share is not None and self.unit is not None:
-            self.share.leases.discard(self)
-            self.share.wait_time.add(now - self.asked_at)
+        if self.usage is not None and self.unit is not None:
+            self.usage.leases.discard(self)
+            self.usage.wait_time.add(now - self.requested_at)
             self.unit.timeouts += outcome is Outcome.TIMEOUT
         if not self.silent:
-            pool.failed(self, now - self.asked_at, self._wait_parts(now))
+            pool.failed(self, now - self.requested_at, self._wait_parts(now))
 
-    def end(self, *, abandoned: bool = False) -> None:  # noqa: C901 - the hot path: calls would cost more than branches
+    def released(self, *, abandoned: bool = False) -> None:  # noqa: C901 - the hot path: calls would cost more than branches
         """
         The connection is returned, detached or garbage-collected. Only the first call counts.
 
@@ -164,17 +164,17 @@ class Lease(Calls):
             return
         if pool.full_since:
             pool.emptied()
-        share = self.share
-        if share is not None:
-            share.leases.discard(self)
+        usage = self.usage
+        if usage is not None:
+            usage.leases.discard(self)
         # An exemplar may keep the lease for a while; through it, the library's pool must not live on.
         self.carrier = self.above = None
-        started = self.started_at
+        started = self.acquired_at
         if started is None:
             return  # it was still being validated: the checkout will fail
         self.ended_at = now = pool.now()
-        if share is not None:
-            share.hold_time.add(now - started)
+        if usage is not None:
+            usage.hold_time.add(now - started)
         if abandoned:
             self.abandoned = True
         if self.silent:
@@ -187,31 +187,31 @@ class Lease(Calls):
                 self._close_phase(now)
             query, in_transaction = self.query_time, self.idle_in_transaction_time
             idle = hold - query - in_transaction
-            pool.uses.record(hold, traced, (query, in_transaction, idle if idle > 0.0 else 0.0))
+            pool.holds.record(hold, traced, (query, in_transaction, idle if idle > 0.0 else 0.0))
         else:  # nothing was sent
-            pool.uses.record(hold, traced, (0.0, 0.0, hold))
+            pool.holds.record(hold, traced, (0.0, 0.0, hold))
         if abandoned or hold >= pool.long_hold or self.leak is not None:
-            pool.observer.returned(self)
+            pool.listener.returned(self)
         if traced is not None:
-            pool.observer.traced(self)
+            pool.listener.traced(self)
 
     def invalid(self) -> None:
         """
         The connection that was handed over failed its validation: it is not in use any more, and the checkout
         still waits.
         """
-        if self.got_at is None:
+        if self.handed_over_at is None:
             return
         pool = self.pool
-        self._validate_time += pool.now() - self.got_at
+        self._validate_time += pool.now() - self.handed_over_at
         self._split = True
-        self.got_at = None
+        self.handed_over_at = None
         pool.leases.discard(self)
-        pool.asking.add(self)
+        pool.pending.add(self)
         if pool.full_since:
             pool.emptied()
-        if self.share is not None:
-            self.share.leases.discard(self)
+        if self.usage is not None:
+            self.usage.leases.discard(self)
 
     # What is known of it
 
@@ -220,73 +220,73 @@ class Lease(Calls):
         """
         The identifier of the thread that checks out.
         """
-        return self.thread_life.ident
+        return self.thread_reference.ident
 
     @property
     def origin(self) -> RawStack:
         """
         Where the application checked out, from the line nearest to the pool outwards.
         """
-        return stack_of(self.trail)
+        return stack_of(self.packed_stack)
 
     @property
     def phase(self) -> str:
         """
-        What the connection is doing now: one of `USE_PHASES`.
+        What the connection is doing now: one of `HOLD_PHASES`.
         """
         if self.running:
-            return USE_PHASES[0]
-        return USE_PHASES[1] if self.in_transaction else USE_PHASES[2]
+            return HOLD_PHASES[0]
+        return HOLD_PHASES[1] if self.in_transaction else HOLD_PHASES[2]
 
     @property
     def last_used(self) -> float:
         """
         When the last call to the server began or ended; the start of the lease when there was none.
         """
-        return self._mark if self._mark >= 0.0 else self.started_at or self.asked_at
+        return self._mark if self._mark >= 0.0 else self.acquired_at or self.requested_at
 
     def wait_phases(self) -> dict[str, float]:
         """
         Seconds waited, by phase; up to now for a pending checkout.
         """
-        end = self.started_at or self.ended_at or self.pool.now()
+        end = self.acquired_at or self.ended_at or self.pool.now()
         return dict(zip(WAIT_PHASES, self._wait_parts(end), strict=True))
 
-    def use_phases(self) -> dict[str, float]:
+    def hold_phases(self) -> dict[str, float]:
         """
         Seconds held, by phase; up to now for a lease that has not ended.
         """
-        if self.started_at is None:
-            return dict.fromkeys(USE_PHASES, 0.0)
+        if self.acquired_at is None:
+            return dict.fromkeys(HOLD_PHASES, 0.0)
         now = self.ended_at or self.pool.now()
         query, in_transaction = self.query_time, self.idle_in_transaction_time
         if self.ended_at is None and self.running:
             query += now - self._mark
         elif self.ended_at is None and self.in_transaction:
             in_transaction += now - self._mark
-        idle = max(0.0, now - self.started_at - query - in_transaction)
-        return dict(zip(USE_PHASES, (query, in_transaction, idle), strict=True))
+        idle = max(0.0, now - self.acquired_at - query - in_transaction)
+        return dict(zip(HOLD_PHASES, (query, in_transaction, idle), strict=True))
 
     def age(self) -> float:
         """
         Seconds since the lease started; for a pending checkout, since it began to wait.
         """
-        return self.pool.now() - (self.started_at or self.asked_at)
+        return self.pool.now() - (self.acquired_at or self.requested_at)
 
     def held(self) -> float:
         """
         Seconds that the lease lasted, or lasts; 0 for a checkout that never got a connection.
         """
-        return 0.0 if self.started_at is None else (self.ended_at or self.pool.now()) - self.started_at
+        return 0.0 if self.acquired_at is None else (self.ended_at or self.pool.now()) - self.acquired_at
 
     def _wait_parts(self, end: float) -> tuple[float, float, float]:
-        got = self.got_at
+        handed_over = self.handed_over_at
         connect, validated = self.connect_time, self._validate_time
-        if got is None:
-            return (max(0.0, end - self.asked_at - connect - validated), connect, validated)
-        before = self._connect_time_before_got
-        validating = max(0.0, end - got - (connect - before))
-        return (max(0.0, got - self.asked_at - before - validated), connect, validated + validating)
+        if handed_over is None:
+            return (max(0.0, end - self.requested_at - connect - validated), connect, validated)
+        before = self._connect_time_before_handover
+        validating = max(0.0, end - handed_over - (connect - before))
+        return (max(0.0, handed_over - self.requested_at - before - validated), connect, validated + validating)
 
 
 class Adopted(Lease):
@@ -302,13 +302,13 @@ class Adopted(Lease):
 
     def __init__(self, pool: Pool, now: float) -> None:
         self.pool = pool
-        self.asked_at = now
-        self.thread_life = running_thread().reference
+        self.requested_at = now
+        self.thread_reference = running_thread().reference
         self.task = running_task()
-        self.got()
-        self.started_at = now
+        self.handed_over()
+        self.acquired_at = now
 
     @override
-    def end(self, *, abandoned: bool = False) -> None:
+    def released(self, *, abandoned: bool = False) -> None:
         self.silent = True
-        super().end(abandoned=abandoned)
+        super().released(abandoned=abandoned)

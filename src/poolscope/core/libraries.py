@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import CodeType, FrameType
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Loader:
         functions: Which functions of the file; all when left out.
         fix: What to do about what it repeats.
         fixes: The same for statements that write, by their first word.
-        called_by: Names of loaders that call it: where one stands further out, it is that one that loads.
+        called_by: Names of loaders that call it: where one of them is further out, that one loads.
     """
 
     name: str

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
 
 
-class PoolObserver(Protocol):
+class PoolListener(Protocol):
     """
     Receives the leases that matter.
 
@@ -50,7 +50,7 @@ class PoolObserver(Protocol):
         """
 
 
-class NullObserver:
+class NullListener:
     """
     Looks at nothing.
     """
@@ -76,36 +76,36 @@ class NullObserver:
         """
 
 
-class Observers:
+class Listeners:
     """
     Passes events to several observers, in order.
 
     Args:
-        observers: Those that receive them.
+        listeners: Those that receive them.
         traced: The only one that receives leases inside a recorded span; it receives each of them, so it is no list.
     """
 
-    def __init__(self, *observers: PoolObserver, traced: PoolObserver) -> None:
-        self.observers = observers
+    def __init__(self, *listeners: PoolListener, traced: PoolListener) -> None:
+        self.listeners = listeners
         self.traced = traced.traced
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """
         Pass it on.
         """
-        for observer in self.observers:
-            observer.waited(lease, holders)
+        for listener in self.listeners:
+            listener.waited(lease, holders)
 
     def nested(self, lease: Lease, held: Lease) -> None:
         """
         Pass it on.
         """
-        for observer in self.observers:
-            observer.nested(lease, held)
+        for listener in self.listeners:
+            listener.nested(lease, held)
 
     def returned(self, lease: Lease) -> None:
         """
         Pass it on.
         """
-        for observer in self.observers:
-            observer.returned(lease)
+        for listener in self.listeners:
+            listener.returned(lease)

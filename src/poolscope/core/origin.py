@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import CodeType, FrameType
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: Frames from the innermost application frame outwards, each a code object and an instruction index.
 RawStack = tuple[tuple["CodeType", int], ...]
 
 #: A packed stack, as the hot path keeps it: code object, index, code object, index ... One tuple in place of one for
 #: each frame costs a third less to make, and leaves the garbage collector less to look at.
-Trail = tuple[Any, ...]
+PackedStack = tuple[Any, ...]
 
 # Frames walked in search of the first application frame before it is given up.
 _SEARCH: Final = 80
@@ -48,7 +48,7 @@ _LOOPS: Final = ("/asyncio/events.py", "/asyncio/runners.py")
 _SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
 
 #: What the application executes that waits for what this thread runs on its behalf; empty where that is not known.
-ASKED_FROM: Final[ContextVar[Trail]] = ContextVar("poolscope_asked_from", default=())
+CALLED_FROM: Final[ContextVar[PackedStack]] = ContextVar("poolscope_asked_from", default=())
 
 # Of templates that Jinja has compiled: which of their lines each line of the code is for.
 _TEMPLATES: Final[WeakKeyDictionary[CodeType, Sequence[tuple[int, int]]]] = WeakKeyDictionary()
@@ -89,9 +89,9 @@ class Origins:
         self._depth = depth
         self._application = tuple(os.path.abspath(path) + os.sep for path in application_paths)
         self._library = _library_folders()
-        self._judged: dict[str, int] = {}
+        self._classified: dict[str, int] = {}
 
-    def capture(self, frame: FrameType | None) -> Trail:  # noqa: C901, PLR0911 - the hot path
+    def capture(self, frame: FrameType | None) -> PackedStack:  # noqa: C901, PLR0911 - the hot path
         """
         Keep the stack from the first application frame outwards.
 
@@ -102,7 +102,7 @@ class Origins:
             The stack (`stack_of` makes it one of pairs); where no application frame is near, that of whoever wanted
             something of the database.
         """
-        judged = self._judged
+        classified = self._classified
         here = frame
         kind = LIBRARY
         for _ in _STEPS:  # `nearest` spelt out: its call and its care for greenlets cost a fifth
@@ -110,19 +110,19 @@ class Origins:
                 break
             file = here.f_code.co_filename
             try:
-                kind = judged[file]
+                kind = classified[file]
             except KeyError:
-                kind = self._judge(file)
+                kind = self._classify(file)
             if kind:  # no library
                 break
             here = here.f_back
         if kind != APPLICATION:
             here = self._application_frame(frame)
             if here is None:
-                return self._asked_from(frame, self._depth)
+                return self._called_from(frame, self._depth)
         if here is None or self._depth != _USUAL_DEPTH:
-            return trail(here, self._depth)
-        # `trail` spelt out, which halves the cost.
+            return packed_stack(here, self._depth)
+        # `packed_stack` spelt out, which halves the cost.
         second = here.f_back
         if second is None:
             return (here.f_code, here.f_lasti)
@@ -156,21 +156,21 @@ class Origins:
         """
         here = self._application_frame(frame)
         if here is None:
-            asked = self._asked_from(frame, 1)
-            return (asked[0], asked[1]) if asked else None
+            caller = self._called_from(frame, 1)
+            return (caller[0], caller[1]) if caller else None
         return here.f_code, here.f_lasti
 
-    def of_application(self, frame: FrameType | None) -> Trail:
+    def of_application(self, frame: FrameType | None) -> PackedStack:
         """
         The stack from the innermost application frame outwards; empty when none is near.
 
         Args:
             frame: The frame to search from.
         """
-        return trail(self._application_frame(frame), self._depth)
+        return packed_stack(self._application_frame(frame), self._depth)
 
     def _application_frame(self, frame: FrameType | None) -> FrameType | None:
-        judged = self._judged
+        classified = self._classified
         stack = None
         for _ in range(_SEARCH):
             if frame is None:
@@ -178,15 +178,15 @@ class Origins:
                 if frame is None:
                     return None
             file = frame.f_code.co_filename
-            kind = judged.get(file)
+            kind = classified.get(file)
             if kind is None:
-                kind = self._judge(file)
+                kind = self._classify(file)
             if kind != LIBRARY:
                 return frame if kind == APPLICATION else None
             frame = frame.f_back
         return None
 
-    def of_function(self, function: LibraryObject) -> Trail:
+    def of_function(self, function: LibraryObject) -> PackedStack:
         """
         Where a function of the application begins, whatever decorates it; empty for a library's.
 
@@ -194,11 +194,11 @@ class Origins:
             function: The function.
         """
         code: CodeType | None = getattr(inspect.unwrap(function), "__code__", None)
-        if code is None or self._judge(code.co_filename) != APPLICATION:
+        if code is None or self._classify(code.co_filename) != APPLICATION:
             return ()
         return code, next((start for start, _, line in code.co_lines() if line), 0)
 
-    def _asked_from(self, frame: FrameType | None, depth: int) -> Trail:
+    def _called_from(self, frame: FrameType | None, depth: int) -> PackedStack:
         # Who wanted something, where no frame of the application is near: the function that a context manager decorates
         # and that is yet to begin, where the application waits for this thread, or the nearest frame outside of what
         # carries queries.
@@ -214,9 +214,9 @@ class Origins:
             if module == _DECORATORS and here.f_code.co_name == "inner":
                 decorated = self.of_function(here.f_locals.get("func"))
                 if decorated:
-                    return decorated + trail(here.f_back, depth - 1)
+                    return decorated + packed_stack(here.f_back, depth - 1)
             here = here.f_back
-        return ASKED_FROM.get() or trail(here or frame, depth)
+        return CALLED_FROM.get() or packed_stack(here or frame, depth)
 
     def trim(self, stack: RawStack) -> RawStack:
         """
@@ -224,8 +224,8 @@ class Origins:
         """
         for place, (code, _) in enumerate(stack):
             file = code.co_filename
-            judged = self._judged.get(file)
-            if (self._judge(file) if judged is None else judged) == APPLICATION:
+            classified = self._classified.get(file)
+            if (self._classify(file) if classified is None else classified) == APPLICATION:
                 return stack[place:]
         return stack
 
@@ -233,9 +233,9 @@ class Origins:
         """
         The code in a raw stack that is the application's.
         """
-        return {code for code, _ in stack if self._judge(code.co_filename) == APPLICATION}
+        return {code for code, _ in stack if self._classify(code.co_filename) == APPLICATION}
 
-    def _judge(self, file: str) -> int:
+    def _classify(self, file: str) -> int:
         path = os.path.abspath(file)
         if not os.path.isabs(file) and not os.path.exists(path):
             path = _compiled_from(file) or path
@@ -246,7 +246,7 @@ class Origins:
             kind = APPLICATION
         else:
             kind = LOOP if path.replace(os.sep, "/").endswith((*_LOOPS, *KNOWN.loops)) else LIBRARY
-        self._judged[file] = kind
+        self._classified[file] = kind
         return kind
 
 
@@ -266,7 +266,7 @@ def _is_entry_point(path: str) -> bool:
     return os.path.dirname(path) == _SCRIPTS and not path.endswith(".py")
 
 
-def trail(frame: FrameType | None, depth: int) -> Trail:
+def packed_stack(frame: FrameType | None, depth: int) -> PackedStack:
     """
     Keep a frame and those that called it.
 
@@ -282,7 +282,7 @@ def trail(frame: FrameType | None, depth: int) -> Trail:
     return tuple(kept)
 
 
-def stack_of(kept: Trail) -> RawStack:
+def stack_of(kept: PackedStack) -> RawStack:
     """
     The frames of a packed stack, each a pair.
     """
@@ -297,7 +297,7 @@ def keep(frame: FrameType | None, depth: int) -> RawStack:
         frame: The innermost frame.
         depth: How many frames to keep.
     """
-    return stack_of(trail(frame, depth))
+    return stack_of(packed_stack(frame, depth))
 
 
 def locate(code: CodeType, instruction: int) -> Location:

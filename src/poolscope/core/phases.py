@@ -8,4 +8,4 @@ from typing import Final
 
 WAIT_PHASES: Final = ("queue", "connect", "validate")
 
-USE_PHASES: Final = ("query", "idle_in_transaction", "idle")
+HOLD_PHASES: Final = ("query", "idle_in_transaction", "idle")

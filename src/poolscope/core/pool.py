@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
 from poolscope.core.counters import Sum
-from poolscope.core.execution import LIVES, running_task, running_thread, stack_of_thread, task_in
+from poolscope.core.execution import THREAD_TOKENS, running_task, running_thread, stack_of_thread, task_in
 from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Adopted, Lease, Outcome
-from poolscope.core.listener import NullObserver
+from poolscope.core.listener import NullListener
 from poolscope.core.phases import WAIT_PHASES
 from poolscope.core.pool_figures import PoolFigures
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import CodeType, FrameType
 
-    from poolscope.core.execution import Life
+    from poolscope.core.execution import ThreadToken
     from poolscope.core.histogram import Trace
-    from poolscope.core.listener import PoolObserver
+    from poolscope.core.listener import PoolListener
     from poolscope.core.origin import Origins, RawStack
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.work import Share
+    from poolscope.core.work import Usage
 
 #: What `ambient` returns where the application asked not to be instrumented.
 SUPPRESSED: Final = object()
@@ -79,35 +79,35 @@ class Pool(PoolFigures):
         #: The hold from which it is reported to the observer, in seconds.
         self.long_hold = float("inf")
         self.origins = origins
-        self.observer: PoolObserver = NullObserver()
+        self.listener: PoolListener = NullListener()
         self._capture = origins.capture if origins else None
         self._ambient = ambient
 
     # The hot path
 
-    def ask(self, life: Life | None = None, outwards: int = 2) -> Lease:  # noqa: C901, PLR0912, PLR0915 - hot
+    def checkout(self, thread_token: ThreadToken | None = None, outwards: int = 2) -> Lease:  # noqa: C901, PLR0912, PLR0915 - hot
         """
         A checkout begins: the caller waits for a connection.
 
         Args:
-            life: The token of this thread, if the caller has it at hand.
+            thread_token: The token of this thread, if the caller has it at hand.
             outwards: How many frames out from this one the first frame is that may be the application's.
 
         Returns:
-            The pending checkout, on which `got`, `grant`, `fail` and `end` are to be called.
+            The pending checkout, on which `handed_over`, `acquired`, `fail` and `end` are to be called.
         """
-        if life is None:
+        if thread_token is None:
             try:
-                life = LIVES.life
+                thread_token = THREAD_TOKENS.thread_token
             except AttributeError:  # this thread's first checkout
-                life = running_thread()
+                thread_token = running_thread()
         lease = Lease()
         lease.pool = self
-        lease.thread_life = life.reference
-        lease.share = lease.trace = lease.leak = None
+        lease.thread_reference = thread_token.reference
+        lease.usage = lease.trace = lease.leak = None
         lease.silent = lease._split = False  # noqa: SLF001 - made here
         lease.starved_by = ()
-        lease.asked_at = self.now()
+        lease.requested_at = self.now()
         events = _modules.get("asyncio.events")
         if events is not None:  # `running_task` spelt out: most checkouts are outside of a loop
             loop = events._get_running_loop()  # noqa: SLF001
@@ -128,13 +128,13 @@ class Pool(PoolFigures):
                 frame = _frame(outwards)
             except ValueError:  # the interpreter itself called the library
                 frame = None
-            lease.trail = self._capture(frame)
+            lease.packed_stack = self._capture(frame)
         unit = CURRENT_UNIT.get()
         if unit is not None and not unit.ended:
             lease.unit = unit
-            lease.share = share = unit.share_of(self)
-            if share.leases:
-                self.nested(lease, share)
+            lease.usage = usage = unit.usage_of(self)
+            if usage.leases:
+                self.nested(lease, usage)
         else:
             self.unattributed.add()
         excuse = EXPECTED_LONG_HOLD.get()
@@ -143,19 +143,19 @@ class Pool(PoolFigures):
         limit = self.limit
         if limit is not None and len(self.leases) >= limit:
             lease.starved_by = self.leases.copy()
-            lease.used_at_ask = len(lease.starved_by)
-        asking = self.asking
-        asking.add(lease)  # last: whatever fails above leaves no checkout pending forever
-        lease.pending_at_ask = len(asking)
+            lease.used_at_checkout = len(lease.starved_by)
+        pending = self.pending
+        pending.add(lease)  # last: whatever fails above leaves no checkout pending forever
+        lease.pending_at_checkout = len(pending)
         return lease
 
-    def asker(self) -> Lease | None:
+    def waiter(self) -> Lease | None:
         """
         The pending checkout of this pool that the running thread and task waits in; the innermost of several. Cold.
         """
-        life, task = running_thread().reference, running_task()
-        mine = [lease for lease in self.asking.copy() if lease.thread_life is life and lease.task is task]
-        return max(mine, key=lambda lease: lease.asked_at, default=None)
+        thread_token, task = running_thread().reference, running_task()
+        mine = [lease for lease in self.pending.copy() if lease.thread_reference is thread_token and lease.task is task]
+        return max(mine, key=lambda lease: lease.requested_at, default=None)
 
     def filled(self, now: float) -> None:
         """
@@ -189,9 +189,9 @@ class Pool(PoolFigures):
         """
         A checkout waited for longer than the threshold.
         """
-        self.pending_peak.seen.add(lease.pending_at_ask)
+        self.pending_peak.seen.add(lease.pending_at_checkout)
         holders, lease.starved_by = lease.starved_by, ()
-        self.observer.waited(lease, holders)
+        self.listener.waited(lease, holders)
 
     def failed(self, lease: Lease, wait: float, parts: Sequence[float]) -> None:
         """
@@ -213,7 +213,7 @@ class Pool(PoolFigures):
             self.timeouts.add(1)
         self.waited(lease)
 
-    def nested(self, lease: Lease, share: Share) -> None:
+    def nested(self, lease: Lease, usage: Usage) -> None:
         """
         A unit of work checks out a connection while it holds one of this pool.
 
@@ -222,19 +222,19 @@ class Pool(PoolFigures):
 
         Args:
             lease: The checkout.
-            share: The unit's part in the pool, with what it holds.
+            usage: The unit's part in the pool, with what it holds.
         """
         mine = [
             held
-            for held in share.leases.copy()
+            for held in usage.leases.copy()
             if (held.thread == lease.thread and held.task is lease.task) or _was_fetched(held)
         ]
         if not mine:
             return
-        share.nested += 1
+        usage.nested += 1
         self.nested_checkouts.add(1)
-        if share.nested == 1:
-            self.observer.nested(lease, min(mine, key=lambda held: held.asked_at))
+        if usage.nested == 1:
+            self.listener.nested(lease, min(mine, key=lambda held: held.requested_at))
 
     def locate(self, frame: FrameType | None) -> tuple[CodeType, int] | None:
         """
@@ -298,4 +298,4 @@ def _was_fetched(held: Lease) -> bool:
     unit = held.unit
     if held.task is not None or unit is None or unit.task is None:
         return False
-    return not is_on(held, stack_of_thread(held.thread, _SEARCH) if held.thread_life() is not None else ())
+    return not is_on(held, stack_of_thread(held.thread, _SEARCH) if held.thread_reference() is not None else ())

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.counters import Peak, Sum, Tally
-from poolscope.core.phases import USE_PHASES, WAIT_PHASES
+from poolscope.core.phases import HOLD_PHASES, WAIT_PHASES
 from poolscope.core.pool_identity import limit_of
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ class PoolFigures:
     def _start(self) -> None:
         self.began_at = self.now()
         self.leases: set[Lease] = set()
-        self.asking: set[Lease] = set()
+        self.pending: set[Lease] = set()
         #: What was checked out when this process forked off: not ours, though the library still counts it.
         self.inherited: set[Lease] = set()
         self.waits: Distribution[Trace] = self._distribution(self._bounds, WAIT_PHASES)
-        self.uses: Distribution[Trace] = self._distribution(self._bounds, USE_PHASES)
+        self.holds: Distribution[Trace] = self._distribution(self._bounds, HOLD_PHASES)
         self.creates: Distribution[Trace] = self._distribution(self._bounds)
         self.failed_waits: dict[str, Distribution[Trace]] = {}
         self.timeouts = Sum()
@@ -65,7 +65,7 @@ class PoolFigures:
         self.pending_peak = Peak()
         self.full_since: dict[str, float] = {}
         self._saturated = Sum()
-        self._saturation_told = 0.0
+        self._saturation_reported = 0.0
 
     def saturation_time(self) -> float:
         """
@@ -76,8 +76,8 @@ class PoolFigures:
         if since is not None:
             total += max(0.0, self.now() - since)
         # After a pool stops being full and before that time is added up, the figure would fall for a moment.
-        self._saturation_told = max(self._saturation_told, total)
-        return self._saturation_told
+        self._saturation_reported = max(self._saturation_reported, total)
+        return self._saturation_reported
 
     def wait_phase_times(self) -> dict[str, float]:
         """
@@ -86,11 +86,11 @@ class PoolFigures:
         all_waits = [waits.read().phases for waits in (self.waits, *self.failed_waits.copy().values())]
         return {phase: sum(phases[phase] for phases in all_waits) for phase in WAIT_PHASES}
 
-    def use_phase_times(self) -> dict[str, float]:
+    def hold_phase_times(self) -> dict[str, float]:
         """
         Seconds held by phase, of leases that ended.
         """
-        return self.uses.read().phases
+        return self.holds.read().phases
 
     def used(self) -> int:
         """
@@ -105,7 +105,7 @@ class PoolFigures:
         """
         now = self.now()
         return max(
-            (now - lease.started_at for lease in self.leases.copy() if lease.started_at is not None), default=0.0
+            (now - lease.acquired_at for lease in self.leases.copy() if lease.acquired_at is not None), default=0.0
         )
 
     def live_sources(self) -> list[PoolSource]:
@@ -127,9 +127,9 @@ class PoolFigures:
         """
         found: set[Lease] = set()
         for source in self.live_sources():
-            tell = getattr(source, "unheld", None)
-            if tell is not None:
-                found.update(tell())
+            unheld = getattr(source, "unheld", None)
+            if unheld is not None:
+                found.update(unheld())
         return found
 
     def refresh_limit(self) -> None:
@@ -141,12 +141,12 @@ class PoolFigures:
             sources = self.sources
             self.limit = limit_of(sources)
 
-    def turn(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """
         About once a second: store the numbers that were seen, for the peaks.
         """
-        self.used_peak.turn(now, len(self.leases))
-        self.pending_peak.turn(now, 0)
+        self.used_peak.tick(now, len(self.leases))
+        self.pending_peak.tick(now, 0)
 
     def forget_leases(self) -> None:
         """

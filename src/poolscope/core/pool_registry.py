@@ -15,7 +15,7 @@ from poolscope.core import clock
 from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
 from poolscope.core.histogram import Distribution
-from poolscope.core.listener import NullObserver
+from poolscope.core.listener import NullListener
 from poolscope.core.pool import Pool
 from poolscope.core.pool_identity import Identity, limit_of
 from poolscope.core.work import Units
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from poolscope.core.histogram import Trace
-    from poolscope.core.listener import PoolObserver
-    from poolscope.core.origin import Origins, Trail
+    from poolscope.core.listener import PoolListener
+    from poolscope.core.origin import Origins, PackedStack
     from poolscope.core.pool_identity import PoolSource
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
+    from poolscope.types import LibraryObject
 
 _logger: Final = logging.getLogger("poolscope")
 
@@ -37,9 +37,9 @@ _logger: Final = logging.getLogger("poolscope")
 OVERFLOW: Final = "overflow"
 
 #: The registries in use, the newest last: each between one `instrument()` and its `uninstrument()`.
-open_ledgers: Final[list[Ledger]] = []
+open_pool_registries: Final[list[PoolRegistry]] = []
 
-_ledgers: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
+_pool_registries: Final[weakref.WeakSet[PoolRegistry]] = weakref.WeakSet()
 
 
 class _Entry(NamedTuple):
@@ -65,7 +65,7 @@ class _Entry(NamedTuple):
     limit: int | None
 
 
-class Ledger:
+class PoolRegistry:
     """
     Keeps the pools and gives each a name of its own.
 
@@ -77,14 +77,14 @@ class Ledger:
         most_pools: How many names there may be; further pools share `OVERFLOW`.
         origins: Captures where the application checks out; None to capture nothing.
         ambient: Returns the recorded span around the running code, `UNRECORDED`, `SUPPRESSED` or None.
-        observer: Receives the leases that matter.
+        listener: Receives the leases that matter.
         slow_wait: The wait from which it is reported to the observer, in seconds.
         count_bounds: Upper bounds of histograms of counts.
         most_units: How many names of units of work there may be.
         repetition_threshold: How often a unit of work may run one shape of statement from one line.
         now: The clock.
         long_hold: The hold from which it is reported to the observer, in seconds.
-        on_judge: Adds the ids of what is known about a unit of work to its findings.
+        on_diagnose: Adds the ids of what is known about a unit of work to its findings.
         flush: Makes telemetry of everything known so far and sends it; for processes that end without notice.
     """
 
@@ -95,22 +95,22 @@ class Ledger:
         most_pools: int = 200,
         origins: Origins | None = None,
         ambient: Callable[[], Any] | None = None,
-        observer: PoolObserver | None = None,
+        listener: PoolListener | None = None,
         slow_wait: float = 0.001,
         count_bounds: Sequence[float] = (),
         most_units: int = 500,
         repetition_threshold: int = 5,
         now: clock.Clock = clock.monotonic,
         long_hold: float = float("inf"),
-        on_judge: Callable[[UnitOfWork], None] | None = None,
+        on_diagnose: Callable[[UnitOfWork], None] | None = None,
         flush: Callable[[], None] = lambda: None,
     ) -> None:
         self.pools: dict[str, Pool] = {}
-        self.observer: PoolObserver = observer or NullObserver()
+        self.listener: PoolListener = listener or NullListener()
         #: Dormant: while no SDK is configured, adapters pass calls on and do nothing else.
-        self.asleep = False
+        self.dormant = False
         #: Called about once a second while dormant: whether an SDK is configured by now.
-        self.somebody_listens: Callable[[], bool] = lambda: False
+        self.has_listeners: Callable[[], bool] = lambda: False
         self.long_hold = long_hold
         self.flush = flush
         #: The kind of histogram that new pools keep.
@@ -121,7 +121,7 @@ class Ledger:
             most_names=most_units,
             threshold=repetition_threshold,
             now=now,
-            on_judge=on_judge,
+            on_diagnose=on_diagnose,
         )
         self.began_at = clock.to_unix_nanoseconds(now(), now)
         self.now = now
@@ -133,9 +133,9 @@ class Ledger:
         # Held for the stores of one registration, and never while anything is called: the garbage collector might run
         # then, and a finaliser or a logging handler wait for a thread that waits for this lock.
         self._changing = RLock()
-        self._turned_at = now()
-        self._ask_again_at = now()
-        _ledgers.add(self)
+        self._ticked_at = now()
+        self._check_listeners_at = now()
+        _pool_registries.add(self)
 
     def register(self, identity: Identity, source: PoolSource, *, continues: Pool | None = None) -> Pool:
         """
@@ -183,44 +183,44 @@ class Ledger:
             )
         return entry.pool, True
 
-    def asked_from(self, frame: FrameType | None) -> Trail:
+    def called_from(self, frame: FrameType | None) -> PackedStack:
         """
-        The application's frames from one on, for `ASKED_FROM`; empty where there are none.
+        The application's frames from one on, for `CALLED_FROM`; empty where there are none.
         """
         return self._origins.of_application(frame) if self._origins is not None else ()
 
-    def place_of(self, function: LibraryObject) -> Trail:
+    def place_of(self, function: LibraryObject) -> PackedStack:
         """
-        Where a function of the application begins, for `ASKED_FROM`; empty for a library's.
+        Where a function of the application begins, for `CALLED_FROM`; empty for a library's.
         """
         return self._origins.of_function(function) if self._origins is not None else ()
 
-    def still_asleep(self) -> bool:
+    def still_dormant(self) -> bool:
         """
         Whether there is no configured SDK yet; it looks at most once a second.
         """
         now = self.now()
-        if self.asleep and now >= self._ask_again_at:
-            self._ask_again_at = now + 1.0
-            self.asleep = not guard.run("ledger.wake", self.somebody_listens, default=False)
-        return self.asleep
+        if self.dormant and now >= self._check_listeners_at:
+            self._check_listeners_at = now + 1.0
+            self.dormant = not guard.run("ledger.wake", self.has_listeners, default=False)
+        return self.dormant
 
-    def ask_again(self) -> None:
+    def check_listeners(self) -> None:
         """
         An SDK may have been configured: look at once, and not only after a second.
         """
-        self._ask_again_at = self.now()
-        self.still_asleep()
+        self._check_listeners_at = self.now()
+        self.still_dormant()
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         """
         From the background thread: once a second, have the pools store their peaks.
         """
         now = self.now()
-        if now - self._turned_at >= 1.0:
-            self._turned_at = now
+        if now - self._ticked_at >= 1.0:
+            self._ticked_at = now
             for pool in tuple(self.pools.values()):
-                pool.turn(now)
+                pool.tick(now)
 
     def forget_leases(self) -> None:
         """
@@ -228,7 +228,7 @@ class Ledger:
         """
         self._changing = RLock()
         self.began_at = clock.to_unix_nanoseconds(self.now(), self.now)
-        self._ask_again_at = self.now()
+        self._check_listeners_at = self.now()
         self.units.forget()
         for pool in self.pools.values():
             pool.forget_leases()
@@ -286,7 +286,7 @@ class Ledger:
             now=self.now,
             distribution=self.distribution,
         )
-        pool.observer = self.observer
+        pool.listener = self.listener
         pool.long_hold = self.long_hold
         return pool
 
@@ -297,8 +297,8 @@ def _alive(sources: list[PoolSource]) -> list[PoolSource]:
 
 def _after_fork() -> None:
     guard.reset()
-    for ledger in list(_ledgers):
-        ledger.forget_leases()
+    for pool_registry in list(_pool_registries):
+        pool_registry.forget_leases()
 
 
 if hasattr(os, "register_at_fork"):

@@ -28,7 +28,7 @@ _logger: Final = logging.getLogger("poolscope")
 OVERFLOW: Final = "overflow"
 
 
-class Share:
+class Usage:
     """
     One unit of work's usage of one pool. Threads and tasks of the unit may use it at the same time.
     """
@@ -62,8 +62,17 @@ class UnitOfWork:
     """
 
     __slots__ = (
-        "__weakref__", "ended", "findings", "kind", "name",
-        "shares", "span", "started_at", "task", "thread", "timeouts",
+        "__weakref__",
+        "ended",
+        "findings",
+        "kind",
+        "name",
+        "span",
+        "started_at",
+        "task",
+        "thread",
+        "timeouts",
+        "usages",
     )  # fmt: skip
 
     def __init__(self, kind: str, name: str, started_at: float = 0.0) -> None:
@@ -74,7 +83,7 @@ class UnitOfWork:
         self.thread = get_ident()
         self.task = running_task()
         self.ended = False
-        self.shares: dict[Pool, Share] = {}
+        self.usages: dict[Pool, Usage] = {}
         #: The span around it (SERVER, CONSUMER), if it is recorded.
         self.span: Any = None
         #: Checkouts of it that timed out.
@@ -82,12 +91,12 @@ class UnitOfWork:
         #: Ids of what was found about it.
         self.findings: set[str] = set()
 
-    def share_of(self, pool: Pool) -> Share:
+    def usage_of(self, pool: Pool) -> Usage:
         """
         Its usage of a pool; begun with the first checkout.
         """
-        share = self.shares.get(pool)
-        return share if share is not None else self.shares.setdefault(pool, Share(pool))
+        usage = self.usages.get(pool)
+        return usage if usage is not None else self.usages.setdefault(pool, Usage(pool))
 
     def __str__(self) -> str:
         """
@@ -136,7 +145,7 @@ class Units:
         most_names: How many kinds and names there may be; further ones share `OVERFLOW`.
         threshold: From how many runs of one shape by one line on, exclusive, it is a repetition.
         now: The clock.
-        on_judge: Adds the ids of what is known about a unit of work to its findings; in the application's thread.
+        on_diagnose: Adds the ids of what is known about a unit of work to its findings; in the application's thread.
     """
 
     def __init__(
@@ -147,14 +156,14 @@ class Units:
         most_names: int = 500,
         threshold: int = 5,
         now: clock.Clock = clock.monotonic,
-        on_judge: Callable[[UnitOfWork], None] | None = None,
+        on_diagnose: Callable[[UnitOfWork], None] | None = None,
     ) -> None:
         self.threshold = threshold
         #: Called with each unit of work that begins; in the application's thread.
         self.on_begin: Callable[[UnitOfWork], None] = _nothing
         #: Called with each unit of work that ends, before its figures are recorded; in the application's thread.
         self.on_end: Callable[[UnitOfWork], None] = _nothing
-        self._on_judge = on_judge or _nothing
+        self._on_diagnose = on_diagnose or _nothing
         self.distribution: type[Distribution[Any]] = Distribution
         self.now = now
         self._duration_bounds = tuple(duration_bounds)
@@ -188,14 +197,14 @@ class Units:
         self.on_end(unit)
         unit.ended = True
         now = self.now()
-        for pool, share in tuple(unit.shares.items()):
+        for pool, usage in tuple(unit.usages.items()):
             series = self.series_of(unit.kind, unit.name, pool.identity.name)
-            still_held = sum(now - lease.started_at for lease in share.leases.copy() if lease.started_at is not None)
-            series.queries.record(share.queries.read())
-            series.connections.record(share.most_held())
-            series.wait_time.record(share.wait_time.read())
-            series.hold_time.record(share.hold_time.read() + still_held)
-            for repetition in share.repetitions.beyond_threshold(self.threshold):
+            still_held = sum(now - lease.acquired_at for lease in usage.leases.copy() if lease.acquired_at is not None)
+            series.queries.record(usage.queries.read())
+            series.connections.record(usage.most_held())
+            series.wait_time.record(usage.wait_time.read())
+            series.hold_time.record(usage.hold_time.read() + still_held)
+            for repetition in usage.repetitions.beyond_threshold(self.threshold):
                 series.repeated_queries.add(repetition.count)
 
     def series_of(self, kind: str, name: str, pool: str) -> UnitSeries:
@@ -239,7 +248,7 @@ class Units:
         """
         The ids of what was found about a unit of work so far, in alphabetical order.
         """
-        self._on_judge(unit)
+        self._on_diagnose(unit)
         return sorted(unit.findings)
 
     def forget(self) -> None:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
     from contextvars import Token
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.core.work import UnitOfWork, Units
+    from poolscope.types import LibraryObject
 
 
-class Passage:
+class WorkScope:
     """
     One unit of work, and whether the running code is inside it.
 
@@ -93,10 +93,10 @@ class Passage:
 
 
 #: Begins a unit of work and enters it; None where none began.
-Begins = Callable[[], Passage | None]
+Begins = Callable[[], WorkScope | None]
 
 
-class _Nowhere:
+class _NoWorkScope:
     """
     The work scope where no unit of work began.
     """
@@ -114,15 +114,15 @@ class _Nowhere:
         pass
 
 
-_NOWHERE: Final = _Nowhere()
+_NO_WORK_SCOPE: Final = _NoWorkScope()
 
 
-def begin(ledger: Ledger, kind: str, name: str, *, outermost: bool = True) -> Passage | None:
+def begin(pool_registry: PoolRegistry, kind: str, name: str, *, outermost: bool = True) -> WorkScope | None:
     """
     Begin a unit of work and enter it.
 
     Args:
-        ledger: The pool registry that it belongs to.
+        pool_registry: The pool registry that it belongs to.
         kind: `http`, `task`, `rpc` or `job`.
         name: A route template or task name.
         outermost: Whether it begins only where the running code is in no other one.
@@ -131,16 +131,16 @@ def begin(ledger: Ledger, kind: str, name: str, *, outermost: bool = True) -> Pa
         None where none began: without a configured SDK, inside another one, or through an error of ours.
     """
     try:
-        if ledger.asleep and ledger.still_asleep():
+        if pool_registry.dormant and pool_registry.still_dormant():
             return None
         if outermost and current() is not None:
             return None
-        passage = Passage(ledger.units, kind, name)
-        passage.enter()
+        work_scope = WorkScope(pool_registry.units, kind, name)
+        work_scope.enter()
     except Exception:  # noqa: BLE001 - ours
         guard.caught("unit_of_work.begin")
         return None
-    return passage
+    return work_scope
 
 
 def current() -> UnitOfWork | None:
@@ -161,7 +161,7 @@ def stepping(begins: Begins, function: Callable[..., Any]) -> Callable[..., Any]
     """
 
     def call(*args: LibraryObject, **kwargs: LibraryObject) -> Generator[LibraryObject, LibraryObject, LibraryObject]:
-        way = begins() or _NOWHERE
+        way = begins() or _NO_WORK_SCOPE
         try:
             generator = function(*args, **kwargs)
             step, value = generator.send, None
@@ -197,7 +197,7 @@ def async_stepping(begins: Begins, function: Callable[..., Any]) -> Callable[...
     """
 
     async def call(*args: LibraryObject, **kwargs: LibraryObject) -> AsyncGenerator[LibraryObject, LibraryObject]:
-        way = begins() or _NOWHERE
+        way = begins() or _NO_WORK_SCOPE
         try:
             generator = function(*args, **kwargs)
             step, value = generator.asend, None

@@ -32,7 +32,7 @@ class Worker:
         self._tasks = tasks
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._round = threading.RLock()
+        self._running = threading.RLock()
         _workers.add(self)
 
     def start(self) -> None:
@@ -46,13 +46,13 @@ class Worker:
             )
             self._thread.start()
 
-    def round(self) -> None:
+    def run_once(self) -> None:
         """
         Run all tasks once, now, in the calling thread; returns when they are done.
         """
-        with self._round:
-            for site, task in self._tasks:
-                guard.run(site, task, None)
+        with self._running:
+            for component, task in self._tasks:
+                guard.run(component, task, None)
 
     def stop(self, timeout: float = 5.0) -> None:
         """
@@ -67,14 +67,14 @@ class Worker:
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
-        self.round()
+        self.run_once()
 
     def after_fork(self) -> None:
         """
         In the child: the thread did not come along, and a lock may be held forever.
         """
         ran, self._thread = self._thread is not None, None
-        self._round = threading.RLock()
+        self._running = threading.RLock()
         if ran:
             self.start()
 
@@ -84,7 +84,7 @@ def _run(reference: weakref.ref[Worker], stop: threading.Event) -> None:
         worker = reference()
         if worker is None:
             return
-        worker.round()
+        worker.run_once()
         del worker
 
 

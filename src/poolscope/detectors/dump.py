@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 _logger: Final = logging.getLogger("poolscope")
 # What people read of the application's pools, as the findings are.
@@ -31,13 +31,13 @@ class Dump:
     def __init__(self) -> None:
         self._is_wanted = False
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """
         Have it done soon. Safe in a signal handler.
         """
         self._is_wanted = True
 
-    def turn(self, pools: Iterable[Pool]) -> None:
+    def tick(self, pools: Iterable[Pool]) -> None:
         """
         Do it, once, if it is wanted.
 
@@ -55,7 +55,7 @@ def holders_report(pool: Pool) -> str:
     All holders of a pool now, in lines for people.
     """
     limit = pool.limit if pool.limit is not None else "unlimited"
-    head = f"pool {pool.identity.name}: {len(pool.leases)} in use, limit {limit}, {len(pool.asking)} waiting"
+    head = f"pool {pool.identity.name}: {len(pool.leases)} in use, limit {limit}, {len(pool.pending)} waiting"
     holders = described(holders_of(pool), len(pool.leases), thread_names(), LONGEST_REPORT - len(head))
     return "\n".join((head, *holders.report))
 

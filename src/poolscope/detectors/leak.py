@@ -130,7 +130,7 @@ def new_leaks(pool: Pool, threshold: float) -> list[Lease]:
 
 
 def _kind(lease: Lease, frames: Frames, threshold: float, is_unheld: bool) -> str | None:
-    if lease.leak is not None or lease.excuse is not None or lease.started_at is None or lease.silent:
+    if lease.leak is not None or lease.excuse is not None or lease.acquired_at is None or lease.silent:
         return None
     if is_unheld:
         return ABANDONED
@@ -228,7 +228,7 @@ def _owner_is_over(lease: Lease, frames: Frames) -> bool:
         task = lease.task()
         over = task is None or task.done()
     else:
-        over = lease.thread_life() is None
+        over = lease.thread_reference() is None
     if over and not lease.over_since:
         lease.over_since = lease.pool.now()
     return over

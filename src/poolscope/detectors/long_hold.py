@@ -63,8 +63,8 @@ class LongHoldDetector(Detector[Released, Lease]):
         Mark a unit of work for the holds that are long already: Django returns a request's connection after the span
         around it has ended.
         """
-        for share in tuple(unit.shares.values()):
-            for lease in share.leases.copy():
+        for usage in tuple(unit.usages.values()):
+            for lease in usage.leases.copy():
                 if lease.leak is None and self._is_long(lease):
                     unit.findings.add(kind_of(lease))
 
@@ -91,7 +91,7 @@ def kind_of(lease: Lease) -> str:
     """
     Which finding a long hold is: `IDLE_IN_TRANSACTION` when that is what it was mostly for, else `LONG_HOLD`.
     """
-    return IDLE_IN_TRANSACTION if phase_of(lease.use_phases()) == "idle_in_transaction" else LONG_HOLD
+    return IDLE_IN_TRANSACTION if phase_of(lease.hold_phases()) == "idle_in_transaction" else LONG_HOLD
 
 
 def found(lease: Lease, repeated: int) -> Finding:
@@ -102,7 +102,7 @@ def found(lease: Lease, repeated: int) -> Finding:
         lease: The lease, ended.
         repeated: How many more of its place were found since the last report.
     """
-    phases = lease.use_phases()
+    phases = lease.hold_phases()
     phase, total = phase_of(phases), sum(phases.values())
     spent = {
         "query": f"{seconds(phases['query'])} of it in queries",

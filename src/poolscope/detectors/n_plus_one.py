@@ -81,8 +81,8 @@ class NPlusOneDetector(Detector[WorkEnded, Repeated]):
             unit.findings.add(N_PLUS_ONE)
 
     def _repeated(self, unit: UnitOfWork) -> Iterator[Repeated]:
-        for pool, share in tuple(unit.shares.items()):
-            for repetition in share.repetitions.beyond_threshold(self._threshold):
+        for pool, usage in tuple(unit.usages.items()):
+            for repetition in usage.repetitions.beyond_threshold(self._threshold):
                 yield Repeated(unit, pool, repetition)
 
 
@@ -95,10 +95,10 @@ def explains(lease: Lease, repetitions: int, threshold: float) -> bool:
         repetitions: From how many runs on, exclusive, it is a repetition.
         threshold: The threshold of long holds, in seconds.
     """
-    share = lease.share
-    if share is None or lease.queries <= repetitions:
+    usage = lease.usage
+    if usage is None or lease.queries <= repetitions:
         return False
-    repeated = sum(repetition.seconds for repetition in share.repetitions.beyond_threshold(repetitions))
+    repeated = sum(repetition.seconds for repetition in usage.repetitions.beyond_threshold(repetitions))
     return repeated > 0 and lease.held() - repeated < threshold
 
 

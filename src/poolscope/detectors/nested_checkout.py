@@ -41,7 +41,7 @@ class NestedCheckoutDetector(Detector[Nested, "tuple[Nested, int]"]):
         """
         lease = event.lease
         mark(lease, NESTED_CHECKOUT)
-        concerned = lease.pool.leases.copy() | lease.pool.asking.copy()
+        concerned = lease.pool.leases.copy() | lease.pool.pending.copy()
         workers = len({id(one.unit) if one.unit else id(one.task) if one.task else one.thread for one in concerned})
         name = lease.pool.identity.name
         self._workers[name] = workers = max(workers, self._workers.get(name, 0))
@@ -85,10 +85,10 @@ def explains(lease: Lease, threshold: float) -> bool:
         lease: A lease that lasted for the threshold of long holds or longer.
         threshold: That threshold, in seconds.
     """
-    share = lease.share
-    if share is None or not share.nested:
+    usage = lease.usage
+    if usage is None or not usage.nested:
         return False
-    return lease.held() - share.wait_time.read() < threshold
+    return lease.held() - usage.wait_time.read() < threshold
 
 
 def size_for(lease: Lease, workers: int) -> int:
@@ -141,4 +141,4 @@ def found(lease: Lease, held: Lease, workers: int, repeated: int) -> Finding:
 
 
 def _depth(lease: Lease) -> int:
-    return max(2, lease.share.most_held() if lease.share is not None else 2)
+    return max(2, lease.usage.most_held() if lease.usage is not None else 2)

@@ -34,7 +34,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         super().__init__(context)
         self._now = context.now
         # The wait from which a pool is exhausted, in seconds; a setting of 0 leaves it to timeouts.
-        self._longest_wait = context.settings.exhausted_wait or float("inf")
+        self._longest_wait = context.settings.exhaustion_threshold or float("inf")
         self._long_hold = context.settings.long_hold_threshold
         self._interval = context.settings.finding_interval
         self._start()
@@ -64,7 +64,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         Record what the pool carries, and report the longest of the long waits.
         """
         self._record_of(pool).add(Sample.of(pool))
-        waiting = [lease for lease in pool.asking.copy() if lease.age() >= self._longest_wait and not lease.silent]
+        waiting = [lease for lease in pool.pending.copy() if lease.age() >= self._longest_wait and not lease.silent]
         for lease in waiting:
             mark(lease, POOL_EXHAUSTED)
         if waiting and self._pace.allows(pool):

@@ -24,12 +24,12 @@ _SHORT: Final = 300
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Reported:
     at: float
     finding: Finding
 
 
-class Telling:
+class Throttle:
     """
     Hands findings to the sink. Only ever used by one thread at a time.
 
@@ -49,10 +49,10 @@ class Telling:
         """
         Start anew at nothing.
         """
-        self._told: dict[Hashable, _Told] = {}
+        self._reported: dict[Hashable, _Reported] = {}
         self._held_back: dict[Hashable, int] = {}
 
-    def tell(self, key: Hashable, make: Callable[[int], Finding], *, critical: bool = False) -> bool:
+    def report(self, key: Hashable, make: Callable[[int], Finding], *, critical: bool = False) -> bool:
         """
         Report a finding, unless its place was reported within the interval; then it is counted.
 
@@ -64,22 +64,22 @@ class Telling:
         Returns:
             Whether it was reported.
         """
-        told = self._told.get(key)
-        worse = critical and told is not None and told.finding.severity is not Severity.CRITICAL
-        if told is not None and not worse and self._now() - told.at < self._interval:
+        earlier = self._reported.get(key)
+        worse = critical and earlier is not None and earlier.finding.severity is not Severity.CRITICAL
+        if earlier is not None and not worse and self._now() - earlier.at < self._interval:
             self.count(key)
             return False
-        self.tell_now(key, make)
+        self.report_now(key, make)
         return True
 
-    def tell_now(self, key: Hashable, make: Callable[[int], Finding]) -> None:
+    def report_now(self, key: Hashable, make: Callable[[int], Finding]) -> None:
         """
         The same, whenever its place was reported.
         """
-        if len(self._told) >= _MOST_PLACES:
+        if len(self._reported) >= _MOST_PLACES:
             self.forget()
         finding = make(self._held_back.pop(key, 0))
-        self._told[key] = _Told(self._now(), _kept(finding, whole=len(self._told) < _MOST_WHOLE))
+        self._reported[key] = _Reported(self._now(), _kept(finding, whole=len(self._reported) < _MOST_WHOLE))
         self._sink.report(finding)
 
     def count(self, key: Hashable) -> None:
@@ -88,7 +88,7 @@ class Telling:
         """
         self._held_back[key] = self._held_back.get(key, 0) + 1
 
-    def tell_what_is_due(self, *, everything: bool = False) -> None:
+    def report_due(self, *, everything: bool = False) -> None:
         """
         Report how many were held back of each place whose interval is over, and forget the places without.
 
@@ -96,14 +96,14 @@ class Telling:
             everything: Do not wait for the intervals: the process ends.
         """
         now = self._now()
-        for key, told in tuple(self._told.items()):
-            since = now - told.at
+        for key, earlier in tuple(self._reported.items()):
+            since = now - earlier.at
             if since < self._interval and not everything:
                 continue
-            del self._told[key]
+            del self._reported[key]
             count = self._held_back.pop(key, 0)
             if count:
-                self._sink.report(_again(told.finding, count, since))
+                self._sink.report(_again(earlier.finding, count, since))
 
 
 def _kept(finding: Finding, *, whole: bool) -> Finding:

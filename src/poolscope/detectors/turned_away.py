@@ -67,7 +67,7 @@ class TurnedAwayDetector(Detector[Waited, Refusal]):
         mark(lease, TURNED_AWAY)
         pool = lease.pool
         holders = holders_of(pool, lease) if self._pace.allows(pool) else None
-        self.keep(Refusal(lease, len(pool.leases), len(pool.asking), holders))
+        self.keep(Refusal(lease, len(pool.leases), len(pool.pending), holders))
 
     def diagnose(self, seen: Refusal) -> Iterator[Occurrence]:
         """

@@ -13,7 +13,7 @@ from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
 from poolscope.detectors.detector import Nested, Released, Waited, WorkEnded
 from poolscope.detectors.diagnosis.describe import is_over
-from poolscope.detectors.throttle import Telling
+from poolscope.detectors.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from poolscope.core.finding import FindingSink
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
     from poolscope.detectors.detector import Detector, Occurrence
+    from poolscope.types import LibraryObject
 
 # Seconds between two looks at every pool.
 _LOOK_INTERVAL: Final = 1.0
@@ -32,7 +32,7 @@ _LOOK_INTERVAL: Final = 1.0
 
 class Watchdog:
     """
-    A `PoolObserver` in the application's threads, and a task of the background thread.
+    A `PoolListener` in the application's threads, and a task of the background thread.
 
     Args:
         detectors: The detectors; they diagnose in this order.
@@ -45,22 +45,22 @@ class Watchdog:
         self.detectors = tuple(detectors)
         self._now = now
         self._sink = sink
-        self._telling = Telling(sink, interval, now)
-        self._wait_observers = self._observers_of(Waited)
-        self._nested_observers = self._observers_of(Nested)
-        self._release_observers = self._observers_of(Released)
-        self._end_observers = self._observers_of(WorkEnded)
-        self._is_last_turn = False
+        self._throttle = Throttle(sink, interval, now)
+        self._wait_listeners = self._listeners_of(Waited)
+        self._nested_listeners = self._listeners_of(Nested)
+        self._release_listeners = self._listeners_of(Released)
+        self._end_listeners = self._listeners_of(WorkEnded)
+        self._is_last_tick = False
         self._looked_at = now()
 
-    def _observers_of(self, event: type) -> tuple[Detector[Any, Any], ...]:
+    def _listeners_of(self, event: type) -> tuple[Detector[Any, Any], ...]:
         return tuple(detector for detector in self.detectors if detector.observes is event)
 
     def forget(self) -> None:
         """
         In a child process after a fork: what was kept and reported is the parent's.
         """
-        self._telling.forget()
+        self._throttle.forget()
         self._looked_at = self._now()
         for detector in self.detectors:
             detector.forget()
@@ -71,21 +71,21 @@ class Watchdog:
         """
         Pass a slow or failed checkout to the detectors that observe it.
         """
-        for detector in self._wait_observers:
+        for detector in self._wait_listeners:
             detector.observe(Waited(lease))
 
     def nested(self, lease: Lease, held: Lease) -> None:
         """
         Pass a nested checkout to the detectors that observe it.
         """
-        for detector in self._nested_observers:
+        for detector in self._nested_listeners:
             detector.observe(Nested(lease, held))
 
     def returned(self, lease: Lease) -> None:
         """
         Pass a lease that ended to the detectors that observe it.
         """
-        for detector in self._release_observers:
+        for detector in self._release_listeners:
             detector.observe(Released(lease))
 
     def traced(self, lease: Lease) -> None:
@@ -93,7 +93,7 @@ class Watchdog:
         Nothing: these are for the spans.
         """
 
-    def judge_unit(self, unit: UnitOfWork) -> None:
+    def diagnose_unit(self, unit: UnitOfWork) -> None:
         """
         Have the detectors mark a unit of work that still runs, when the span around it ends.
         """
@@ -104,12 +104,12 @@ class Watchdog:
         """
         Pass a unit of work that ends to the detectors that observe it.
         """
-        for detector in self._end_observers:
+        for detector in self._end_listeners:
             detector.observe(WorkEnded(unit))
 
     # In the background thread
 
-    def turn(self, pools: Iterable[Pool]) -> None:
+    def tick(self, pools: Iterable[Pool]) -> None:
         """
         Have everything diagnosed that was observed; about once a second have every pool looked at.
 
@@ -119,44 +119,44 @@ class Watchdog:
         for detector in self.detectors:
             while detector.observations:
                 self._take_all("watchdog.diagnose", detector.diagnose, detector.observations.popleft())
-        if self._is_last_turn:
-            self._is_last_turn = False
-            guard.run("watchdog.tell", lambda: self._telling.tell_what_is_due(everything=True), None)
+        if self._is_last_tick:
+            self._is_last_tick = False
+            guard.run("watchdog.report", lambda: self._throttle.report_due(everything=True), None)
         now = self._now()
         if now - self._looked_at < _LOOK_INTERVAL:
             return
         self._looked_at = now
         for pool in tuple(pools):
             guard.run("watchdog.look", lambda: self._look(pool), None)  # noqa: B023 - run at once
-        guard.run("watchdog.tell", self._telling.tell_what_is_due, None)
+        guard.run("watchdog.report", self._throttle.report_due, None)
 
     def end(self) -> None:
         """
         Poolscope or the process ends: the next run reports everything that it has held back.
         """
-        self._is_last_turn = True
+        self._is_last_tick = True
 
     def _look(self, pool: Pool) -> None:
-        for checkout in pool.asking.copy():
+        for checkout in pool.pending.copy():
             if is_over(checkout):
-                checkout.fail(Outcome.CANCELLED, OTHER_ERROR)
+                checkout.failed(Outcome.CANCELLED, OTHER_ERROR)
         for detector in self.detectors:
             self._take_all("watchdog.look", detector.look, pool)
 
     def _take_all(
-        self, site: str, find: Callable[[LibraryObject], Iterable[Occurrence]], subject: LibraryObject
+        self, component: str, find: Callable[[LibraryObject], Iterable[Occurrence]], subject: LibraryObject
     ) -> None:
         # One that cannot be found, described or reported does not stop the others.
         nothing: list[Occurrence] = []
-        for occurrence in guard.run(site, lambda: list(find(subject)), nothing):
+        for occurrence in guard.run(component, lambda: list(find(subject)), nothing):
             guard.run("watchdog.report", lambda: self._take(occurrence), None)  # noqa: B023 - run at once
 
     def _take(self, occurrence: Occurrence) -> None:
         if occurrence.describe is None:
-            self._telling.count(occurrence.place)
+            self._throttle.count(occurrence.place)
         elif occurrence.place is None:
             self._sink.report(occurrence.describe(0))
         elif occurrence.at_once:
-            self._telling.tell_now(occurrence.place, occurrence.describe)
+            self._throttle.report_now(occurrence.place, occurrence.describe)
         else:
-            self._telling.tell(occurrence.place, occurrence.describe, critical=occurrence.critical)
+            self._throttle.report(occurrence.place, occurrence.describe, critical=occurrence.critical)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from poolscope.adapters.registry import load as adapters
 from poolscope.config import rules, variable_of
 from poolscope.doctor.model import Remark, Status
-from poolscope.frameworks.registry import load as boundaries
+from poolscope.frameworks.registry import load as frameworks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -35,7 +35,7 @@ def settings(environment: Environment) -> Iterator[Remark]:
         name = variable_of("enabled")
         yield Remark(Status.PROBLEM, f"{name} turns poolscope off", f"Unset {name}, or set it to true.")
     yield from _unknown("disabled_adapters", read.disabled_adapters, {one.name for one in adapters()})
-    yield from _unknown("disabled_boundaries", read.disabled_boundaries, {one.name for one in boundaries()})
+    yield from _unknown("disabled_frameworks", read.disabled_frameworks, {one.name for one in frameworks()})
 
 
 def _unknown(setting: str, given: Collection[str], known: Collection[str]) -> Iterator[Remark]:

@@ -20,10 +20,10 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from poolscope.adapters.registry import Registry
-from poolscope.core.pool_registry import Ledger
+from poolscope.core.pool_registry import PoolRegistry
 from poolscope.doctor.installation import installed
 from poolscope.doctor.model import Remark, Status
-from poolscope.frameworks.registry import Boundaries
+from poolscope.frameworks.registry import Frameworks
 from poolscope.hooks.registry import State
 from poolscope.instrumentor import PoolscopeInstrumentor
 
@@ -42,7 +42,7 @@ def pool_libraries(environment: Environment) -> Iterator[Remark]:
     """
     settings = environment.settings
     with _quiet():
-        registry = Registry(Ledger(()), settings.disabled_adapters)
+        registry = Registry(PoolRegistry(()), settings.disabled_adapters)
     remarks = list(_remarks(registry, PoolscopeInstrumentor().statuses()))
     yield from remarks
     if not remarks:
@@ -60,12 +60,12 @@ def frameworks(environment: Environment) -> Iterator[Remark]:
     """
     settings = environment.settings
     with _quiet():
-        registry = Boundaries(
-            Ledger(()), settings.disabled_boundaries, carry_to_threads=settings.carry_units_to_threads
+        registry = Frameworks(
+            PoolRegistry(()), settings.disabled_frameworks, carry_to_threads=settings.propagate_to_threads
         )
     for name in [name for name, status in registry.statuses.items() if _top(status.hook) in sys.stdlib_module_names]:
         del registry.statuses[name]
-    remarks = list(_remarks(registry, PoolscopeInstrumentor().boundary_statuses()))
+    remarks = list(_remarks(registry, PoolscopeInstrumentor().framework_statuses()))
     yield from remarks
     if not remarks:
         text = "No framework that poolscope knows is installed here: findings will not name requests, tasks or jobs"

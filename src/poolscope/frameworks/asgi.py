@@ -16,9 +16,9 @@ from poolscope.frameworks.naming import WEBSOCKET, unmatched
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
-    from poolscope.core.work_scope import Passage
+    from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.core.work_scope import WorkScope
+    from poolscope.types import LibraryObject
 
 #: The key in a scope that says that the request is a unit of work already; scopes of mounted applications inherit it.
 #: The context does not serve for that: it may be that of the request before on the same connection.
@@ -34,24 +34,24 @@ class Middleware:
 
     Args:
         application: The application.
-        ledger: The pool registry, where units of work begin.
+        pool_registry: The pool registry, where units of work begin.
     """
 
-    def __init__(self, application: Callable[..., Any], ledger: Ledger) -> None:
+    def __init__(self, application: Callable[..., Any], pool_registry: PoolRegistry) -> None:
         self._application = application
-        self._ledger = ledger
+        self._pool_registry = pool_registry
 
     async def __call__(self, scope: LibraryObject, receive: LibraryObject, send: LibraryObject) -> LibraryObject:
         """
         One request.
         """
-        return await serve(self._ledger, scope, receive, lambda receive: self._application(scope, receive, send))
+        return await serve(self._pool_registry, scope, receive, lambda receive: self._application(scope, receive, send))
 
     def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._application, name)
 
 
-def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def make_call(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
     Makes the ``__call__`` of an application class begin and end units of work.
     """
@@ -60,7 +60,7 @@ def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., An
         async def __call__(
             self: LibraryObject, scope: LibraryObject, receive: LibraryObject, send: LibraryObject
         ) -> LibraryObject:
-            return await serve(ledger, scope, receive, lambda receive: original(self, scope, receive, send))
+            return await serve(pool_registry, scope, receive, lambda receive: original(self, scope, receive, send))
 
         return __call__
 
@@ -68,7 +68,7 @@ def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., An
 
 
 async def serve(
-    ledger: Ledger,
+    pool_registry: PoolRegistry,
     scope: LibraryObject,
     receive: LibraryObject,
     call: Callable[[LibraryObject], Awaitable[LibraryObject]],
@@ -77,7 +77,7 @@ async def serve(
     Serve one request as a unit of work, if it is not part of one.
 
     Args:
-        ledger: The pool registry, where units of work begin.
+        pool_registry: The pool registry, where units of work begin.
         scope: The request.
         receive: Gives the application its messages.
         call: Calls the application; gets what gives it its messages.
@@ -87,17 +87,17 @@ async def serve(
     """
     kind = scope["type"]
     if kind == _HTTP and MARK not in scope:
-        passage = begin(ledger, "http", unmatched(scope.get("method")), outermost=False)
-        if passage is None:
+        work_scope = begin(pool_registry, "http", unmatched(scope.get("method")), outermost=False)
+        if work_scope is None:
             return await call(receive)
         scope[MARK] = True
         try:
             return await call(receive)
         finally:
-            passage.end()
+            work_scope.end()
     if kind == _WEBSOCKET and MARK not in scope:
         scope[MARK] = True
-        messages = _Messages(ledger, receive)
+        messages = _Messages(pool_registry, receive)
         try:
             return await call(messages.receive)
         finally:
@@ -110,11 +110,11 @@ class _Messages:
     The messages of one websocket, each a unit of work.
     """
 
-    def __init__(self, ledger: Ledger, receive: Callable[[], Awaitable[Any]]) -> None:
-        self._ledger = ledger
+    def __init__(self, pool_registry: PoolRegistry, receive: Callable[[], Awaitable[Any]]) -> None:
+        self._pool_registry = pool_registry
         self._receive = receive
         self._name = unmatched(WEBSOCKET)
-        self._passage: Passage | None = None
+        self._work_scope: WorkScope | None = None
         self._begin()
 
     async def receive(self) -> LibraryObject:
@@ -124,18 +124,18 @@ class _Messages:
         return message
 
     def end(self) -> None:
-        passage, self._passage = self._passage, None
-        if passage is not None:
-            self._name = passage.unit.name
-            passage.end()
+        work_scope, self._work_scope = self._work_scope, None
+        if work_scope is not None:
+            self._name = work_scope.unit.name
+            work_scope.end()
 
     def _pause(self) -> None:
         # A handshake is not over before the application has answered the message that opens it; what is held across
         # messages would look as if it were left behind.
-        unit = self._passage.unit if self._passage is not None else None
-        if unit is not None and not any(share.leases for share in unit.shares.values()):
+        unit = self._work_scope.unit if self._work_scope is not None else None
+        if unit is not None and not any(share.leases for share in unit.usages.values()):
             self.end()
 
     def _begin(self) -> None:
-        if self._passage is None:
-            self._passage = begin(self._ledger, "http", self._name, outermost=False)
+        if self._work_scope is None:
+            self._work_scope = begin(self._pool_registry, "http", self._name, outermost=False)

@@ -12,20 +12,20 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
-from poolscope.core.origin import ASKED_FROM
+from poolscope.core.origin import CALLED_FROM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, ModuleType
 
-    from poolscope.core.origin import Trail
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.origin import PackedStack
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 
-class AsgirefBoundary:
+class AsgirefFramework:
     """
     Synchronous functions that coroutines wait for.
     """
@@ -34,12 +34,12 @@ class AsgirefBoundary:
     module = "asgiref.sync"
     loops = ("/asgiref/current_thread_executor.py",)
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
         patcher.require(module.SyncToAsync, ("__call__",))
-        patcher.replace(module.SyncToAsync, "__call__", _make_call(ledger))
+        patcher.replace(module.SyncToAsync, "__call__", _make_call(pool_registry))
 
     def release(self) -> None:
         """
@@ -47,30 +47,30 @@ class AsgirefBoundary:
         """
 
 
-def _make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _make_call(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         async def __call__(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             __traceback_hide__ = True  # as asgiref's own: Django's error pages leave such frames out
-            if ledger.asleep:
+            if pool_registry.dormant:
                 return await original(self, *args, **kwargs)
-            token = ASKED_FROM.set(_asked_from(ledger, sys._getframe(1)))  # noqa: SLF001 - documented
+            token = CALLED_FROM.set(_called_from(pool_registry, sys._getframe(1)))  # noqa: SLF001 - documented
             try:
                 return await original(self, *args, **kwargs)
             finally:
                 with suppress(ValueError):  # closed in another context
-                    ASKED_FROM.reset(token)
+                    CALLED_FROM.reset(token)
 
         return __call__
 
     return make
 
 
-def _asked_from(ledger: Ledger, frame: FrameType) -> Trail:
+def _called_from(pool_registry: PoolRegistry, frame: FrameType) -> PackedStack:
     try:
-        return ledger.asked_from(frame)
+        return pool_registry.called_from(frame)
     except Exception:  # noqa: BLE001 - ours
         guard.caught("asgiref.place")
         return ()
 
 
-BOUNDARIES: Final[tuple[Hook, ...]] = (AsgirefBoundary(),)
+FRAMEWORKS: Final[tuple[Hook, ...]] = (AsgirefFramework(),)

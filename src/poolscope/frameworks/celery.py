@@ -10,23 +10,23 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
-from poolscope.core.work_scope import Passage, begin
+from poolscope.core.work_scope import WorkScope, begin
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 
 # Of the tasks that the running code is inside of, the innermost last; None for one that is part of another. Not by the
 # task's id: a retry has the same, and may begin in another thread before the attempt that asked for it has finished.
-_PASSAGES: Final[ContextVar[tuple[Passage | None, ...]]] = ContextVar("poolscope_celery", default=())
+_WORK_SCOPES: Final[ContextVar[tuple[WorkScope | None, ...]]] = ContextVar("poolscope_celery", default=())
 
 
-class CeleryBoundary:
+class CeleryFramework:
     """
     Tasks of Celery.
     """
@@ -36,15 +36,15 @@ class CeleryBoundary:
 
     def __init__(self) -> None:
         self._signals: Any = None
-        self._ledger: Ledger | None = None
+        self._pool_registry: PoolRegistry | None = None
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
         patcher.require(module, ("task_prerun", "task_postrun"))
         self._signals = module
-        self._ledger = ledger
+        self._pool_registry = pool_registry
         module.task_prerun.connect(self._begin, weak=False)
         module.task_postrun.connect(self._end, weak=False)
 
@@ -58,17 +58,17 @@ class CeleryBoundary:
             signals.task_postrun.disconnect(self._end)
 
     def _begin(self, task: LibraryObject = None, **_: LibraryObject) -> None:
-        ledger = self._ledger
-        if ledger is not None:
+        pool_registry = self._pool_registry
+        if pool_registry is not None:
             name = str(getattr(task, "name", None) or "<unnamed>")
-            _PASSAGES.set((*_PASSAGES.get(), begin(ledger, "task", name)))
+            _WORK_SCOPES.set((*_WORK_SCOPES.get(), begin(pool_registry, "task", name)))
 
     def _end(self, **_: LibraryObject) -> None:
-        passages = _PASSAGES.get()
-        if passages:
-            _PASSAGES.set(passages[:-1])
-            if passages[-1] is not None:
-                guard.run("celery.end", passages[-1].end, None)
+        work_scopes = _WORK_SCOPES.get()
+        if work_scopes:
+            _WORK_SCOPES.set(work_scopes[:-1])
+            if work_scopes[-1] is not None:
+                guard.run("celery.end", work_scopes[-1].end, None)
 
 
-BOUNDARIES: Final[tuple[Hook, ...]] = (CeleryBoundary(),)
+FRAMEWORKS: Final[tuple[Hook, ...]] = (CeleryFramework(),)

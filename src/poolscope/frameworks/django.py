@@ -12,7 +12,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
-from poolscope.core.origin import ASKED_FROM
+from poolscope.core.origin import CALLED_FROM
 from poolscope.core.work_scope import begin
 from poolscope.frameworks import asgi, wsgi
 from poolscope.frameworks.naming import matched, unmatched
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from types import ModuleType
 
-    from poolscope.core.origin import Trail
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
-    from poolscope.core.work_scope import Passage
+    from poolscope.core.origin import PackedStack
+    from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.core.work_scope import WorkScope
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 _HANDLERS: Final = "django.core.handlers."
 _CLIENT: Final = "django.test.client"
 
 
-class DjangoBoundary:
+class DjangoFramework:
     """
     Requests to Django.
     """
@@ -41,7 +41,7 @@ class DjangoBoundary:
     module = f"{_HANDLERS}base"
     modules = (module, f"{_HANDLERS}wsgi", f"{_HANDLERS}asgi", _CLIENT)
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
@@ -49,18 +49,18 @@ class DjangoBoundary:
         if part == _CLIENT:
             for handler in (module.ClientHandler, module.AsyncClientHandler):
                 patcher.require(handler, ("__call__",))
-            patcher.replace(module.ClientHandler, "__call__", _make_client(ledger))
-            patcher.replace(module.AsyncClientHandler, "__call__", _make_async_client(ledger))
+            patcher.replace(module.ClientHandler, "__call__", _make_client(pool_registry))
+            patcher.replace(module.AsyncClientHandler, "__call__", _make_async_client(pool_registry))
         elif part == "base":
             patcher.require(module.BaseHandler, ("resolve_request", "make_view_atomic"))
             patcher.replace(module.BaseHandler, "resolve_request", _make_resolve)
-            patcher.replace(module.BaseHandler, "make_view_atomic", _make_atomic(ledger))
+            patcher.replace(module.BaseHandler, "make_view_atomic", _make_atomic(pool_registry))
         elif part == "wsgi":
             patcher.require(module.WSGIHandler, ("__call__",))
-            patcher.replace(module.WSGIHandler, "__call__", wsgi.make_call(ledger))
+            patcher.replace(module.WSGIHandler, "__call__", wsgi.make_call(pool_registry))
         else:
             patcher.require(module.ASGIHandler, ("__call__",))
-            patcher.replace(module.ASGIHandler, "__call__", asgi.make_call(ledger))
+            patcher.replace(module.ASGIHandler, "__call__", asgi.make_call(pool_registry))
 
     def release(self) -> None:
         """
@@ -77,9 +77,9 @@ def _make_resolve(original: Callable[..., Any]) -> Callable[..., Any]:
     return resolve_request
 
 
-def _make_atomic(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _make_atomic(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     # The transaction around a view begins before it, where no frame is the application's. A view that is a function is
-    # found on the stack; of a class, Django's own function stands there.
+    # found on the stack; where the view is a class, Django's own function is there.
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def make_view_atomic(self: LibraryObject, view: LibraryObject) -> LibraryObject:
             atomic = original(self, view)
@@ -88,12 +88,12 @@ def _make_atomic(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[...,
 
             @wraps(atomic)
             def on_behalf(request: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-                place: Trail = guard.run("django.view", lambda: _place_of(ledger, view, request), ())
-                token = ASKED_FROM.set(place or ASKED_FROM.get())
+                place: PackedStack = guard.run("django.view", lambda: _place_of(pool_registry, view, request), ())
+                token = CALLED_FROM.set(place or CALLED_FROM.get())
                 try:
                     return atomic(request, *args, **kwargs)
                 finally:
-                    ASKED_FROM.reset(token)
+                    CALLED_FROM.reset(token)
 
             return on_behalf
 
@@ -102,27 +102,27 @@ def _make_atomic(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[...,
     return make
 
 
-def _place_of(ledger: Ledger, view: LibraryObject, request: LibraryObject) -> Trail:
+def _place_of(pool_registry: PoolRegistry, view: LibraryObject, request: LibraryObject) -> PackedStack:
     # The method for the request; one that dispatches by itself, where there is none.
     for name in (str(request.method).lower(), "dispatch"):
-        place = ledger.place_of(getattr(view.view_class, name, None))
+        place = pool_registry.place_of(getattr(view.view_class, name, None))
         if place:
             return place
     return ()
 
 
-def _make_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _make_client(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def __call__(self: LibraryObject, environ: LibraryObject) -> LibraryObject:
-            passage = begin(ledger, "http", unmatched(environ.get("REQUEST_METHOD")))
-            if passage is None:
+            work_scope = begin(pool_registry, "http", unmatched(environ.get("REQUEST_METHOD")))
+            if work_scope is None:
                 return original(self, environ)
             try:
                 response = original(self, environ)
             except BaseException:
-                passage.end()
+                work_scope.end()
                 raise
-            guard.run("django.client", lambda: _follow(passage, response), None)
+            guard.run("django.client", lambda: _follow(work_scope, response), None)
             return response
 
         return __call__
@@ -130,18 +130,18 @@ def _make_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[...,
     return make
 
 
-def _make_async_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _make_async_client(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         async def __call__(self: LibraryObject, scope: LibraryObject) -> LibraryObject:
-            passage = begin(ledger, "http", unmatched(scope.get("method")))
-            if passage is None:
+            work_scope = begin(pool_registry, "http", unmatched(scope.get("method")))
+            if work_scope is None:
                 return await original(self, scope)
             try:
                 response = await original(self, scope)
             except BaseException:
-                passage.end()
+                work_scope.end()
                 raise
-            guard.run("django.client", lambda: _follow(passage, response), None)
+            guard.run("django.client", lambda: _follow(work_scope, response), None)
             return response
 
         return __call__
@@ -149,63 +149,63 @@ def _make_async_client(ledger: Ledger) -> Callable[[Callable[..., Any]], Callabl
     return make
 
 
-def _follow(passage: Passage, response: LibraryObject) -> None:
+def _follow(work_scope: WorkScope, response: LibraryObject) -> None:
     # A response that is not streamed is closed by now.
     if not getattr(response, "streaming", False):
-        passage.end()
+        work_scope.end()
         return
-    passage.leave()
+    work_scope.leave()
     chunks = _AsyncChunks if getattr(response, "is_async", False) else _Chunks
-    response.streaming_content = chunks(passage, response.streaming_content)
+    response.streaming_content = chunks(work_scope, response.streaming_content)
     close = response.close
 
     def close_inside() -> None:
-        passage.enter()
+        work_scope.enter()
         try:
             close()
         finally:
-            passage.end()
+            work_scope.end()
 
     response.close = close_inside  # of one that is not read to its end
 
 
 class _Chunks:
     # Without `close`: the response would call it before it sends `request_finished`.
-    def __init__(self, passage: Passage, content: Iterator[Any]) -> None:
-        self._passage = passage
+    def __init__(self, work_scope: WorkScope, content: Iterator[Any]) -> None:
+        self._work_scope = work_scope
         self._content = iter(content)
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> LibraryObject:
-        self._passage.enter()
+        self._work_scope.enter()
         try:
             chunk = next(self._content)
         except BaseException:
-            self._passage.end()
+            self._work_scope.end()
             raise
-        self._passage.leave()
+        self._work_scope.leave()
         return chunk
 
 
 class _AsyncChunks:
-    def __init__(self, passage: Passage, content: AsyncIterator[Any]) -> None:
-        self._passage = passage
+    def __init__(self, work_scope: WorkScope, content: AsyncIterator[Any]) -> None:
+        self._work_scope = work_scope
         self._content = aiter(content)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> LibraryObject:
-        self._passage.enter()
+        self._work_scope.enter()
         try:
             chunk = await anext(self._content)
         except BaseException:
-            self._passage.end()
+            self._work_scope.end()
             raise
-        self._passage.leave()
+        self._work_scope.leave()
         return chunk
 
 
-BOUNDARIES: Final[tuple[Hook, ...]] = (DjangoBoundary(),)
+FRAMEWORKS: Final[tuple[Hook, ...]] = (DjangoFramework(),)

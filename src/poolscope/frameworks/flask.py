@@ -13,13 +13,13 @@ from poolscope.frameworks.wsgi import make_call
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 
-class FlaskBoundary:
+class FlaskFramework:
     """
     Requests to Flask applications.
     """
@@ -30,13 +30,13 @@ class FlaskBoundary:
     def __init__(self) -> None:
         self._flask: Any = None
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
         application = module.app.Flask
         patcher.require(application, ("__call__", "dispatch_request"))
-        patcher.replace(application, "__call__", make_call(ledger))
+        patcher.replace(application, "__call__", make_call(pool_registry))
         self._flask = module
         try:
             module.request_started.connect(self._request_started)
@@ -60,4 +60,4 @@ class FlaskBoundary:
             guard.caught("flask.route")
 
 
-BOUNDARIES: Final[tuple[Hook, ...]] = (FlaskBoundary(),)
+FRAMEWORKS: Final[tuple[Hook, ...]] = (FlaskFramework(),)

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.core.work_scope import Begins
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 _AIO: Final = "grpc.aio"
 # Of `interceptors` among the arguments of both `server` functions.
 _POSITION: Final = 2
 
 
-class GrpcBoundary:
+class GrpcFramework:
     """
     Calls to gRPC servers that are made while it is hooked.
     """
@@ -34,13 +34,15 @@ class GrpcBoundary:
     module = "grpc"
     modules = (module, _AIO)
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
         patcher.require(module, ("server", "ServerInterceptor"))
         base: Any = module.ServerInterceptor
-        interceptor = _async_interceptor(base, ledger) if module.__name__ == _AIO else _interceptor(base, ledger)
+        interceptor = (
+            _async_interceptor(base, pool_registry) if module.__name__ == _AIO else _interceptor(base, pool_registry)
+        )
 
         def server(
             wrapped: Callable[..., LibraryObject], _: LibraryObject, args: LibraryObject, kwargs: LibraryObject
@@ -67,24 +69,24 @@ def _with(
     return args, {**kwargs, "interceptors": (interceptor, *(kwargs.get("interceptors") or ()))}
 
 
-def _interceptor(base: LibraryObject, ledger: Ledger) -> LibraryObject:
+def _interceptor(base: LibraryObject, pool_registry: PoolRegistry) -> LibraryObject:
     class Interceptor(base):  # type: ignore[misc]
         def intercept_service(
             self, continuation: Callable[..., LibraryObject], details: LibraryObject
         ) -> LibraryObject:
             handler = continuation(details)
-            return guard.run("grpc.handler", lambda: _wrapped(handler, details.method, ledger), handler)
+            return guard.run("grpc.handler", lambda: _wrapped(handler, details.method, pool_registry), handler)
 
     return Interceptor()
 
 
-def _async_interceptor(base: LibraryObject, ledger: Ledger) -> LibraryObject:
+def _async_interceptor(base: LibraryObject, pool_registry: PoolRegistry) -> LibraryObject:
     class Interceptor(base):  # type: ignore[misc]
         async def intercept_service(
             self, continuation: Callable[..., LibraryObject], details: LibraryObject
         ) -> LibraryObject:
             handler = await continuation(details)
-            return guard.run("grpc.handler", lambda: _wrapped(handler, details.method, ledger), handler)
+            return guard.run("grpc.handler", lambda: _wrapped(handler, details.method, pool_registry), handler)
 
     return Interceptor()
 
@@ -102,7 +104,7 @@ class _Handler:
         return getattr(self._handler, name)
 
 
-def _wrapped(handler: LibraryObject, method: str, ledger: Ledger) -> LibraryObject:
+def _wrapped(handler: LibraryObject, method: str, pool_registry: PoolRegistry) -> LibraryObject:
     if handler is None:  # there is no such method; its name is whatever the client sent
         return None
     name = "_".join(
@@ -111,7 +113,7 @@ def _wrapped(handler: LibraryObject, method: str, ledger: Ledger) -> LibraryObje
     function = getattr(handler, name)
 
     def begins() -> LibraryObject:
-        return begin(ledger, "rpc", method.lstrip("/"))
+        return begin(pool_registry, "rpc", method.lstrip("/"))
 
     return _Handler(handler, name, _inside(begins, function, streaming=handler.response_streaming))
 
@@ -122,12 +124,12 @@ def _inside(begins: Begins, function: Callable[..., Any], *, streaming: bool) ->
     if inspect.iscoroutinefunction(function):
 
         async def answer_later(request: LibraryObject, context: LibraryObject) -> LibraryObject:
-            passage = begins()
+            work_scope = begins()
             try:
                 return await function(request, context)
             finally:
-                if passage is not None:
-                    passage.end()
+                if work_scope is not None:
+                    work_scope.end()
 
         return answer_later
     if streaming:
@@ -138,14 +140,14 @@ def _inside(begins: Begins, function: Callable[..., Any], *, streaming: bool) ->
         return stepping(begins, answers)
 
     def answer(request: LibraryObject, context: LibraryObject) -> LibraryObject:
-        passage = begins()
+        work_scope = begins()
         try:
             return function(request, context)
         finally:
-            if passage is not None:
-                passage.end()
+            if work_scope is not None:
+                work_scope.end()
 
     return answer
 
 
-BOUNDARIES: Final[tuple[Hook, ...]] = (GrpcBoundary(),)
+FRAMEWORKS: Final[tuple[Hook, ...]] = (GrpcFramework(),)

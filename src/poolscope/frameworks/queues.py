@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 #: The name of a job until its function is known.
 UNNAMED: Final = "<unnamed>"
 
 
-class RqBoundary:
+class RqFramework:
     """
     Jobs of RQ. Its work horse is a child process that ends without notice: what is known is sent before it does.
     """
@@ -31,7 +31,7 @@ class RqBoundary:
     name = "rq"
     module = "rq.job"
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
@@ -40,15 +40,15 @@ class RqBoundary:
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             def perform(self: LibraryObject) -> LibraryObject:
-                passage = begin(ledger, "task", guard.run("rq.name", lambda: str(self.func_name), UNNAMED))
-                if passage is None:
+                work_scope = begin(pool_registry, "task", guard.run("rq.name", lambda: str(self.func_name), UNNAMED))
+                if work_scope is None:
                     return original(self)
                 try:
                     return original(self)
                 finally:
-                    passage.end()
+                    work_scope.end()
                     if os.getpid() != parent:
-                        guard.run("rq.flush", ledger.flush, None)
+                        guard.run("rq.flush", pool_registry.flush, None)
 
             return perform
 
@@ -60,7 +60,7 @@ class RqBoundary:
         """
 
 
-class ArqBoundary:
+class ArqFramework:
     """
     Jobs of arq. Which function a job is for is known once it has been read.
     """
@@ -68,7 +68,7 @@ class ArqBoundary:
     name = "arq"
     module = "arq.worker"
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
@@ -77,13 +77,13 @@ class ArqBoundary:
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             async def run_job(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-                passage = begin(ledger, "task", UNNAMED)
-                if passage is None:
+                work_scope = begin(pool_registry, "task", UNNAMED)
+                if work_scope is None:
                     return await original(self, *args, **kwargs)
                 try:
                     return await original(self, *args, **kwargs)
                 finally:
-                    passage.end()
+                    work_scope.end()
 
             return run_job
 
@@ -107,7 +107,7 @@ def _make_read(original: Callable[..., Any]) -> Callable[..., Any]:
     return deserialize_job_raw
 
 
-class DramatiqBoundary:
+class DramatiqFramework:
     """
     Messages of dramatiq; middleware around the actor is part of it.
     """
@@ -115,7 +115,7 @@ class DramatiqBoundary:
     name = "dramatiq"
     module = "dramatiq.worker"
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
@@ -125,13 +125,15 @@ class DramatiqBoundary:
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             def process_message(self: LibraryObject, message: LibraryObject) -> LibraryObject:
-                passage = begin(ledger, "task", guard.run("dramatiq.name", lambda: str(message.actor_name), UNNAMED))
-                if passage is None:
+                work_scope = begin(
+                    pool_registry, "task", guard.run("dramatiq.name", lambda: str(message.actor_name), UNNAMED)
+                )
+                if work_scope is None:
                     return original(self, message)
                 try:
                     return original(self, message)
                 finally:
-                    passage.end()
+                    work_scope.end()
 
             return process_message
 
@@ -143,4 +145,4 @@ class DramatiqBoundary:
         """
 
 
-BOUNDARIES: Final[tuple[Hook, ...]] = (RqBoundary(), ArqBoundary(), DramatiqBoundary())
+FRAMEWORKS: Final[tuple[Hook, ...]] = (RqFramework(), ArqFramework(), DramatiqFramework())

@@ -12,9 +12,9 @@ from poolscope.hooks.registry import Hook, HookRegistry
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.pool_registry import PoolRegistry
 
-#: The modules here that hook frameworks, each with a ``BOUNDARIES``.
+#: The modules here that hook frameworks, each with a ``FRAMEWORKS``.
 MODULES: Final = ("flask", "starlette", "django", "celery", "queues", "grpc", "servers", "asgiref", "threads")
 
 #: The hook that is put in only on demand.
@@ -25,15 +25,15 @@ def load(names: Iterable[str] = MODULES) -> list[Hook]:
     """
     The hooks of those modules.
     """
-    return [hook for name in names for hook in importlib.import_module(f"poolscope.frameworks.{name}").BOUNDARIES]
+    return [hook for name in names for hook in importlib.import_module(f"poolscope.frameworks.{name}").FRAMEWORKS]
 
 
-class Boundaries(HookRegistry[Hook]):
+class Frameworks(HookRegistry[Hook]):
     """
     Hooks each framework when it is imported, or now if it is already.
 
     Args:
-        ledger: The pool registry, where units of work begin.
+        pool_registry: The pool registry, where units of work begin.
         disabled: Names of frameworks not to hook.
         carry_to_threads: Whether threads that a unit of work starts belong to it.
         hooks: The hooks of each framework.
@@ -41,7 +41,7 @@ class Boundaries(HookRegistry[Hook]):
 
     def __init__(
         self,
-        ledger: Ledger,
+        pool_registry: PoolRegistry,
         disabled: Iterable[str] = (),
         *,
         carry_to_threads: bool = False,
@@ -50,4 +50,4 @@ class Boundaries(HookRegistry[Hook]):
         wanted = load() if hooks is None else hooks
         if not carry_to_threads:
             wanted = [hook for hook in wanted if hook.name != THREADS]
-        super().__init__(ledger, wanted, disabled, "POOLSCOPE_DISABLED_BOUNDARIES")
+        super().__init__(pool_registry, wanted, disabled, "POOLSCOPE_DISABLED_FRAMEWORKS")

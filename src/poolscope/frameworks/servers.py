@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 # Of gunicorn's workers those that call the application by WSGI; others, such as uvicorn's, have an ASGI application.
 _WSGI_WORKERS: Final = frozenset(f"gunicorn.workers.{name}" for name in ("sync", "gthread", "base_async", "gtornado"))
 
 
-class WaitressBoundary:
+class WaitressFramework:
     """
     Requests to waitress.
     """
@@ -33,12 +33,12 @@ class WaitressBoundary:
     name = "waitress"
     module = "waitress.server"
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
         patcher.require(module.BaseWSGIServer, ("__init__",))
-        patcher.wrap(module.BaseWSGIServer, "__init__", _afterwards("application", wsgi.Middleware, ledger))
+        patcher.wrap(module.BaseWSGIServer, "__init__", _afterwards("application", wsgi.Middleware, pool_registry))
 
     def release(self) -> None:
         """
@@ -46,7 +46,7 @@ class WaitressBoundary:
         """
 
 
-class GunicornBoundary:
+class GunicornFramework:
     """
     Requests to gunicorn's workers.
     """
@@ -54,12 +54,12 @@ class GunicornBoundary:
     name = "gunicorn"
     module = "gunicorn.workers.base"
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
         patcher.require(module.Worker, ("load_wsgi",))
-        wrapper = _afterwards("wsgi", wsgi.Middleware, ledger)
+        wrapper = _afterwards("wsgi", wsgi.Middleware, pool_registry)
 
         def load_wsgi(
             wrapped: Callable[..., LibraryObject], worker: LibraryObject, args: LibraryObject, kwargs: LibraryObject
@@ -76,7 +76,7 @@ class GunicornBoundary:
         """
 
 
-class WsgirefBoundary:
+class WsgirefFramework:
     """
     Requests to the standard library's server, and to Django's development server.
     """
@@ -84,7 +84,7 @@ class WsgirefBoundary:
     name = "wsgiref"
     module = "wsgiref.handlers"
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
@@ -92,7 +92,7 @@ class WsgirefBoundary:
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             def run(self: LibraryObject, application: LibraryObject) -> LibraryObject:
-                return original(self, wsgi.Middleware(application, ledger))
+                return original(self, wsgi.Middleware(application, pool_registry))
 
             return run
 
@@ -104,7 +104,7 @@ class WsgirefBoundary:
         """
 
 
-class UvicornBoundary:
+class UvicornFramework:
     """
     Requests to uvicorn.
     """
@@ -113,12 +113,12 @@ class UvicornBoundary:
     module = "uvicorn.config"
     loops = ("/uvloop/__init__.py",)
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
         patcher.require(module.Config, ("load",))
-        patcher.wrap(module.Config, "load", _afterwards("loaded_app", asgi.Middleware, ledger))
+        patcher.wrap(module.Config, "load", _afterwards("loaded_app", asgi.Middleware, pool_registry))
 
     def release(self) -> None:
         """
@@ -126,17 +126,19 @@ class UvicornBoundary:
         """
 
 
-def _afterwards(attribute: str, middleware: Callable[..., Any], ledger: Ledger) -> Callable[..., Any]:
+def _afterwards(attribute: str, middleware: Callable[..., Any], pool_registry: PoolRegistry) -> Callable[..., Any]:
     def wrapper(
         wrapped: Callable[..., LibraryObject], server: LibraryObject, args: LibraryObject, kwargs: LibraryObject
     ) -> LibraryObject:
         result = wrapped(*args, **kwargs)
         guard.run(
-            "servers.wrap", lambda: setattr(server, attribute, middleware(getattr(server, attribute), ledger)), None
+            "servers.wrap",
+            lambda: setattr(server, attribute, middleware(getattr(server, attribute), pool_registry)),
+            None,
         )
         return result
 
     return wrapper
 
 
-BOUNDARIES: Final[tuple[Hook, ...]] = (WaitressBoundary(), GunicornBoundary(), WsgirefBoundary(), UvicornBoundary())
+FRAMEWORKS: Final[tuple[Hook, ...]] = (WaitressFramework(), GunicornFramework(), WsgirefFramework(), UvicornFramework())

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 _ROUTING: Final = "starlette.routing"
 
 
-class StarletteBoundary:
+class StarletteFramework:
     """
     Requests to Starlette applications.
     """
@@ -34,14 +34,14 @@ class StarletteBoundary:
     module = "starlette.applications"
     modules = (module, _ROUTING)
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
         """
         if module.__name__ != _ROUTING:
             application = _own(module.Starlette)
             patcher.require(application, ("__call__",))
-            patcher.replace(application, "__call__", make_call(ledger))
+            patcher.replace(application, "__call__", make_call(pool_registry))
             return
         for route in (module.Route, module.WebSocketRoute, module.Mount):
             patcher.require(route, ("handle",))
@@ -55,7 +55,7 @@ class StarletteBoundary:
         """
 
 
-class FastApiBoundary:
+class FastApiFramework:
     """
     The routes of FastAPI, which know their prefix only while they handle a request (0.137 and later).
     """
@@ -63,7 +63,7 @@ class FastApiBoundary:
     name = "fastapi"
     module = "fastapi.routing"
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:  # noqa: ARG002 - the interface
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:  # noqa: ARG002 - the interface
         """
         Put the hooks in.
         """
@@ -113,4 +113,4 @@ def _template(route: LibraryObject, scope: LibraryObject) -> str:
     return str(route.path)
 
 
-BOUNDARIES: Final[tuple[Hook, ...]] = (StarletteBoundary(), FastApiBoundary())
+FRAMEWORKS: Final[tuple[Hook, ...]] = (StarletteFramework(), FastApiFramework())

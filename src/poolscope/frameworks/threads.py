@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.core.work import UnitOfWork
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
+    from poolscope.types import LibraryObject
 
 _POOL: Final = "concurrent.futures.thread"
 
 
-class ThreadsBoundary:
+class ThreadsFramework:
     """
     Threads and jobs of `concurrent.futures.ThreadPoolExecutor`.
     """
@@ -36,7 +36,7 @@ class ThreadsBoundary:
     module = "threading"
     modules = (module, _POOL)
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:  # noqa: ARG002 - the interface
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:  # noqa: ARG002 - the interface
         """
         Put the hooks in.
         """
@@ -104,4 +104,4 @@ class _Run:
         _Carried(self._unit, self._thread.run)()
 
 
-BOUNDARIES: Final[tuple[Hook, ...]] = (ThreadsBoundary(),)
+FRAMEWORKS: Final[tuple[Hook, ...]] = (ThreadsFramework(),)

@@ -13,9 +13,9 @@ from poolscope.frameworks.naming import unmatched
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
-    from poolscope.core.work_scope import Passage
+    from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.core.work_scope import WorkScope
+    from poolscope.types import LibraryObject
 
 _FILE_WRAPPER: Final = "wsgi.file_wrapper"
 
@@ -26,77 +26,77 @@ class Middleware:
 
     Args:
         application: The application.
-        ledger: The pool registry, where units of work begin.
+        pool_registry: The pool registry, where units of work begin.
     """
 
-    def __init__(self, application: Callable[..., Any], ledger: Ledger) -> None:
+    def __init__(self, application: Callable[..., Any], pool_registry: PoolRegistry) -> None:
         self._application = application
-        self._ledger = ledger
+        self._pool_registry = pool_registry
 
     def __call__(self, environ: LibraryObject, start_response: LibraryObject) -> LibraryObject:
         """
         One request.
         """
-        return serve(self._ledger, environ, lambda: self._application(environ, start_response))
+        return serve(self._pool_registry, environ, lambda: self._application(environ, start_response))
 
     def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._application, name)
 
 
-def make_call(ledger: Ledger) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def make_call(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
     Makes the ``__call__`` of an application class begin and end units of work.
     """
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def __call__(self: LibraryObject, environ: LibraryObject, start_response: LibraryObject) -> LibraryObject:
-            return serve(ledger, environ, lambda: original(self, environ, start_response))
+            return serve(pool_registry, environ, lambda: original(self, environ, start_response))
 
         return __call__
 
     return make
 
 
-def serve(ledger: Ledger, environ: LibraryObject, call: Callable[[], LibraryObject]) -> LibraryObject:
+def serve(pool_registry: PoolRegistry, environ: LibraryObject, call: Callable[[], LibraryObject]) -> LibraryObject:
     """
     Serve one request as a unit of work, if it is not part of one.
 
     Args:
-        ledger: The pool registry, where units of work begin.
+        pool_registry: The pool registry, where units of work begin.
         environ: The request.
         call: Calls the application.
 
     Returns:
         What the application returned; or the same values, if reading them is part of the unit of work.
     """
-    passage = begin(ledger, "http", unmatched(environ.get("REQUEST_METHOD")))
-    if passage is None:
+    work_scope = begin(pool_registry, "http", unmatched(environ.get("REQUEST_METHOD")))
+    if work_scope is None:
         return call()
     try:
         body = call()
     except BaseException:
-        passage.end()
+        work_scope.end()
         raise
-    return guard.run("wsgi.body", lambda: _body(passage, body, environ), body)
+    return guard.run("wsgi.body", lambda: _body(work_scope, body, environ), body)
 
 
-def _body(passage: Passage, body: LibraryObject, environ: LibraryObject) -> LibraryObject:
+def _body(work_scope: WorkScope, body: LibraryObject, environ: LibraryObject) -> LibraryObject:
     if isinstance(body, (list, tuple, bytes)):
-        passage.end()  # nothing is computed any more when it is sent, and servers look at its length
+        work_scope.end()  # nothing is computed any more when it is sent, and servers look at its length
         return body
-    passage.leave()
+    work_scope.leave()
     wrapper = environ.get(_FILE_WRAPPER)
     if isinstance(wrapper, type) and isinstance(body, wrapper):
-        return _file(passage, body)  # servers know it by its class
-    return _SizedBody(passage, body) if hasattr(body, "__len__") else _Body(passage, body)
+        return _file(work_scope, body)  # servers know it by its class
+    return _SizedBody(work_scope, body) if hasattr(body, "__len__") else _Body(work_scope, body)
 
 
-def _file(passage: Passage, body: LibraryObject) -> LibraryObject:
-    closing = _Body(passage, body).close
+def _file(work_scope: WorkScope, body: LibraryObject) -> LibraryObject:
+    closing = _Body(work_scope, body).close
     try:
         body.close = closing
     except AttributeError:
-        passage.end()
+        work_scope.end()
     return body
 
 
@@ -105,8 +105,8 @@ class _Body:
     What an application returned; computing each part of it is part of the unit of work.
     """
 
-    def __init__(self, passage: Passage, body: LibraryObject) -> None:
-        self._passage = passage
+    def __init__(self, work_scope: WorkScope, body: LibraryObject) -> None:
+        self._work_scope = work_scope
         self._body = body
         self._close = getattr(body, "close", None)
         self._parts: Iterator[Any] | None = None
@@ -115,21 +115,21 @@ class _Body:
         return self
 
     def __next__(self) -> LibraryObject:
-        self._passage.enter()
+        self._work_scope.enter()
         try:
             if self._parts is None:
                 self._parts = iter(self._body)
             return next(self._parts)
         finally:
-            self._passage.leave()
+            self._work_scope.leave()
 
     def close(self) -> None:
-        self._passage.enter()
+        self._work_scope.enter()
         try:
             if self._close is not None:
                 self._close()
         finally:
-            self._passage.end()
+            self._work_scope.end()
 
     def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._body, name)

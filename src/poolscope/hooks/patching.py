@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: Packages whose frames stand between a hook and what it wraps.
 PACKAGES: Final = ("wrapt",)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import ModuleType
 
-    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.pool_registry import PoolRegistry
 
 _logger: Final = logging.getLogger("poolscope")
 
@@ -37,14 +37,14 @@ class Hook(Protocol):
     #: The module whose import brings the library.
     module: str
 
-    def hook(self, module: ModuleType, patcher: Patcher, ledger: Ledger) -> None:
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """
         Put the hooks in.
 
         Args:
             module: The library's imported module.
             patcher: Applies patches and remembers the originals.
-            ledger: The pool registry, where pools are registered and units of work begin.
+            pool_registry: The pool registry, where pools are registered and units of work begin.
 
         Raises:
             Refused: The library is not as expected; nothing was patched.
@@ -107,14 +107,16 @@ class HookRegistry(Generic[HookType]):
     Hooks each library when it is imported, or now if it is already.
 
     Args:
-        ledger: The pool registry, where pools are registered and units of work begin.
+        pool_registry: The pool registry, where pools are registered and units of work begin.
         hooks: What there is to hook.
         disabled: Names of hooks not to put in.
         setting: The setting that names those, for the warning about a name that does not exist.
     """
 
-    def __init__(self, ledger: Ledger, hooks: Iterable[HookType], disabled: Iterable[str], setting: str) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, pool_registry: PoolRegistry, hooks: Iterable[HookType], disabled: Iterable[str], setting: str
+    ) -> None:
+        self._pool_registry = pool_registry
         self._patchers: dict[str, Patcher] = {}
         self._forgetting: list[Callable[[], None]] = []
         self.statuses = {hook.name: Status(hook) for hook in hooks}
@@ -158,7 +160,7 @@ class HookRegistry(Generic[HookType]):
             return
         patcher = self._patchers.setdefault(status.hook.name, Patcher())
         try:
-            status.hook.hook(module, patcher, self._ledger)
+            status.hook.hook(module, patcher, self._pool_registry)
         except Refused as refusal:
             status.state, status.reason = State.REFUSED, str(refusal)
             self._take_out(status)

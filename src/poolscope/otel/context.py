@@ -15,7 +15,7 @@ from poolscope.core.pool import SUPPRESSED, UNRECORDED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 try:  # these constants moved between releases of the API; their values are what others look up
     from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as _SUPPRESS

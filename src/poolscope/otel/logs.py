@@ -21,7 +21,7 @@ from poolscope.otel.metrics.observations import identity_attributes
 
 if TYPE_CHECKING:
     from poolscope.core.finding import Finding
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: What people read; the exporters get records of their own.
 _logger: Final = logging.getLogger("poolscope.findings")
@@ -101,7 +101,7 @@ def attributes_of(finding: Finding) -> dict[str, Any]:
     attributes[semconv.FINDING_ID] = finding.id
     attributes[semconv.FINDING_SEVERITY] = finding.severity.value
     attributes[semconv.FINDING_SUMMARY] = _cut(finding.summary)
-    attributes[semconv.FINDING_CURE] = _cut(finding.fix)
+    attributes[semconv.FINDING_FIX] = _cut(finding.fix)
     attributes[semconv.FINDING_PAGE] = finding.kind.page
     if finding.unit is not None:
         attributes[semconv.UNIT_OF_WORK_KIND] = finding.unit.kind

@@ -28,7 +28,7 @@ _SHOWN_ELSEWHERE = frozenset(
         semconv.FINDING_ID,
         semconv.FINDING_SEVERITY,
         semconv.FINDING_SUMMARY,
-        semconv.FINDING_CURE,
+        semconv.FINDING_FIX,
         semconv.FINDING_PAGE,
         _REPEATED,
         semconv.UNIT_OF_WORK_NAME,
@@ -92,7 +92,7 @@ def _finding(key: tuple[str, str, str, CallSite], events: Sequence[Event]) -> Fi
         count=len(reports) + sum(_repeated(event) for event in reports),
         resolved=len(events) - len(reports),
         summary=str(latest.get(semconv.FINDING_SUMMARY, "")),
-        fix=str(latest.get(semconv.FINDING_CURE, "")),
+        fix=str(latest.get(semconv.FINDING_FIX, "")),
         page=str(latest.get(semconv.FINDING_PAGE, "")),
         evidence={name: value for name, value in latest.items() if name not in _SHOWN_ELSEWHERE},
     )

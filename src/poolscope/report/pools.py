@@ -163,10 +163,10 @@ class _Pool:
 
     def _hold_timing(self) -> Timing:
         measured = {
-            phase: exact_quantiles(phase_seconds(self._holds, semconv.SPAN_USE_PHASE_PREFIX, phase))
+            phase: exact_quantiles(phase_seconds(self._holds, semconv.SPAN_HOLD_PHASE_PREFIX, phase))
             for phase in HOLD_PHASES
         }
-        phases = self._phases(semconv.USE_PHASE_TIME, semconv.USE_PHASE, measured)
+        phases = self._phases(semconv.HOLD_PHASE_TIME, semconv.HOLD_PHASE, measured)
         return _timing(distributed(self._series(semconv.USE_TIME)), 0, phases)
 
     def _phases(self, metric: semconv.Metric, attribute: str, measured: dict[str, Quantiles]) -> tuple[Phase, ...]:

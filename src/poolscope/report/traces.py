@@ -98,7 +98,7 @@ def phase_seconds(spans: Sequence[Span], prefix: str, phase: str) -> list[float]
 
     Args:
         spans: The waits or the holds.
-        prefix: The attribute's prefix, `semconv.SPAN_WAIT_PHASE_PREFIX` or `semconv.SPAN_USE_PHASE_PREFIX`.
+        prefix: The attribute's prefix, `semconv.SPAN_WAIT_PHASE_PREFIX` or `semconv.SPAN_HOLD_PHASE_PREFIX`.
         phase: The phase.
     """
     return [_number(span.attributes.get(f"{prefix}{phase}", 0.0)) for span in spans]
@@ -144,7 +144,7 @@ def _holder(call_site: CallSite, holds: Sequence[_Hold], everything: float) -> H
         quantiles=exact_quantiles(lengths),
         longest=max(lengths),
         queries=queries / len(spans),
-        phases={phase: sum(phase_seconds(spans, semconv.SPAN_USE_PHASE_PREFIX, phase)) for phase in HOLD_PHASES},
+        phases={phase: sum(phase_seconds(spans, semconv.SPAN_HOLD_PHASE_PREFIX, phase)) for phase in HOLD_PHASES},
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from poolscope.adapters.aiopg import ADAPTER
 from poolscope.adapters.identity import NAMES, error_name
 from poolscope.core.pool_identity import POOL_NAME
-from tests.contract.drivers.base import DEADLINE, Ask, Driver, Feature, Handle, LoopThread
+from tests.contract.drivers.base import DEADLINE, Driver, Feature, Handle, LoopThread, PendingCheckout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,7 @@ class Aiopg(Driver):
         pool._timeout = self._patience if pool.size >= self._size and not pool.freesize else DEADLINE
         return Handle(await pool.acquire(), self.thread.run)
 
-    def begin(self) -> Ask:
+    def begin(self) -> PendingCheckout:
         return self.thread.begin(self._acquire())
 
     def release(self, handle: Handle) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from poolscope.adapters.asyncpg import ADAPTER
 from poolscope.adapters.identity import NAMES
 from poolscope.core.pool_identity import POOL_NAME
-from tests.contract.drivers.base import Ask, Driver, Feature, Handle, LoopThread
+from tests.contract.drivers.base import Driver, Feature, Handle, LoopThread, PendingCheckout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +87,7 @@ class AsyncpgDriver(Driver):
         handle: Handle = self.thread.run(self._acquire())
         return handle
 
-    def begin(self) -> Ask:
+    def begin(self) -> PendingCheckout:
         return self.thread.begin(self._acquire())
 
     async def _acquire(self) -> Handle:

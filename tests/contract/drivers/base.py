@@ -68,7 +68,7 @@ class Handle:
         self.call = call
 
 
-class Ask(ABC):
+class PendingCheckout(ABC):
     """
     An ask that was begun in a thread or task of its own.
     """
@@ -194,7 +194,7 @@ class Driver(ABC):
         """
 
     @abstractmethod
-    def begin(self) -> Ask:
+    def begin(self) -> PendingCheckout:
         """
         Ask in a thread or task of its own.
         """
@@ -290,11 +290,11 @@ class LoopThread:
         """
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(DEADLINE)
 
-    def begin(self, coroutine: Coroutine[Any, Any, Any]) -> TaskAsk:
+    def begin(self, coroutine: Coroutine[Any, Any, Any]) -> TaskCheckout:
         """
         Start a task there.
         """
-        return TaskAsk(self.loop, coroutine)
+        return TaskCheckout(self.loop, coroutine)
 
     def close(self) -> None:
         """
@@ -306,7 +306,7 @@ class LoopThread:
         self.loop.close()
 
 
-class TaskAsk(Ask):
+class TaskCheckout(PendingCheckout):
     """
     An ask in a task.
     """
@@ -341,19 +341,19 @@ class TaskAsk(Ask):
         self._loop.call_soon_threadsafe(self._task.cancel)
 
 
-class ThreadAsk(Ask):
+class ThreadCheckout(PendingCheckout):
     """
     An ask in a thread.
     """
 
-    def __init__(self, ask: Callable[[], Handle]) -> None:
+    def __init__(self, checkout: Callable[[], Handle]) -> None:
         self._done = Future()
-        self._thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(checkout,), daemon=True)
         self._thread.start()
 
-    def _run(self, ask: Callable[[], Handle]) -> None:
+    def _run(self, checkout: Callable[[], Handle]) -> None:
         try:
-            self._done.set_result(ask())
+            self._done.set_result(checkout())
         except BaseException as error:
             self._done.set_exception(error)
 

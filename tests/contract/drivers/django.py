@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.django import ADAPTER
-from tests.contract.drivers.base import Ask, Driver, Feature, Handle, ThreadAsk
+from tests.contract.drivers.base import Driver, Feature, Handle, PendingCheckout, ThreadCheckout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,8 +85,8 @@ class DjangoDriver(Driver):
         wrapper.ensure_connection()
         return Handle(wrapper, lambda function, *args: function(*args))
 
-    def begin(self) -> Ask:
-        return ThreadAsk(self.acquire)
+    def begin(self) -> PendingCheckout:
+        return ThreadCheckout(self.acquire)
 
     def release(self, handle: Handle) -> None:
         handle.connection.close_if_unusable_or_obsolete()

@@ -18,7 +18,7 @@ from poolscope.adapters import mysql_connector as mysql_connector_adapter
 from poolscope.adapters import mysql_connector_aio as mysql_connector_aio_adapter
 from poolscope.adapters.common import NAMES
 from poolscope.core.pool_identity import POOL_NAME
-from tests.contract.drivers.base import Ask, Driver, Feature, Handle, LoopThread, ThreadAsk
+from tests.contract.drivers.base import Driver, Feature, Handle, LoopThread, PendingCheckout, ThreadCheckout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,8 +71,8 @@ class SyncDriver(Driver):
         """
         raise NotImplementedError
 
-    def begin(self) -> Ask:
-        return ThreadAsk(self.acquire)
+    def begin(self) -> PendingCheckout:
+        return ThreadCheckout(self.acquire)
 
     def release(self, handle: Handle) -> None:
         handle.connection.close()
@@ -263,7 +263,7 @@ class Aiomysql(Driver):
     async def _acquire(self) -> Handle:
         return Handle(await self.library_pool.acquire(), self.thread.run)
 
-    def begin(self) -> Ask:
+    def begin(self) -> PendingCheckout:
         return self.thread.begin(self._acquire())
 
     def release(self, handle: Handle) -> None:
@@ -347,7 +347,7 @@ class ConnectorAio(Driver):
     async def _acquire(self) -> Handle:
         return Handle(await self.library_pool.get_connection(), self.thread.run)
 
-    def begin(self) -> Ask:
+    def begin(self) -> PendingCheckout:
         return self.thread.begin(self._acquire())
 
     def release(self, handle: Handle) -> None:
@@ -364,8 +364,10 @@ class ConnectorAio(Driver):
         return self.thread.run(select())
 
     def abandon(self, handle: Handle) -> None:
+        connection = handle.connection._cnx
         handle.connection = None
         gc.collect()
+        self.thread.run(connection.shutdown())  # the library leaves its socket to the garbage collector, which warns
         self.thread.run(self.library_pool.add_connection())
 
 

@@ -15,7 +15,7 @@ from examples.lab import mariadb
 from poolscope.adapters.identity import NAMES
 from poolscope.adapters.peewee import ADAPTER
 from poolscope.core.pool_identity import POOL_NAME
-from tests.contract.drivers.base import DEADLINE, Ask, Driver, Feature, Handle, ThreadAsk
+from tests.contract.drivers.base import DEADLINE, Driver, Feature, Handle, PendingCheckout, ThreadCheckout
 from tests.contract.drivers.mysql import server
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class PeeweeDriver(Driver):
     def close(self) -> None:
         self.library_pool.close_all()
         while self._holders:
-            self._holders.pop().end()
+            self._holders.pop().released()
 
     def library_objects(self) -> list[Any]:
         return [self.library_pool]
@@ -143,13 +143,13 @@ class PeeweeDriver(Driver):
         try:
             holder.run(self.library_pool.connect)
         except BaseException:
-            holder.end()
+            holder.released()
             raise
         self._holders.append(holder)
         return Handle(holder, holder.run)
 
-    def begin(self) -> Ask:
-        return ThreadAsk(self.acquire)
+    def begin(self) -> PendingCheckout:
+        return ThreadCheckout(self.acquire)
 
     def release(self, handle: Handle) -> None:
         handle.call(self.library_pool.close)

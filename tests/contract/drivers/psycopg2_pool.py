@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from poolscope.adapters.common import NAMES
 from poolscope.adapters.psycopg2_pool import ADAPTER
 from poolscope.core.pool_identity import POOL_NAME
-from tests.contract.drivers.base import Ask, Driver, Feature, Handle, ThreadAsk
+from tests.contract.drivers.base import Driver, Feature, Handle, PendingCheckout, ThreadCheckout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,8 +72,8 @@ class Psycopg2Driver(Driver):
     def acquire(self) -> Handle:
         return Handle(self.library_pool.getconn(), lambda function, *args: function(*args))
 
-    def begin(self) -> Ask:
-        return ThreadAsk(self.acquire)
+    def begin(self) -> PendingCheckout:
+        return ThreadCheckout(self.acquire)
 
     def release(self, handle: Handle) -> None:
         self.library_pool.putconn(handle.connection)

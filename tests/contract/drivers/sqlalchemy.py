@@ -13,7 +13,16 @@ import sqlalchemy
 from sqlalchemy import exc, pool
 
 from poolscope.adapters.sqlalchemy import ADAPTER
-from tests.contract.drivers.base import DEADLINE, Ask, Driver, Feature, Handle, LoopThread, ThreadAsk, drop
+from tests.contract.drivers.base import (
+    DEADLINE,
+    Driver,
+    Feature,
+    Handle,
+    LoopThread,
+    PendingCheckout,
+    ThreadCheckout,
+    drop,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,8 +115,8 @@ class SqlAlchemyDriver(Driver):
     def acquire(self) -> Handle:
         return Handle(self.call(self.engine.raw_connection), self.call)
 
-    def begin(self) -> Ask:
-        return ThreadAsk(self.acquire)
+    def begin(self) -> PendingCheckout:
+        return ThreadCheckout(self.acquire)
 
     def release(self, handle: Handle) -> None:
         handle.call(handle.connection.close)
@@ -184,7 +193,7 @@ class AsyncSqlAlchemyDriver(SqlAlchemyDriver):
         del self.async_engine
         super().forget()
 
-    def begin(self) -> Ask:
+    def begin(self) -> PendingCheckout:
         return self._thread.begin(self._acquire())
 
     async def _acquire(self) -> Handle:

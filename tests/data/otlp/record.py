@@ -98,7 +98,7 @@ def traces(path: Path) -> None:
     inner = web.start_span("charge", context=set_span_in_context(holder), start_time=second)
     where = {semconv.CODE_FUNCTION: "checkout", semconv.CODE_FILE: "/srv/shop/app.py", semconv.CODE_LINE: 42}
     phases = {"query": 0.1, "idle_in_transaction": 1.8, "idle": 0.1}
-    used = {f"{semconv.SPAN_USE_PHASE_PREFIX}{phase}": value for phase, value in phases.items()}
+    used = {f"{semconv.SPAN_HOLD_PHASE_PREFIX}{phase}": value for phase, value in phases.items()}
     attributes = {**POOL, **where, **used, semconv.LEASE_QUERIES: 3}
     name = semconv.HOLD_SPAN.named("shop")
     hold = ours.start_span(name, set_span_in_context(inner), attributes=attributes, start_time=second)
@@ -135,7 +135,7 @@ def logs(path: Path) -> None:
             semconv.FINDING_ID: finding.LEAK,
             semconv.FINDING_SEVERITY: Severity.CRITICAL.value,
             semconv.FINDING_SUMMARY: "GET /cart/{id} is over and still has a connection",
-            semconv.FINDING_CURE: "close the session",
+            semconv.FINDING_FIX: "close the session",
             semconv.FINDING_PAGE: "docs/findings/connection_leak.md",
             semconv.POOL_NAME: "shop",
             semconv.UNIT_OF_WORK_NAME: "GET /cart/{id}",

@@ -52,9 +52,9 @@ def told(seen: Watched) -> dict[str, list[int]]:
             len(pool.leases),
             len(pool.leases) + len(pool.inherited) - sum(source.in_use() or 0 for source in pool.live_sources()),
             pool.waits.read().count,
-            pool.uses.read().count,
+            pool.holds.read().count,
         ]
-        for pool in seen.ledger.pools.values()
+        for pool in seen.pool_registry.pools.values()
     }
 
 

@@ -38,9 +38,9 @@ def state(engine: sqlalchemy.Engine) -> dict[str, Any]:
     """
     session = PoolscopeInstrumentor()._session
     assert session is not None
-    pool = session.ledger.pools.get(POOL)
+    pool = session.pool_registry.pools.get(POOL)
     return {
-        "asleep": session.ledger.asleep,
+        "asleep": session.pool_registry.dormant,
         "asks": pool.waits.read().count if pool is not None else 0,
         "marks": [key for key in engine.pool.__dict__ if key.startswith("_poolscope") and key != "_poolscope_records"],
         "threads": [thread.name for thread in threading.enumerate() if thread.name == "poolscope"],
@@ -99,7 +99,7 @@ def main(kind: str) -> None:
         session = PoolscopeInstrumentor()._session
         assert session is not None
         for _ in range(50):  # as often as it asks in 50 seconds
-            session.ledger._ask_again_at = 0.0
+            session.pool_registry._check_listeners_at = 0.0
             work(engine)
         proxy = metrics.get_meter_provider()
         reports["meters"] = len(getattr(proxy, "_meters", ()))

@@ -89,14 +89,14 @@ class Simulation:
         Returns:
             The finding; None when the pool held out.
         """
-        clock, next_turn = self.scene.clock, 0.0
+        clock, next_tick = self.scene.clock, 0.0
         while self._events:
             moment, _, event = heapq.heappop(self._events)
-            while next_turn <= moment:
-                clock.now = self._begin + next_turn
+            while next_tick <= moment:
+                clock.now = self._begin + next_tick
                 if found := self.scene.found(POOL_EXHAUSTED):
                     return found[0]
-                next_turn += 0.25
+                next_tick += 0.25
             clock.now = self._begin + moment
             event()
         return next(iter(self.scene.found(POOL_EXHAUSTED)), None)
@@ -109,17 +109,17 @@ class Simulation:
         return self.scene.clock.now - self._begin
 
     def _arrive(self, arrival: Arrival) -> None:
-        units = self.scene.ledger.units
+        units = self.scene.pool_registry.units
         unit = units.begin("http", "GET /")
-        lease = self.scene.ask()
-        lease.unit, lease.share = unit, unit.share_of(self.scene.pool)
+        lease = self.scene.begin_checkout()
+        lease.unit, lease.usage = unit, unit.usage_of(self.scene.pool)
         if len(self.scene.pool.leases) < self._limit:
             self._hold(arrival, lease, unit)
         else:
             self._queue.append((arrival, lease, unit))
 
     def _hold(self, arrival: Arrival, lease: Lease, unit: UnitOfWork) -> None:
-        lease.grant()
+        lease.acquired()
         begins = self._now() + arrival.idle
         ends = begins + arrival.query
         self._later(begins, lambda: lease.statement_begins("select 1 from t"))
@@ -128,13 +128,13 @@ class Simulation:
 
     def _end(self, arrival: Arrival, lease: Lease, unit: UnitOfWork) -> None:
         if arrival.returns:
-            lease.end()
-        self.scene.ledger.units.end(unit)
+            lease.released()
+        self.scene.pool_registry.units.end(unit)
         if arrival.returns and self._queue:
             self._hold(*self._queue.pop(0))
 
 
-def verdict(limit: int, *loads: list[Arrival]) -> Any:
+def cause(limit: int, *loads: list[Arrival]) -> Any:
     """
     What the first blame report under these loads says.
     """
@@ -151,13 +151,13 @@ def test_a_leak() -> None:
     """
     The load is constant and would fit; what is out grows until nothing is left. The same load without the leak holds.
     """
-    finding = verdict(10, BUSY, every(3, 40, query=0.01, returns=False))
+    finding = cause(10, BUSY, every(3, 40, query=0.01, returns=False))
     assert finding.evidence["cause"] == LEAK
     assert finding.evidence["leaked"] >= 3
     assert finding.evidence["arrival_rate"] == pytest.approx(20, rel=0.1)
     assert finding.evidence["connections_needed"] < 7
     assert "were not returned" in finding.summary
-    assert verdict(10, BUSY, every(3, 40, query=0.01)) is None
+    assert cause(10, BUSY, every(3, 40, query=0.01)) is None
 
 
 def test_a_leak_that_tips_the_pool_over() -> None:
@@ -165,53 +165,53 @@ def test_a_leak_that_tips_the_pool_over() -> None:
     Less than a third of the pool is lost, but the whole pool would carry the load and the rest does not.
     """
     load = every(0.05, 40, query=0.3), [Arrival(20, query=0.3) for _ in range(31)]
-    finding = verdict(10, *load, every(9, 20, query=0.01, returns=False))
+    finding = cause(10, *load, every(9, 20, query=0.01, returns=False))
     assert finding.evidence["cause"] == LEAK
     assert finding.evidence["leaked"] < 3
-    assert verdict(10, *load) is None
+    assert cause(10, *load) is None
 
 
 def test_a_pool_that_is_too_small() -> None:
     """
     Short, busy holds, and more of them than fit. Half the load fits.
     """
-    finding = verdict(3, BUSY)
+    finding = cause(3, BUSY)
     assert finding.evidence["cause"] == POOL_TOO_SMALL
     assert finding.evidence["connections_needed"] == pytest.approx(4, rel=0.3)
     assert finding.evidence["limit"] == 3
     assert finding.evidence["query_share"] == pytest.approx(1, abs=0.05)
     assert "need" in finding.summary
-    assert verdict(3, every(0.1, 40, query=0.2)) is None
+    assert cause(3, every(0.1, 40, query=0.2)) is None
 
 
 def test_queries_that_take_too_long() -> None:
     """
     Few asks, each held for seconds by a running query. The same number of quick queries fits.
     """
-    finding = verdict(4, every(0.5, 40, query=4.0))
+    finding = cause(4, every(0.5, 40, query=4.0))
     assert finding.evidence["cause"] == LONG_HOLD
     assert finding.evidence["mean_hold"] > 1
     assert "of the time running queries" in finding.summary
     assert "faster" in finding.fix
-    assert verdict(4, every(0.5, 40, query=0.4)) is None
+    assert cause(4, every(0.5, 40, query=0.4)) is None
 
 
 def test_other_work_within_a_transaction() -> None:
     """
     A call to a service before the commit. With the call outside the pool suffices.
     """
-    finding = verdict(4, every(0.1, 40, query=0.01, in_transaction=0.6))
+    finding = cause(4, every(0.1, 40, query=0.01, in_transaction=0.6))
     assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
     assert finding.evidence["idle_in_transaction_share"] > 0.9
     assert "idle in a transaction" in finding.summary
-    assert verdict(4, every(0.1, 40, query=0.01)) is None
+    assert cause(4, every(0.1, 40, query=0.01)) is None
 
 
 def test_other_work_without_a_transaction() -> None:
     """
     Checked out long before the first query: held too long, and with another cure.
     """
-    finding = verdict(4, every(0.1, 40, idle=0.6, query=0.01))
+    finding = cause(4, every(0.1, 40, idle=0.6, query=0.01))
     assert finding.evidence["cause"] == LONG_HOLD
     assert finding.evidence["idle_share"] > 0.9
     assert "without a query or a transaction" in finding.summary
@@ -222,7 +222,7 @@ def test_a_few_long_holds_among_many_short_ones() -> None:
     """
     The mean is short; a connection that one looks at is in a long hold all the same.
     """
-    finding = verdict(5, every(0.02, 40, query=0.002), every(0.5, 40, query=0.01, in_transaction=3.0))
+    finding = cause(5, every(0.02, 40, query=0.002), every(0.5, 40, query=0.01, in_transaction=3.0))
     assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
     assert finding.evidence["mean_hold"] < 0.3
     assert finding.evidence["typical_hold"] > 1
@@ -232,7 +232,7 @@ def test_the_applications_own_way_between_statements_is_no_other_work() -> None:
     """
     Most of a short hold may be idle in a transaction: the interpreter works. More connections are the cure.
     """
-    finding = verdict(3, every(0.01, 40, query=0.015, in_transaction=0.02))
+    finding = cause(3, every(0.01, 40, query=0.015, in_transaction=0.02))
     assert finding.evidence["cause"] == POOL_TOO_SMALL
     assert finding.evidence["idle_in_transaction_share"] > 0.5
 
@@ -241,18 +241,18 @@ def test_a_burst() -> None:
     """
     Five times the usual load for two seconds, which the pool has no room for; before that it had.
     """
-    finding = verdict(8, every(0.1, 40, query=0.4), every(0.02, 22, start=20, query=0.4))
+    finding = cause(8, every(0.1, 40, query=0.4), every(0.02, 22, start=20, query=0.4))
     assert finding.evidence["cause"] == BURST
     assert finding.evidence["arrival_rate_now"] > 3 * finding.evidence["arrival_rate_before"]
     assert "checkouts per second, after" in finding.summary
-    assert verdict(8, every(0.1, 40, query=0.4)) is None
+    assert cause(8, every(0.1, 40, query=0.4)) is None
 
 
 def test_a_load_that_comes_in_bunches() -> None:
     """
     On average it fits by far, at one moment it does not: no more connections are needed, but a limit on the bunch.
     """
-    finding = verdict(4, [Arrival(moment, query=0.5) for moment in (10.0, 20.0, 30.0) for _ in range(40)])
+    finding = cause(4, [Arrival(moment, query=0.5) for moment in (10.0, 20.0, 30.0) for _ in range(40)])
     assert finding.evidence["cause"] == BURST
     assert finding.evidence["connections_needed"] < 3
 
@@ -265,7 +265,7 @@ def test_a_deadlock_of_nested_checkouts() -> None:
     for _ in range(2):
         with scene.unit("GET /profile"):
             scene.checkout()
-            scene.ask()
+            scene.begin_checkout()
     scene.timeout(waited=2)
     (finding,) = scene.found(POOL_EXHAUSTED)
     assert finding.evidence["cause"] == NESTED_CHECKOUT
@@ -286,7 +286,7 @@ def test_a_verdict_is_of_the_moment_of_the_timeout() -> None:
         scene.clock.advance(10)
         scene.timeout(waited=1)
         for lease in leases:
-            lease.end()
+            lease.released()
     (finding,) = scene.found(POOL_EXHAUSTED)
     assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
     assert finding.evidence["typical_hold"] > 10
@@ -390,7 +390,7 @@ def test_who_waits_at_a_pool_that_is_not_full_waits_for_a_connect(limit: int | N
         _held = [scene.checkout() for _ in range(used)]
         scene.pass_time(1)
     with scene.unit("GET /waits"):
-        scene.ask()
+        scene.begin_checkout()
         scene.pass_time(2)
         (finding,) = scene.found(POOL_EXHAUSTED)
     assert finding.evidence["cause"] == SLOW_CONNECT
@@ -411,15 +411,15 @@ def test_who_waits_beside_idle_connections_waits_for_its_turn_unless_it_opens_on
         scene.request(query=0.02)
         scene.pass_time(0.5)
     with scene.unit("GET /waits"):
-        lease = scene.ask()
+        lease = scene.begin_checkout()
         if opens == "connects":
             lease.connecting = True
         elif opens == "has connected":
             lease.connected(0.5)
         elif opens == "validates":
-            lease.got()
+            lease.handed_over()
         scene.clock.advance(2)
-        lease.fail(Outcome.TIMEOUT, "TimeoutError")
+        lease.failed(Outcome.TIMEOUT, "TimeoutError")
         (finding,) = scene.found(POOL_EXHAUSTED)
     assert finding.evidence["cause"] == (SLOW_CONNECT if opens else BURST)
     assert "provides no connection" in finding.summary
@@ -433,17 +433,17 @@ def test_a_pool_that_is_full_most_of_the_time_is_to_blame() -> None:
     lease = scene.checkout()
     scene.pass_time(5)
     with scene.unit():
-        asked = scene.ask()
+        asked = scene.begin_checkout()
         scene.clock.advance(1)
-        lease.end()
-        asked.fail(Outcome.TIMEOUT, "TimeoutError")
+        lease.released()
+        asked.failed(Outcome.TIMEOUT, "TimeoutError")
     (finding,) = scene.found(POOL_EXHAUSTED)
     assert finding.evidence["cause"] == LONG_HOLD
 
     scene = Scene(1)
     busy = scene.checkout()
     scene.pass_time(5)
-    busy.end()
+    busy.released()
     scene.timeout(waited=0.2)
     (finding,) = scene.found(POOL_EXHAUSTED)
     assert finding.evidence["cause"] == LONG_HOLD

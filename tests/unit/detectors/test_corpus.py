@@ -89,9 +89,9 @@ class Player:
                 self.leases[step["checkout"]] = self.scene.checkout(step.get("at", "view"))
                 EXPECTED_LONG_HOLD.reset(token)
             elif "return" in step:
-                self.leases.pop(step["return"]).end()
+                self.leases.pop(step["return"]).released()
             elif "abandon" in step:
-                self.leases.pop(step["abandon"]).end(abandoned=True)
+                self.leases.pop(step["abandon"]).released(abandoned=True)
             elif "watch" in step:
                 self.scene.pass_time(step["watch"])
             else:
@@ -132,11 +132,11 @@ def test_the_corpus(case: dict[str, Any]) -> None:
             player.play(case["steps"])
             main = player.leases.pop("main", None)
             if main is not None:
-                main.end()
+                main.released()
         if "returned_after" in case:
             scene.clock.advance(case["returned_after"])
             for lease in player.leases.values():
-                lease.end()
+                lease.released()
     scene.pass_time(3)
     found = {finding.id for finding in scene.found() if not finding.resolved}
     assert found == set(case["finds"])

@@ -36,17 +36,17 @@ def test_the_signal_writes_every_holder_to_the_log(caplog: pytest.LogCaptureFixt
     The handler only takes a note; the background thread writes, once for each signal and pool.
     """
     scene = Scene()
-    scene.ledger.register(scene.pool.identity, scene.source)
+    scene.pool_registry.register(scene.pool.identity, scene.source)
     with scene.unit("GET /orders"):
         scene.checkout("orders")
         dump = Dump()
-        on_signal = DumpSignal("sigusr1", dump.ask)
+        on_signal = DumpSignal("sigusr1", dump.request)
         on_signal.install()
         with caplog.at_level(logging.WARNING, "poolscope.findings"):
             os.kill(os.getpid(), signal.SIGUSR1)
             assert caplog.messages == []
-            dump.turn(scene.ledger.pools.values())
-            dump.turn(scene.ledger.pools.values())
+            dump.tick(scene.pool_registry.pools.values())
+            dump.tick(scene.pool_registry.pools.values())
         on_signal.remove()
     first, second = caplog.messages
     assert first.startswith("pool shop: 1 in use, limit 2, 0 waiting\n  held 0 ms by http GET /orders, idle")

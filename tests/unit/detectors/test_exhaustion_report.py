@@ -68,14 +68,14 @@ def holders(finding: Finding) -> list[str]:
 # Both stacks ----------------------------------------------------------------------------------------------------------
 
 
-def checks_out_and_calls(scene: Scene, got: queue.Queue[Lease], answer: threading.Event) -> None:
+def checks_out_and_calls(scene: Scene, handed_over: queue.Queue[Lease], answer: threading.Event) -> None:
     """
     Holds a connection while something else is waited for.
     """
     lease = scene.checkout("checkout")
-    got.put(lease)
+    handed_over.put(lease)
     answer.wait(60)  # the call to another service
-    lease.end()
+    lease.released()
 
 
 def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene) -> None:
@@ -83,11 +83,11 @@ def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene)
     That it holds its connection across a call is read off the report; a moment later it stands elsewhere, and once it
     has given back it is not in it.
     """
-    got: queue.Queue[Lease] = queue.Queue()
+    handed_over: queue.Queue[Lease] = queue.Queue()
     answer = threading.Event()
-    thread = threading.Thread(target=checks_out_and_calls, args=(scene, got, answer), name="payer")
+    thread = threading.Thread(target=checks_out_and_calls, args=(scene, handed_over, answer), name="payer")
     thread.start()
-    lease = got.get(timeout=60)
+    lease = handed_over.get(timeout=60)
     call = line_of(checks_out_and_calls, "the call to another service")
     wait_until(lambda: call in map(str, resolve(current_stack(lease))), 60, "the call")
     scene.clock.advance(0.1)
@@ -109,7 +109,7 @@ def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene)
     again.timeout()
     (finding,) = again.found()
     assert len(holders(finding)) == 1
-    here.end()
+    here.released()
 
 
 class Awaitable:
@@ -167,15 +167,15 @@ def test_a_task_is_seen_where_it_awaits(scene: Scene, way: Callable[[], Coroutin
     The frames of whatever awaits one another, the library's left out.
     """
 
-    async def view(got: asyncio.Event) -> None:
+    async def view(handed_over: asyncio.Event) -> None:
         scene.checkout("view")
-        got.set()
+        handed_over.set()
         await way()
 
     async def main() -> Finding:
-        got = asyncio.Event()
-        task = asyncio.create_task(view(got), name="request 7")
-        await got.wait()
+        handed_over = asyncio.Event()
+        task = asyncio.create_task(view(handed_over), name="request 7")
+        await handed_over.wait()
         scene.clock.advance(0.1)
         scene.checkout()
         scene.timeout()
@@ -194,16 +194,16 @@ def test_a_task_that_blocks_its_loop_is_seen_where_it_blocks(scene: Scene) -> No
     """
     It awaits nothing while it runs: where it stands is where its thread does.
     """
-    got: queue.Queue[Lease] = queue.Queue()
+    handed_over: queue.Queue[Lease] = queue.Queue()
     answer = threading.Event()
 
     async def blocks() -> None:
-        checks_out_and_calls(scene, got, answer)
+        checks_out_and_calls(scene, handed_over, answer)
 
     thread = threading.Thread(target=lambda: asyncio.run(blocks()))
     thread.start()
-    lease = got.get(timeout=60)
-    (place, *_) = Snapshot.take(scene.ask()).holders[0].stack
+    lease = handed_over.get(timeout=60)
+    (place, *_) = Snapshot.take(scene.begin_checkout()).holders[0].stack
     answer.set()
     thread.join(60)
     assert place[0] is checks_out_and_calls.__code__
@@ -220,8 +220,8 @@ def test_sqlalchemys_asyncio_hides_neither_the_call_nor_the_line(scene: Scene) -
 
     @event.listens_for(engine.sync_engine, "checkout")
     def checked_out(*_: object) -> None:
-        lease = scene.pool.ask()
-        lease.grant()
+        lease = scene.pool.checkout()
+        lease.acquired()
         leases.append(lease)
 
     async def http_call(calling: asyncio.Event) -> None:
@@ -276,7 +276,9 @@ def test_where_a_holder_is_gone_nothing_is_said_about_where_it_stands(scene: Sce
     assert current_stack(of_task) != ()
 
 
-async def route(scene: Scene, thread: ThreadPoolExecutor, got: asyncio.Queue[Lease], answer: asyncio.Event) -> None:
+async def route(
+    scene: Scene, thread: ThreadPoolExecutor, handed_over: asyncio.Queue[Lease], answer: asyncio.Event
+) -> None:
     """
     As FastAPI runs an asynchronous route with a synchronous dependency: that checks out in a thread, and the thread
     goes on to the dependencies of others.
@@ -284,9 +286,9 @@ async def route(scene: Scene, thread: ThreadPoolExecutor, got: asyncio.Queue[Lea
     with scene.unit():
         checkout = functools.partial(contextvars.copy_context().run, scene.checkout, "dependency")
         lease = await asyncio.get_running_loop().run_in_executor(thread, checkout)
-        await got.put(lease)
+        await handed_over.put(lease)
         await answer.wait()  # the call to another service
-        lease.end()
+        lease.released()
 
 
 def test_a_request_whose_connection_a_thread_has_fetched_is_seen_where_it_stands(scene: Scene) -> None:
@@ -295,11 +297,11 @@ def test_a_request_whose_connection_a_thread_has_fetched_is_seen_where_it_stands
     """
 
     async def requests() -> Finding:
-        got: asyncio.Queue[Lease] = asyncio.Queue()
+        handed_over: asyncio.Queue[Lease] = asyncio.Queue()
         answer = asyncio.Event()
         with ThreadPoolExecutor(1) as thread:
-            tasks = [asyncio.create_task(route(scene, thread, got, answer)) for _ in range(2)]
-            _ = [await asyncio.wait_for(got.get(), 60) for _ in tasks]
+            tasks = [asyncio.create_task(route(scene, thread, handed_over, answer)) for _ in range(2)]
+            _ = [await asyncio.wait_for(handed_over.get(), 60) for _ in tasks]
             scene.clock.advance(30)
             await asyncio.get_running_loop().run_in_executor(thread, scene.timeout, "dependency")
             (finding,) = scene.found()
@@ -426,11 +428,11 @@ def test_who_times_out_takes_it_at_that_moment(scene: Scene) -> None:
     scene.clock.advance(0.1)
     scene.checkout()
     scene.timeout()
-    lease.end()
-    asked = scene.ask()
-    asked.fail(Outcome.ERROR, "OSError")
-    asked = scene.ask()
-    asked.fail(Outcome.CANCELLED, "CancelledError")
+    lease.released()
+    asked = scene.begin_checkout()
+    asked.failed(Outcome.ERROR, "OSError")
+    asked = scene.begin_checkout()
+    asked.failed(Outcome.CANCELLED, "CancelledError")
     (finding,) = scene.found(POOL_EXHAUSTED)
     assert "culprit" in holders(finding)[0]
 
@@ -442,10 +444,10 @@ def test_a_long_wait_is_reported_by_the_watchdog(scene: Scene) -> None:
     scene.checkout()
     scene.checkout()
     with scene.unit("GET /long") as long:
-        waiter = scene.ask()
+        waiter = scene.begin_checkout()
         scene.clock.advance(0.9)
         with scene.unit("GET /short") as short:
-            scene.ask()
+            scene.begin_checkout()
             assert scene.found() == []
             scene.pass_time(1)
             (finding,) = scene.found()
@@ -453,7 +455,7 @@ def test_a_long_wait_is_reported_by_the_watchdog(scene: Scene) -> None:
     assert str(finding.unit) == str(waiter.unit)
     assert (long.findings, short.findings) == ({POOL_EXHAUSTED}, {POOL_EXHAUSTED})
     with scene.unit("GET /shorter") as shorter:
-        scene.ask()
+        scene.begin_checkout()
         scene.pass_time(0.5)
         assert shorter.findings == set()
 
@@ -466,23 +468,23 @@ def test_who_was_torn_out_of_his_ask_waits_no_more(scene: Scene) -> None:
     scene.checkout()
     scene.checkout()
     with scene.unit("GET /torn"):
-        scene.ask()
-    thread = threading.Thread(target=scene.ask)
+        scene.begin_checkout()
+    thread = threading.Thread(target=scene.begin_checkout)
     thread.start()
     thread.join()
 
     async def torn() -> None:
-        scene.ask()
+        scene.begin_checkout()
 
     asyncio.run(torn())
     scene.pass_time(1)
-    assert scene.pool.asking == set()
+    assert scene.pool.pending == set()
     assert scene.found() == []
     assert {kind: waits.read().count for kind, waits in scene.pool.failed_waits.items()} == {"_OTHER": 3}
     with scene.unit("GET /patient"):
-        patient = scene.ask()
+        patient = scene.begin_checkout()
         scene.pass_time(1)
-        assert scene.pool.asking == {patient}
+        assert scene.pool.pending == {patient}
         (finding,) = scene.found()
         assert "GET /patient still waits" in finding.summary
 
@@ -491,9 +493,9 @@ def test_a_bound_of_0_leaves_it_to_timeouts() -> None:
     """
     The setting turns reports of long waits off, and only these.
     """
-    scene = Scene(1, exhausted_wait=0, leak_threshold=0)
+    scene = Scene(1, exhaustion_threshold=0, leak_threshold=0)
     scene.checkout()
-    scene.ask()
+    scene.begin_checkout()
     scene.pass_time(100)
     assert scene.found() == []
     scene.timeout()
@@ -510,9 +512,9 @@ def test_one_pool_is_reported_once_in_an_interval_and_says_what_it_left_out(scen
         for _ in range(5):
             scene.timeout(waited=0.1, name=None)
     scene.found()
-    other = scene.ledger.register(scene.pool.identity, scene.source)
-    asked = other.ask()
-    asked.fail(Outcome.TIMEOUT, "TimeoutError")
+    other = scene.pool_registry.register(scene.pool.identity, scene.source)
+    asked = other.checkout()
+    asked.failed(Outcome.TIMEOUT, "TimeoutError")
     assert [finding.pool for finding in scene.found()] == [scene.pool.identity, other.identity]
     assert scene.found()[0].evidence["repeated"] == 0
     assert POOL_EXHAUSTED in unit.findings
@@ -527,12 +529,12 @@ def test_of_many_that_time_out_at_once_one_reports() -> None:
     """
     scene = Scene(1)
     scene.checkout()
-    asks = [scene.ask() for _ in range(20)]
+    asks = [scene.begin_checkout() for _ in range(20)]
     together = threading.Barrier(20)
 
     def give_up(lease: Lease) -> None:
         together.wait(60)
-        lease.fail(Outcome.TIMEOUT, "TimeoutError")
+        lease.failed(Outcome.TIMEOUT, "TimeoutError")
 
     threads = [threading.Thread(target=give_up, args=(lease,)) for lease in asks]
     for thread in threads:
@@ -562,7 +564,7 @@ def test_a_wait_outside_of_any_unit_is_reported_too(scene: Scene) -> None:
     """
     A script's, by its thread.
     """
-    scene.ask()
+    scene.begin_checkout()
     scene.pass_time(2)
     (finding,) = scene.found()
     assert finding.unit is None
@@ -573,10 +575,10 @@ def test_what_is_not_to_be_watched_does_not_report(scene: Scene) -> None:
     """
     Where the application suppressed instrumentation.
     """
-    lease = scene.ask()
+    lease = scene.begin_checkout()
     lease.silent = True
     scene.pass_time(5)
-    lease.fail(Outcome.TIMEOUT, "TimeoutError")
+    lease.failed(Outcome.TIMEOUT, "TimeoutError")
     assert scene.found() == []
 
 
@@ -587,7 +589,7 @@ def test_it_takes_no_longer_than_the_wait_is_worth() -> None:
     scene = Scene(200)
     for _ in range(200):
         scene.checkout()
-    lease = scene.ask()
+    lease = scene.begin_checkout()
 
     def taken() -> float:
         began = time.thread_time()
@@ -627,7 +629,7 @@ def test_a_deadlock_of_nested_checkouts_is_recognised(scene: Scene) -> None:
     def nests() -> None:
         with scene.unit("GET /profile"):
             scene.checkout("outer")
-            scene.ask("inner")
+            scene.begin_checkout("inner")
             together.wait(60)
             scene.pool.now()
 

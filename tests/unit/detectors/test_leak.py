@@ -43,12 +43,12 @@ def test_what_the_garbage_collector_found_is_abandoned(scene: Scene) -> None:
     Told of once, counted at once, and known to the unit of work while that still runs; a return is nothing.
     """
     with scene.unit() as bad:
-        scene.checkout("forgets").end(abandoned=True)
+        scene.checkout("forgets").released(abandoned=True)
         assert leaks(scene) == {"abandoned": 1}
-        assert LEAK in scene.ledger.units.findings_of(bad)
+        assert LEAK in scene.pool_registry.units.findings_of(bad)
     with scene.unit("GET /fixed") as fixed:
-        scene.checkout("returns").end()
-    assert scene.ledger.units.findings_of(fixed) == []
+        scene.checkout("returns").released()
+    assert scene.pool_registry.units.findings_of(fixed) == []
 
     (finding,) = scene.found()
     assert (finding.id, finding.severity, finding.resolved) == (LEAK, Severity.CRITICAL, False)
@@ -77,7 +77,7 @@ def test_a_unit_that_is_over_and_still_holds_has_leaked(scene: Scene) -> None:
     Known a second after its end, while the connection is out; its twin returned it before the end.
     """
     with scene.unit("GET /fixed"):
-        scene.checkout().end()
+        scene.checkout().released()
     with scene.unit() as unit:
         lease = scene.checkout("forgets")
         scene.query(lease, "select * from carts where token = 'secret'", seconds=0.1)
@@ -125,8 +125,8 @@ def test_a_thread_of_a_unit_may_outlive_it(scene: Scene) -> None:
 
     def checkout_and_stay() -> Lease:
         def hook() -> Lease:
-            lease = scene.pool.ask()
-            lease.grant()
+            lease = scene.pool.checkout()
+            lease.acquired()
             started.set()
             assert go_on.wait(60)
             return lease
@@ -156,7 +156,7 @@ def test_a_thread_that_is_over_has_leaked(scene: Scene) -> None:
     thread.join(60)
     lease = held[0]
     # The number of a thread that lives: the system may give it out again.
-    lease.thread_life.ident = threading.get_ident()
+    lease.thread_reference.ident = threading.get_ident()
     here = scene.checkout("main")
     scene.pass_time(5)
     assert scene.found() == []
@@ -175,28 +175,28 @@ def test_a_task_that_is_over_has_leaked(scene: Scene) -> None:
     async def forgets() -> Lease:
         return scene.checkout("forgets")
 
-    async def is_cancelled(got: asyncio.Event) -> None:
+    async def is_cancelled(handed_over: asyncio.Event) -> None:
         scene.checkout("is_cancelled")
-        got.set()
+        handed_over.set()
         await asyncio.Event().wait()
 
-    async def keeps(got: asyncio.Event, release: asyncio.Event) -> None:
+    async def keeps(handed_over: asyncio.Event, release: asyncio.Event) -> None:
         lease = scene.checkout("keeps")
-        got.set()
+        handed_over.set()
         await release.wait()
-        lease.end()
+        lease.released()
 
     async def main() -> None:
-        release, got = asyncio.Event(), asyncio.Event()
+        release, handed_over = asyncio.Event(), asyncio.Event()
         collected = await asyncio.create_task(forgets())
         finished = asyncio.create_task(forgets())
         await finished
-        cancelled = asyncio.create_task(is_cancelled(got))
-        await got.wait()
+        cancelled = asyncio.create_task(is_cancelled(handed_over))
+        await handed_over.wait()
         cancelled.cancel()
-        got.clear()
-        keeping = asyncio.create_task(keeps(got, release))
-        await got.wait()
+        handed_over.clear()
+        keeping = asyncio.create_task(keeps(handed_over, release))
+        await handed_over.wait()
         scene.pass_time(8)
         release.set()
         await keeping
@@ -216,14 +216,14 @@ def test_what_is_out_for_longer_than_the_threshold_is_overdue(scene: Scene) -> N
     """
     With where its holder stands now; one that came back in time is not.
     """
-    scene.checkout("quick").end()
+    scene.checkout("quick").released()
     with scene.unit() as unit:
         scene.checkout("slow")
         scene.pass_time(59)
         assert scene.found() == []
         scene.pass_time(1)
         (finding,) = scene.found()
-        assert LEAK in scene.ledger.units.findings_of(unit)
+        assert LEAK in scene.pool_registry.units.findings_of(unit)
     assert (finding.severity, finding.evidence["leak_kind"]) == (Severity.WARNING, "overdue")
     assert "has been checked out for 60.0 s" in finding.summary
     assert "expected_long_hold" in finding.fix
@@ -269,11 +269,11 @@ def test_what_is_not_to_be_watched_is_no_leak() -> None:
     Where the application suppressed instrumentation; and asks that still wait; and what was out before we came, unless
     it is overdue.
     """
-    scene = Scene(limit=None, exhausted_wait=0)
-    suppressed, waiting, adopted = scene.checkout(), scene.ask(), scene.pool.adopt(scene.clock())
+    scene = Scene(limit=None, exhaustion_threshold=0)
+    suppressed, waiting, adopted = scene.checkout(), scene.begin_checkout(), scene.pool.adopt(scene.clock())
     suppressed.silent = True
-    suppressed.unit = waiting.unit = adopted.unit = scene.ledger.units.begin("http", "GET /")
-    scene.ledger.units.end(suppressed.unit)
+    suppressed.unit = waiting.unit = adopted.unit = scene.pool_registry.units.begin("http", "GET /")
+    scene.pool_registry.units.end(suppressed.unit)
     scene.pass_time(50)
     assert scene.found() == []
     scene.pass_time(20)
@@ -290,8 +290,8 @@ def test_a_leak_that_comes_back_is_resolved(scene: Scene) -> None:
     lease = scene.checkout("slow")
     scene.pass_time(61)
     scene.clock.advance(9)
-    lease.end()
-    lease.end()
+    lease.released()
+    lease.released()
     assert scene.ids() == [LEAK, LEAK]
     resolved = scene.found()[1]
     assert (resolved.resolved, resolved.severity) == (True, Severity.INFO)
@@ -306,7 +306,7 @@ def test_a_leak_that_the_garbage_collector_brings_back_is_resolved_and_still_one
     with scene.unit():
         lease = scene.checkout("forgets")
     scene.pass_time(3)
-    lease.end(abandoned=True)
+    lease.released(abandoned=True)
     assert [finding.resolved for finding in scene.found()] == [False, True]
     assert "was garbage-collected after 3.0 s" in scene.found()[1].summary
     assert leaks(scene) == {"owner_finished": 1}
@@ -330,7 +330,7 @@ def test_leaks_of_one_place_are_told_of_once_in_an_interval(scene: Scene) -> Non
     assert leaks(scene) == {"owner_finished": 6}
     assert len(scene.found(LEAK)) == 2, "one a place"
     for lease in held:
-        lease.end()
+        lease.released()
     assert sum(finding.resolved for finding in scene.found()) == 1
     scene.pass_time(40)
     with scene.unit():

@@ -39,11 +39,11 @@ def test_a_long_query_is_a_long_hold() -> None:
     with scene.unit("GET /report") as bad:
         lease = scene.checkout("report")
         scene.query(lease, "select sum(total) from orders where day > '2024-01-01'", seconds=0.6)
-        lease.end()
-        assert scene.ledger.units.findings_of(bad) == [LONG_HOLD]
+        lease.released()
+        assert scene.pool_registry.units.findings_of(bad) == [LONG_HOLD]
     with scene.unit("GET /fixed") as fixed:
         scene.request(query=0.4)
-        assert scene.ledger.units.findings_of(fixed) == []
+        assert scene.pool_registry.units.findings_of(fixed) == []
     (finding,) = scene.found()
     assert finding.id == LONG_HOLD
     assert finding.summary == (
@@ -64,7 +64,7 @@ def test_other_work_within_a_transaction_is_idleness_in_it() -> None:
     with scene.unit("POST /fixed"):
         lease = scene.checkout()
         scene.query(lease, seconds=0.01)
-        lease.end()
+        lease.released()
         scene.clock.advance(1.0)
     (finding,) = scene.found()
     assert finding.id == IDLE_IN_TRANSACTION
@@ -81,7 +81,7 @@ def test_other_work_outside_of_a_transaction_is_a_long_hold() -> None:
         lease = scene.checkout()
         scene.clock.advance(1.0)
         scene.query(lease, seconds=0.01)
-        lease.end()
+        lease.released()
     (finding,) = scene.found()
     assert finding.id == LONG_HOLD
     assert "1.0 s of it without a query or a transaction" in finding.summary
@@ -119,12 +119,12 @@ def test_what_is_still_held_is_judged_when_somebody_asks() -> None:
         lease, excused = scene.checkout(), scene.checkout()
         excused.excuse = "listens"
         scene.query(lease, seconds=0.4)
-        assert LONG_HOLD not in scene.ledger.units.findings_of(unit)
+        assert LONG_HOLD not in scene.pool_registry.units.findings_of(unit)
         scene.clock.advance(0.6)
-        assert IDLE_IN_TRANSACTION in scene.ledger.units.findings_of(unit)
+        assert IDLE_IN_TRANSACTION in scene.pool_registry.units.findings_of(unit)
         assert scene.found(IDLE_IN_TRANSACTION) == []
-        lease.end()
-        excused.end()
+        lease.released()
+        excused.released()
     assert len(scene.found(IDLE_IN_TRANSACTION)) == 1
 
 
@@ -135,7 +135,7 @@ def test_outside_of_any_unit_the_thread_is_named() -> None:
     scene = Scene()
     lease = scene.checkout()
     scene.clock.advance(1)
-    lease.end()
+    lease.released()
     (finding,) = scene.found()
     assert finding.unit is None
     assert finding.summary.startswith("thread MainThread held a connection")

@@ -28,7 +28,7 @@ def repeat(scene: Scene, times: int, name: str = "GET /feed", at: str = "loop") 
         lease = scene.checkout("view")
         for number in range(times):
             scene.query(lease, f"select * from posts where user_id = {number} and kind = 'secret'", at, seconds=0.01)
-        lease.end()
+        lease.released()
     return unit
 
 
@@ -77,8 +77,8 @@ def test_its_time_is_no_long_hold_of_its_own(times: int, slow: float, ids: list[
         scene.query(lease, "select count(*) from users", "before", seconds=slow)
         for number in range(times):
             scene.query(lease, f"select * from posts where user_id = {number}", "loop", seconds=0.01)
-        lease.end()
-    assert scene.ledger.units.findings_of(unit) == ids
+        lease.released()
+    assert scene.pool_registry.units.findings_of(unit) == ids
     assert sorted(finding.id for finding in scene.found()) == ids
 
 
@@ -91,10 +91,10 @@ def test_a_long_hold_beside_a_repetition_is_told() -> None:
         slow, quick = scene.checkout("report"), scene.checkout("view")
         for number in range(60):
             scene.query(quick, f"select * from posts where user_id = {number}", "loop", seconds=0.01)
-        quick.end()
+        quick.released()
         scene.query(slow, "select count(*) from users", "before", seconds=0.1)
-        slow.end()
-    assert LONG_HOLD in scene.ledger.units.findings_of(unit)
+        slow.released()
+    assert LONG_HOLD in scene.pool_registry.units.findings_of(unit)
 
 
 def test_it_is_judged_at_the_end_of_the_unit() -> None:
@@ -107,11 +107,11 @@ def test_it_is_judged_at_the_end_of_the_unit() -> None:
         for _ in range(20):
             scene.query(lease, at="loop")
         assert scene.found() == []
-        assert scene.ledger.units.findings_of(unit) == [N_PLUS_ONE]
+        assert scene.pool_registry.units.findings_of(unit) == [N_PLUS_ONE]
         for _ in range(20):
             scene.query(lease, at="loop")
-        lease.end()
-    scene.ledger.units.end(unit)
+        lease.released()
+    scene.pool_registry.units.end(unit)
     (finding,) = scene.found()
     assert finding.evidence["repetitions"] == 40
 
@@ -130,7 +130,7 @@ def test_two_loops_of_one_unit_are_two() -> None:
         for _ in range(3):
             scene.query(lease, "select * from c", "first")
             scene.query(lease, "select * from c", "second")
-        lease.end()
+        lease.released()
     assert len(scene.found(N_PLUS_ONE)) == 4
 
 
@@ -157,14 +157,14 @@ def test_what_is_annotated_is_none() -> None:
         EXPECTED_REPETITION.reset(token)
         for _ in range(5):
             scene.query(lease, at="poll")
-        lease.end()
+        lease.released()
     assert scene.found() == []
     scene = Scene()
     with scene.unit():
         lease = scene.checkout()
         for _ in range(6):
             scene.query(lease, at="poll")
-        lease.end()
+        lease.released()
     assert scene.ids() == [N_PLUS_ONE]
 
 
@@ -200,8 +200,8 @@ def test_a_batch_is_one_query_and_no_repetition() -> None:
         lease = scene.checkout()
         for _ in range(20):
             scene.query(lease, "insert into t values (?)", many=True)
-        lease.end()
-    assert unit.shares[scene.pool].queries.read() == 20
+        lease.released()
+    assert unit.usages[scene.pool].queries.read() == 20
     assert scene.found() == []
 
 
@@ -231,7 +231,7 @@ def test_the_fix_fits(shape: str, loader: Loader | None, fix: str) -> None:
     scene = Scene()
     repetition = Repetition(shape, None)
     repetition.loader = loader
-    finding = found(Repeated(scene.ledger.units.begin("http", "GET /"), scene.pool, repetition), 0)
+    finding = found(Repeated(scene.pool_registry.units.begin("http", "GET /"), scene.pool, repetition), 0)
     assert fix in finding.fix
     assert finding.evidence.get("loader") == (loader.name if loader is not None else None)
     assert "from unknown" in finding.summary

@@ -40,13 +40,13 @@ def test_the_second_connection_is_found_and_both_lines_are_told() -> None:
         first = scene.checkout("outer")
         second = scene.checkout("inner")
         third = scene.checkout("innermost")
-        assert scene.ledger.units.findings_of(bad) == [NESTED_CHECKOUT]
+        assert scene.pool_registry.units.findings_of(bad) == [NESTED_CHECKOUT]
         for lease in (third, second, first):
-            lease.end()
+            lease.released()
     with scene.unit("GET /fixed") as fixed:
-        scene.checkout("outer").end()
-        scene.checkout("inner").end()
-        assert scene.ledger.units.findings_of(fixed) == []
+        scene.checkout("outer").released()
+        scene.checkout("inner").released()
+        assert scene.pool_registry.units.findings_of(fixed) == []
     (finding,) = scene.found()
     assert (finding.id, finding.severity, str(finding.unit)) == (NESTED_CHECKOUT, Severity.WARNING, str(bad))
     assert finding.evidence["first_checkout"][0] == "/application/outer.py:2 in outer"  # type: ignore[index]
@@ -70,7 +70,7 @@ def test_a_pool_that_can_deadlock_is_critical() -> None:
                 scene.checkout()
         with scene.unit("GET /profile"):
             scene.checkout()
-            scene.ask()
+            scene.begin_checkout()
         (finding,) = scene.found(NESTED_CHECKOUT)
         assert finding.evidence["workers"] == 6
         assert (finding.evidence["safe_size"], finding.severity) == (7, severity)
@@ -88,9 +88,9 @@ def test_the_most_at_once_are_remembered() -> None:
             scene.checkout()
             with scene.unit("GET /profile"):
                 for lease in (scene.checkout(), scene.checkout()):
-                    lease.end()
+                    lease.released()
     for lease in scene.pool.leases.copy():
-        lease.end()
+        lease.released()
     with scene.unit("GET /profile"):
         scene.checkout()
         scene.checkout()
@@ -119,11 +119,11 @@ def test_what_a_thread_has_fetched_for_a_request_is_held_by_the_request(at: str)
     one's connection stays out until the request is over. A thread that still works gives its own back.
     """
     scene = Scene(10)
-    got, done = threading.Event(), threading.Event()
+    handed_over, done = threading.Event(), threading.Event()
 
     def dependency() -> None:
         scene.checkout("dependency")
-        got.set()
+        handed_over.set()
         if at == "works":
             done.wait(60)
 
@@ -134,7 +134,7 @@ def test_what_a_thread_has_fetched_for_a_request_is_held_by_the_request(at: str)
         loop = asyncio.get_running_loop()
         with scene.unit(), ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
             first = loop.run_in_executor(one, inside(dependency))
-            await loop.run_in_executor(other, got.wait, 60)
+            await loop.run_in_executor(other, handed_over.wait, 60)
             if at == "fetches":
                 await first
             await loop.run_in_executor(
@@ -156,10 +156,10 @@ def test_another_thread_of_the_unit_may_have_its_own() -> None:
         scene.checkout()
 
         def in_thread() -> None:
-            lease = scene.ask()
-            lease.unit, lease.share = unit, unit.share_of(scene.pool)
-            lease.grant()
-            lease.end()
+            lease = scene.begin_checkout()
+            lease.unit, lease.usage = unit, unit.usage_of(scene.pool)
+            lease.acquired()
+            lease.released()
 
         thread = threading.Thread(target=in_thread)
         thread.start()
@@ -177,13 +177,13 @@ def test_its_wait_is_no_long_hold_of_its_own() -> None:
         with scene.unit(f"GET /profile/{work}") as unit:
             first = scene.checkout()
             scene.query(first)
-            second = scene.ask()
+            second = scene.begin_checkout()
             scene.clock.advance(3)
-            second.grant()
-            second.end()
+            second.acquired()
+            second.released()
             scene.clock.advance(work)
-            first.end()
-            assert scene.ledger.units.findings_of(unit) == sorted(ids)
+            first.released()
+            assert scene.pool_registry.units.findings_of(unit) == sorted(ids)
 
 
 def test_what_may_deadlock_now_is_told_at_once() -> None:
@@ -196,9 +196,9 @@ def test_what_may_deadlock_now_is_told_at_once() -> None:
         held = [_alone(scene) for _ in range(others)]
         with scene.unit("GET /profile"):
             for lease in (scene.checkout(), scene.checkout()):
-                lease.end()
+                lease.released()
         for lease in held:
-            lease.end()
+            lease.released()
 
     for others in (0, 1, 2, 3, 3):
         nests(others)
@@ -223,6 +223,6 @@ def test_one_place_is_told_of_once_in_an_interval() -> None:
         scene.clock.advance(seconds)
         with scene.unit():
             for lease in (scene.checkout(), scene.checkout()):
-                lease.end()
+                lease.released()
         scene.found()
     assert [finding.evidence["repeated"] for finding in scene.found()] == [0, 2]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poolscope.core.finding import LEAK, LONG_HOLD, N_PLUS_ONE, NESTED_CHECKOUT, POOL_EXHAUSTED
-from poolscope.core.pool_registry import open_ledgers
+from poolscope.core.pool_registry import open_pool_registries
 from poolscope.detectors import throttle
 from tests.support.pools import Source, identity
 from tests.support.scene import Scene
@@ -44,8 +44,8 @@ def holds_long(scene: Scene) -> None:
 def nests(scene: Scene) -> None:
     with scene.unit():
         first = scene.checkout()
-        scene.checkout("inner").end()
-        first.end()
+        scene.checkout("inner").released()
+        first.released()
 
 
 def repeats(scene: Scene) -> None:
@@ -53,7 +53,7 @@ def repeats(scene: Scene) -> None:
         lease = scene.checkout()
         for _ in range(8):
             scene.query(lease, "select * from posts where user_id = ?")
-        lease.end()
+        lease.released()
 
 
 CAUSES = {
@@ -122,12 +122,12 @@ def test_uninstrumenting_tells_what_is_held_back(caplog: pytest.LogCaptureFixtur
     """
     telemetry = Telemetry(finding_interval=1000)
     telemetry.start()
-    pool = open_ledgers[-1].register(identity("shop"), Source(2))
+    pool = open_pool_registries[-1].register(identity("shop"), Source(2))
     with caplog.at_level(logging.WARNING, "poolscope.findings"):
         for _ in range(3):
-            lease = pool.ask()
-            lease.grant()
-            lease.end(abandoned=True)
+            lease = pool.checkout()
+            lease.acquired()
+            lease.released(abandoned=True)
         telemetry.instrumentor.flush()
         assert len(caplog.records) == 1
         telemetry.shutdown()
@@ -143,7 +143,7 @@ def test_what_is_kept_to_be_told_again_keeps_nothing_alive() -> None:
     with scene.unit() as unit:
         lease = scene.checkout()
         scene.clock.advance(2.0)
-        lease.end()
+        lease.released()
     reference, lease_reference = weakref.ref(unit), weakref.ref(lease)
     assert len(scene.found()) == 1
     scene.sink.findings.clear()
@@ -164,5 +164,5 @@ def test_of_very_many_places_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     scene.pass_time(INTERVAL + 2)
     again = scene.found()[6:]
     assert [set(finding.evidence) == {"repeated"} for finding in again] == [False, False, False, True, True, True]
-    assert scene.watchdog._telling._told == {}
-    assert scene.watchdog._telling._held_back == {}
+    assert scene.watchdog._throttle._reported == {}
+    assert scene.watchdog._throttle._held_back == {}

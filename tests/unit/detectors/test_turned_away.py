@@ -20,7 +20,7 @@ def refuse(scene: Scene, at: str = "view", name: str = "GET /items") -> set[str]
         What is known about the request at its end.
     """
     with scene.unit(name) as unit:
-        scene.ask(at).fail(Outcome.REJECTED, "psycopg2.pool.PoolError")
+        scene.begin_checkout(at).failed(Outcome.REJECTED, "psycopg2.pool.PoolError")
     return unit.findings
 
 
@@ -36,7 +36,7 @@ def test_who_is_turned_away_at_a_full_pool_is_found_with_who_holds() -> None:
         held = [scene.checkout("report"), scene.checkout("report")]
         assert refuse(scene) == {TURNED_AWAY}
         for lease in held:
-            lease.end()
+            lease.released()
     (finding,) = scene.found(TURNED_AWAY)
     assert finding.severity is Severity.CRITICAL
     assert finding.summary == (
@@ -68,7 +68,7 @@ def test_no_other_failure_is_a_refusal(outcome: Outcome, ids: list[str]) -> None
     """
     scene = Scene(1)
     scene.checkout()
-    scene.ask().fail(outcome, "Error")
+    scene.begin_checkout().failed(outcome, "Error")
     assert scene.ids() == ids
 
 
@@ -91,9 +91,9 @@ def test_each_pool_has_its_own() -> None:
     What one pool refuses hides nothing of another.
     """
     scene = Scene(1)
-    other = scene.ledger.register(scene.pool.identity, scene.source)
+    other = scene.pool_registry.register(scene.pool.identity, scene.source)
     refuse(scene)
-    other.ask().fail(Outcome.REJECTED, "PoolError")
+    other.checkout().failed(Outcome.REJECTED, "PoolError")
     assert [finding.pool for finding in scene.found(TURNED_AWAY)] == [scene.pool.identity, other.identity]
 
 
@@ -113,9 +113,9 @@ def test_what_is_not_to_be_watched_does_not_report() -> None:
     Where the application suppressed instrumentation.
     """
     scene = Scene(1)
-    lease = scene.ask()
+    lease = scene.begin_checkout()
     lease.silent = True
-    lease.fail(Outcome.REJECTED, "PoolError")
+    lease.failed(Outcome.REJECTED, "PoolError")
     assert scene.found() == []
 
 

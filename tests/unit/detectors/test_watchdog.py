@@ -74,7 +74,7 @@ def test_a_pool_that_cannot_be_looked_at_does_not_hide_the_others() -> None:
     Each is looked at under the guard.
     """
     scene = Scene()
-    scene.ledger.pools = {"broken": object(), **scene.ledger.pools}  # type: ignore[dict-item]
+    scene.pool_registry.pools = {"broken": object(), **scene.pool_registry.pools}  # type: ignore[dict-item]
     with scene.unit():
         scene.checkout()
     scene.pass_time(3)
@@ -92,7 +92,7 @@ def test_it_looks_at_the_pools_once_a_second() -> None:
         scene.checkout()
     for _ in range(18):
         scene.clock.advance(0.1)
-        scene.turn()
+        scene.tick()
     assert scene.sink.findings == []
     scene.clock.advance(0.3)
     assert scene.ids() == [LEAK]
@@ -111,7 +111,7 @@ def test_nothing_is_retained_after_a_unit_of_work() -> None:
             for _ in range(10):
                 scene.query(lease, at="loop", seconds=0.1)
             lost = scene.timeout(name=None)
-            lease.end()
+            lease.released()
         references = [weakref.ref(one) for one in (unit, lease, lost)]
         scene.found()
         scene.sink.findings.clear()
@@ -129,7 +129,7 @@ def test_a_leak_that_came_back_is_not_retained() -> None:
     with scene.unit():
         lease = scene.checkout()
     scene.pass_time(3)
-    lease.end()
+    lease.released()
     scene.found()
     scene.sink.findings.clear()
     scene.spans.clear()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from poolscope.adapters.base import PointAdapter
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]
@@ -65,34 +65,34 @@ def precede(original: Function, do: Callable[[LibraryObject], None]) -> Function
     return fit(original, lambda function: _preceded(function, do), lambda function: _preceded_coroutine(function, do))
 
 
-def bracket(adapter: PointAdapter, site: str, original: Function, before: Before, after: After) -> Function:
+def bracket(adapter: PointAdapter, component: str, original: Function, before: Before, after: After) -> Function:
     """
     Do something before and after a function. For cold points.
 
     Args:
         adapter: It does nothing any more once the adapter was released, though another library's wrapper may have kept
             it in place.
-        site: What an error of ours is counted as.
+        component: What an error of ours is counted as.
         original: The library's function.
         before: Gets the object and the call's arguments; returns a state, or None to leave this call alone.
         after: Gets the state, the result and the exception; one of the two is None.
     """
-    ledger = adapter.ledger
+    pool_registry = adapter.pool_registry
 
     def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, LibraryObject]) -> LibraryObject:
-        if adapter.ledger is not ledger:
+        if adapter.pool_registry is not pool_registry:
             return None
         try:
             return before(hooked, args, kwargs)
         except Exception:  # noqa: BLE001 - ours
-            guard.caught(site)
+            guard.caught(component)
             return None
 
     def end(state: LibraryObject, result: LibraryObject, error: BaseException | None) -> None:
         try:
             after(state, result, error)
         except Exception:  # noqa: BLE001 - ours
-            guard.caught(site)
+            guard.caught(component)
 
     return fit(
         original, lambda function: _plain(function, begin, end), lambda function: _coroutine(function, begin, end)

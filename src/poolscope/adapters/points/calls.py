@@ -11,14 +11,14 @@ from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover_call
 from poolscope.adapters.points.brackets import fit
 from poolscope.adapters.statements import begin_statement, dbapi_statement
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]
@@ -54,7 +54,7 @@ class Call(Point):
         What is done before the call: it returns the connection and its lease; None where the connection is not held, or
         where this call is part of one that is counted.
         """
-        site, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
+        component, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
         own = self.of_connection
 
         def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> tuple[LibraryObject, Lease] | None:  # noqa: ARG001
@@ -66,7 +66,7 @@ class Call(Point):
                     return None
                 lease.call_begins()
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_call(site, lease)
+                recover_call(component, lease)
                 return None
             return connection, lease
 
@@ -76,14 +76,14 @@ class Call(Point):
         """
         What is done after it, whether it ended well or not.
         """
-        site, in_transaction, opens = f"{adapter.name}.call", adapter.in_transaction, self.opens
+        component, in_transaction, opens = f"{adapter.name}.call", adapter.in_transaction, self.opens
 
         def end(connection: LibraryObject, lease: Lease) -> None:
             try:
                 known = in_transaction(connection)
                 lease.call_ends(in_transaction=opens if known is None else known)
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_call(site, lease)
+                recover_call(component, lease)
 
         return end
 
@@ -102,7 +102,7 @@ class Statement(Call):
             parameters. Left out for a method of PEP 249's name, or one that has its arguments.
     """
 
-    measures: ClassVar[Capability] = Capability.USE_PHASES
+    measures: ClassVar[Capability] = Capability.HOLD_PHASES
 
     opens: bool = True
     describe: Callable[[LibraryObject, Arguments, dict[str, Any]], tuple[Any, bool, Any]] | None = None
@@ -111,7 +111,7 @@ class Statement(Call):
         """
         What is done before the statement; see `Call.begins`.
         """
-        site, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
+        component, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
         own, describe = self.of_connection, self.describe
 
         def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> tuple[LibraryObject, Lease] | None:
@@ -130,7 +130,7 @@ class Statement(Call):
                     statement = statement.as_string(connection)  # composed SQL is quoted as the connection has it
                 begin_statement(lease, statement, many=many, parameters=parameters)
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_call(site, lease)
+                recover_call(component, lease)
                 return None
             return connection, lease
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover_return
-from poolscope.adapters.points.brackets import fit
-from poolscope.core.types import override
+from poolscope.adapters.points.brackets import fit, precede
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
     Untie = Callable[[LibraryObject, LibraryObject], Lease | None]
@@ -45,46 +45,41 @@ class Checkin(Point):
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
         if self.of_connection:
-            end = self.ends(adapter)
-            return fit(
-                original,
-                lambda function: _own_checkin(function, end),
-                lambda function: _own_checkin_async(function, end),
-            )
-        site, untie, lost = f"{adapter.name}.checkin", adapter.untie, adapter.lost
+            return precede(original, self.ends(adapter))
+        component, untie, lost = f"{adapter.name}.checkin", adapter.untie, adapter.lost
         return fit(
             original,
-            lambda function: _checkin(function, untie, lost, site),
-            lambda function: _checkin_async(function, untie, lost, site),
+            lambda function: _checkin(function, untie, lost, component),
+            lambda function: _checkin_async(function, untie, lost, component),
         )
 
     def ends(self, adapter: PointAdapter) -> End:
         """
         What is done before a connection's own method.
         """
-        site, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, self.abandoned
+        component, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, self.abandoned
 
         def end(connection: LibraryObject) -> None:
             lease = None
             try:
                 lease = untie(None, connection)
                 if lease is not None:
-                    lease.end(abandoned=abandoned)
+                    lease.released(abandoned=abandoned)
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_return(site, lease, lambda: lost(None, connection), quietly=abandoned)
+                recover_return(component, lease, lambda: lost(None, connection), quietly=abandoned)
 
         return end
 
 
-def _checkin(original: Function, untie: Untie, lost: Untie, site: str) -> Function:
+def _checkin(original: Function, untie: Untie, lost: Untie, component: str) -> Function:
     def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = None
         try:
             lease = untie(self_, args[0] if args else next(iter(kwargs.values()), None))
             if lease is not None:
-                lease.end()
+                lease.released()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover_return(site, lease, lambda: lost(self_, args[0]))
+            recover_return(component, lease, lambda: lost(self_, args[0]))
         if not kwargs and len(args) == 1:  # as most calls are: to unpack costs more than the call
             return original(self_, args[0])
         return original(self_, *args, **kwargs)
@@ -92,34 +87,18 @@ def _checkin(original: Function, untie: Untie, lost: Untie, site: str) -> Functi
     return checkin
 
 
-def _checkin_async(original: Function, untie: Untie, lost: Untie, site: str) -> Function:
+def _checkin_async(original: Function, untie: Untie, lost: Untie, component: str) -> Function:
     async def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = None
         try:
             lease = untie(self_, args[0] if args else next(iter(kwargs.values()), None))
             if lease is not None:
-                lease.end()
+                lease.released()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover_return(site, lease, lambda: lost(self_, args[0]))
+            recover_return(component, lease, lambda: lost(self_, args[0]))
         if not kwargs and len(args) == 1:
             return await original(self_, args[0])
         return await original(self_, *args, **kwargs)
-
-    return checkin
-
-
-def _own_checkin(original: Function, end: End) -> Function:
-    def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        end(self_)
-        return original(self_, *args, **kwargs) if args or kwargs else original(self_)
-
-    return checkin
-
-
-def _own_checkin_async(original: Function, end: End) -> Function:
-    async def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        end(self_)
-        return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
 
     return checkin
 

@@ -9,20 +9,20 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from poolscope.adapters.base import Capability, Point
-from poolscope.adapters.connects import ASK
+from poolscope.adapters.connects import PENDING_CHECKOUT
 from poolscope.adapters.leases import recover, undo
 from poolscope.adapters.marks import KEY
 from poolscope.adapters.points.brackets import fit
 from poolscope.adapters.points.cold import Handover
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     Finish = Callable[[LibraryObject, Arguments, dict[str, Any], LibraryObject, Lease], None]
     Failed = Callable[[LibraryObject, Arguments, dict[str, Any], Lease, BaseException], None]
 
-_current: Final = ASK.get
-_enter: Final = ASK.set
+_current: Final = PENDING_CHECKOUT.get
+_enter: Final = PENDING_CHECKOUT.set
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,18 @@ class Checkout(Point):
                 lambda function: _checkout(function, begin, finish, failed),
                 lambda function: _checkout_async(function, begin, finish, failed),
             )
-        site, tie = f"{adapter.name}.checkout", adapter.tie
+        component, tie = f"{adapter.name}.checkout", adapter.tie
         return fit(
             original,
-            lambda function: _plain_checkout(function, begin, tie, failed, site),
-            lambda function: _plain_checkout_async(function, begin, tie, failed, site),
+            lambda function: _plain_checkout(function, begin, tie, failed, component),
+            lambda function: _plain_checkout_async(function, begin, tie, failed, component),
         )
 
 
 # The usual checkout: the object is the pool, the result is the connection. What `finish` does is spelt out.
 
 
-def _plain_checkout(original: Function, begin: Begin, tie: Tie, failed: Failed, site: str) -> Function:
+def _plain_checkout(original: Function, begin: Begin, tie: Tie, failed: Failed, component: str) -> Function:
     def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = begin(self_, args, kwargs)
         if lease is None:
@@ -91,16 +91,16 @@ def _plain_checkout(original: Function, begin: Begin, tie: Tie, failed: Failed, 
             raise
         _enter(outer)
         try:
-            lease.grant()
             tie(self_, result, lease)
+            lease.acquired()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(site, lease)
+            recover(component, lease)
         return result
 
     return checkout
 
 
-def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Failed, site: str) -> Function:
+def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Failed, component: str) -> Function:
     async def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease = begin(self_, args, kwargs)
         if lease is None:
@@ -115,10 +115,10 @@ def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Fa
             raise
         _enter(outer)
         try:
-            lease.grant()
             tie(self_, result, lease)
+            lease.acquired()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(site, lease)
+            recover(component, lease)
         return result
 
     return checkout
@@ -168,23 +168,31 @@ def _checkout_async(original: Function, begin: Begin, finish: Finish, failed: Fa
 
 
 def _begin(point: Checkout, adapter: PointAdapter) -> Begin:
-    site, ledger, enter = f"{adapter.name}.checkout", adapter.ledger, adapter.enter
+    component, pool_registry, enter = f"{adapter.name}.checkout", adapter.pool_registry, adapter.enter
     find, when = point.library_pool, point.when
     anchor_of = adapter.anchor if adapter.has_anchors else None
 
     def begin_plainly(library_pool: LibraryObject, _: Arguments, __: dict[str, Any]) -> Lease | None:
-        # Another ledger than at first: this hook stayed behind, since somebody had wrapped it.
-        if adapter.ledger is not ledger or ledger is None or (ledger.asleep and ledger.still_asleep()):
+        # Another pool registry than at first: this hook stayed behind, since other code had wrapped it.
+        if (
+            adapter.pool_registry is not pool_registry
+            or pool_registry is None
+            or (pool_registry.dormant and pool_registry.still_dormant())
+        ):
             return None
         try:
             pool = library_pool.__dict__.get(KEY) or enter(library_pool)
-            return pool.ask(None, 3) if pool is not None else None  # past this and the hook that called
+            return pool.checkout(None, 3) if pool is not None else None  # past this and the hook that called
         except Exception:  # noqa: BLE001 - ours; the checkout goes on without us
-            guard.caught(site)
+            guard.caught(component)
             return None
 
     def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> Lease | None:
-        if adapter.ledger is not ledger or ledger is None or (ledger.asleep and ledger.still_asleep()):
+        if (
+            adapter.pool_registry is not pool_registry
+            or pool_registry is None
+            or (pool_registry.dormant and pool_registry.still_dormant())
+        ):
             return None
         try:
             library_pool = hooked if find is None else find(hooked, args, kwargs)
@@ -194,47 +202,47 @@ def _begin(point: Checkout, adapter: PointAdapter) -> Begin:
             if anchor is None:
                 return None
             pool = anchor.__dict__.get(KEY) or enter(library_pool)
-            return pool.ask(None, 3) if pool is not None else None
+            return pool.checkout(None, 3) if pool is not None else None
         except Exception:  # noqa: BLE001
-            guard.caught(site)
+            guard.caught(component)
             return None
 
     return begin_plainly if find is None and when is None and anchor_of is None else begin
 
 
 def _finish(point: Checkout, adapter: PointAdapter) -> Finish:
-    site, tie, find = f"{adapter.name}.checkout", adapter.tie, point.library_pool
+    component, tie, find = f"{adapter.name}.checkout", adapter.tie, point.library_pool
 
     def finish(
         hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any], result: LibraryObject, lease: Lease
     ) -> None:
         try:
-            lease.grant()
             library_pool = hooked if find is None else find(hooked, args, kwargs)
             tie(library_pool, hooked if result is None else result, lease)
+            lease.acquired()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(site, lease)
+            recover(component, lease)
 
     return finish
 
 
 def _finish_handed_over(adapter: PointAdapter) -> Finish:
-    site = f"{adapter.name}.checkout"
+    component = f"{adapter.name}.checkout"
 
     def finish(_: LibraryObject, __: Arguments, ___: dict[str, Any], ____: LibraryObject, lease: Lease) -> None:
         try:
             if lease in lease.pool.leases:
-                lease.grant()
+                lease.acquired()
             else:  # the handover was not seen, or its hook failed
                 undo(lease)
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(site, lease)
+            recover(component, lease)
 
     return finish
 
 
 def _failed(point: Checkout, adapter: PointAdapter) -> Failed:
-    site, find = f"{adapter.name}.failed", point.library_pool
+    component, find = f"{adapter.name}.failed", point.library_pool
 
     def failed(
         hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any], lease: Lease, error: BaseException
@@ -242,6 +250,6 @@ def _failed(point: Checkout, adapter: PointAdapter) -> Failed:
         try:
             adapter.failed(hooked if find is None else find(hooked, args, kwargs), lease, error, args)
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(site, lease)
+            recover(component, lease)
 
     return failed

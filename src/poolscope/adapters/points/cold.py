@@ -8,10 +8,10 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolscope.adapters.base import Capability, Point
-from poolscope.adapters.connects import ASK, connect_begins, connect_ends, connect_fails, limit_changed
+from poolscope.adapters.connects import PENDING_CHECKOUT, connect_begins, connect_ends, connect_fails, limit_changed
 from poolscope.adapters.leases import recover_return, undo
 from poolscope.adapters.points.brackets import bracket, library_frames, nothing
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import After, Before, Function
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Arguments = tuple[Any, ...]
 
@@ -103,7 +103,7 @@ class Handover(ColdPoint):
             if lease is None:
                 return
             try:
-                lease.got()
+                lease.handed_over()
                 adapter.tie(library_pool, connection, lease)
             except BaseException:
                 undo(lease)
@@ -134,7 +134,7 @@ class Validation(ColdPoint):
         def before(library_pool: LibraryObject, _: Arguments, __: dict[str, Any]) -> Lease | None:
             lease = waiting(adapter, library_pool) if self.when is bool or self.when(library_pool) else None
             if lease is not None:
-                _or_undo(lease, lease.got)
+                _or_undo(lease, lease.handed_over)
             return lease
 
         def after(lease: Lease, _: LibraryObject, error: BaseException | None) -> None:
@@ -190,8 +190,8 @@ class Connect(ColdPoint):
             pool = adapter.pool_of(library_pool)
             if pool is not None:
                 return library_pool, pool, *connect_begins(pool, adapter.connects_in(hooked, pool)), hooked
-            if self.early and library_pool is not None and adapter.ledger is not None:
-                return library_pool, None, None, adapter.ledger.now(), hooked
+            if self.early and library_pool is not None and adapter.pool_registry is not None:
+                return library_pool, None, None, adapter.pool_registry.now(), hooked
             return None
 
         def after(state: LibraryObject, connection: LibraryObject, error: BaseException | None) -> None:
@@ -266,8 +266,8 @@ def waiting(adapter: PointAdapter, library_pool: LibraryObject) -> Lease | None:
     """
     The checkout of this pool that the running code is part of, if it has no connection yet.
     """
-    lease = ASK.get()
-    if lease is None or lease.got_at is not None or lease.pool is not adapter.pool_of(library_pool):
+    lease = PENDING_CHECKOUT.get()
+    if lease is None or lease.handed_over_at is not None or lease.pool is not adapter.pool_of(library_pool):
         return None
     return lease
 
@@ -277,7 +277,7 @@ def _end(adapter: PointAdapter, library_pool: LibraryObject, connection: Library
     try:
         lease = adapter.untie(library_pool, connection)
         if lease is not None:
-            lease.end()
+            lease.released()
     except BaseException:  # noqa: BLE001 - ours, or a signal handler's
         recover_return(f"{adapter.name}.sweep", lease, lambda: adapter.lost(library_pool, connection))
 

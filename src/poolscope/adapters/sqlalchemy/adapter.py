@@ -26,7 +26,7 @@ from poolscope.adapters.sqlalchemy.statements import BareStatement, DialectPoint
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 _ENGINE: Final = "sqlalchemy.engine:Engine"
 _RECORD: Final = "sqlalchemy.pool.base:_ConnectionRecord"

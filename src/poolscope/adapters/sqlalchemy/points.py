@@ -12,9 +12,9 @@ from poolscope.adapters.leases import recover, undo
 from poolscope.adapters.marks import KEY
 from poolscope.adapters.points.brackets import nothing
 from poolscope.adapters.points.cold import ColdPoint
-from poolscope.core.execution import LIVES, running_thread
+from poolscope.core.execution import THREAD_TOKENS, running_thread
 from poolscope.core.guard import guard
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from poolscope.adapters.sqlalchemy.adapter import SqlAlchemyAdapter
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
 
@@ -42,12 +42,12 @@ class Checkout(Point):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        ledger = cast("Ledger", adapter.ledger)
+        pool_registry = cast("PoolRegistry", adapter.pool_registry)
 
         def _checkout(
             cls: LibraryObject, pool: LibraryObject, threadconns: LibraryObject = None, fairy: LibraryObject = None
         ) -> LibraryObject:
-            if fairy is not None or (ledger.asleep and ledger.still_asleep()):
+            if fairy is not None or (pool_registry.dormant and pool_registry.still_dormant()):
                 return original(cls, pool, threadconns, fairy)
             try:
                 ours = pool._poolscope
@@ -57,30 +57,30 @@ class Checkout(Point):
                 return original(cls, pool, threadconns, fairy)
             try:
                 try:
-                    life = LIVES.life
+                    thread_token = THREAD_TOKENS.thread_token
                 except AttributeError:  # this thread's first checkout
-                    life = running_thread()
-                lease = ours.ask(life, 3)
+                    thread_token = running_thread()
+                lease = ours.checkout(thread_token, 3)
             except Exception:  # noqa: BLE001 - ours; the checkout goes on without us
                 guard.caught(_CHECKOUT)
                 return original(cls, pool, threadconns, fairy)
             # The next thing that the library does, in this thread and without giving way to another task, is to call
             # the record's `checkout`, which takes it away; a context variable would cost three times as much. Only the
             # garbage collector comes between, and whatever of it checks out puts back what it found.
-            outer = life.ask
-            life.ask = lease
+            outer = thread_token.checkout
+            thread_token.checkout = lease
             try:
                 result = original(cls, pool, threadconns)
             except BaseException as error:
                 _fail(adapter, pool, lease, error)
                 raise
             finally:
-                life.ask = outer
+                thread_token.checkout = outer
             try:
-                if lease.got_at is None:  # the handover was not seen, or its hook failed
+                if lease.handed_over_at is None:  # the handover was not seen, or its hook failed
                     undo(lease)
                 else:
-                    lease.grant()
+                    lease.acquired()
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                 recover(_CHECKOUT, lease)
             return result
@@ -98,8 +98,8 @@ class Handover(Point):
 
         def checkout(cls: LibraryObject, pool: LibraryObject) -> LibraryObject:
             try:
-                life = LIVES.life
-                lease, life.ask = life.ask, None
+                thread_token = THREAD_TOKENS.thread_token
+                lease, thread_token.checkout = thread_token.checkout, None
             except AttributeError:  # this thread has never checked out
                 lease = None
             fairy = original(cls, pool)
@@ -110,7 +110,7 @@ class Handover(Point):
                     return fairy
                 try:
                     if lease.pool is ours:
-                        lease.got()
+                        lease.handed_over()
                         record = fairy._connection_record
                         lease.backend_process_id = record._poolscope_backend
                         if ours.shared:
@@ -118,7 +118,7 @@ class Handover(Point):
                         else:
                             record._poolscope = lease
                 except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                    lease.got_at = None
+                    lease.handed_over_at = None
                     recover(_CHECKOUT, lease)
             return fairy
 
@@ -145,9 +145,9 @@ class Checkin(Point):
                 try:
                     reference = self.fairy_ref
                     if reference is None or reference() is not None:
-                        lease.end()
+                        lease.released()
                     else:
-                        lease.end(abandoned=True)
+                        lease.released(abandoned=True)
                 except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                     recover(_CHECKIN, lease, quietly=_is_abandoned(self))
             return original(self, _fairy_was_created)
@@ -174,7 +174,7 @@ class Detach(ColdPoint):
                 lease = record.__dict__.get(KEY) or fairy.__dict__.get(KEY)
                 if lease is not None:
                     record._poolscope = None
-                    lease.end(abandoned=abandoned)
+                    lease.released(abandoned=abandoned)
                     lease.pool.closed("detached")
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                 recover(_CHECKIN, lease, quietly=abandoned)
@@ -220,7 +220,7 @@ def _fail(adapter: PointAdapter, library_pool: LibraryObject, lease: Lease, erro
 def _lend_shared(fairy: LibraryObject, lease: Lease) -> None:
     def collected(_: LibraryObject) -> None:
         try:
-            lease.end(abandoned=True)
+            lease.released(abandoned=True)
         except Exception:  # noqa: BLE001 - ours; the garbage collector calls this: nothing may be logged
             guard.caught_quietly(_CHECKIN)
             undo(lease)
@@ -230,7 +230,7 @@ def _lend_shared(fairy: LibraryObject, lease: Lease) -> None:
 
     def _checkin(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         try:
-            lease.end()
+            lease.released()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
             recover(_CHECKIN, lease)
         return original(reference(), *args, **kwargs)

@@ -17,7 +17,7 @@ from poolscope.adapters.leases import lease_below
 from poolscope.adapters.marks import BACKEND_KEY, KEY, RECORDS_KEY
 from poolscope.adapters.points.brackets import library_frames
 from poolscope.adapters.pools import Pools
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # Drivers on libpq, whose connections have an ``info``.
 _LIBPQ: Final = ("psycopg", "psycopg2")
@@ -46,7 +46,7 @@ class RecordConnections(Pools):
         connection._poolscope = lease
         if connection.fairy_ref is None:  # it was returned meanwhile, which was not seen
             connection._poolscope = None
-            lease.end()
+            lease.released()
 
     @override
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:
@@ -63,7 +63,7 @@ class RecordConnections(Pools):
     @override
     def connects_in(self, hooked: LibraryObject, pool: Pool) -> Lease | None:
         # It is in the record's hands when a pre-ping failed, and among those who wait before that.
-        return self.lease_of(hooked) or pool.asker()
+        return self.lease_of(hooked) or pool.waiter()
 
     @override
     def connected(self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, *_: LibraryObject) -> None:  # noqa: ARG002
@@ -115,7 +115,7 @@ def _why_replaced(frame: FrameType) -> str:
 
 def _why_invalidated(frame: FrameType) -> str:
     lease: Lease | None = frame.f_locals["self"].__dict__.get(KEY)
-    if lease is not None and lease.started_at is None:
+    if lease is not None and lease.acquired_at is None:
         return "failed_validation"
     names = [one.f_code.co_name for one in islice(library_frames(("sqlalchemy.pool",)), 2)]
     return "reset_failed" if names[1:] == ["_finalize_fairy"] else "invalidated"

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover_call
 from poolscope.adapters.marks import KEY
-from poolscope.core.types import override
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.core.lease import Lease
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
     Function = Callable[..., Any]
 
-_SITE: Final = "sqlalchemy.call"
+_COMPONENT: Final = "sqlalchemy.call"
 
 
 class DialectPoint(Point):
@@ -40,7 +40,7 @@ class Statement(DialectPoint):
     A statement is run with its parameters.
     """
 
-    measures: ClassVar[Capability] = Capability.USE_PHASES
+    measures: ClassVar[Capability] = Capability.HOLD_PHASES
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
@@ -104,14 +104,14 @@ class TransactionEnd(DialectPoint):
             try:
                 lease.call_begins()
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_call(_SITE, lease)
+                recover_call(_COMPONENT, lease)
             try:
                 return original(self, dbapi_connection)
             finally:
                 try:
                     lease.call_ends(in_transaction=False)
                 except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                    recover_call(_SITE, lease)
+                    recover_call(_COMPONENT, lease)
 
         return do_end
 
@@ -126,10 +126,10 @@ def _begin(context: LibraryObject, statement: str, parameters: LibraryObject) ->
     if lease is None or lease.running:
         return None
     try:
-        many = lease.share is not None and bool(context.executemany)
+        many = lease.usage is not None and bool(context.executemany)
         lease.statement_begins(statement, many=many, parameters=parameters)
     except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-        recover_call(_SITE, lease)
+        recover_call(_COMPONENT, lease)
         return None
     return lease
 
@@ -141,4 +141,4 @@ def _end(lease: Lease, dialect: LibraryObject, context: LibraryObject) -> None:
             level = getattr(dialect, "_on_connect_isolation_level", None)
         lease.call_ends(in_transaction=level != "AUTOCOMMIT")
     except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-        recover_call(_SITE, lease)
+        recover_call(_COMPONENT, lease)

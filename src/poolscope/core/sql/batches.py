@@ -17,7 +17,7 @@ from uuid import UUID
 from poolscope.core.sql.lexer import tokens_of
 
 if TYPE_CHECKING:
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: A list of so many elements is a batch: whoever sends it has thought of the round trips.
 BATCH: Final = 100

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from poolscope.core.libraries import Loader
     from poolscope.core.sql.fingerprint import Shape
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 #: A line: a code object and an instruction's index; None where no frame was found.
-Site = tuple["CodeType", int]
+CallSite = tuple["CodeType", int]
 
 _SEARCH: Final = 80
 
@@ -36,7 +36,7 @@ class Repetition:
 
     __slots__ = ("count", "loader", "progress", "seconds", "shape", "site")
 
-    def __init__(self, shape: str, site: Site | None) -> None:
+    def __init__(self, shape: str, site: CallSite | None) -> None:
         self.shape = shape
         self.site = site
         self.count = 0
@@ -78,10 +78,10 @@ class Repetitions:
 
     __slots__ = ("_budget", "_groups", "_lines", "_locate", "_system", "beyond")
 
-    def __init__(self, system: str, locate: Callable[[FrameType | None], Site | None]) -> None:
+    def __init__(self, system: str, locate: Callable[[FrameType | None], CallSite | None]) -> None:
         self._system = system
         self._locate = locate
-        self._lines: dict[Site | None, str | _Line] = {}
+        self._lines: dict[CallSite | None, str | _Line] = {}
         self._groups: list[Repetition] = []
         self._budget = self.BUDGET
         #: Statements that were not counted, for want of space.
@@ -126,7 +126,7 @@ class Repetitions:
     def _count(
         self,
         statement: str,
-        site: Site | None,
+        site: CallSite | None,
         line: _Line,
         frame: FrameType | None,
         parameters: LibraryObject,
@@ -149,7 +149,7 @@ class Repetitions:
             group.loader = loader_of(frame, site)
         return group
 
-    def _group(self, shape: Shape | None, site: Site | None, line: _Line) -> Repetition | None:
+    def _group(self, shape: Shape | None, site: CallSite | None, line: _Line) -> Repetition | None:
         if shape is None:
             return next(iter(line.groups.values())) if len(line.groups) == 1 else None
         group = line.groups.get(shape.text)
@@ -166,7 +166,7 @@ class Repetitions:
         return shape
 
 
-def loader_of(frame: FrameType | None, site: Site | None) -> Loader | None:
+def loader_of(frame: FrameType | None, site: CallSite | None) -> Loader | None:
     """
     Who runs a statement on the application's behalf: looks at the frames between the query and the application.
 

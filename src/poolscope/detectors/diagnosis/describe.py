@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from poolscope.core.finding_kind import Severity
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork
+    from poolscope.types import LibraryObject
 
 # Frames looked at to find the application's frame that a holder executes now.
 _SEARCH: Final = 80
@@ -82,7 +82,7 @@ def is_over(checkout: Lease) -> bool:
     if checkout.task is not None:
         task = checkout.task()
         return task is None or bool(task.done())
-    return checkout.thread_life() is None
+    return checkout.thread_reference() is None
 
 
 def _is_left(lease: Lease, stack: RawStack) -> bool:
@@ -99,20 +99,20 @@ def _is_own(lease: Lease, unit: UnitOfWork) -> bool:
 
 def _has_gone_on(lease: Lease, stack: RawStack, waiter: Lease | None = None) -> bool:
     # A thread or task still works on it while the code that checked out is on its stack.
-    return bool(lease.trail) and (not is_on(lease, stack) or _serves_others(lease, waiter))
+    return bool(lease.packed_stack) and (not is_on(lease, stack) or _serves_others(lease, waiter))
 
 
 def _serves_others(lease: Lease, waiter: Lease | None) -> bool:
-    others = (*lease.pool.asking.copy(), *lease.pool.leases.copy(), *((waiter,) if waiter is not None else ()))
+    others = (*lease.pool.pending.copy(), *lease.pool.leases.copy(), *((waiter,) if waiter is not None else ()))
     return lease.task is None and any(
         other.thread == lease.thread and other.task is None and other.unit is not lease.unit
         for other in others
-        if other.asked_at > lease.asked_at
+        if other.requested_at > lease.requested_at
     )
 
 
 def _stack_of(lease: Lease, frames: Frames | None) -> RawStack:
-    if lease.task is None and lease.thread_life() is None:
+    if lease.task is None and lease.thread_reference() is None:
         return ()
     return _stack(lease.task, lease.thread, frames)
 
@@ -135,7 +135,7 @@ def owner_of(lease: Lease, threads: dict[int, str] | None = None) -> str:
     if lease.task is not None:
         task = lease.task()
         return f"task {task.get_name()}" if task is not None else "a finished task"
-    if lease.thread_life() is None:
+    if lease.thread_reference() is None:
         return "a finished thread"
     names = thread_names() if threads is None else threads
     return f"thread {names.get(lease.thread, lease.thread)}"

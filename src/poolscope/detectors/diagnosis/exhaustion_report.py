@@ -51,8 +51,8 @@ class Snapshot:
         Look at the waiter's pool now. It takes some ten microseconds a holder; the caller has waited for far longer.
         """
         pool = waiter.pool
-        waited = (waiter.ended_at or pool.now()) - waiter.asked_at
-        pending = len(pool.asking) + (waiter.ended_at is not None)
+        waited = (waiter.ended_at or pool.now()) - waiter.requested_at
+        pending = len(pool.pending) + (waiter.ended_at is not None)
         return cls(
             pool, waiter, waited, pending, len(pool.leases), holders_of(pool, waiter), CheckedOut.of(pool, waiter)
         )

@@ -110,7 +110,7 @@ def holders_of(pool: Pool, waiter: Lease | None = None) -> tuple[Holder, ...]:
         pool: The pool.
         waiter: The checkout that has just failed: its thread's frames belong to it and to no holder.
     """
-    out = sorted(pool.leases.copy(), key=lambda lease: lease.started_at or lease.asked_at)[:MOST_HOLDERS]
+    out = sorted(pool.leases.copy(), key=lambda lease: lease.acquired_at or lease.requested_at)[:MOST_HOLDERS]
     with ThreadsNow() as frames:
         return tuple(
             Holder(lease, lease.age(), lease.phase, current_stack(lease, _DEPTH, frames, waiter)) for lease in out

@@ -59,17 +59,17 @@ class Sample:
         """
         Read them off a pool now.
         """
-        uses, waits = pool.uses.read(), pool.waits.read()
+        holds, waits = pool.holds.read(), pool.waits.read()
         failed = sum(distribution.read().count for distribution in pool.failed_waits.copy().values())
         return cls(
             pool.now(),
-            checkouts=waits.count + failed + len(pool.asking),
+            checkouts=waits.count + failed + len(pool.pending),
             used=len(pool.leases),
-            holds=uses.count,
-            held=uses.total,
-            squares=_squares(pool.uses.bounds, uses.counts),
-            querying=uses.phases["query"],
-            in_transaction=uses.phases["idle_in_transaction"],
+            holds=holds.count,
+            held=holds.total,
+            squares=_squares(pool.holds.bounds, holds.counts),
+            querying=holds.phases["query"],
+            in_transaction=holds.phases["idle_in_transaction"],
             saturated=pool.saturation_time(),
         )
 
@@ -141,15 +141,15 @@ class CheckedOut:
             pool: The pool.
             waiter: The checkout that waits, or waited until now.
         """
-        asking = {one.unit for one in (*pool.asking.copy(), *((waiter,) if waiter is not None else ()))} - {None}
-        out = [lease for lease in pool.leases.copy() if lease.started_at is not None]
+        pending = {one.unit for one in (*pool.pending.copy(), *((waiter,) if waiter is not None else ()))} - {None}
+        out = [lease for lease in pool.leases.copy() if lease.acquired_at is not None]
         with ThreadsNow() as frames:
             lost = {lease for lease in out if is_lost(lease, frames)}
         kept = [lease for lease in out if lease not in lost and not lease.adopted]
-        phases = [lease.use_phases() for lease in kept]
+        phases = [lease.hold_phases() for lease in kept]
         return cls(
             leaked=len(lost),
-            deadlocked=sum(lease.unit in asking for lease in out),
+            deadlocked=sum(lease.unit in pending for lease in out),
             holds=len(kept),
             held=sum(lease.held() for lease in kept),
             squares=sum(lease.held() ** 2 for lease in kept),
@@ -166,10 +166,10 @@ def _waits_for_pool(pool: Pool, waiter: Lease | None) -> bool:
         return True
     if waiter is None:
         return False
-    if waiter.used_at_ask > 0:
+    if waiter.used_at_checkout > 0:
         return True
     # A checkout that opens or validates a connection has no use for another one that was returned meanwhile.
-    opens = waiter.connecting or waiter.connect_time > 0 or waiter.got_at is not None
+    opens = waiter.connecting or waiter.connect_time > 0 or waiter.handed_over_at is not None
     return not opens and pool.idle() > 0
 
 

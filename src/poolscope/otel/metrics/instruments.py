@@ -16,15 +16,15 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from poolscope import __version__, semconv
 from poolscope.core.guard import guard
 from poolscope.core.histogram import KeepingDistribution
-from poolscope.otel.metrics.metric_producer import Bridge, begin_anew, understands
-from poolscope.otel.metrics.observations import HISTOGRAMS, READINGS, histograms
+from poolscope.otel.metrics.metric_producer import HistogramProducer, begin_anew, understands
+from poolscope.otel.metrics.observations import HISTOGRAMS, OBSERVATIONS, histograms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
-    from poolscope.otel.metrics.observations import Reading
+    from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.otel.metrics.observations import PoolObservation
+    from poolscope.types import LibraryObject
 
 _CREATE: Final = {
     semconv.Kind.COUNTER: "create_observable_counter",
@@ -44,43 +44,43 @@ class Metrics:
 
     def __init__(self, provider: otel_metrics.MeterProvider) -> None:
         self._provider = provider
-        self.ledger: Ledger | None = None
-        self._bridge: Bridge | None = None
+        self.pool_registry: PoolRegistry | None = None
+        self._producer: HistogramProducer | None = None
         meter = provider.get_meter(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         self._observed = [
             getattr(meter, _CREATE[metric.kind])(
                 metric.name, callbacks=[self._callback(metric, read)], unit=metric.unit, description=metric.description
             )
-            for metric, read in READINGS.items()
+            for metric, read in OBSERVATIONS.items()
         ]
         self._histograms = {metric.name: _create_histogram(meter, metric) for metric in HISTOGRAMS}
 
-    def open(self, ledger: Ledger, *, native: bool) -> None:
+    def open(self, pool_registry: PoolRegistry, *, native: bool) -> None:
         """
         Begin to report a pool registry; before its first pool.
 
         Args:
-            ledger: The pool registry.
+            pool_registry: The pool registry.
             native: Whether to hand ready histogram points over where that is possible.
         """
         begin_anew(self._provider, self._instruments())
         if native and understands(self._provider, self._histograms.values()):
-            self._bridge = Bridge(self._provider, ledger, histograms, __version__)
-            self._bridge.connect()
+            self._producer = HistogramProducer(self._provider, pool_registry, histograms, __version__)
+            self._producer.connect()
         else:
-            ledger.distribution = KeepingDistribution
-            ledger.units.distribution = KeepingDistribution
-        self.ledger = ledger
+            pool_registry.distribution = KeepingDistribution
+            pool_registry.units.distribution = KeepingDistribution
+        self.pool_registry = pool_registry
 
     def close(self) -> None:
         """
         Report no more.
         """
         self.drain()
-        self.ledger = None
-        if self._bridge is not None:
-            self._bridge.disconnect()
-            self._bridge = None
+        self.pool_registry = None
+        if self._producer is not None:
+            self._producer.disconnect()
+            self._producer = None
 
     def after_fork(self) -> None:
         """
@@ -96,10 +96,10 @@ class Metrics:
         Without the metric producer: record what was kept into the ordinary instruments. From the background thread and
         at collection.
         """
-        ledger = self.ledger
-        if ledger is None or self._bridge is not None:
+        pool_registry = self.pool_registry
+        if pool_registry is None or self._producer is not None:
             return
-        for metric, series in histograms(ledger):
+        for metric, series in histograms(pool_registry):
             histogram = self._histograms[metric.name]
             for attributes, distribution in series:
                 if isinstance(distribution, KeepingDistribution):
@@ -107,20 +107,20 @@ class Metrics:
                         _record(histogram, value, attributes, measured)
 
     def _callback(
-        self, metric: semconv.Metric, read: Callable[[Ledger], Iterable[Reading]]
+        self, metric: semconv.Metric, read: Callable[[PoolRegistry], Iterable[PoolObservation]]
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         reference = weakref.ref(self)
 
         def observe(_: CallbackOptions) -> list[Observation]:
             here = reference()
-            ledger = here.ledger if here is not None else None
-            if here is None or ledger is None or ledger.asleep:
+            pool_registry = here.pool_registry if here is not None else None
+            if here is None or pool_registry is None or pool_registry.dormant:
                 return []
             if metric is semconv.CONNECTION_COUNT:
                 guard.run("metrics.drain", here.drain, None)
-            nothing: list[Reading] = []
-            readings = guard.run(f"metrics.{metric.name}", lambda: list(read(ledger)), nothing)
-            return [Observation(value, attributes) for value, attributes in readings]
+            nothing: list[PoolObservation] = []
+            observations = guard.run(f"metrics.{metric.name}", lambda: list(read(pool_registry)), nothing)
+            return [Observation(value, attributes) for value, attributes in observations]
 
         return observe
 

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from poolscope.core.histogram import Distribution, Tap, Totals, Trace
-    from poolscope.core.pool_registry import Ledger
-    from poolscope.core.types import LibraryObject
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.otel.metrics.observations import Series
+    from poolscope.types import LibraryObject
 
-    Source = Callable[[Ledger], Iterable[tuple[semconv.Metric, list[Series]]]]
+    Source = Callable[[PoolRegistry], Iterable[tuple[semconv.Metric, list[Series]]]]
 
 
 def understands(provider: object, instruments: Iterable[Any]) -> bool:
@@ -99,24 +99,24 @@ def _usual(aggregation: LibraryObject) -> bool:
     return kind is DefaultAggregation
 
 
-class Bridge:
+class HistogramProducer:
     """
     Joins our histograms into what one provider's readers collect.
 
     Args:
         provider: The SDK's MeterProvider.
-        ledger: The pool registry whose histograms they are.
+        pool_registry: The pool registry whose histograms they are.
         source: Yields the histogram metrics and their series.
         version: Of the instrumentation scope.
     """
 
-    def __init__(self, provider: LibraryObject, ledger: Ledger, source: Source, version: str) -> None:
+    def __init__(self, provider: LibraryObject, pool_registry: PoolRegistry, source: Source, version: str) -> None:
         from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage  # noqa: PLC0415
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
 
         self._storage_class: Any = MetricReaderStorage
         self._config = provider._sdk_config
-        self._ledger = ledger
+        self._pool_registry = pool_registry
         self._source = source
         self._scope = InstrumentationScope(semconv.SCOPE, version, semconv.SCHEMA_URL)
         self._readers: weakref.WeakKeyDictionary[Any, _Reader] = weakref.WeakKeyDictionary()
@@ -129,7 +129,7 @@ class Bridge:
         """
         Begin to join.
         """
-        _bridges.append(self)
+        _producers.append(self)
         if not _wraps:
             original = self._storage_class.collect
             self._storage_class.collect = replacement = _joining(original)
@@ -139,11 +139,11 @@ class Bridge:
         """
         Join no more.
         """
-        if self not in _bridges:
+        if self not in _producers:
             return
-        _bridges.remove(self)
+        _producers.remove(self)
         # Where other code has wrapped ours since, it stays, does nothing, and serves the next metric producer.
-        if not _bridges and self._storage_class.collect is _wraps[0][1]:
+        if not _producers and self._storage_class.collect is _wraps[0][1]:
             self._storage_class.collect = _wraps.pop()[0]
 
     def serves(self, storage: LibraryObject) -> bool:
@@ -164,9 +164,11 @@ class Bridge:
 
         reader = self._readers.get(storage)
         if reader is None:
-            reader = self._readers[storage] = _Reader(storage, self._ledger)
+            reader = self._readers[storage] = _Reader(storage, self._pool_registry)
         now = time.time_ns()
-        metrics = [metric for metric in (reader.read(*item, now) for item in self._source(self._ledger)) if metric]
+        metrics = [
+            metric for metric in (reader.read(*item, now) for item in self._source(self._pool_registry)) if metric
+        ]
         reader.read_at = now
         if not metrics or not self._enabled():
             return data
@@ -187,7 +189,7 @@ def _yes() -> bool:
     return True
 
 
-_bridges: Final[list[Bridge]] = []
+_producers: Final[list[HistogramProducer]] = []
 
 # The SDK's method and ours in its place, while a metric producer is connected: one wrap for all, so that the order
 # in which they disconnect makes no difference.
@@ -197,8 +199,8 @@ _wraps: Final[list[tuple[Callable[..., Any], Callable[..., Any]]]] = []
 def _joining(original: Callable[..., Any]) -> Callable[..., Any]:
     def collect(storage: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         data = original(storage, *args, **kwargs)
-        bridge = next((bridge for bridge in tuple(_bridges) if bridge.serves(storage)), None)
-        return data if bridge is None else guard.run("bridge.collect", lambda: bridge.join(storage, data), data)
+        producer = next((producer for producer in tuple(_producers) if producer.serves(storage)), None)
+        return data if producer is None else guard.run("bridge.collect", lambda: producer.join(storage, data), data)
 
     return collect
 
@@ -208,14 +210,14 @@ class _Reader:
     What one reader of the SDK has seen of each distribution.
     """
 
-    def __init__(self, storage: LibraryObject, ledger: Ledger) -> None:
+    def __init__(self, storage: LibraryObject, pool_registry: PoolRegistry) -> None:
         from opentelemetry.sdk.metrics._internal.instrument import _Histogram  # noqa: PLC0415
         from opentelemetry.sdk.metrics.export import AggregationTemporality  # noqa: PLC0415
 
         self._temporality = storage._instrument_class_temporality[_Histogram]
         self._delta = self._temporality is AggregationTemporality.DELTA
         self._exemplars = _exemplars_wanted(storage._sdk_config)
-        self._ledger = ledger
+        self._pool_registry = pool_registry
         self._taps: weakref.WeakKeyDictionary[Distribution[Any], Tap[Any]] = weakref.WeakKeyDictionary()
         self.read_at: int | None = None
 
@@ -238,7 +240,7 @@ class _Reader:
         count = totals.count
         if not count:
             return None
-        began = self._ledger.began_at
+        began = self._pool_registry.began_at
         if self._delta and self.read_at is not None:
             began = max(began, self.read_at)
         return HistogramDataPoint(
@@ -263,7 +265,7 @@ class _Reader:
         for _, (value, (span, moment)) in sorted(totals.exemplars.items()):
             around = span.get_span_context()
             if around.trace_flags.sampled:
-                when = clock.to_unix_nanoseconds(moment, self._ledger.now)
+                when = clock.to_unix_nanoseconds(moment, self._pool_registry.now)
                 exemplars.append(Exemplar({}, value, when, around.span_id, around.trace_id))
         return exemplars
 
@@ -272,4 +274,4 @@ def _exemplars_wanted(config: LibraryObject) -> bool:
     return type(getattr(config, "exemplar_filter", None)).__name__ != "AlwaysOffExemplarFilter"
 
 
-__all__: Final = ["Bridge", "understands"]
+__all__: Final = ["HistogramProducer", "understands"]

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from poolscope.core.histogram import Distribution
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.pool_registry import Ledger
+    from poolscope.core.pool_registry import PoolRegistry
 
 Attributes = dict[str, str | int]
-Reading = tuple[float, Attributes]
+PoolObservation = tuple[float, Attributes]
 Series = tuple[Attributes, "Distribution[Any]"]
 
 
@@ -52,26 +52,26 @@ def pool_attributes(pool: Pool, **more: str) -> Attributes:
     return attributes
 
 
-def _alive(ledger: Ledger) -> Iterator[Pool]:
-    return (pool for pool in tuple(ledger.pools.values()) if pool.live_sources())
+def _alive(pool_registry: PoolRegistry) -> Iterator[Pool]:
+    return (pool for pool in tuple(pool_registry.pools.values()) if pool.live_sources())
 
 
-def _count(ledger: Ledger) -> Iterator[Reading]:
-    for pool in _alive(ledger):
+def _count(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in _alive(pool_registry):
         yield pool.used(), pool_attributes(pool, CONNECTION_STATE=semconv.STATE_USED)
         yield pool.idle(), pool_attributes(pool, CONNECTION_STATE=semconv.STATE_IDLE)
 
 
-def _limit(ledger: Ledger) -> Iterator[Reading]:
-    for pool in _alive(ledger):
+def _limit(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in _alive(pool_registry):
         pool.refresh_limit()
         if pool.limit is not None:
             yield pool.limit, pool_attributes(pool)
 
 
-def _idle_limit(place: int) -> Callable[[Ledger], Iterator[Reading]]:
-    def read(ledger: Ledger) -> Iterator[Reading]:
-        for pool in _alive(ledger):
+def _idle_limit(place: int) -> Callable[[PoolRegistry], Iterator[PoolObservation]]:
+    def read(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+        for pool in _alive(pool_registry):
             limits = [source.idle_limits()[place] for source in pool.live_sources() if not source.retired]
             known = [limit for limit in limits if limit is not None]
             if known:
@@ -80,72 +80,72 @@ def _idle_limit(place: int) -> Callable[[Ledger], Iterator[Reading]]:
     return read
 
 
-def _pending(ledger: Ledger) -> Iterator[Reading]:
-    return ((len(pool.asking), pool_attributes(pool)) for pool in _alive(ledger))
+def _pending(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    return ((len(pool.pending), pool_attributes(pool)) for pool in _alive(pool_registry))
 
 
-def _used_peak(ledger: Ledger) -> Iterator[Reading]:
-    for pool in _alive(ledger):
+def _used_peak(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in _alive(pool_registry):
         peak = pool.used_peak.highest(len(pool.leases))
         if pool.shared and pool.limit is not None:
             peak = min(peak, pool.limit)
         yield peak, pool_attributes(pool)
 
 
-def _pending_peak(ledger: Ledger) -> Iterator[Reading]:
-    return ((pool.pending_peak.highest(len(pool.asking)), pool_attributes(pool)) for pool in _alive(ledger))
+def _pending_peak(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    return ((pool.pending_peak.highest(len(pool.pending)), pool_attributes(pool)) for pool in _alive(pool_registry))
 
 
-def _oldest(ledger: Ledger) -> Iterator[Reading]:
-    return ((pool.oldest_lease_age(), pool_attributes(pool)) for pool in _alive(ledger))
+def _oldest(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    return ((pool.oldest_lease_age(), pool_attributes(pool)) for pool in _alive(pool_registry))
 
 
-def _drift(ledger: Ledger) -> Iterator[Reading]:
-    for pool in _alive(ledger):
+def _drift(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in _alive(pool_registry):
         accounts = [source.in_use() for source in pool.live_sources()]
         if None not in accounts:
             ours = len(pool.leases) + len(pool.inherited)
             yield ours - sum(account or 0 for account in accounts), pool_attributes(pool)
 
 
-def _timeouts(ledger: Ledger) -> Iterator[Reading]:
-    return ((int(pool.timeouts.read()), pool_attributes(pool)) for pool in tuple(ledger.pools.values()))
+def _timeouts(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    return ((int(pool.timeouts.read()), pool_attributes(pool)) for pool in tuple(pool_registry.pools.values()))
 
 
-def _saturation(ledger: Ledger) -> Iterator[Reading]:
-    for pool in tuple(ledger.pools.values()):
+def _saturation(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in tuple(pool_registry.pools.values()):
         if pool.limit is not None:
             yield pool.saturation_time(), pool_attributes(pool)
 
 
-def _wait_phases(ledger: Ledger) -> Iterator[Reading]:
-    for pool in tuple(ledger.pools.values()):
+def _wait_phases(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in tuple(pool_registry.pools.values()):
         for phase, seconds in pool.wait_phase_times().items():
             yield seconds, pool_attributes(pool, WAIT_PHASE=phase)
 
 
-def _use_phases(ledger: Ledger) -> Iterator[Reading]:
-    for pool in tuple(ledger.pools.values()):
-        for phase, seconds in pool.use_phase_times().items():
-            yield seconds, pool_attributes(pool, USE_PHASE=phase)
+def _hold_phases(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in tuple(pool_registry.pools.values()):
+        for phase, seconds in pool.hold_phase_times().items():
+            yield seconds, pool_attributes(pool, HOLD_PHASE=phase)
 
 
-def _closures(ledger: Ledger) -> Iterator[Reading]:
-    for pool in tuple(ledger.pools.values()):
+def _closures(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in tuple(pool_registry.pools.values()):
         for reason, total in pool.closures.copy().items():
             yield int(total.read()), pool_attributes(pool, CLOSE_REASON=reason)
 
 
-def _nested(ledger: Ledger) -> Iterator[Reading]:
-    return ((int(pool.nested_checkouts.read()), pool_attributes(pool)) for pool in tuple(ledger.pools.values()))
+def _nested(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    return ((int(pool.nested_checkouts.read()), pool_attributes(pool)) for pool in tuple(pool_registry.pools.values()))
 
 
-def _unattributed(ledger: Ledger) -> Iterator[Reading]:
-    return ((pool.unattributed.read(), pool_attributes(pool)) for pool in tuple(ledger.pools.values()))
+def _unattributed(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    return ((pool.unattributed.read(), pool_attributes(pool)) for pool in tuple(pool_registry.pools.values()))
 
 
-def _leaks(ledger: Ledger) -> Iterator[Reading]:
-    for pool in tuple(ledger.pools.values()):
+def _leaks(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in tuple(pool_registry.pools.values()):
         for kind, total in pool.leaks.items():
             yield int(total.read()), pool_attributes(pool, LEAK_KIND=kind)
 
@@ -155,17 +155,17 @@ def _unit_attributes(key: tuple[str, str, str]) -> Attributes:
     return {semconv.UNIT_OF_WORK_KIND: kind, semconv.UNIT_OF_WORK_NAME: name, semconv.POOL_NAME: pool}
 
 
-def _repeated(ledger: Ledger) -> Iterator[Reading]:
-    for key, series in ledger.units.series.copy().items():
+def _repeated(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for key, series in pool_registry.units.series.copy().items():
         yield int(series.repeated_queries.read()), _unit_attributes(key)
 
 
-def _errors(_: Ledger) -> Iterator[Reading]:
-    return ((count, {semconv.SITE: site}) for site, count in guard.counts().items())
+def _errors(_: PoolRegistry) -> Iterator[PoolObservation]:
+    return ((count, {semconv.COMPONENT: component}) for component, count in guard.counts().items())
 
 
 #: For each metric that is not a histogram: how to read it.
-READINGS: Final[dict[semconv.Metric, Callable[[Ledger], Iterable[Reading]]]] = {
+OBSERVATIONS: Final[dict[semconv.Metric, Callable[[PoolRegistry], Iterable[PoolObservation]]]] = {
     semconv.CONNECTION_COUNT: _count,
     semconv.CONNECTION_MAX: _limit,
     semconv.CONNECTION_IDLE_MIN: _idle_limit(0),
@@ -177,7 +177,7 @@ READINGS: Final[dict[semconv.Metric, Callable[[Ledger], Iterable[Reading]]]] = {
     semconv.PENDING_PEAK: _pending_peak,
     semconv.OLDEST_LEASE_AGE: _oldest,
     semconv.WAIT_PHASE_TIME: _wait_phases,
-    semconv.USE_PHASE_TIME: _use_phases,
+    semconv.HOLD_PHASE_TIME: _hold_phases,
     semconv.CLOSURES: _closures,
     semconv.NESTED_CHECKOUTS: _nested,
     semconv.UNATTRIBUTED: _unattributed,
@@ -194,15 +194,15 @@ def _waits(pool: Pool) -> Iterator[Series]:
         yield pool_attributes(pool, ERROR_TYPE=error_type), distribution
 
 
-def histograms(ledger: Ledger) -> Iterator[tuple[semconv.Metric, list[Series]]]:
+def histograms(pool_registry: PoolRegistry) -> Iterator[tuple[semconv.Metric, list[Series]]]:
     """
     Every histogram metric, with its series.
     """
-    pools = tuple(ledger.pools.values())
+    pools = tuple(pool_registry.pools.values())
     yield semconv.WAIT_TIME, [series for pool in pools for series in _waits(pool)]
-    yield semconv.USE_TIME, [(pool_attributes(pool), pool.uses) for pool in pools]
+    yield semconv.USE_TIME, [(pool_attributes(pool), pool.holds) for pool in pools]
     yield semconv.CREATE_TIME, [(pool_attributes(pool), pool.creates) for pool in pools]
-    units = [(_unit_attributes(key), series) for key, series in ledger.units.series.copy().items()]
+    units = [(_unit_attributes(key), series) for key, series in pool_registry.units.series.copy().items()]
     yield semconv.UNIT_QUERIES, [(attributes, series.queries) for attributes, series in units]
     yield semconv.UNIT_CONNECTIONS, [(attributes, series.connections) for attributes, series in units]
     yield semconv.UNIT_WAIT_TIME, [(attributes, series.wait_time) for attributes, series in units]

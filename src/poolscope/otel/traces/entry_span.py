@@ -21,13 +21,13 @@ from poolscope.core.work import CURRENT_UNIT
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from poolscope.core.types import LibraryObject
     from poolscope.core.work import UnitOfWork, Units
+    from poolscope.types import LibraryObject
 
 _KINDS: Final = (trace.SpanKind.SERVER, trace.SpanKind.CONSUMER)
 
 
-class SurroundingSpans:
+class EntrySpans:
     """
     A span processor that finds the span around each unit of work. An SDK keeps processors forever: without units of
     work to serve, it does nothing.
@@ -106,7 +106,7 @@ class _Ending:
 
     __slots__ = ("_original", "_processor", "_span", "_unit")
 
-    def __init__(self, processor: SurroundingSpans, unit: UnitOfWork, span: LibraryObject) -> None:
+    def __init__(self, processor: EntrySpans, unit: UnitOfWork, span: LibraryObject) -> None:
         self._processor = processor
         self._unit = unit
         self._span = span
@@ -156,14 +156,14 @@ def attributes_of(units: Units, unit: UnitOfWork) -> dict[str, Any]:
         was found, if anything.
     """
     now = units.now()
-    shares = tuple(unit.shares.values())
-    held = [lease for share in shares for lease in share.leases.copy() if lease.started_at is not None]
+    usages = tuple(unit.usages.values())
+    held = [lease for usage in usages for lease in usage.leases.copy() if lease.acquired_at is not None]
     attributes: dict[str, Any] = {
-        semconv.UNIT_OF_WORK_QUERIES: int(sum(share.queries.read() for share in shares)),
-        semconv.UNIT_OF_WORK_CONNECTIONS: max((share.most_held() for share in shares), default=0),
-        semconv.UNIT_OF_WORK_WAIT_TIME: float(sum(share.wait_time.read() for share in shares)),
+        semconv.UNIT_OF_WORK_QUERIES: int(sum(usage.queries.read() for usage in usages)),
+        semconv.UNIT_OF_WORK_CONNECTIONS: max((usage.most_held() for usage in usages), default=0),
+        semconv.UNIT_OF_WORK_WAIT_TIME: float(sum(usage.wait_time.read() for usage in usages)),
         semconv.UNIT_OF_WORK_HOLD_TIME: float(
-            sum(share.hold_time.read() for share in shares) + sum(now - (lease.started_at or now) for lease in held)
+            sum(usage.hold_time.read() for usage in usages) + sum(now - (lease.acquired_at or now) for lease in held)
         ),
     }
     findings = sorted(units.findings_of(unit))
@@ -172,7 +172,7 @@ def attributes_of(units: Units, unit: UnitOfWork) -> dict[str, Any]:
     return attributes
 
 
-class Surroundings:
+class EntrySpanProcessors:
     """
     Ties units of work to the span around each.
 
@@ -186,7 +186,7 @@ class Surroundings:
     def __init__(self, units: Units, provider: trace.TracerProvider, ended: Callable[[UnitOfWork], None]) -> None:
         self._units = units
         self._provider = provider
-        self._processor: SurroundingSpans | None = None
+        self._processor: EntrySpans | None = None
         self._ended = ended
         units.on_begin = self._unit_began
         units.on_end = self._unit_ended
@@ -219,13 +219,13 @@ class Surroundings:
             guard.run("surrounding.end", lambda: processor.ended(unit), None)
 
 
-_made: Final[weakref.WeakKeyDictionary[Any, SurroundingSpans]] = weakref.WeakKeyDictionary()
+_made: Final[weakref.WeakKeyDictionary[Any, EntrySpans]] = weakref.WeakKeyDictionary()
 
 
-def _processor_of(provider: LibraryObject) -> SurroundingSpans | None:
+def _processor_of(provider: LibraryObject) -> EntrySpans | None:
     # An SDK keeps processors forever, so a provider gets one, whoever serves.
     known = _made.get(provider)
     if known is None and callable(getattr(provider, "add_span_processor", None)):
-        known = _made[provider] = SurroundingSpans()
+        known = _made[provider] = EntrySpans()
         provider.add_span_processor(known)
     return known

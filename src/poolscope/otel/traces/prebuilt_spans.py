@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from poolscope.otel.traces.entry_span import SurroundingSpans
+from poolscope.otel.traces.entry_span import EntrySpans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.trace import SpanContext
 
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # More attributes than any span of ours has.
 _ATTRIBUTES: Final = 32
@@ -29,7 +29,7 @@ _NOT_COUNTED: Final = ("NoneType", "NoOpTracerMetrics")
 _UNSET: Final = Status(StatusCode.UNSET)
 
 
-class ReadySpans:
+class PrebuiltSpans:
     """
     Prebuilt spans of one tracer.
 
@@ -39,8 +39,8 @@ class ReadySpans:
 
     def __init__(self, tracer: LibraryObject) -> None:
         self._tracer = tracer
-        self._judged: Any = None
-        self._verdict = False
+        self._decided_for: Any = None
+        self._decision = False
         try:
             from opentelemetry.sdk.trace import ReadableSpan, SynchronousMultiSpanProcessor, Tracer  # noqa: PLC0415
             from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
@@ -48,7 +48,7 @@ class ReadySpans:
             counts = type(getattr(tracer, "_tracer_metrics", None)).__name__ not in _NOT_COUNTED
             self._known = type(tracer) is Tracer and not counts and _unlimited(tracer._span_limits)
             self._several = SynchronousMultiSpanProcessor
-            self._processors = {BatchSpanProcessor, SimpleSpanProcessor, SurroundingSpans}
+            self._processors = {BatchSpanProcessor, SimpleSpanProcessor, EntrySpans}
             self._make = ReadableSpan
             self._scopes = (tracer.instrumentation_info, tracer._instrumentation_scope)
         except (ImportError, AttributeError):
@@ -65,12 +65,12 @@ class ReadySpans:
             if type(tracer.span_processor) is not self._several or not getattr(tracer, "_is_enabled", _yes)():
                 return False
             state = (tracer.span_processor._span_processors, tracer.sampler)
-            if state != self._judged:
-                self._verdict = {type(one) for one in state[0]} <= self._processors and _passes_children(state[1])
-                self._judged = state
+            if state != self._decided_for:
+                self._decision = {type(one) for one in state[0]} <= self._processors and _passes_children(state[1])
+                self._decided_for = state
         except AttributeError:
             return False
-        return self._verdict
+        return self._decision
 
     def end(
         self,

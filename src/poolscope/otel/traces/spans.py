@@ -20,9 +20,9 @@ from poolscope.core.finding import LEAK
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.core.origin import locate
-from poolscope.core.phases import USE_PHASES
+from poolscope.core.phases import HOLD_PHASES
 from poolscope.otel.metrics.observations import identity_attributes
-from poolscope.otel.traces.prebuilt_spans import ReadySpans
+from poolscope.otel.traces.prebuilt_spans import PrebuiltSpans
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from poolscope.config import Settings
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity
-    from poolscope.core.types import LibraryObject
+    from poolscope.types import LibraryObject
 
 # What is kept for the background thread; beyond that the newest are dropped and counted as an error of ours.
 _MOST_KEPT: Final = 50_000
@@ -40,12 +40,12 @@ _MOST_LINKS: Final = 32
 # Places in the application of which the attributes are remembered.
 _MOST_PLACES: Final = 2048
 _NANOSECONDS: Final = 1_000_000_000
-_QUERY, _IN_TRANSACTION, _IDLE = (semconv.SPAN_USE_PHASE_PREFIX + phase for phase in USE_PHASES)
+_QUERY, _IN_TRANSACTION, _IDLE = (semconv.SPAN_HOLD_PHASE_PREFIX + phase for phase in HOLD_PHASES)
 
 
 class Spans:
     """
-    Makes the spans of one TracerProvider. A `PoolObserver`.
+    Makes the spans of one TracerProvider. A `PoolListener`.
 
     Args:
         provider: The TracerProvider.
@@ -69,7 +69,7 @@ class Spans:
         """
         self._tracer: Any = self._provider.get_tracer(semconv.SCOPE, __version__, schema_url=semconv.SCHEMA_URL)
         self._ids = _Ids.of(self._tracer)
-        self._ready = ReadySpans(self._tracer)
+        self._ready = PrebuiltSpans(self._tracer)
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """
@@ -92,7 +92,7 @@ class Spans:
         """
         Keep a lease that ended for the background thread, which makes its span.
         """
-        if self._hold_spans and not lease.span_told and self._room(self._holds):
+        if self._hold_spans and not lease.span_reported and self._room(self._holds):
             self._holds.append(lease)
 
     def leaked(self, lease: Lease) -> None:
@@ -100,8 +100,8 @@ class Spans:
         Make the span of a lease that was found leaked while it is still held, as far as it is known. From the
         background thread.
         """
-        if self._hold_spans and lease.trace is not None and not lease.span_told:
-            lease.span_told = True
+        if self._hold_spans and lease.trace is not None and not lease.span_reported:
+            lease.span_reported = True
             self._hold(lease, ready=self._ready.usable())
 
     def drain(self) -> None:
@@ -119,8 +119,8 @@ class Spans:
         while self._holds:
             lease = self._holds.popleft()
             try:
-                if not lease.span_told:  # it may have been returned in the moment in which it was found leaked
-                    lease.span_told = True
+                if not lease.span_reported:  # it may have been returned in the moment in which it was found leaked
+                    lease.span_reported = True
                     self._hold(lease, ready=ready)
             except Exception:  # noqa: BLE001 - ours
                 guard.caught("spans.hold")
@@ -136,7 +136,7 @@ class Spans:
         # What is the same for each lease of a pool from one place: the name of its hold span and those attributes. The
         # keys are identities, since hashing a code object costs a microsecond; the objects are kept with them.
         identity = lease.pool.identity
-        code, instruction = lease.trail[:2] or (None, 0)
+        code, instruction = lease.packed_stack[:2] or (None, 0)
         key = (id(identity), id(code), instruction)
         known = self._places.get(key)
         if known is None:
@@ -162,26 +162,28 @@ class Spans:
         attributes = self._known_of(lease)[1].copy()
         if pool.limit is not None:
             attributes[semconv.POOL_LIMIT] = pool.limit
-        attributes[semconv.POOL_USED] = lease.used_at_ask
-        attributes[semconv.POOL_PENDING] = lease.pending_at_ask
+        attributes[semconv.POOL_USED] = lease.used_at_checkout
+        attributes[semconv.POOL_PENDING] = lease.pending_at_checkout
         # A reader of the spans needs it to know what the waits without one have in common.
         attributes[semconv.CHECKOUT_SPAN_THRESHOLD] = self.threshold
         for phase, seconds in lease.wait_phases().items():
             attributes[semconv.SPAN_WAIT_PHASE_PREFIX + phase] = seconds
         if lease.error_type is not None:
             attributes[semconv.ERROR_TYPE] = lease.error_type
-        oldest = sorted((holder for holder in holders if holder.trace is not None), key=lambda holder: holder.asked_at)
+        oldest = sorted(
+            (holder for holder in holders if holder.trace is not None), key=lambda holder: holder.requested_at
+        )
         links = [Link(context) for context in map(self._ids.context_of, oldest[:_MOST_LINKS]) if context is not None]
         span = self._tracer.start_span(
             semconv.CHECKOUT_SPAN.named(pool.identity.name),
             context=trace.set_span_in_context(lease.trace) if lease.trace is not None else None,
             attributes=attributes,
             links=links,
-            start_time=clock.to_unix_nanoseconds(lease.asked_at, pool.now),
+            start_time=clock.to_unix_nanoseconds(lease.requested_at, pool.now),
         )
         if lease.outcome in (Outcome.TIMEOUT, Outcome.REJECTED, Outcome.ERROR):
             span.set_status(Status(StatusCode.ERROR, lease.error_type))
-        span.end(end_time=clock.to_unix_nanoseconds(lease.started_at or lease.ended_at or pool.now(), pool.now))
+        span.end(end_time=clock.to_unix_nanoseconds(lease.acquired_at or lease.ended_at or pool.now(), pool.now))
 
     def _hold(self, lease: Lease, *, ready: bool) -> None:
         pool = lease.pool
@@ -189,7 +191,7 @@ class Spans:
         parent: SpanContext = lease.trace.get_span_context()
         now = pool.now()
         calendar = time.time_ns() - int(now * _NANOSECONDS)
-        started = calendar + int((lease.started_at or lease.asked_at) * _NANOSECONDS)
+        started = calendar + int((lease.acquired_at or lease.requested_at) * _NANOSECONDS)
         ended = calendar + int((lease.ended_at or now) * _NANOSECONDS)
         attributes = _hold_attributes(lease, attributes)
         ready = ready and lease.leak is None and parent.trace_flags.sampled
@@ -218,8 +220,8 @@ def _request_of(lease: Lease) -> list[Link]:
 def _hold_attributes(lease: Lease, known: dict[str, Any]) -> dict[str, Any]:
     attributes = known.copy()
     if lease.ended_at is None:
-        for phase, seconds in lease.use_phases().items():
-            attributes[semconv.SPAN_USE_PHASE_PREFIX + phase] = seconds
+        for phase, seconds in lease.hold_phases().items():
+            attributes[semconv.SPAN_HOLD_PHASE_PREFIX + phase] = seconds
     else:
         query, in_transaction = lease.query_time, lease.idle_in_transaction_time
         attributes[_QUERY], attributes[_IN_TRANSACTION] = query, in_transaction
