@@ -34,7 +34,7 @@ class Repetition:
         call_site: The line.
     """
 
-    __slots__ = ("count", "loader", "progress", "seconds", "shape", "call_site")
+    __slots__ = ("call_site", "count", "loader", "progress", "seconds", "shape")
 
     def __init__(self, shape: str, call_site: CallSite | None) -> None:
         self.shape = shape
