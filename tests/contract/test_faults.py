@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ from poolscope.core.guard import guard
 from poolscope.core.lease import Lease
 from poolscope.core.pool import Pool
 from poolscope.core.pool_registry import open_pool_registries
+from poolscope.frameworks.registry import load as load_frameworks
 from tests.contract.drivers import all_drivers
 from tests.contract.drivers.base import Driver, Feature, Handle, PendingCheckout
 from tests.contract.stand_ins import STAND_INS
@@ -188,6 +190,7 @@ class Trial:
 
     def __init__(self, kind: type[Driver], where: Postgres | None, folder: Path, places: list[Place]) -> None:
         self._kind = kind
+        self.adapter = kind.adapter
         self._where = where
         self._folder = folder
         self.places = places
@@ -289,17 +292,18 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     require(kind.missing() is None, str(kind.missing()), "make env (and make matrix for other versions)")
     where = request.getfixturevalue("database") if kind.on_postgres else None
     places = _places(kind.adapter)
-    logger = logging.getLogger("poolscope")
-    logger.addFilter(_without_traceback)
+    # Each time poolscope comes it looks for pools among all objects: those of other tests are set aside.
+    gc.collect()
+    gc.freeze()
     yield Trial(kind, where, tmp_path, places)
-    logger.removeFilter(_without_traceback)
+    gc.unfreeze()
     guard.reset()
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    # Pytest keeps records: the frames of a traceback would keep a connection alive that the application drops.
-    record.exc_info = None
-    return True
+def _alone(adapter: str) -> Telemetry:
+    # The other adapters and the frameworks would only cost time, for each place anew.
+    others = [one.name for one in load() if one.name != adapter]
+    return Telemetry(disabled_adapters=others, disabled_frameworks=[one.name for one in load_frameworks()])
 
 
 def _let_fail(places: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +321,7 @@ def test_an_error_of_ours_never_reaches_the_application(trial: Trial, monkeypatc
     """
     before = trial.without()
     _let_fail(trial.places, monkeypatch)
-    telemetry = Telemetry()
+    telemetry = _alone(trial.adapter)
     telemetry.start()
     try:
         for place in trial.places:
@@ -337,7 +341,7 @@ def test_nor_does_one_while_poolscope_comes(trial: Trial, monkeypatch: pytest.Mo
     before = trial.without()
     _let_fail(trial.places, monkeypatch)
     for place in trial.places:
-        telemetry = Telemetry()
+        telemetry = _alone(trial.adapter)
         try:
             trial.fails(place, before, telemetry, first=True)
         finally:

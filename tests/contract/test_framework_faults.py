@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GUARDS: Final = {"begin", "enter", "leave", "end", "end_in_collection", "stepping", "async_stepping"}
 
 #: What every request passes: a law that does not reach it proves nothing.
-ALWAYS: Final = {"Passage._enter", "Passage._leave", "Passage.__init__", "Units.begin", "Units.end"}
+ALWAYS: Final = {"WorkScope._enter", "WorkScope._leave", "WorkScope.__init__", "Units.begin", "Units.end"}
 
 PARTS: Final = 3
 

@@ -33,7 +33,7 @@ def test_a_strange_driver_is_asked_for_nothing() -> None:
     assert connection.mock_calls == [call.rollback()]
 
 
-@pytest.mark.parametrize("place", ["got", "grant", "end"])
+@pytest.mark.parametrize("place", ["handed_over", "acquired", "released"])
 def test_a_time_limit_that_strikes_within_a_hook_reaches_the_application(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,7 +205,7 @@ class Process:
             checkout = self._poolscope.start_span(title, attributes=attributes, start_time=start)
             if error:
                 checkout.set_status(Status(StatusCode.ERROR))
-            checkout.released(start + int(wait * 1e9))
+            checkout.end(start + int(wait * 1e9))
             unit.set_attribute(semconv.UNIT_OF_WORK_QUERIES, 1)
             unit.set_attribute(semconv.UNIT_OF_WORK_WAIT_TIME, wait)
             if findings:

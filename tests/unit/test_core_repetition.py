@@ -288,4 +288,4 @@ def test_without_any_frame_statements_are_of_one_place() -> None:
     for _ in range(10):
         counted.saw("select 1 from t", None)
     (group,) = counted.beyond_threshold(5)
-    assert (group.count, group.site) == (10, None)
+    assert (group.count, group.call_site) == (10, None)

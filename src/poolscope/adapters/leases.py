@@ -169,7 +169,7 @@ class LeaseReference(weakref.ref[Any]):
         component: What an error of ours is counted as.
     """
 
-    __slots__ = ("lease", "site")
+    __slots__ = ("component", "lease")
 
     def __new__(cls, connection: LibraryObject, *_: object) -> LeaseReference:  # noqa: PYI034
         """

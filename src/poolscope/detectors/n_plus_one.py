@@ -70,7 +70,7 @@ class NPlusOneDetector(Detector[WorkEnded, Repeated]):
         """
         One group of repeated statements.
         """
-        place = (seen.pool.identity.name, str(seen.unit), seen.repetition.shape, seen.repetition.site)
+        place = (seen.pool.identity.name, str(seen.unit), seen.repetition.shape, seen.repetition.call_site)
         yield Occurrence(place, lambda repeated: found(seen, repeated))
 
     def mark(self, unit: UnitOfWork) -> None:
@@ -111,7 +111,7 @@ def found(seen: Repeated, repeated: int) -> Finding:
         repeated: In how many more units of work it was found since the last report.
     """
     unit, pool, repetition = seen
-    where = str(locate(*repetition.site)) if repetition.site is not None else "unknown"
+    where = str(locate(*repetition.call_site)) if repetition.call_site is not None else "unknown"
     loader = repetition.loader.name if repetition.loader is not None else ""
     by_loader = f", as a {loader}" if loader else ""
     evidence: dict[str, Evidence] = {
@@ -130,7 +130,7 @@ def found(seen: Repeated, repeated: int) -> Finding:
         pool=pool.identity,
         evidence={name: value for name, value in evidence.items() if value != ""},
         unit=UnitLabel(unit.kind, unit.name),
-        origin=repetition.site,
+        origin=repetition.call_site,
         trace=unit.span,
     )
 

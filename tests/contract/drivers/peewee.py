@@ -122,7 +122,7 @@ class PeeweeDriver(Driver):
     def close(self) -> None:
         self.library_pool.close_all()
         while self._holders:
-            self._holders.pop().released()
+            self._holders.pop().end()
 
     def library_objects(self) -> list[Any]:
         return [self.library_pool]
@@ -143,7 +143,7 @@ class PeeweeDriver(Driver):
         try:
             holder.run(self.library_pool.connect)
         except BaseException:
-            holder.released()
+            holder.end()
             raise
         self._holders.append(holder)
         return Handle(holder, holder.run)

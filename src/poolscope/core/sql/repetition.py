@@ -31,14 +31,14 @@ class Repetition:
 
     Args:
         shape: The shape.
-        site: The line.
+        call_site: The line.
     """
 
-    __slots__ = ("count", "loader", "progress", "seconds", "shape", "site")
+    __slots__ = ("call_site", "count", "loader", "progress", "seconds", "shape")
 
-    def __init__(self, shape: str, site: CallSite | None) -> None:
+    def __init__(self, shape: str, call_site: CallSite | None) -> None:
         self.shape = shape
-        self.site = site
+        self.call_site = call_site
         self.count = 0
         #: How long the runs took from the second one on, in seconds.
         self.seconds = 0.0
@@ -99,23 +99,23 @@ class Repetitions:
         Returns:
             What it is counted to; None for a line's first, and for what is meant to be repeated.
         """
-        site = self._locate(frame)
-        line = self._lines.get(site)
+        call_site = self._locate(frame)
+        line = self._lines.get(call_site)
         if line is None:
             if len(self._lines) < self.MOST:
-                self._lines[site] = statement[: LONGEST + 1]
+                self._lines[call_site] = statement[: LONGEST + 1]
             else:
                 self.beyond += 1
             return None
         if isinstance(line, str):
             first, line = line, _Line()
-            self._lines[site] = line
-            self._count(first, site, line, None, None)
+            self._lines[call_site] = line
+            self._count(first, call_site, line, None, None)
         group = line.group
         if group is not None and statement == line.text and group.count > 1:
             group.count += 1
             return group
-        return self._count(statement, site, line, frame, parameters)
+        return self._count(statement, call_site, line, frame, parameters)
 
     def beyond_threshold(self, threshold: int) -> Iterator[Repetition]:
         """
@@ -126,7 +126,7 @@ class Repetitions:
     def _count(
         self,
         statement: str,
-        site: CallSite | None,
+        call_site: CallSite | None,
         line: _Line,
         frame: FrameType | None,
         parameters: LibraryObject,
@@ -134,7 +134,7 @@ class Repetitions:
         shape = self._shape_of(statement)
         if shape is not None and shape.loops:
             return None
-        group = self._group(shape, site, line)
+        group = self._group(shape, call_site, line)
         if group is None or (shape is None and group.progress is not None):
             self.beyond += 1
             return None
@@ -146,15 +146,15 @@ class Repetitions:
             line.text, line.group = statement[: LONGEST + 1], group
         group.count += 1
         if group.count == 2:  # noqa: PLR2004 - the second run: from here on it is a repetition
-            group.loader = loader_of(frame, site)
+            group.loader = loader_of(frame, call_site)
         return group
 
-    def _group(self, shape: Shape | None, site: CallSite | None, line: _Line) -> Repetition | None:
+    def _group(self, shape: Shape | None, call_site: CallSite | None, line: _Line) -> Repetition | None:
         if shape is None:
             return next(iter(line.groups.values())) if len(line.groups) == 1 else None
         group = line.groups.get(shape.text)
         if group is None and len(self._groups) < self.MOST:
-            group = line.groups[shape.text] = Repetition(shape.text, site)
+            group = line.groups[shape.text] = Repetition(shape.text, call_site)
             self._groups.append(group)
         return group
 
@@ -166,13 +166,13 @@ class Repetitions:
         return shape
 
 
-def loader_of(frame: FrameType | None, site: CallSite | None) -> Loader | None:
+def loader_of(frame: FrameType | None, call_site: CallSite | None) -> Loader | None:
     """
     Who runs a statement on the application's behalf: looks at the frames between the query and the application.
 
     Args:
         frame: Where to look from.
-        site: The application's line, where the search ends.
+        call_site: The application's line, where the search ends.
 
     Returns:
         The loader; None when there is none, so that the application runs it by hand.
@@ -181,7 +181,7 @@ def loader_of(frame: FrameType | None, site: CallSite | None) -> Loader | None:
     for _ in range(_SEARCH):
         if frame is None:
             break
-        if site is not None and frame.f_code is site[0]:
+        if call_site is not None and frame.f_code is call_site[0]:
             know_template(frame)
             break
         loader = KNOWN.loader_of(frame.f_code)
