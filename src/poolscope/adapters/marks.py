@@ -18,9 +18,6 @@ LEASES_KEY: Final = "_poolscope_leases"
 #: ``__dict__`` on to the connection.
 CONNECTION_KEY: Final = "_poolscope_connection"
 
-#: On a driver's connection: its lease, or what ties it to one, in adapters that are not declared by points.
-DRIVER_KEY: Final = "_poolscope_driver"
-
 #: On asyncpg's queue: its pool.
 LIBRARY_POOL_KEY: Final = "_poolscope_pool"
 
@@ -41,7 +38,6 @@ __all__: Final = [
     "ACCOUNT_KEY",
     "BACKEND_KEY",
     "CONNECTION_KEY",
-    "DRIVER_KEY",
     "KEY",
     "LEASES_KEY",
     "LIBRARY_POOL_KEY",
