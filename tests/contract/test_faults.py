@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 OUTSIDE = {"hook", "release"}
 #: What every checkout passes: a law that does not reach it proves nothing.
 ALWAYS = {"Pool.checkout", "Lease.acquired", "Lease.released"}
-#: Adapters written by hand, which do not keep the law yet.
-BY_HAND = {
-    "sqlalchemy",
-}
 #: Seconds that a checkout waits for a connection that nobody returns.
 PATIENCE = 0.02
 
@@ -129,6 +125,8 @@ class Story:
             if feature in driver.features:
                 with self._held(leave=feature is not Feature.SOFT_INVALIDATE) as handle:
                     self._step(str(feature), step, handle)
+                if feature is Feature.DETACH:
+                    self._step("close the detached one", driver.close_detached, handle)
         if Feature.DISPOSE in driver.features:
             self._step("dispose", driver.dispose)
         with self._held() as handle:
@@ -282,7 +280,7 @@ def _places(adapter: str) -> list[Place]:
     ]
 
 
-KINDS: list[type[Driver]] = [kind for kind in (*all_drivers(), *STAND_INS) if kind.adapter not in BY_HAND]
+KINDS: list[type[Driver]] = [*all_drivers(), *STAND_INS]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.label)

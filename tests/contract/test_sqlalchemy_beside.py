@@ -15,6 +15,7 @@ from sqlalchemy.pool import base
 from poolscope import semconv
 from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
+from poolscope.core.pool_registry import open_pool_registries
 from tests.contract.drivers.sqlalchemy import VERSION, QueuePoolSqlite
 from tests.contract.subject import Subject
 from tests.support.skips import require
@@ -184,19 +185,21 @@ def test_somebody_who_wrapped_us_stays_and_nothing_counts_twice(tmp_path: Path) 
     """
     telemetry = Telemetry()
     telemetry.start()
-    wrapped = {
-        (base._ConnectionRecord, name): vars(base._ConnectionRecord)[name]
-        for name in ("checkin", "_ConnectionRecord__connect", "_ConnectionRecord__close")
+    ours = {
+        base._ConnectionRecord: ("checkout", "checkin", "_ConnectionRecord__connect", "_ConnectionRecord__close"),
+        base._ConnectionFairy: ("_checkout", "detach"),
     }
-    wrapped[(base._ConnectionFairy, "detach")] = vars(base._ConnectionFairy)["detach"]
+    wrapped = {(owner, name): vars(owner)[name] for owner, names in ours.items() for name in names}
     calls: list[str] = []
 
     def wrapping(name: str, original: Any) -> Any:
         def theirs(*args: Any, **kwargs: Any) -> Any:
             calls.append(name)
-            return original(*args, **kwargs)
+            return function(*args, **kwargs)
 
-        return theirs
+        is_of_class = isinstance(original, classmethod)
+        function = original.__func__ if is_of_class else original
+        return classmethod(theirs) if is_of_class else theirs
 
     for (owner, name), original in wrapped.items():
         setattr(owner, name, wrapping(name, original))
@@ -213,6 +216,9 @@ def test_somebody_who_wrapped_us_stays_and_nothing_counts_twice(tmp_path: Path) 
         subject.detach(subject.acquire())
         collected = subject.check_at_rest()
         assert collected.counts(semconv.CREATE_TIME, driver.pool) == {"": 1}
+        assert (
+            open_pool_registries[-1].pools[driver.pool].unattributed.read() == 3
+        )  # checkouts, however they are wrapped
         reasons = {
             point.attributes[semconv.CLOSE_REASON]: point.value
             for point in collected.points(semconv.CLOSURES, driver.pool)
@@ -227,6 +233,7 @@ def test_somebody_who_wrapped_us_stays_and_nothing_counts_twice(tmp_path: Path) 
 
 
 def _innermost(hook: Any) -> Any:
-    while hasattr(hook, "__wrapped__"):
-        hook = hook.__wrapped__
-    return hook
+    function = getattr(hook, "__func__", hook)
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return classmethod(function) if isinstance(hook, classmethod) else function

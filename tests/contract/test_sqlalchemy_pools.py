@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy
 from sqlalchemy import event, exc, pool
+from sqlalchemy.pool import base
 
 from poolscope import semconv
+from poolscope.adapters.registry import Registry, State, load
 from poolscope.core.calls import KEY
+from poolscope.core.pool_registry import PoolRegistry
+from poolscope.hooks.patching import active_patches
 from tests.contract.drivers.sqlalchemy import VERSION, AsyncQueuePoolAsyncpg, QueuePoolPsycopg, QueuePoolSqlite
 from tests.contract.subject import Subject
 from tests.support.skips import require
+from tests.support.watched import BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -411,3 +416,18 @@ def test_a_session_and_a_transaction(telemetry: Telemetry, tmp_path: Path) -> No
     for phase in ("query", "idle_in_transaction", "idle"):
         assert collected.total(semconv.HOLD_PHASE_TIME, "orm", HOLD_PHASE=phase) > 0
     engine.dispose()
+
+
+def test_a_version_that_is_too_old_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Before 1.4.24 a record's connection goes by another name: the library is refused, and nothing of it is patched.
+    """
+    monkeypatch.delattr(base._ConnectionRecord, "dbapi_connection")
+    registry = Registry(PoolRegistry(BOUNDS), adapters=load(["sqlalchemy"]))
+    registry.start()
+    try:
+        status = registry.statuses["sqlalchemy"]
+        assert (status.state, status.reason) == (State.REFUSED, "_ConnectionRecord has no dbapi_connection")
+        assert active_patches() == ()
+    finally:
+        registry.stop()

@@ -19,7 +19,7 @@ from examples.lab import shop as lab
 from examples.lab.processes import wait_until
 from poolscope import semconv
 from poolscope.adapters.django_loaders import QUERY_SET
-from poolscope.adapters.sqlalchemy_loaders import LAZY
+from poolscope.adapters.sqlalchemy.loaders import LAZY
 from poolscope.core.finding import (
     IDLE_IN_TRANSACTION,
     LEAK,

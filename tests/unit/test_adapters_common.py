@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from poolscope.adapters.common import PENDING_CHECKOUT, connect_begins, connect_ends, connect_fails
+from poolscope.adapters.connects import PENDING_CHECKOUT, connect_begins, connect_ends, connect_fails
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.adapters.common import Adapter
+from poolscope.adapters.pools import Pools
 from poolscope.core.guard import guard
 from poolscope.core.pool_registry import OVERFLOW, PoolRegistry
 from poolscope.core.work import CURRENT_UNIT
@@ -167,7 +167,7 @@ class Library:
         self.held = held
 
 
-class Hooked(Adapter):
+class Hooked(Pools):
     """
     An adapter for such pools.
 
@@ -180,18 +180,18 @@ class Hooked(Adapter):
 
     def __init__(self, pool_registry: PoolRegistry, **during: Callable[[], object]) -> None:
         super().__init__()
-        self._pool_registry = pool_registry
+        self.pool_registry = pool_registry
         self.during = during
         self.adopted: list[object] = []
 
     def _now(self, method: str) -> None:
         self.during.get(method, lambda: None)()
 
-    def identify(self, pool: Library) -> Identity:
+    def identify(self, library_pool: Library) -> Identity:
         self._now("identify")
-        return identity(pool.name)
+        return identity(library_pool.name)
 
-    def source(self, pool: Library) -> Source:
+    def source(self, anchor: Library) -> Source:
         self._now("source")
         source = Source(4)
         for method in ("alive", "limit"):
@@ -207,14 +207,14 @@ class Hooked(Adapter):
 
         setattr(source, method, slow)
 
-    def held(self, pool: Library) -> list[object]:
+    def held(self, library_pool: Library) -> list[object]:
         self._now("held")
-        return list(pool.held)
+        return list(library_pool.held)
 
-    def entered(self, pool: Library, tracked: Pool, held: list[object]) -> None:
+    def entered(self, library_pool: Library, pool: Pool, held: list[object]) -> None:
         self._now("entered")
         for one in held:
-            tracked.adopt(0.0)
+            pool.adopt(0.0)
             self.adopted.append(one)
 
 

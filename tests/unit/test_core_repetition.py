@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.adapters import django_loaders, sqlalchemy_loaders
+from poolscope.adapters import django_loaders
 from poolscope.adapters.django_loaders import PREFETCH, QUERY_SET, RELATED
-from poolscope.adapters.sqlalchemy_loaders import EAGER, EXPIRED, LAZY
+from poolscope.adapters.sqlalchemy.loaders import EAGER, EXPIRED, LAZY, LOADERS
 from poolscope.core.sql import fingerprint as statements
 from poolscope.core.sql import repetition as repetitions
 from poolscope.core.sql.repetition import Repetitions, loader_of
@@ -206,7 +206,7 @@ def libraries() -> Iterator[None]:
     """
     Those that load lazily.
     """
-    with known(loaders=(*sqlalchemy_loaders.LOADERS, *django_loaders.LOADERS)):
+    with known(loaders=(*LOADERS, *django_loaders.LOADERS)):
         yield
 
 

@@ -131,6 +131,8 @@ class PointAdapter(Pools):
     points: tuple[Point, ...]
     #: The classes of its pools, as in `Point.where`: pools that were made earlier are found by them.
     pool_classes: tuple[str, ...]
+    #: What the library must have besides, as in `Point.where`.
+    required: tuple[str, ...] = ()
     #: Packages, or modules, whose frames only carry queries: neither the application's nor its framework's.
     library_modules: tuple[str, ...]
     #: Exceptions that are the pool's own timeout, and those by which it turns a checkout away without a wait; as in
@@ -143,6 +145,8 @@ class PointAdapter(Pools):
     also_measures: Capability = NOTHING
     #: Whether a pool of another library may have taken the connections that it holds from a pool of this one.
     has_pools_above = True
+    #: Applies further patches, of what only a pool in use shows; None while the library is not hooked.
+    patcher: Patcher | None = None
 
     @property
     def capabilities(self) -> Capability:
@@ -169,10 +173,12 @@ class PointAdapter(Pools):
         hooks = list(self._hooks(module))
         for _, owner, name in hooks:
             patcher.require(owner, (name,))
+        for where in self.required:
+            _resolved(module, where)
         classes = tuple(_resolved(module, where) for where in self.pool_classes)
         self.timeouts = tuple(_resolved(module, where) for where in self.timeout_errors)
         self.rejections = tuple(_resolved(module, where) for where in self.rejection_errors)
-        self.pool_registry = pool_registry
+        self.pool_registry, self.patcher = pool_registry, patcher
         for point, owner, name in hooks:
             patcher.replace(owner, name, functools.partial(point.make, self))
         if self.has_pools_above:
@@ -193,6 +199,7 @@ class PointAdapter(Pools):
         After the patches were reverted: take every mark of ours off the library's objects.
         """
         LEASE_FINDERS.pop(self.name, None)
+        self.patcher = None
         super().release()
 
     def _hooks(self, module: ModuleType) -> Iterator[tuple[Point, LibraryObject, str]]:

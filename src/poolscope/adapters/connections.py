@@ -50,6 +50,16 @@ class Connections:
         """
         return hooked
 
+    def connects_in(self, hooked: LibraryObject, pool: Pool) -> Lease | None:  # noqa: ARG002
+        """
+        The checkout that a `Connect` is part of, where the running code's context does not tell.
+
+        Args:
+            hooked: What the point is hooked on.
+            pool: The pool that the connection is made for.
+        """
+        return None
+
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity | None:  # noqa: ARG002
         """
         What a pool is, by a connection of it, where `identify` did not find the server.

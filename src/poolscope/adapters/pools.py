@@ -89,6 +89,18 @@ class Pools(Connections):
         """
         return []
 
+    def is_shared(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
+        """
+        Whether several callers may hold one of its connections at once.
+        """
+        return False
+
+    def continues(self, library_pool: LibraryObject) -> Pool | None:  # noqa: ARG002
+        """
+        The pool whose place it takes, if it does.
+        """
+        return None
+
     def anchor(self, library_pool: LibraryObject) -> LibraryObject:
         """
         The object whose ``__dict__`` holds our marks of a pool; it can be held weakly and lives as long as the pool.
@@ -176,8 +188,10 @@ class Pools(Connections):
         what, source, held = self.identify(library_pool), self.source(anchor), list(self.held(library_pool))
         if what.address is None and connection is not None:
             what = self.identify_by(library_pool, connection) or what
+        what = named(anchor, what) if self.nameable else what
+        continues, shared = self.continues(library_pool), self.is_shared(library_pool)
         self.prepare(anchor)
-        pool, first = pool_registry.enter(anchor.__dict__, named(anchor, what) if self.nameable else what, source)
+        pool, first = pool_registry.enter(anchor.__dict__, what, source, continues=continues, shared=shared)
         if first:
             self.entered(library_pool, pool, held)
         return pool

@@ -5,13 +5,13 @@ What a leased connection does: its calls to the server, and the statements among
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from poolscope.core.sql.fingerprint import is_query
 from poolscope.core.work import EXPECTED_REPETITION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
@@ -46,7 +46,7 @@ class Calls:
     usage: Usage | None = None
     repetition: Repetition | None = None
     statement: str | None = None
-    above: Mapping[str, Any] | None = None
+    above: Callable[[], Lease | None] | None = None
 
     def statement_begins(self, statement: str, *, many: bool = False, parameters: LibraryObject = None) -> None:
         """
@@ -84,11 +84,11 @@ class Calls:
         """
         Whether a statement that begins is part of a call that the pool on top of this one has counted.
 
-        A connection may pass through two pools, as when SQLAlchemy's creator takes it from psycopg_pool. `above` is
-        where the upper pool keeps its lease of it (under `KEY`), so that only those connections pay for the question.
+        A connection may pass through two pools, as when SQLAlchemy's creator takes it from psycopg_pool. `above` finds
+        the upper pool's lease of it, so that only those connections pay for the question.
         """
         above = self.above
-        lease: Lease | None = above.get(KEY) if above is not None else None
+        lease = above() if above is not None else None
         return lease is not None and lease.running
 
     def call_begins(self) -> None:

@@ -16,7 +16,7 @@ from poolscope.adapters import aiomysql as aiomysql_adapter
 from poolscope.adapters import dbutils as dbutils_adapter
 from poolscope.adapters import mysql_connector as mysql_connector_adapter
 from poolscope.adapters import mysql_connector_aio as mysql_connector_aio_adapter
-from poolscope.adapters.common import NAMES
+from poolscope.adapters.identity import NAMES
 from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import Driver, Feature, Handle, LoopThread, PendingCheckout, ThreadCheckout
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from poolscope.adapters.common import NAMES
+from poolscope.adapters.identity import NAMES
 from poolscope.adapters.psycopg2_pool import ADAPTER
 from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import Driver, Feature, Handle, PendingCheckout, ThreadCheckout

@@ -13,7 +13,16 @@ import sqlalchemy
 from sqlalchemy import exc, pool
 
 from poolscope.adapters.sqlalchemy import ADAPTER
-from tests.contract.drivers.base import Driver, Feature, Handle, LoopThread, PendingCheckout, ThreadCheckout, drop
+from tests.contract.drivers.base import (
+    DEADLINE,
+    Driver,
+    Feature,
+    Handle,
+    LoopThread,
+    PendingCheckout,
+    ThreadCheckout,
+    drop,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +184,10 @@ class AsyncSqlAlchemyDriver(SqlAlchemyDriver):
         async def let_go() -> None:
             drop(handle)
 
+        worker = getattr(handle.connection.driver_connection, "_thread", None)
         self._thread.run(let_go())
+        if worker is not None:  # aiosqlite's, which tells the loop that it is done
+            worker.join(DEADLINE)
 
     def forget(self) -> None:
         del self.async_engine

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poolscope.adapters.django_loaders import PREFETCH, QUERY_SET, RELATED
-from poolscope.adapters.sqlalchemy_loaders import EAGER, EXPIRED, LAZY
+from poolscope.adapters.sqlalchemy.loaders import EAGER, EXPIRED, LAZY
 from poolscope.core.finding import LONG_HOLD, N_PLUS_ONE
 from poolscope.core.sql.repetition import Repetition
 from poolscope.core.work import EXPECTED_REPETITION, UnitOfWork

@@ -189,7 +189,7 @@ class Connect(ColdPoint):
             library_pool = adapter.connects_for(hooked)
             pool = adapter.pool_of(library_pool)
             if pool is not None:
-                return library_pool, pool, *connect_begins(pool), hooked
+                return library_pool, pool, *connect_begins(pool, adapter.connects_in(hooked, pool)), hooked
             if self.early and library_pool is not None and adapter.pool_registry is not None:
                 return library_pool, None, None, adapter.pool_registry.now(), hooked
             return None

@@ -1,0 +1,250 @@
+"""
+Checkouts, returns and disposal. The hot hooks are written out: the brackets of the common points would cost more.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+
+from poolscope.adapters.base import Capability, Point
+from poolscope.adapters.leases import recover, undo
+from poolscope.adapters.marks import KEY
+from poolscope.adapters.points.brackets import nothing
+from poolscope.adapters.points.cold import ColdPoint
+from poolscope.core.execution import THREAD_TOKENS, running_thread
+from poolscope.core.guard import guard
+from poolscope.types import override
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolscope.adapters.base import PointAdapter
+    from poolscope.adapters.points.brackets import After, Before
+    from poolscope.adapters.sqlalchemy.adapter import SqlAlchemyAdapter
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
+    from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.types import LibraryObject
+
+    Function = Callable[..., Any]
+
+_CHECKOUT: Final = "sqlalchemy.checkout"
+_CHECKIN: Final = "sqlalchemy.checkin"
+
+
+class Checkout(Point):
+    """
+    A caller checks out a connection: ``_ConnectionFairy._checkout``.
+    """
+
+    measures: ClassVar[Capability] = Capability.WAIT
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        pool_registry = cast("PoolRegistry", adapter.pool_registry)
+
+        def _checkout(
+            cls: LibraryObject, pool: LibraryObject, threadconns: LibraryObject = None, fairy: LibraryObject = None
+        ) -> LibraryObject:
+            if fairy is not None or (pool_registry.dormant and pool_registry.still_dormant()):
+                return original(cls, pool, threadconns, fairy)
+            try:
+                ours = pool._poolscope
+            except AttributeError:
+                ours = _enter(adapter, pool)
+            if ours is None:
+                return original(cls, pool, threadconns, fairy)
+            try:
+                try:
+                    thread_token = THREAD_TOKENS.thread_token
+                except AttributeError:  # this thread's first checkout
+                    thread_token = running_thread()
+                lease = ours.checkout(thread_token, 3)
+            except Exception:  # noqa: BLE001 - ours; the checkout goes on without us
+                guard.caught(_CHECKOUT)
+                return original(cls, pool, threadconns, fairy)
+            # The next thing that the library does, in this thread and without giving way to another task, is to call
+            # the record's `checkout`, which takes it away; a context variable would cost three times as much. Only the
+            # garbage collector comes between, and whatever of it checks out puts back what it found.
+            outer = thread_token.checkout
+            thread_token.checkout = lease
+            try:
+                result = original(cls, pool, threadconns)
+            except BaseException as error:
+                _fail(adapter, pool, lease, error)
+                raise
+            finally:
+                thread_token.checkout = outer
+            try:
+                if lease.handed_over_at is None:  # the handover was not seen, or its hook failed
+                    undo(lease)
+                else:
+                    lease.acquired()
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover(_CHECKOUT, lease)
+            return result
+
+        return _checkout
+
+
+class Handover(Point):
+    """
+    Inside a checkout, the pool takes out the record that it will hand over: ``_ConnectionRecord.checkout``.
+    """
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
+
+        def checkout(cls: LibraryObject, pool: LibraryObject) -> LibraryObject:
+            try:
+                thread_token = THREAD_TOKENS.thread_token
+                lease, thread_token.checkout = thread_token.checkout, None
+            except AttributeError:  # this thread has never checked out
+                lease = None
+            fairy = original(cls, pool)
+            if lease is not None:
+                try:
+                    ours = pool._poolscope
+                except AttributeError:  # uninstrumented meanwhile
+                    return fairy
+                try:
+                    if lease.pool is ours:
+                        lease.handed_over()
+                        record = fairy._connection_record
+                        lease.backend_process_id = record._poolscope_backend
+                        if ours.shared:
+                            _share(fairy, lease)
+                        else:
+                            record._poolscope = lease
+                except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                    lease.handed_over_at = None
+                    recover(_CHECKOUT, lease)
+            return fairy
+
+        return checkout
+
+
+class Checkin(Point):
+    """
+    A record is returned: ``_ConnectionRecord.checkin``.
+    """
+
+    measures: ClassVar[Capability] = Capability.USE | Capability.ABANDONED
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
+
+        def checkin(self: LibraryObject, _fairy_was_created: bool = True) -> LibraryObject:
+            try:
+                lease = self._poolscope
+            except AttributeError:
+                lease = None
+            if lease is not None:
+                self._poolscope = None
+                try:
+                    reference = self.fairy_ref
+                    if reference is None or reference() is not None:
+                        lease.released()
+                    else:
+                        lease.released(abandoned=True)
+                except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                    recover(_CHECKIN, lease, quietly=_is_abandoned(self))
+            return original(self, _fairy_was_created)
+
+        return checkin
+
+
+class Detach(ColdPoint):
+    """
+    A caller keeps a connection, which leaves the pool; also the way of one that the garbage collector found and that
+    SQLAlchemy cannot reset there.
+    """
+
+    @override
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:  # noqa: ARG002
+
+        def before(fairy: LibraryObject, _: LibraryObject, __: LibraryObject) -> None:
+            record = fairy._connection_record
+            if record is None:
+                return
+            lease = None
+            abandoned = _is_abandoned(record)
+            try:
+                lease = record.__dict__.get(KEY) or fairy.__dict__.get(KEY)
+                if lease is not None:
+                    record._poolscope = None
+                    lease.released(abandoned=abandoned)
+                    lease.pool.closed("detached")
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover(_CHECKIN, lease, quietly=abandoned)
+
+        return before, nothing
+
+
+class Dispose(ColdPoint):
+    """
+    An engine disposes of its pool and puts a new one in its place.
+    """
+
+    @override
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+
+        def after(state: tuple[Any, Any], _: LibraryObject, __: BaseException | None) -> None:
+            engine, before = state
+            if engine.pool is not before:
+                cast("SqlAlchemyAdapter", adapter).disposed(before, engine)
+
+        return lambda engine, _, __: (engine, engine.pool), after
+
+
+def _is_abandoned(record: LibraryObject) -> bool:
+    reference = record.fairy_ref
+    return reference is not None and reference() is None
+
+
+def _enter(adapter: PointAdapter, library_pool: LibraryObject) -> Pool | None:
+    return guard.run(_CHECKOUT, lambda: adapter.enter(library_pool), None)
+
+
+def _fail(adapter: PointAdapter, library_pool: LibraryObject, lease: Lease, error: BaseException) -> None:
+    try:
+        adapter.failed(library_pool, lease, error, ())
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover(_CHECKOUT, lease)
+
+
+# A StaticPool's checkouts share one record, which SQLAlchemy checks in once only: there the fairy has the lease.
+
+
+def _share(fairy: LibraryObject, lease: Lease) -> None:
+    def collected(_: LibraryObject) -> None:
+        try:
+            lease.released(abandoned=True)
+        except Exception:  # noqa: BLE001 - ours; the garbage collector calls this: nothing may be logged
+            guard.caught_quietly(_CHECKIN)
+            undo(lease)
+
+    lease.carrier = reference = weakref.ref(fairy, collected)
+    original = type(fairy)._checkin
+
+    def _checkin(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        try:
+            lease.released()
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover(_CHECKIN, lease)
+        return original(reference(), *args, **kwargs)
+
+    fairy.__dict__[KEY] = lease
+    fairy.__dict__["_checkin"] = _checkin
+
+
+def take_back_shared(pool: Pool) -> None:
+    """
+    Take our marks off the fairies of a pool whose checkouts share a record.
+    """
+    for lease in pool.leases.copy():
+        fairy = lease.carrier() if lease.carrier is not None else None
+        if fairy is not None:
+            fairy.__dict__.pop(KEY, None)
+            fairy.__dict__.pop("_checkin", None)

@@ -1,0 +1,144 @@
+"""
+What a SQLAlchemy connection does while a caller holds it: its calls to the server. Hot, and written out like checkouts.
+
+Statements pass through the dialect's ``do_execute``, ``do_executemany`` and ``do_execute_no_params``, the ends of
+transactions through ``do_commit`` and ``do_rollback`` (sqlalchemy/engine/default.py, the public interface ``Dialect``).
+Hooking them costs a third of what a pair of cursor events does, leaves engines without events on their short way, and
+sees errors too. Pre-pings, fetches from a cursor and what a driver does by itself do not pass here: they count as idle
+time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from poolscope.adapters.base import Capability, Point
+from poolscope.adapters.leases import recover_call
+from poolscope.adapters.marks import KEY
+from poolscope.types import override
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolscope.adapters.base import PointAdapter
+    from poolscope.core.lease import Lease
+    from poolscope.types import LibraryObject
+
+    Function = Callable[..., Any]
+
+_COMPONENT: Final = "sqlalchemy.call"
+
+
+class DialectPoint(Point):
+    """
+    A method of ``DefaultDialect``; also hooked where a dialect has its own.
+    """
+
+
+class Statement(DialectPoint):
+    """
+    A statement is run with its parameters.
+    """
+
+    measures: ClassVar[Capability] = Capability.HOLD_PHASES
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
+
+        def do_execute(
+            self: LibraryObject,
+            cursor: LibraryObject,
+            statement: LibraryObject,
+            parameters: LibraryObject,
+            context: LibraryObject = None,
+        ) -> LibraryObject:
+            lease = _begin(context, statement, parameters)
+            if lease is None:
+                return original(self, cursor, statement, parameters, context)
+            try:
+                return original(self, cursor, statement, parameters, context)
+            finally:
+                _end(lease, self, context)
+
+        return do_execute
+
+
+class BareStatement(DialectPoint):
+    """
+    A statement is run that has none.
+    """
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
+
+        def do_execute_no_params(
+            self: LibraryObject, cursor: LibraryObject, statement: LibraryObject, context: LibraryObject = None
+        ) -> LibraryObject:
+            lease = _begin(context, statement, None)
+            if lease is None:
+                return original(self, cursor, statement, context)
+            try:
+                return original(self, cursor, statement, context)
+            finally:
+                _end(lease, self, context)
+
+        return do_execute_no_params
+
+
+class TransactionEnd(DialectPoint):
+    """
+    A transaction ends.
+    """
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
+
+        def do_end(self: LibraryObject, dbapi_connection: LibraryObject) -> LibraryObject:
+            try:  # `_lease_of` spelt out
+                lease = dbapi_connection._connection_record._poolscope or dbapi_connection.__dict__.get(KEY)
+            except AttributeError:
+                lease = None
+            # With no transaction open a driver sends nothing: the reset of every bare return would pay for the timing.
+            if lease is None or not lease.in_transaction or lease.running:
+                return original(self, dbapi_connection)
+            try:
+                lease.call_begins()
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_call(_COMPONENT, lease)
+            try:
+                return original(self, dbapi_connection)
+            finally:
+                try:
+                    lease.call_ends(in_transaction=False)
+                except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                    recover_call(_COMPONENT, lease)
+
+        return do_end
+
+
+def _begin(context: LibraryObject, statement: str, parameters: LibraryObject) -> Lease | None:
+    # None when there is no lease, as at the dialect's start-up, or when a dialect's method calls its parent's.
+    try:
+        fairy = context.root_connection._dbapi_connection
+        lease: Lease | None = fairy._connection_record._poolscope or fairy.__dict__.get(KEY)
+    except AttributeError:
+        return None
+    if lease is None or lease.running:
+        return None
+    try:
+        many = lease.usage is not None and bool(context.executemany)
+        lease.statement_begins(statement, many=many, parameters=parameters)
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover_call(_COMPONENT, lease)
+        return None
+    return lease
+
+
+def _end(lease: Lease, dialect: LibraryObject, context: LibraryObject) -> None:
+    try:
+        level = context.root_connection._execution_options.get("isolation_level")
+        if level is None:
+            level = getattr(dialect, "_on_connect_isolation_level", None)
+        lease.call_ends(in_transaction=level != "AUTOCOMMIT")
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover_call(_COMPONENT, lease)
