@@ -89,18 +89,13 @@ PLACES: Final = (
     "tools/**/*.md", "benchmarks/*.py", "tests/**/*.md",
 )  # fmt: skip
 
-#: What is not checked, by the beginning of its path, and why.
-EXCEPTIONS: Final = {
-    "src/poolscope/adapters/": "each adapter changes its words when it becomes a declaration",
-}
-
 
 def files() -> list[Path]:
     """
     What is checked, in order.
     """
     found = {path for place in PLACES for path in ROOT.glob(place) if "node_modules" not in path.parts}
-    return sorted(path for path in found if not name_of(path).startswith(tuple(EXCEPTIONS)))
+    return sorted(found)
 
 
 def name_of(path: Path) -> str:
@@ -196,13 +191,3 @@ def test_prose_is_read_and_code_is_not(suffix: str, text: str, lines: list[int])
     """
     found = [began + before for began, piece in prose_of(text, suffix) for before, *_ in old_words(piece)]
     assert found == lines
-
-
-def test_each_exception_is_needed() -> None:
-    """
-    An exception for which there is no old word any more is removed from the list.
-    """
-    for beginning in EXCEPTIONS:
-        excepted = [path for path in (ROOT / beginning).rglob("*.py") if "node_modules" not in path.parts]
-        texts = [path.read_text(encoding="utf-8") for path in excepted]
-        assert any(True for text in texts for _, piece in prose_of(text, ".py") for _ in old_words(piece)), beginning

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool import Pool
 
 #: The checkout that the running code is part of: physical connects inside it count as its connect phase.
-PENDING_CHECKOUT: Final[ContextVar[Lease | None]] = ContextVar("poolscope_ask", default=None)
+PENDING_CHECKOUT: Final[ContextVar[Lease | None]] = ContextVar("poolscope_pending_checkout", default=None)
 
 
 def connect_begins(pool: Pool, lease: Lease | None = None) -> tuple[Lease | None, float]:

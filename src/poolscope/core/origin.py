@@ -48,7 +48,7 @@ _LOOPS: Final = ("/asyncio/events.py", "/asyncio/runners.py")
 _SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
 
 #: What the application executes that waits for what this thread runs on its behalf; empty where that is not known.
-CALLED_FROM: Final[ContextVar[PackedStack]] = ContextVar("poolscope_asked_from", default=())
+CALLED_FROM: Final[ContextVar[PackedStack]] = ContextVar("poolscope_called_from", default=())
 
 # Of templates that Jinja has compiled: which of their lines each line of the code is for.
 _TEMPLATES: Final[WeakKeyDictionary[CodeType, Sequence[tuple[int, int]]]] = WeakKeyDictionary()

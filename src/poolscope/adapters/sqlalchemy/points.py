@@ -114,7 +114,7 @@ class Handover(Point):
                         record = fairy._connection_record
                         lease.backend_process_id = record._poolscope_backend
                         if ours.shared:
-                            _lend_shared(fairy, lease)
+                            _share(fairy, lease)
                         else:
                             record._poolscope = lease
                 except BaseException:  # noqa: BLE001 - ours, or a signal handler's
@@ -217,7 +217,7 @@ def _fail(adapter: PointAdapter, library_pool: LibraryObject, lease: Lease, erro
 # A StaticPool's checkouts share one record, which SQLAlchemy checks in once only: there the fairy has the lease.
 
 
-def _lend_shared(fairy: LibraryObject, lease: Lease) -> None:
+def _share(fairy: LibraryObject, lease: Lease) -> None:
     def collected(_: LibraryObject) -> None:
         try:
             lease.released(abandoned=True)
