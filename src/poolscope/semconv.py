@@ -321,7 +321,7 @@ class Event:
 
 LEAK_EVENT: Final = Event("poolscope.connection.leak", "A connection was found leaked before it was returned.")
 LEAK_RESOLVED_EVENT: Final = Event(
-    "poolscope.connection.leak.resolved", "A connection reported as leaked was returned after all."
+    "poolscope.connection.leak.resolved", "A connection reported as leaked was returned."
 )
 EXHAUSTED_EVENT: Final = Event(
     "poolscope.pool.exhausted",
