@@ -320,9 +320,7 @@ class Event:
 
 
 LEAK_EVENT: Final = Event("poolscope.connection.leak", "A connection was found leaked before it was returned.")
-LEAK_RESOLVED_EVENT: Final = Event(
-    "poolscope.connection.leak.resolved", "A connection reported as leaked was returned."
-)
+LEAK_RESOLVED_EVENT: Final = Event("poolscope.connection.leak.resolved", "A connection reported leaked was returned.")
 EXHAUSTED_EVENT: Final = Event(
     "poolscope.pool.exhausted",
     "A checkout timed out or waited too long: every holder, oldest first, with its call site and current location.",
