@@ -413,5 +413,5 @@ def test_a_librarys_own_pool_cancelled_at_every_step(
                 await all_closed(telemetry, name, step)
         return step
 
-    assert asyncio.run(run()) > 2, "nothing gave way: the test tests nothing"
+    assert asyncio.run(run()) > 1, "nothing gave way: the test tests nothing"
     assert sum(guard.counts().values()) == 0, guard.counts()

@@ -334,7 +334,7 @@ FRAMEWORKS: Final[dict[str, tuple[Callable[[], list[object]], str]]] = {
     "asgi": (_asgi, "asyncio"),
     "flask": (_flask, "flask"),
     "fastapi": (_fastapi, "fastapi"),
-    "django": (_django, "django"),
+    "django": (_django, "werkzeug"),
     "celery": (_celery, "celery"),
 }
 

@@ -82,7 +82,7 @@ class Watch:
         """
         Put the hooks in and collect from now on.
         """
-        Worker.round = self._without_garbage_collection(Worker.round)  # type: ignore[method-assign]
+        Worker.run_once = self._without_garbage_collection(Worker.run_once)  # type: ignore[method-assign]
         PoolscopeInstrumentor().instrument(
             tracer_provider=self._tracers, meter_provider=self._meters, checkout_spans="always"
         )

@@ -33,6 +33,9 @@ RawStack = tuple[tuple["CodeType", int], ...]
 #: each frame costs a third less to make, and leaves the garbage collector less to look at.
 PackedStack = tuple[Any, ...]
 
+#: In place of an instruction's index: the function's first line, which has no instruction before Python 3.11.
+BEGINNING: Final = -1
+
 # Frames walked in search of the first application frame before it is given up.
 _SEARCH: Final = 80
 _STEPS: Final = (None,) * _SEARCH
@@ -189,14 +192,11 @@ class Origins:
     def of_function(self, function: LibraryObject) -> PackedStack:
         """
         Where a function of the application begins, whatever decorates it; empty for a library's.
-
-        Args:
-            function: The function.
         """
         code: CodeType | None = getattr(inspect.unwrap(function), "__code__", None)
         if code is None or self._classify(code.co_filename) != APPLICATION:
             return ()
-        return code, next((start for start, _, line in code.co_lines() if line), 0)
+        return code, BEGINNING
 
     def _called_from(self, frame: FrameType | None, depth: int) -> PackedStack:
         # Who wanted something, where no frame of the application is near: the function that a context manager decorates
@@ -306,9 +306,9 @@ def locate(code: CodeType, instruction: int) -> Location:
 
     Args:
         code: The code object.
-        instruction: The index of the instruction in it.
+        instruction: The index of the instruction in it, or `BEGINNING`.
     """
-    line = 0
+    line = code.co_firstlineno if instruction == BEGINNING else 0
     for start, end, number in code.co_lines():
         if start <= instruction < end:
             line = number or 0
