@@ -5,16 +5,23 @@ What the libraries' own tests noticed of the hooks once (see tests/transparency)
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import inspect
 import signal
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock, call
 
 import pytest
+import sqlalchemy
+import wrapt
 from sqlalchemy import pool
 
+from poolscope.adapters.base import resolve
+from poolscope.adapters.registry import ADAPTERS, load
 from poolscope.core.guard import guard
 from poolscope.core.lease import Lease
+from tests.support.skips import require
 from tests.support.watched import watched
 
 if TYPE_CHECKING:
@@ -91,3 +98,30 @@ def test_what_asyncpg_refuses_at_the_call_is_refused_at_the_call(database: Postg
         methods = [Transaction.start, PreparedStatement.executemany]
         assert [inspect.iscoroutinefunction(method) for method in methods] == before
         asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_a_constructor_shows_the_librarys_own_function() -> None:
+    """
+    SQLAlchemy looks at the code of its constructors for the arguments that an engine takes, and may find them.
+    """
+    code = sqlalchemy.engine.Engine.__init__.__code__
+    with watched("sqlalchemy"):
+        assert isinstance(vars(sqlalchemy.engine.Engine)["__init__"], wrapt.FunctionWrapper)
+        assert sqlalchemy.engine.Engine.__init__.__code__ is code
+        engine = sqlalchemy.create_engine("sqlite://", execution_options={"schema_translate_map": None})
+        engine.execution_options(isolation_level="SERIALIZABLE").dispose()
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_constructor_that_is_hooked_shows_the_librarys_own_function(name: str) -> None:
+    """
+    The same for all libraries: the function in the place of a constructor has the constructor's code.
+    """
+    adapter: Any = load([name])[0]
+    library = adapter.module.partition(".")[0]
+    require(importlib.util.find_spec(library) is not None, f"{library} is missing", "make env")
+    module = importlib.import_module(adapter.module)
+    constructors = [resolve(module, one.where) for one in adapter.points if one.where.endswith(".__init__")]
+    before = [vars(owner)[name].__code__ for owner, name in constructors]
+    with watched(name):
+        assert [vars(owner)[name].__code__ for owner, name in constructors] == before

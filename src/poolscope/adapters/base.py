@@ -84,6 +84,8 @@ class Point:
 
     #: What an adapter can measure because it has such a point.
     measures: ClassVar[Capability] = NOTHING
+    #: Whether libraries look at the function itself, as SQLAlchemy does at the arguments of constructors.
+    is_looked_at: ClassVar[bool] = False
 
     where: str
     _: KW_ONLY
@@ -180,7 +182,10 @@ class PointAdapter(Pools):
         self.rejections = tuple(_resolved(module, where) for where in self.rejection_errors)
         self.pool_registry, self.patcher = pool_registry, patcher
         for point, owner, name in hooks:
-            patcher.replace(owner, name, functools.partial(point.make, self))
+            if point.is_looked_at:
+                patcher.wrap(owner, name, _passing_on(point.make(self, vars(owner)[name])))
+            else:
+                patcher.replace(owner, name, functools.partial(point.make, self))
         if self.has_pools_above:
             LEASE_FINDERS[self.name] = self.lease_of
         if not being_imported(module):
@@ -209,6 +214,16 @@ class PointAdapter(Pools):
             if found is not None and found not in known:  # two classes may have inherited one method
                 known.add(found)
                 yield point, *found
+
+
+def _passing_on(call: Function) -> Function:
+    # What wrapt calls in place of the original, which its proxy shows to whoever looks.
+    def wrapper(
+        _: LibraryObject, instance: LibraryObject, args: tuple[LibraryObject, ...], kwargs: dict[str, LibraryObject]
+    ) -> LibraryObject:
+        return call(instance, *args, **kwargs)
+
+    return wrapper
 
 
 def resolve(module: ModuleType, where: str) -> tuple[LibraryObject, str]:

@@ -53,6 +53,8 @@ class Created(ColdPoint):
             becomes known when it is opened or used.
     """
 
+    is_looked_at: ClassVar[bool] = True
+
     _: KW_ONLY
     known: bool = True
 
