@@ -122,6 +122,6 @@ def test_every_constructor_that_is_hooked_shows_the_librarys_own_function(name: 
     require(importlib.util.find_spec(library) is not None, f"{library} is missing", "make env")
     module = importlib.import_module(adapter.module)
     constructors = [resolve(module, one.where) for one in adapter.points if one.where.endswith(".__init__")]
-    before = [vars(owner)[name].__code__ for owner, name in constructors]
+    before = [getattr(owner, name).__code__ for owner, name in constructors]
     with watched(name):
-        assert [vars(owner)[name].__code__ for owner, name in constructors] == before
+        assert [getattr(owner, name).__code__ for owner, name in constructors] == before
