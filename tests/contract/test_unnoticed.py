@@ -115,13 +115,13 @@ def test_a_constructor_shows_the_librarys_own_function() -> None:
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_every_constructor_that_is_hooked_shows_the_librarys_own_function(name: str) -> None:
     """
-    The same for all libraries: the function in the place of a constructor has the constructor's code.
+    The same for all pools: the function in the place of a constructor has the constructor's code.
     """
     adapter: Any = load([name])[0]
     library = adapter.module.partition(".")[0]
     require(importlib.util.find_spec(library) is not None, f"{library} is missing", "make env")
     module = importlib.import_module(adapter.module)
-    constructors = [resolve(module, one.where) for one in adapter.points if one.where.endswith(".__init__")]
+    constructors = [resolve(module, one.where) for one in adapter.points if one.is_looked_at]
     before = [getattr(owner, name).__code__ for owner, name in constructors]
     with watched(name):
         assert [getattr(owner, name).__code__ for owner, name in constructors] == before
