@@ -120,7 +120,12 @@ def test_every_constructor_that_is_hooked_shows_the_librarys_own_function(name: 
     adapter: Any = load([name])[0]
     library = adapter.module.partition(".")[0]
     require(importlib.util.find_spec(library) is not None, f"{library} is missing", "make env")
-    module = importlib.import_module(adapter.module)
+    try:
+        module = importlib.import_module(adapter.module)
+    except ModuleNotFoundError as missing:
+        if missing.name != adapter.module:
+            raise
+        pytest.skip(f"this {library} is older than {adapter.module}")
     constructors = [resolve(module, one.where) for one in adapter.points if one.is_looked_at]
     before = [getattr(owner, name).__code__ for owner, name in constructors]
     with watched(name):
