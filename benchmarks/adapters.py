@@ -76,9 +76,7 @@ class Subject(NamedTuple):
 
 
 def sqlalchemy_queue(_: Postgres, __: mariadb.MariaDB | None, ___: asyncio.AbstractEventLoop) -> Subject:
-    """
-    SQLAlchemy's QueuePool over SQLite, below the engine.
-    """
+    """SQLAlchemy's QueuePool over SQLite, below the engine."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.QueuePool, pool_size=5)
@@ -91,9 +89,7 @@ def sqlalchemy_queue(_: Postgres, __: mariadb.MariaDB | None, ___: asyncio.Abstr
 
 
 def psycopg_sync(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.AbstractEventLoop) -> Subject:
-    """
-    The sync pool of psycopg.
-    """
+    """The sync pool of psycopg."""
     from psycopg_pool import ConnectionPool
 
     pool = ConnectionPool(server.dsn, min_size=1, max_size=5, open=True)
@@ -107,9 +103,7 @@ def psycopg_sync(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.Abstra
 
 
 def psycopg_async(server: Postgres, _: mariadb.MariaDB | None, loop: asyncio.AbstractEventLoop) -> Subject:
-    """
-    The async pool of psycopg.
-    """
+    """The async pool of psycopg."""
     from psycopg_pool import AsyncConnectionPool
 
     async def make() -> AsyncConnectionPool[Any]:
@@ -127,9 +121,7 @@ def psycopg_async(server: Postgres, _: mariadb.MariaDB | None, loop: asyncio.Abs
 
 
 def asyncpg_pool(server: Postgres, _: mariadb.MariaDB | None, loop: asyncio.AbstractEventLoop) -> Subject:
-    """
-    The pool of asyncpg; each release resets the connection, which asks the server.
-    """
+    """The pool of asyncpg; each release resets the connection, which asks the server."""
     import asyncpg
 
     pool = loop.run_until_complete(asyncpg.create_pool(server.dsn, min_size=1, max_size=5))
@@ -142,9 +134,7 @@ def asyncpg_pool(server: Postgres, _: mariadb.MariaDB | None, loop: asyncio.Abst
 
 
 def psycopg2_threaded(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.AbstractEventLoop) -> Subject:
-    """
-    The threaded pool of psycopg2.
-    """
+    """The threaded pool of psycopg2."""
     from psycopg2.pool import ThreadedConnectionPool
 
     pool = ThreadedConnectionPool(1, 5, server.dsn)
@@ -157,9 +147,7 @@ def psycopg2_threaded(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.A
 
 
 def dbutils_pool(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.AbstractEventLoop) -> Subject:
-    """
-    DBUtils over psycopg2; without its ping, which psycopg2 does not have anyway.
-    """
+    """DBUtils over psycopg2; without its ping, which psycopg2 does not have anyway."""
     import psycopg2
     from dbutils.pooled_db import PooledDB
 
@@ -173,9 +161,7 @@ def dbutils_pool(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.Abstra
 
 
 def django_persistent(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.AbstractEventLoop) -> Subject:
-    """
-    A persistent connection of Django's: the first use in a request, and the request's end.
-    """
+    """A persistent connection of Django's: the first use in a request, and the request's end."""
     import django
     from django.conf import settings
     from django.db.utils import ConnectionHandler
@@ -196,9 +182,7 @@ def django_persistent(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.A
 
 
 def aiomysql_pool(_: Postgres, server: mariadb.MariaDB | None, loop: asyncio.AbstractEventLoop) -> Subject | None:
-    """
-    The pool of aiomysql.
-    """
+    """The pool of aiomysql."""
     if server is None:
         return None
     import aiomysql
@@ -217,9 +201,7 @@ def aiomysql_pool(_: Postgres, server: mariadb.MariaDB | None, loop: asyncio.Abs
 
 
 def mysql_connector(_: Postgres, server: mariadb.MariaDB | None, __: asyncio.AbstractEventLoop) -> Subject | None:
-    """
-    The pool of mysql-connector; each acquire pings the server, each release resets the session.
-    """
+    """The pool of mysql-connector; each acquire pings the server, each release resets the session."""
     if server is None:
         return None
     from mysql.connector.pooling import MySQLConnectionPool
@@ -234,9 +216,7 @@ def mysql_connector(_: Postgres, server: mariadb.MariaDB | None, __: asyncio.Abs
 
 
 def mysql_connector_aio(_: Postgres, server: mariadb.MariaDB | None, loop: asyncio.AbstractEventLoop) -> Subject | None:
-    """
-    The asyncio pool of mysql-connector, which does the same.
-    """
+    """The asyncio pool of mysql-connector, which does the same."""
     if server is None:
         return None
     from mysql.connector.aio.pooling import MySQLConnectionPool
@@ -274,9 +254,7 @@ SUBJECTS = (
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.option("--only", default="", help="Libraries whose label contains this.")
 def main(rounds: int, *, as_json: bool, only: str) -> None:
-    """
-    Run the command line.
-    """
+    """Run the command line."""
     rows = run(rounds, only)
     if as_json:
         print(json.dumps([row._asdict() for row in rows]))
@@ -362,9 +340,7 @@ async def _awaited(awaitable: Awaitable[object]) -> None:
 
 
 def draw(rows: list[Row], console: Console) -> None:
-    """
-    Print the table.
-    """
+    """Print the table."""
     table = Table(title="An acquire and a release, CPU microseconds", title_justify="left")
     for column in ("library", "alone", "with poolscope", "more", "times"):
         table.add_column(column, justify="left" if column == "library" else "right")

@@ -75,9 +75,7 @@ class Figure:
 
 
 class Worker:
-    """
-    One variant's process.
-    """
+    """One variant's process."""
 
     def __init__(self, python: Path, variant: str, surrounding: str, dsn: str | None) -> None:
         settings = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **({"BENCH_DSN": dsn} if dsn else {})}
@@ -91,18 +89,14 @@ class Worker:
         self._answer()
 
     def run(self, row: str, count: int) -> float:
-        """
-        CPU time of one operation in microseconds.
-        """
+        """CPU time of one operation in microseconds."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{row} {count}\n")
         self._process.stdin.flush()
         return float(self._answer().split()[0]) / 1000
 
     def stop(self) -> None:
-        """
-        End the process.
-        """
+        """End the process."""
         self._process.communicate(timeout=30)
 
     def _answer(self) -> str:
@@ -115,9 +109,7 @@ class Worker:
 
 
 def measure(python: Path, rounds: int, dsn: str | None) -> Iterator[Figure]:
-    """
-    Run all variants in turn, round by round.
-    """
+    """Run all variants in turn, round by round."""
     rows = [row for row in COUNTS if dsn or "PostgreSQL" not in row]
     for surrounding in SURROUNDINGS:
         variants = [variant for variant in VARIANTS if surrounding == SURROUNDINGS[0] or "no SDK" not in variant]
@@ -146,9 +138,7 @@ def _figures(row: str, surrounding: str, taken: dict[str, list[float]]) -> Itera
 
 
 def draw(figures: Sequence[Figure], console: Console) -> None:
-    """
-    Print the table.
-    """
+    """Print the table."""
     table = Table(title="CPU time of one operation", title_justify="left")
     for heading in ("operation", "surrounded by", "variant"):
         table.add_column(heading)
@@ -181,9 +171,7 @@ def draw(figures: Sequence[Figure], console: Console) -> None:
 @click.option("--postgres/--no-postgres", default=True, help="Measure on the embedded PostgreSQL too.")
 @click.option("--adapters/--no-adapters", "libraries", default=True, help="Measure each pool library too.")
 def main(*, rounds: int, as_json: bool, postgres: bool, libraries: bool) -> None:
-    """
-    Measure what a checkout costs: bare, with poolscope, with the upstream SQLAlchemy instrumentation.
-    """
+    """Measure what a checkout costs: bare, with poolscope, with the upstream SQLAlchemy instrumentation."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     python = environment(version, REQUIREMENTS)
     with ExitStack() as stack:

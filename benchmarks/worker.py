@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def sdk() -> tuple[Any, Any]:
     """
-    The SDK as a service has it: spans in batches, metrics on a timer; exporters that take everything and keep nothing.
+    The SDK as a service has it: spans in batches, metrics on a timer; exporters that take
+    everything and keep nothing.
     """
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import (
@@ -54,9 +55,7 @@ def sdk() -> tuple[Any, Any]:
 
 
 def instrument(variant: str, tracers: Any, meters: Any) -> None:  # noqa: ANN401
-    """
-    Put the variant's instrumentation in.
-    """
+    """Put the variant's instrumentation in."""
     if variant == "poolscope":
         from poolscope.instrumentor import PoolscopeInstrumentor
 
@@ -72,9 +71,7 @@ def instrument(variant: str, tracers: Any, meters: Any) -> None:  # noqa: ANN401
 
 
 def rows(dsn: str | None) -> dict[str, Callable[[int], None]]:
-    """
-    What is measured: a name, and a function that does it so many times.
-    """
+    """What is measured: a name, and a function that does it so many times."""
     from sqlalchemy import create_engine, text
 
     one = text("select 1")
@@ -104,9 +101,7 @@ def rows(dsn: str | None) -> dict[str, Callable[[int], None]]:
 
 
 def main() -> None:
-    """
-    Answer until standard input ends.
-    """
+    """Answer until standard input ends."""
     variant, spans = sys.argv[1], sys.argv[2] == "in a span"
     tracers, meters = sdk() if variant != "poolscope, no SDK" else (None, None)
     instrument(variant, tracers, meters)

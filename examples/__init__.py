@@ -1,3 +1,1 @@
-"""
-Runnable examples: the shop, and the lab that it runs in.
-"""
+"""Runnable examples: the shop, and the lab that it runs in."""

@@ -102,9 +102,7 @@ def _telemetry_folder(keep: Path | None) -> Iterator[Path]:
 
 
 def run(console: Console, telemetry: Path, framework: str, seconds: float) -> None:
-    """
-    Start everything, send the requests, stop everything; the telemetry is complete afterwards.
-    """
+    """Start everything, send the requests, stop everything; the telemetry is complete afterwards."""
     with postgres(variable="DEMO_DSN") as server, database(server) as filled:
         whose = "embedded" if server.child else "DEMO_DSN"
         console.print(f"PostgreSQL at {server.host}:{server.port} ({whose}), filled with users, posts and orders")
@@ -133,9 +131,7 @@ async def _customers(console: Console, address: str, seconds: float) -> Tally:
 
 
 def show(console: Console, report: Report, arguments: argparse.Namespace) -> None:
-    """
-    Print the report, and the result in one sentence.
-    """
+    """Print the report, and the result in one sentence."""
     for warning in report.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
     render_report(console, report)

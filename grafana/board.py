@@ -1,6 +1,4 @@
-"""
-What every dashboard has: variables, links to the other dashboards, and rows.
-"""
+"""What every dashboard has: variables, links to the other dashboards, and rows."""
 
 from __future__ import annotations
 

@@ -18,9 +18,7 @@ from poolscope.core.finding import KINDS
 
 
 class Dashboard(Enum):
-    """
-    The dashboards; the value is the uid, which never changes, for it is the address: ``/d/<uid>``.
-    """
+    """The dashboards; the value is the uid, which never changes, for it is the address: ``/d/<uid>``."""
 
     POOLS = "poolscope-fleet"
     POOL = "poolscope-pool"
@@ -119,9 +117,7 @@ def traces(title: str, traceql: str) -> Link:
 
 
 def page(finding: str) -> Link:
-    """
-    The page of a finding: what it means, how poolscope finds it, and how to fix it.
-    """
+    """The page of a finding: what it means, how poolscope finds it, and how to fix it."""
     return Link(f"What {finding} means", f"{DOCS}/{KINDS[finding].page.removeprefix('docs/')}")
 
 

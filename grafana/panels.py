@@ -82,9 +82,7 @@ class PanelOptions:
 
     @property
     def description(self) -> str:
-        """
-        The text behind the panel's information sign.
-        """
+        """The text behind the panel's information sign."""
         return f"**Good:** {self.good}\n\n**Bad:** {self.bad}"
 
 
@@ -98,9 +96,7 @@ def stat_options(
     links: tuple[Link, ...],
     decimals: int | None = None,
 ) -> PanelOptions:
-    """
-    The options of a small panel with one value; six fill a line.
-    """
+    """The options of a small panel with one value; six fill a line."""
     return PanelOptions(title, good, bad, unit, thresholds, links, 4, 4, decimals)
 
 
@@ -187,9 +183,7 @@ def _legend(*, many_series: bool) -> c.VizLegendOptions:
 
 
 def bar_gauge_panel(options: PanelOptions, expr: str, legend: str) -> bargauge.Panel:
-    """
-    One bar per series, for the value at the end of the time range.
-    """
+    """One bar per series, for the value at the end of the time range."""
     panel = with_options(bargauge.Panel(), options)
     panel = panel.with_target(instant(expr, "A", prometheus.PromQueryFormat.TIME_SERIES).legend_format(legend))
     panel = panel.reduce_options(c.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False)).min(0)
@@ -201,9 +195,7 @@ def bar_gauge_panel(options: PanelOptions, expr: str, legend: str) -> bargauge.P
 
 
 def heatmap_panel(options: PanelOptions, expr: str) -> heatmap.Panel:
-    """
-    How many values fall into each bucket of a histogram, over time; the expression keeps the label ``le``.
-    """
+    """How many values fall into each bucket of a histogram, over time; the expression keeps the label ``le``."""
     panel = with_options(heatmap.Panel(), options)
     query = _range(Target(expr, "{{le}}", exemplars=True), "A").format(prometheus.PromQueryFormat.HEATMAP)
     panel = panel.with_target(query).calculate(calculate=False).cell_gap(1).show_legend()
@@ -213,17 +205,13 @@ def heatmap_panel(options: PanelOptions, expr: str) -> heatmap.Panel:
 
 
 def text_panel(title: str, content: str, *, width: int = 24, height: int = 5) -> text.Panel:
-    """
-    Markdown.
-    """
+    """Markdown."""
     panel = text.Panel().title(title).mode(TextMode.MARKDOWN).content(content).span(width).height(height)
     return panel.description("How to read the rest of this dashboard.")
 
 
 def with_options(panel: Visual, options: PanelOptions) -> Visual:
-    """
-    The panel with title, description, unit, thresholds, size and links.
-    """
+    """The panel with title, description, unit, thresholds, size and links."""
     panel = panel.title(options.title).description(options.description).datasource(PROMETHEUS)
     panel = panel.unit(options.unit).span(options.width).height(options.height)
     panel = panel.thresholds(threshold_config(options.thresholds))
@@ -239,9 +227,7 @@ def with_options(panel: Visual, options: PanelOptions) -> Visual:
 
 
 def threshold_config(values: tuple[float, ...]) -> d.ThresholdsConfig:
-    """
-    Green, then orange and red from these values on; blue where there are none.
-    """
+    """Green, then orange and red from these values on; blue where there are none."""
     colours = _COLOURS[-len(values) :] if values else ()
     steps = [dashboard.Threshold(value=None, color=GREEN if values else BLUE)]
     steps += [dashboard.Threshold(value=value, color=colour) for value, colour in zip(values, colours, strict=True)]
@@ -255,9 +241,7 @@ def _range(target: Target, letter: str) -> p.Dataquery:
 
 
 def instant(expr: str, letter: str, form: prometheus.PromQueryFormat) -> p.Dataquery:
-    """
-    A query for the values at the end of the time range.
-    """
+    """A query for the values at the end of the time range."""
     query = p.Dataquery().expr(expr).ref_id(letter).instant().format(form)
     return query.datasource(PROMETHEUS).editor_mode(prometheus.QueryEditorMode.CODE)
 
@@ -273,7 +257,5 @@ def _limit_line() -> list[dashboard.DynamicConfigValue]:
 
 
 def setting(name: str, value: object) -> dashboard.DynamicConfigValue:
-    """
-    One setting of an override.
-    """
+    """One setting of an override."""
     return dashboard.DynamicConfigValue(id_val=name, value=value)

@@ -44,9 +44,7 @@ def family(metric: Metric) -> str:
 
 
 def series(metric: Metric) -> tuple[str, ...]:
-    """
-    Every series name of the metric in Prometheus: three for a histogram, else one.
-    """
+    """Every series name of the metric in Prometheus: three for a histogram, else one."""
     name = family(metric)
     if metric.kind is Kind.HISTOGRAM:
         return tuple(name + suffix for suffix in _HISTOGRAM_SUFFIXES)
@@ -54,23 +52,17 @@ def series(metric: Metric) -> tuple[str, ...]:
 
 
 def bucket(histogram: Metric) -> str:
-    """
-    The series of the histogram's cumulative buckets, by the label ``le``.
-    """
+    """The series of the histogram's cumulative buckets, by the label ``le``."""
     return _part(histogram, "_bucket")
 
 
 def total(histogram: Metric) -> str:
-    """
-    The series of the sum of all values of the histogram, in its unit.
-    """
+    """The series of the sum of all values of the histogram, in its unit."""
     return _part(histogram, "_sum")
 
 
 def count(histogram: Metric) -> str:
-    """
-    The series of the number of values of the histogram.
-    """
+    """The series of the number of values of the histogram."""
     return _part(histogram, "_count")
 
 

@@ -79,9 +79,7 @@ SERVERS: Final = variables((SERVER, "server"))
 
 
 def value(metric: Metric, scope: Scope) -> str:
-    """
-    The series of a gauge or of an up-down counter, unchanged.
-    """
+    """The series of a gauge or of an up-down counter, unchanged."""
     return f"{prometheus.family(metric)}{scope}"
 
 
@@ -98,9 +96,7 @@ def rate(counter: str, scope: Scope, window: str = RECENT) -> str:
 
 
 def increase(counter: str, scope: Scope, window: str = RANGE) -> str:
-    """
-    The increase of each series of a counter over the window.
-    """
+    """The increase of each series of a counter over the window."""
     return f"increase({counter}{scope}[{window}])"
 
 
@@ -133,31 +129,23 @@ def quantile(share: float, histogram: Metric, scope: Scope, by: tuple[str, ...] 
 
 
 def mean(histogram: Metric, scope: Scope, by: tuple[str, ...] = (), window: str = RECENT) -> str:
-    """
-    The mean of the values of a histogram.
-    """
+    """The mean of the values of a histogram."""
     total = over("sum", rate(prometheus.total(histogram), scope, window), by)
     return f"{total} / {over('sum', rate(prometheus.count(histogram), scope, window), by)}"
 
 
 def ratio(part: str, whole: str, on: tuple[str, ...]) -> str:
-    """
-    One expression divided by another, matched by labels.
-    """
+    """One expression divided by another, matched by labels."""
     return f"{part} / on ({', '.join(on)}) {whole}"
 
 
 def or_zero(expression: str) -> str:
-    """
-    The expression, or 0 where it has no series because the event never happened.
-    """
+    """The expression, or 0 where it has no series because the event never happened."""
     return f"{expression} or vector(0)"
 
 
 def usage(scope: Scope) -> str:
-    """
-    The share of the allowed connections that each pool of each process had in use at its recent peak.
-    """
+    """The share of the allowed connections that each pool of each process had in use at its recent peak."""
     # The highest of each: until the series of the previous version expire, a process has two of them.
     used, limit = (
         over("max", value(metric, scope), ONE_POOL) for metric in (semconv.USED_PEAK, semconv.CONNECTION_MAX)
@@ -166,9 +154,7 @@ def usage(scope: Scope) -> str:
 
 
 def accepted() -> str:
-    """
-    The connections that each server has for roles without special rights.
-    """
+    """The connections that each server has for roles without special rights."""
     limit, reserved = (
         over("max", value(metric, SERVERS), BY_SERVER)
         for metric in (collector.SERVER_CONNECTIONS_MAX, collector.SERVER_CONNECTIONS_RESERVED)

@@ -45,7 +45,5 @@ __all__ = [
 
 
 def plain(model: object) -> dict[str, object]:
-    """
-    A model of the SDK as plain lists, dictionaries, strings and numbers.
-    """
+    """A model of the SDK as plain lists, dictionaries, strings and numbers."""
     return cast("dict[str, object]", json.loads(JSONEncoder().encode(model)))

@@ -1,6 +1,4 @@
-"""
-Tables: one row per set of labels, one query per column of values.
-"""
+"""Tables: one row per set of labels, one query per column of values."""
 
 from __future__ import annotations
 

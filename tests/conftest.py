@@ -1,6 +1,4 @@
-"""
-What every test shares: a real PostgreSQL, a clean process, and the reports of skips.
-"""
+"""What every test shares: a real PostgreSQL, a clean process, and the reports of skips."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "de
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """
-    Keep on one worker what shares a server, and begin with what waits for long.
-    """
+    """Keep on one worker what shares a server, and begin with what waits for long."""
     groups = {item: _group(item) for item in items}
     for item, group in groups.items():
         if group and not item.get_closest_marker("xdist_group"):
@@ -84,9 +80,7 @@ def _layer(item: pytest.Item) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """
-    Begin each file of tests with little garbage to collect.
-    """
+    """Begin each file of tests with little garbage to collect."""
     result = yield
     if nextitem is not None and nextitem.path != item.path:
         _freeze()
@@ -94,9 +88,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def pytest_collection_finish() -> None:
-    """
-    Begin with little garbage to collect.
-    """
+    """Begin with little garbage to collect."""
     _freeze()
 
 
@@ -109,9 +101,7 @@ def _freeze() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """
-    A PostgreSQL for the whole run of this worker; `POOLSCOPE_TEST_DSN` names another one, as a superuser.
-    """
+    """A PostgreSQL for the whole run of this worker; `POOLSCOPE_TEST_DSN` names another one, as a superuser."""
     from examples.lab.postgres import postgres
 
     with postgres(variable="POOLSCOPE_TEST_DSN", max_connections=200) as server:
@@ -120,9 +110,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def database(postgres: Postgres) -> Iterator[Postgres]:
-    """
-    An empty database for the tests of one module.
-    """
+    """An empty database for the tests of one module."""
     made = postgres.create_database(f"poolscope_{uuid.uuid4().hex[:12]}")
     yield made
     postgres.drop_database(made.database)
@@ -130,9 +118,7 @@ def database(postgres: Postgres) -> Iterator[Postgres]:
 
 @pytest.fixture(autouse=True)
 def _originals_are_back() -> Iterator[None]:
-    """
-    Every test leaves the libraries as it found them: uninstrumented, every original in its place.
-    """
+    """Every test leaves the libraries as it found them: uninstrumented, every original in its place."""
     before = _patches()
     guard = sys.modules.get("poolscope.core.guard")
     if guard is not None:

@@ -95,9 +95,7 @@ def _broken(page: Path, link: str, root: Path) -> str | None:
 
 
 def anchors(text: str) -> set[str]:
-    """
-    The anchors of a page: those of its headings, as GitHub forms them, and those set in HTML.
-    """
+    """The anchors of a page: those of its headings, as GitHub forms them, and those set in HTML."""
     found: set[str] = set(HTML_ANCHOR.findall(text))
     for heading in HEADING.findall(FENCE.sub("", text)):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
@@ -131,9 +129,7 @@ def unknown_names(text: str, known: set[str]) -> Iterator[str]:
 
 
 def _is_module(name: str) -> bool:
-    """
-    Whether the dotted name is a module of ours or something in one; nothing is imported.
-    """
+    """Whether the dotted name is a module of ours or something in one; nothing is imported."""
     parts = name.split(".")
     package = ROOT / "src"
     for depth in range(len(parts), 1, -1):
@@ -149,9 +145,7 @@ def _is_module(name: str) -> bool:
 
 
 def known_names() -> set[str]:
-    """
-    Every name of telemetry: the dictionary's strings, the findings' evidence, and what the conventions have.
-    """
+    """Every name of telemetry: the dictionary's strings, the findings' evidence, and what the conventions have."""
     found = {value for value in vars(semconv).values() if isinstance(value, str)}
     found |= {metric.name for metric in semconv.METRICS} | {event.name for event in semconv.EVENTS} | set(UNITS)
     for attributes in [metric.attributes for metric in semconv.METRICS] + [span.attributes for span in semconv.SPANS]:

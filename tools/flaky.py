@@ -75,9 +75,7 @@ class Failures(NamedTuple):
 
     @property
     def none(self) -> bool:
-        """
-        Whether every test passed in every run.
-        """
+        """Whether every test passed in every run."""
         return not self.by_test and not self.broken
 
 

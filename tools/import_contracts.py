@@ -32,9 +32,7 @@ class ExternalsContract(Contract):
     allowed = fields.ListField(subfield=fields.StringField())
 
     def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: ARG002 - import-linter's signature
-        """
-        Compare every import of a library with what is allowed.
-        """
+        """Compare every import of a library with what is allowed."""
         allowed = parse(cast("Iterable[str]", self.allowed))
         squashed = {module for module in graph.modules if graph.is_module_squashed(module)}
         broken = [
@@ -46,17 +44,13 @@ class ExternalsContract(Contract):
         return ContractCheck(kept=not broken, metadata={"broken": broken})
 
     def render_broken_contract(self, check: ContractCheck) -> None:
-        """
-        Print every import that is not allowed.
-        """
+        """Print every import that is not allowed."""
         for importer, imported in check.metadata["broken"]:
             output.print_error(f"{importer} may not import {imported}")
 
 
 def parse(lines: Iterable[str]) -> dict[str, set[str]]:
-    """
-    The libraries by the module that may import them.
-    """
+    """The libraries by the module that may import them."""
     pairs = (line.partition(":") for line in lines)
     return {module.strip(): set(libraries.split()) for module, _, libraries in pairs}
 

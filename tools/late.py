@@ -63,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def test_files() -> list[str]:
-    """
-    The files of tests that run under late threads, from the root of the checkout.
-    """
+    """The files of tests that run under late threads, from the root of the checkout."""
     return sorted(str(path.relative_to(ROOT)) for layer in LAYERS for path in (ROOT / layer).rglob("test_*.py"))
 
 

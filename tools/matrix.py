@@ -217,9 +217,7 @@ def cells(pythons: list[Interpreter], *, quick: bool = False) -> list[Cell]:
 
 
 def test_files() -> list[str]:
-    """
-    The test files that a cell runs, from the root of the checkout.
-    """
+    """The test files that a cell runs, from the root of the checkout."""
     found = (path.relative_to(ROOT).as_posix() for layer in LAYERS for path in (ROOT / layer).rglob("test_*.py"))
     return sorted(file for file in found if not any(fnmatch.fnmatch(file, pattern) for pattern in LEFT_OUT))
 

@@ -20,9 +20,7 @@ from tools import steps
 
 
 def plan() -> list[steps.Step]:
-    """
-    The steps: the tests wait for timers beside what computes; the ways to be late come one after the other.
-    """
+    """The steps: the tests wait for timers beside what computes; the ways to be late come one after the other."""
     made = [
         steps.Step("check", (), "make check"),
         steps.Step("programs", (), "make pipeline-build"),

@@ -101,9 +101,7 @@ def main() -> int:
 
 
 def run(stack: Stack, arguments: argparse.Namespace) -> None:
-    """
-    Build what is missing, start everything, tell where to look, and send customers.
-    """
+    """Build what is missing, start everything, tell where to look, and send customers."""
     build(stack)
     with step("PostgreSQL"):
         server = stack.running.enter_context(postgres(variable="DEMO_DSN"))
@@ -121,9 +119,7 @@ def run(stack: Stack, arguments: argparse.Namespace) -> None:
 
 
 def build(stack: Stack) -> None:
-    """
-    Build the Collector and Prometheus where that is not done; without Go only an installed Prometheus serves.
-    """
+    """Build the Collector and Prometheus where that is not done; without Go only an installed Prometheus serves."""
     found = pipeline_build.find_binaries()
     if found.collector is None:
         say("The Collector is built now, once; that takes some ten minutes.")
@@ -137,7 +133,8 @@ def build(stack: Stack) -> None:
 
 def monitoring_role(stack: Stack, server: Postgres) -> Postgres:
     """
-    The login by which the Collector looks at the server: the committed role on the embedded server, else the DSN's own.
+    The login by which the Collector looks at the server: the committed role on the embedded server,
+    else the DSN's own.
     """
     if server.child is None:
         stack.left_out.append("the monitoring role: the Collector uses the login of DEMO_DSN (monitoring-role.sql)")
@@ -149,9 +146,7 @@ def monitoring_role(stack: Stack, server: Postgres) -> Postgres:
 
 
 def start_collector(stack: Stack, role: Postgres) -> Collector:
-    """
-    The Collector with the committed file, kept traces in a file.
-    """
+    """The Collector with the committed file, kept traces in a file."""
     env = {
         "POOLSCOPE_PG_HOST": role.host,
         "POOLSCOPE_PG_PORT": str(role.port),
@@ -191,9 +186,7 @@ def start_alerting(stack: Stack) -> str:
 
 
 def start_prometheus(stack: Stack, collector: Collector, alertmanager: str, pages: int) -> None:
-    """
-    Prometheus 3 as built here; beside it Debian's, for its pages, where that is installed.
-    """
+    """Prometheus 3 as built here; beside it Debian's, for its pages, where that is installed."""
     address = f"http://{LOOPBACK}:{pages}"
     jobs = {
         "poolscope-processes": collector.address("processes"),
@@ -239,9 +232,7 @@ def alerts_page(url: str) -> str:
 
 
 def start_pages(stack: Stack, port: int) -> None:
-    """
-    The dashboards, drawn in the browser by Grafana's own components.
-    """
+    """The dashboards, drawn in the browser by Grafana's own components."""
     if shutil.which("node") is None:
         stack.left_out.append("the dashboards' page: install Node.js")
         return
@@ -258,9 +249,7 @@ def start_pages(stack: Stack, port: int) -> None:
 
 
 def tell(stack: Stack) -> None:
-    """
-    Say where to look and what is missing.
-    """
+    """Say where to look and what is missing."""
     stack.links.pop("source of the dashboards", None)
     width = max(map(len, stack.links))
     say("")
@@ -273,9 +262,7 @@ def tell(stack: Stack) -> None:
 
 
 async def customers(collector: Collector, filled: Postgres, payment_url: str, arguments: argparse.Namespace) -> None:
-    """
-    Send customers, and start the shop anew after each shift: it leaks, and its operators would do the same.
-    """
+    """Send customers, and start the shop anew after each shift: it leaks, and its operators would do the same."""
     ends = time.monotonic() + arguments.seconds
     settings = {
         **POOL,
@@ -295,9 +282,7 @@ async def customers(collector: Collector, filled: Postgres, payment_url: str, ar
 
 @contextlib.contextmanager
 def step(what: str) -> Iterator[None]:
-    """
-    Say what is waited for, every few seconds while it lasts, and how long it took.
-    """
+    """Say what is waited for, every few seconds while it lasts, and how long it took."""
     begun = time.monotonic()
     done = threading.Event()
 
@@ -317,9 +302,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def say(text: Any) -> None:  # noqa: ANN401 - what print takes
-    """
-    Print one line at once.
-    """
+    """Print one line at once."""
     print(text, flush=True)
 
 

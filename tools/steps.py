@@ -85,9 +85,7 @@ class Outcome(NamedTuple):
 
 
 class PlanError(Exception):
-    """
-    The steps make no graph; the message names the step and what is wrong.
-    """
+    """The steps make no graph; the message names the step and what is wrong."""
 
 
 class Run:
@@ -125,14 +123,13 @@ class Run:
         self.outcomes: dict[str, Outcome] = {}
 
     def log(self, name: str) -> Path:
-        """
-        The file with what a step printed.
-        """
+        """The file with what a step printed."""
         return self._logs / f"{name.replace('/', '-')}.log"
 
     def wait(self) -> None:
         """
-        Run all steps, and print what each printed when it ends; at an interrupt end those that run, and pass it on.
+        Run all steps, and print what each printed when it ends; at an interrupt end those that run,
+        and pass it on.
         """
         try:
             while self._order.is_active():

@@ -50,9 +50,7 @@ class Interpreter(NamedTuple):
 
     @property
     def minor(self) -> str:
-        """
-        Its version as ``3.11``.
-        """
+        """Its version as ``3.11``."""
         return f"{self.version[0]}.{self.version[1]}"
 
 
@@ -149,9 +147,7 @@ def stale_as_of(now: datetime) -> str:
 
 
 def prune() -> None:
-    """
-    Remove the environments of checkouts that are no longer there.
-    """
+    """Remove the environments of checkouts that are no longer there."""
     for marker in (cache() / "matrix").glob("*/complete"):
         # Another process may be doing the same.
         with contextlib.suppress(FileNotFoundError):
@@ -160,9 +156,7 @@ def prune() -> None:
 
 
 def cache() -> Path:
-    """
-    Where this project keeps what is dear to make.
-    """
+    """Where this project keeps what is dear to make."""
     if own := os.environ.get("POOLSCOPE_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poolscope"

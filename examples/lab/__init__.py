@@ -1,3 +1,1 @@
-"""
-What the demo and the tests share: a real PostgreSQL and other servers, started here and stopped again.
-"""
+"""What the demo and the tests share: a real PostgreSQL and other servers, started here and stopped again."""

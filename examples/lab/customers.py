@@ -1,6 +1,4 @@
-"""
-Customers without end, shift after shift: ``python -m examples.lab.customers --address http://127.0.0.1:8000``.
-"""
+"""Customers without end, shift after shift: ``python -m examples.lab.customers --address http://127.0.0.1:8000``."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ class Ticker:
         self._next = TALLY_SECONDS
 
     def __call__(self, gone: float, tally: Tally) -> None:
-        """
-        Take the seconds gone and what came back so far.
-        """
+        """Take the seconds gone and what came back so far."""
         if gone >= self._next:
             self._next += TALLY_SECONDS
             text = f"{tally.total} requests, {tally.rejected} refused"
@@ -38,9 +34,7 @@ class Ticker:
 
 
 def main() -> None:
-    """
-    Send customers until told to stop.
-    """
+    """Send customers until told to stop."""
     parser = argparse.ArgumentParser(description="Send customers to the shop until stopped.")
     parser.add_argument("--address", default="http://127.0.0.1:8000")
     parser.add_argument("--shift", type=float, default=SHIFT_SECONDS, help="seconds of one shift")

@@ -52,16 +52,12 @@ class MariaDB:
     child: Child
 
     def arguments(self) -> dict[str, Any]:
-        """
-        The arguments by which drivers connect: host, port, user and password.
-        """
+        """The arguments by which drivers connect: host, port, user and password."""
         return {"host": self.host, "port": self.port, "user": self.user, "password": self.password}
 
 
 def missing() -> str | None:
-    """
-    What is not installed, or None.
-    """
+    """What is not installed, or None."""
     present = shutil.which("mariadbd") and shutil.which("mariadb-install-db")
     return None if present else "no MariaDB on this machine"
 

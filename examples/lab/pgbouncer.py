@@ -1,6 +1,4 @@
-"""
-A PgBouncer before a PostgreSQL, for the tests: the system's program (Debian: `pgbouncer`) on a free port.
-"""
+"""A PgBouncer before a PostgreSQL, for the tests: the system's program (Debian: `pgbouncer`) on a free port."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ SYSTEM_USERS = ("postgres", "nobody")
 
 
 def missing() -> str | None:
-    """
-    What is not installed, or None.
-    """
+    """What is not installed, or None."""
     return None if _program() else "no PgBouncer on this machine"
 
 

@@ -51,9 +51,7 @@ REQUIRED: Final = {
 
 
 class MissingBinaryError(Exception):
-    """
-    A program of the pipeline is not here; the message says how to get it.
-    """
+    """A program of the pipeline is not here; the message says how to get it."""
 
 
 def collector_binary() -> Path:
@@ -126,17 +124,13 @@ class Program:
             raise
 
     def stop(self) -> None:
-        """
-        End it; may be called twice.
-        """
+        """End it; may be called twice."""
         if self.child is not None:
             self.child.stop()
             self.child = None
 
     def kill(self) -> None:
-        """
-        End it as a crash would.
-        """
+        """End it as a crash would."""
         if self.child is not None:
             self.child.stop(grace=0)
             self.child = None
@@ -178,21 +172,15 @@ class Collector(Program):
 
     @property
     def otlp(self) -> str:
-        """
-        Where the SDK's OTLP/HTTP exporters send to.
-        """
+        """Where the SDK's OTLP/HTTP exporters send to."""
         return f"http://{LOOPBACK}:{self.ports['otlp_http']}"
 
     def address(self, port: str) -> str:
-        """
-        Host and port of one of its endpoints.
-        """
+        """Host and port of one of its endpoints."""
         return f"{LOOPBACK}:{self.ports[port]}"
 
     def page(self, port: str) -> str:
-        """
-        What it serves on a metrics port, as text.
-        """
+        """What it serves on a metrics port, as text."""
         request = urllib.request.Request(
             f"http://{self.address(port)}/metrics", headers={"Accept": "application/openmetrics-text"}
         )
@@ -294,9 +282,7 @@ class Prometheus(Program):
         ]
 
     def alerts(self) -> list[dict[str, Any]]:
-        """
-        The alerts that are pending or firing now.
-        """
+        """The alerts that are pending or firing now."""
         found: list[dict[str, Any]] = self.api("alerts")["alerts"]
         return found
 
@@ -328,9 +314,7 @@ class Prometheus(Program):
 
 
 def prometheus_config(addresses: Addresses, rules: Sequence[Path], interval: str) -> dict[str, Any]:
-    """
-    The committed Prometheus file with the addresses, rules and interval of here.
-    """
+    """The committed Prometheus file with the addresses, rules and interval of here."""
     config: dict[str, Any] = yaml.safe_load((CONFIG / "prometheus" / "prometheus.yml").read_text())
     config["global"].update(scrape_interval=interval, evaluation_interval=interval)
     config["global"]["external_labels"] = {"grafana_url": addresses.grafana, "docs_url": addresses.docs}

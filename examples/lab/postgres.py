@@ -90,9 +90,7 @@ class Postgres:
 
     @property
     def dsn(self) -> str:
-        """
-        The URL for psycopg, psycopg2, asyncpg and other clients that take libpq's form.
-        """
+        """The URL for psycopg, psycopg2, asyncpg and other clients that take libpq's form."""
         return self.url()
 
     def url(self, driver: str = "") -> str:
@@ -111,9 +109,7 @@ class Postgres:
         return f"{scheme}://{login}@{self.host}:{self.port}/{quote(self.database, safe='')}{query}"
 
     def connect(self, **arguments: Any) -> psycopg.Connection[Any]:  # noqa: ANN401 - psycopg's own arguments
-        """
-        A new psycopg connection in autocommit mode, for the side that watches.
-        """
+        """A new psycopg connection in autocommit mode, for the side that watches."""
         return psycopg.connect(self.dsn, autocommit=True, **arguments)
 
     def create_database(self, name: str) -> Postgres:
@@ -258,9 +254,7 @@ def _system_user() -> str | None:
 
 
 def _usable_binaries(base: Path, user: str | None) -> Path:
-    """
-    The folder of `initdb` and `postgres`, copied to where that user may read it when he may not where it lies.
-    """
+    """The folder of `initdb` and `postgres`, copied to where that user may read it when he may not where it lies."""
     binaries = _binaries()
     if user is None or _public(binaries / "postgres"):
         return binaries
@@ -289,9 +283,7 @@ def _binaries() -> Path:
 
 
 def _public(path: Path) -> bool:
-    """
-    Whether every user may reach and run that file.
-    """
+    """Whether every user may reach and run that file."""
     others = stat.S_IXOTH
     reachable = all(parent.stat().st_mode & others for parent in path.parents)
     return reachable and bool(path.stat().st_mode & others)

@@ -1,6 +1,4 @@
-"""
-Child processes that never outlive us, and waiting with a deadline.
-"""
+"""Child processes that never outlive us, and waiting with a deadline."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ GUARD = 'read -r _; kill -s "$2" -- "-$1"; sleep 2; kill -s KILL -- "-$1"; [ -z 
 
 
 class ChildFailedError(Exception):
-    """
-    A child ended, or was not ready, before it was of use; the message carries the end of its log.
-    """
+    """A child ended, or was not ready, before it was of use; the message carries the end of its log."""
 
 
 class Child:
@@ -105,9 +101,7 @@ class Child:
         self.stop()
 
     def exit_code(self) -> int | None:
-        """
-        The exit code, negative for a signal; None while it runs.
-        """
+        """The exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
     def wait(self, within: float) -> int:
@@ -154,17 +148,13 @@ class Child:
             raise ChildFailedError(f"{error}; its log ends:\n{self.log_tail()}") from None
 
     def log_tail(self, lines: int = 20) -> str:
-        """
-        The last lines of its output.
-        """
+        """The last lines of its output."""
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def signal(self, number: signal.Signals) -> None:
-        """
-        Send a signal to the child alone; nothing happens when it has ended.
-        """
+        """Send a signal to the child alone; nothing happens when it has ended."""
         self._process.send_signal(number)
 
     def stop(self, grace: float = 10) -> int:
@@ -285,18 +275,14 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """
-    Whether a process accepts TCP connections on that port of the loopback address.
-    """
+    """Whether a process accepts TCP connections on that port of the loopback address."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def answers(url: str) -> bool:
-    """
-    Whether a GET of that HTTP address is answered with 200 within a second.
-    """
+    """Whether a GET of that HTTP address is answered with 200 within a second."""
     try:
         with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 - our own servers
             return bool(response.status == http.HTTPStatus.OK)

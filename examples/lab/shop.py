@@ -1,6 +1,4 @@
-"""
-The shop as a process of its own, with its database and its payment provider.
-"""
+"""The shop as a process of its own, with its database and its payment provider."""
 
 from __future__ import annotations
 
@@ -70,9 +68,7 @@ class Shop:
 
 @contextlib.contextmanager
 def database(server: Postgres) -> Iterator[Postgres]:
-    """
-    A database with the shop's rows on a server, gone afterwards.
-    """
+    """A database with the shop's rows on a server, gone afterwards."""
     name = f"shop_{uuid.uuid4().hex[:8]}"
     made = server.create_database(name)
     try:

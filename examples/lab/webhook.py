@@ -32,16 +32,12 @@ class Webhook:
     alerts: list[dict[str, Any]] = field(default_factory=list)
 
     def firing(self) -> set[str]:
-        """
-        The names of the alerts that arrived as firing.
-        """
+        """The names of the alerts that arrived as firing."""
         return {alert["labels"]["alertname"] for alert in list(self.alerts) if alert["status"] == "firing"}
 
 
 def main() -> None:
-    """
-    Serve until told to stop, one line per alert on stdout.
-    """
+    """Serve until told to stop, one line per alert on stdout."""
     parser = argparse.ArgumentParser(description="Print the alerts that Alertmanager sends.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
@@ -81,9 +77,7 @@ def webhook(echo: Callable[[dict[str, Any]], None] = lambda _alert: None) -> Ite
 
 
 def line(alert: dict[str, Any]) -> str:
-    """
-    One alert as one line: status, name and what it says.
-    """
+    """One alert as one line: status, name and what it says."""
     return f"{alert['status']:<8} {alert['labels']['alertname']:<24} {alert['annotations'].get('summary', '')}"
 
 
@@ -94,9 +88,7 @@ def _print(alert: dict[str, Any]) -> None:
 def _handler(take: Callable[[dict[str, Any]], None]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            """
-            Take one message of Alertmanager.
-            """
+            """Take one message of Alertmanager."""
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             for alert in body.get("alerts", []):
                 take(alert)
@@ -104,16 +96,12 @@ def _handler(take: Callable[[dict[str, Any]], None]) -> type[BaseHTTPRequestHand
             self.end_headers()
 
         def do_GET(self) -> None:
-            """
-            Say that it is there, for health checks.
-            """
+            """Say that it is there, for health checks."""
             self.send_response(200)
             self.end_headers()
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name is http.server's
-            """
-            Keep quiet: each alert is a line already.
-            """
+            """Keep quiet: each alert is a line already."""
 
     return Handler
 

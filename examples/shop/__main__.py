@@ -1,6 +1,4 @@
-"""
-Serve the shop: ``python -m examples.shop flask --port 8000``. SIGTERM and Ctrl-C end it in good order.
-"""
+"""Serve the shop: ``python -m examples.shop flask --port 8000``. SIGTERM and Ctrl-C end it in good order."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ CONNECTIONS = 1000
 
 
 def main() -> None:
-    """
-    Read the command line and serve until told to stop.
-    """
+    """Read the command line and serve until told to stop."""
     parser = argparse.ArgumentParser(prog="shop", description=__doc__)
     servers = {"flask": serve_flask, "fastapi": serve_fastapi, "django": serve_django}
     parser.add_argument("framework", choices=servers)
@@ -33,27 +29,21 @@ def main() -> None:
 
 
 def serve_flask(port: int, settings: Settings) -> None:
-    """
-    Serve the Flask shop with waitress, one process and many threads.
-    """
+    """Serve the Flask shop with waitress, one process and many threads."""
     from examples.shop.flask_app import create_app  # noqa: PLC0415 - only the chosen framework is imported
 
     _serve_threads(create_app(settings), port, settings)
 
 
 def serve_django(port: int, settings: Settings) -> None:
-    """
-    Serve the Django shop with waitress.
-    """
+    """Serve the Django shop with waitress."""
     from examples.shop.django_shop.wsgi import application  # noqa: PLC0415
 
     _serve_threads(application, port, settings)
 
 
 def serve_fastapi(port: int, settings: Settings) -> None:
-    """
-    Serve the FastAPI shop with uvicorn, one process and one event loop.
-    """
+    """Serve the FastAPI shop with uvicorn, one process and one event loop."""
     import uvicorn  # noqa: PLC0415
 
     from examples.shop.fastapi_app import create_app  # noqa: PLC0415
@@ -79,7 +69,8 @@ def _serve_threads(application: WSGIApplication, port: int, settings: Settings) 
 
 def _settle() -> None:
     """
-    Leave what is there at the start to itself: to look through it again would cost some request a quarter of a second.
+    Leave what is there at the start to itself: to look through it again would cost some request a
+    quarter of a second.
     """
     gc.collect()
     gc.freeze()

@@ -1,6 +1,4 @@
-"""
-The shop in FastAPI, asynchronous from end to end. Each cause is followed by its repaired form (``/fixed/...``).
-"""
+"""The shop in FastAPI, asynchronous from end to end. Each cause is followed by its repaired form (``/fixed/...``)."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ shop = APIRouter()
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """
-    Build the application and its engine.
-    """
+    """Build the application and its engine."""
     settings = settings or Settings.from_environment()
     app = FastAPI(title="shop")
     app.state.settings = settings
@@ -46,38 +42,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 async def busy(_request: Request, _error: Exception) -> JSONResponse:
-    """
-    Answer a request that got no connection.
-    """
+    """Answer a request that got no connection."""
     return JSONResponse({"error": "busy"}, 503)
 
 
 def engine(request: Request) -> AsyncEngine:
-    """
-    The engine of the running application.
-    """
+    """The engine of the running application."""
     return request.app.state.engine  # type: ignore[no-any-return]
 
 
 def payments(request: Request) -> Payments:
-    """
-    The payment provider of the running application.
-    """
+    """The payment provider of the running application."""
     return request.app.state.payments  # type: ignore[no-any-return]
 
 
 def settings(request: Request) -> Settings:
-    """
-    The settings of the running application.
-    """
+    """The settings of the running application."""
     return request.app.state.settings  # type: ignore[no-any-return]
 
 
 @shop.get("/users/{user_id}")
 async def show_user(request: Request, user_id: int) -> Json:
-    """
-    Healthy: one short session, one indexed query.
-    """
+    """Healthy: one short session, one indexed query."""
     async with AsyncSession(engine(request)) as session:
         user = await session.get_one(User, user_id)
         return {"name": user.name}
@@ -85,9 +71,7 @@ async def show_user(request: Request, user_id: int) -> Json:
 
 @shop.get("/reports/sales")
 async def sales(request: Request) -> Json:
-    """
-    A slow query while a customer waits.
-    """
+    """A slow query while a customer waits."""
     async with AsyncSession(engine(request)) as session:
         cents = await session.scalar(queries.all_time_sales(settings(request).slow_seconds))
         return {"cents": cents}
@@ -95,18 +79,14 @@ async def sales(request: Request) -> Json:
 
 @shop.get("/fixed/reports/sales")
 async def sales_fixed(request: Request) -> Json:
-    """
-    The part that the customer looks at, through an index.
-    """
+    """The part that the customer looks at, through an index."""
     async with AsyncSession(engine(request)) as session:
         return {"cents": await session.scalar(queries.todays_sales())}
 
 
 @shop.get("/feed")
 async def feed(request: Request) -> Json:
-    """
-    N+1: one query for the users, then one for the posts of each.
-    """
+    """N+1: one query for the users, then one for the posts of each."""
     async with AsyncSession(engine(request)) as session:
         page = {}
         for user in (await session.scalars(queries.feed())).all():
@@ -117,9 +97,7 @@ async def feed(request: Request) -> Json:
 
 @shop.get("/fixed/feed")
 async def feed_fixed(request: Request) -> Json:
-    """
-    The same page from two queries.
-    """
+    """The same page from two queries."""
     async with AsyncSession(engine(request)) as session:
         users = await session.scalars(queries.feed_with_posts())
         return {user.name: [post.title for post in user.posts] for user in users}
@@ -127,9 +105,7 @@ async def feed_fixed(request: Request) -> Json:
 
 @shop.post("/checkout/{user_id}")
 async def checkout(request: Request, user_id: int) -> Json:
-    """
-    A transaction that stays open while the payment provider thinks.
-    """
+    """A transaction that stays open while the payment provider thinks."""
     async with AsyncSession(engine(request)) as session, session.begin():
         order = Order(user_id=user_id, total_cents=PRICE_CENTS, status="new")
         session.add(order)
@@ -141,9 +117,7 @@ async def checkout(request: Request, user_id: int) -> Json:
 
 @shop.post("/fixed/checkout/{user_id}")
 async def checkout_fixed(request: Request, user_id: int) -> Json:
-    """
-    The provider first, then one short transaction.
-    """
+    """The provider first, then one short transaction."""
     receipt = await payments(request).charge_async(PRICE_CENTS)
     async with AsyncSession(engine(request)) as session, session.begin():
         session.add(Order(user_id=user_id, total_cents=PRICE_CENTS, status="paid"))
@@ -152,9 +126,7 @@ async def checkout_fixed(request: Request, user_id: int) -> Json:
 
 @shop.get("/cart/{user_id}")
 async def cart(request: Request, user_id: int) -> Json:
-    """
-    A session kept for the customer's next visit; it is never closed when there is none.
-    """
+    """A session kept for the customer's next visit; it is never closed when there is none."""
     session = request.app.state.carts.setdefault(user_id, AsyncSession(engine(request)))
     order = (await session.scalars(queries.last_order(user_id))).one()
     return {"again": order.total_cents}
@@ -162,9 +134,7 @@ async def cart(request: Request, user_id: int) -> Json:
 
 @shop.get("/fixed/cart/{user_id}")
 async def cart_fixed(request: Request, user_id: int) -> Json:
-    """
-    The session ends with the block.
-    """
+    """The session ends with the block."""
     async with AsyncSession(engine(request)) as session:
         order = (await session.scalars(queries.last_order(user_id))).one()
         return {"again": order.total_cents}
@@ -172,9 +142,7 @@ async def cart_fixed(request: Request, user_id: int) -> Json:
 
 @shop.get("/profile/{user_id}")
 async def profile(request: Request, user_id: int) -> Json:
-    """
-    A second connection, checked out while the first is held.
-    """
+    """A second connection, checked out while the first is held."""
     async with AsyncSession(engine(request)) as session:
         name = await session.scalar(select(User.name).where(User.id == user_id))
         async with AsyncSession(engine(request)) as second:
@@ -184,9 +152,7 @@ async def profile(request: Request, user_id: int) -> Json:
 
 @shop.get("/fixed/profile/{user_id}")
 async def profile_fixed(request: Request, user_id: int) -> Json:
-    """
-    Both questions on one connection.
-    """
+    """Both questions on one connection."""
     async with AsyncSession(engine(request)) as session:
         name = await session.scalar(select(User.name).where(User.id == user_id))
         orders = await session.scalar(queries.order_count(user_id))

@@ -1,6 +1,4 @@
-"""
-The shop in Flask. Each way to run out of connections is followed by its repaired form (``/fixed/...``).
-"""
+"""The shop in Flask. Each way to run out of connections is followed by its repaired form (``/fixed/...``)."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ shop = Blueprint("shop", __name__)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """
-    Build the application and its engine.
-    """
+    """Build the application and its engine."""
     settings = settings or Settings.from_environment()
     app = Flask("shop")
     app.config["SETTINGS"] = settings
@@ -45,38 +41,28 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def busy(_error: Exception) -> tuple[Json, int]:
-    """
-    Answer a request that got no connection.
-    """
+    """Answer a request that got no connection."""
     return {"error": "busy"}, 503
 
 
 def engine() -> Engine:
-    """
-    The engine of the running application.
-    """
+    """The engine of the running application."""
     return current_app.extensions["engine"]  # type: ignore[no-any-return]
 
 
 def payments() -> Payments:
-    """
-    The payment provider of the running application.
-    """
+    """The payment provider of the running application."""
     return current_app.extensions["payments"]  # type: ignore[no-any-return]
 
 
 def settings() -> Settings:
-    """
-    The settings of the running application.
-    """
+    """The settings of the running application."""
     return current_app.config["SETTINGS"]  # type: ignore[no-any-return]
 
 
 @shop.get("/users/<int:user_id>")
 def show_user(user_id: int) -> Json:
-    """
-    Healthy: one short session, one indexed query.
-    """
+    """Healthy: one short session, one indexed query."""
     with Session(engine()) as session:
         user = session.get_one(User, user_id)
         return {"name": user.name}
@@ -84,9 +70,7 @@ def show_user(user_id: int) -> Json:
 
 @shop.get("/reports/sales")
 def sales() -> Json:
-    """
-    A slow query while a customer waits.
-    """
+    """A slow query while a customer waits."""
     with Session(engine()) as session:
         cents = session.scalar(queries.all_time_sales(settings().slow_seconds))
         return {"cents": cents}
@@ -94,18 +78,14 @@ def sales() -> Json:
 
 @shop.get("/fixed/reports/sales")
 def sales_fixed() -> Json:
-    """
-    The part that the customer looks at, through an index.
-    """
+    """The part that the customer looks at, through an index."""
     with Session(engine()) as session:
         return {"cents": session.scalar(queries.todays_sales())}
 
 
 @shop.get("/feed")
 def feed() -> Json:
-    """
-    N+1: one query for the users, then one for the posts of each.
-    """
+    """N+1: one query for the users, then one for the posts of each."""
     with Session(engine()) as session:
         users = session.scalars(queries.feed())
         return {user.name: [post.title for post in user.posts] for user in users}
@@ -113,9 +93,7 @@ def feed() -> Json:
 
 @shop.get("/fixed/feed")
 def feed_fixed() -> Json:
-    """
-    The same page from two queries.
-    """
+    """The same page from two queries."""
     with Session(engine()) as session:
         users = session.scalars(queries.feed_with_posts())
         return {user.name: [post.title for post in user.posts] for user in users}
@@ -123,9 +101,7 @@ def feed_fixed() -> Json:
 
 @shop.post("/checkout/<int:user_id>")
 def checkout(user_id: int) -> Json:
-    """
-    A transaction that stays open while the payment provider thinks.
-    """
+    """A transaction that stays open while the payment provider thinks."""
     with Session(engine()) as session, session.begin():
         order = Order(user_id=user_id, total_cents=PRICE_CENTS, status="new")
         session.add(order)
@@ -137,9 +113,7 @@ def checkout(user_id: int) -> Json:
 
 @shop.post("/fixed/checkout/<int:user_id>")
 def checkout_fixed(user_id: int) -> Json:
-    """
-    The provider first, then one short transaction.
-    """
+    """The provider first, then one short transaction."""
     receipt = payments().charge(PRICE_CENTS)
     with Session(engine()) as session, session.begin():
         session.add(Order(user_id=user_id, total_cents=PRICE_CENTS, status="paid"))
@@ -148,9 +122,7 @@ def checkout_fixed(user_id: int) -> Json:
 
 @shop.get("/cart/<int:user_id>")
 def cart(user_id: int) -> Json:
-    """
-    A session kept for the customer's next visit; it is never closed when there is none.
-    """
+    """A session kept for the customer's next visit; it is never closed when there is none."""
     session = current_app.extensions["carts"].setdefault(user_id, Session(engine()))
     order = session.scalars(queries.last_order(user_id)).one()
     return {"again": order.total_cents}
@@ -158,9 +130,7 @@ def cart(user_id: int) -> Json:
 
 @shop.get("/fixed/cart/<int:user_id>")
 def cart_fixed(user_id: int) -> Json:
-    """
-    The session ends with the block.
-    """
+    """The session ends with the block."""
     with Session(engine()) as session:
         order = session.scalars(queries.last_order(user_id)).one()
         return {"again": order.total_cents}
@@ -168,9 +138,7 @@ def cart_fixed(user_id: int) -> Json:
 
 @shop.get("/profile/<int:user_id>")
 def profile(user_id: int) -> Json:
-    """
-    A second connection, checked out while the first is held.
-    """
+    """A second connection, checked out while the first is held."""
     with Session(engine()) as session:
         name = session.scalar(select(User.name).where(User.id == user_id))
         with Session(engine()) as second:
@@ -180,9 +148,7 @@ def profile(user_id: int) -> Json:
 
 @shop.get("/fixed/profile/<int:user_id>")
 def profile_fixed(user_id: int) -> Json:
-    """
-    Both questions on one connection.
-    """
+    """Both questions on one connection."""
     with Session(engine()) as session:
         name = session.scalar(select(User.name).where(User.id == user_id))
         orders = session.scalar(queries.order_count(user_id))

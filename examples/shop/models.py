@@ -1,6 +1,4 @@
-"""
-Users write posts and place orders.
-"""
+"""Users write posts and place orders."""
 
 from __future__ import annotations
 
@@ -11,15 +9,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class Base(DeclarativeBase):
-    """
-    The shop's schema.
-    """
+    """The shop's schema."""
 
 
 class User(Base):
-    """
-    A customer.
-    """
+    """A customer."""
 
     __tablename__ = "users"
 
@@ -30,9 +24,7 @@ class User(Base):
 
 
 class Post(Base):
-    """
-    What a customer wrote about a purchase.
-    """
+    """What a customer wrote about a purchase."""
 
     __tablename__ = "posts"
 
@@ -43,9 +35,7 @@ class Post(Base):
 
 
 class Order(Base):
-    """
-    A purchase; amounts are in cents.
-    """
+    """A purchase; amounts are in cents."""
 
     __tablename__ = "orders"
     __table_args__ = (Index("orders_by_user", "user_id", "created_at"), Index("orders_by_time", "created_at"))

@@ -43,9 +43,7 @@ class Payments:
         return _receipt(self._client.post(self._url, json={"cents": cents}))
 
     async def charge_async(self, cents: int) -> str:
-        """
-        Charge a card without blocking the event loop; arguments and result as in `charge`.
-        """
+        """Charge a card without blocking the event loop; arguments and result as in `charge`."""
         return _receipt(await self._async_client.post(self._url, json={"cents": cents}))
 
 
@@ -83,15 +81,11 @@ class _Charge(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_args: Any) -> None:  # noqa: ANN401 - the signature is http.server's
-        """
-        Say nothing: the demo's terminal is for the shop.
-        """
+        """Say nothing: the demo's terminal is for the shop."""
 
 
 def main() -> None:
-    """
-    Serve until interrupted.
-    """
+    """Serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8099)
     parser.add_argument("--seconds", type=float, default=0.7)

@@ -1,6 +1,4 @@
-"""
-Fill an empty database: ``python -m examples.shop.seed``. A database that has the tables already is left as it is.
-"""
+"""Fill an empty database: ``python -m examples.shop.seed``. A database that has the tables already is left as it is."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ _ORDERS = """
 
 
 def seed(engine: Engine) -> None:
-    """
-    Create the tables and their rows, once.
-    """
+    """Create the tables and their rows, once."""
     if inspect(engine).has_table("orders"):
         return
     with engine.begin() as connection:
@@ -41,9 +37,7 @@ def seed(engine: Engine) -> None:
 
 
 def main() -> None:
-    """
-    Fill the database that ``SHOP_DSN`` names.
-    """
+    """Fill the database that ``SHOP_DSN`` names."""
     engine = create_engine(Settings.from_environment().sqlalchemy_url, poolclass=NullPool)
     seed(engine)
     engine.dispose()

@@ -1,6 +1,4 @@
-"""
-What the shop takes from its environment.
-"""
+"""What the shop takes from its environment."""
 
 from __future__ import annotations
 
@@ -64,7 +62,5 @@ class Settings:
 
     @property
     def sqlalchemy_url(self) -> URL:
-        """
-        The same address with SQLAlchemy's name for psycopg 3.
-        """
+        """The same address with SQLAlchemy's name for psycopg 3."""
         return make_url(self.dsn).set(drivername="postgresql+psycopg")

@@ -1,6 +1,4 @@
-"""
-Customers: a steady stream of requests of every kind, and a few that leave a session behind.
-"""
+"""Customers: a steady stream of requests of every kind, and a few that leave a session behind."""
 
 from __future__ import annotations
 
@@ -47,38 +45,28 @@ PATIENCE_SECONDS = 15.0
 
 @dataclass
 class Tally:
-    """
-    What came back: requests by status; 0 is no answer at all.
-    """
+    """What came back: requests by status; 0 is no answer at all."""
 
     statuses: Counter[int] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
-        """
-        Every request that ended.
-        """
+        """Every request that ended."""
         return self.statuses.total()
 
     @property
     def answered(self) -> int:
-        """
-        Requests that got what they asked for.
-        """
+        """Requests that got what they asked for."""
         return self.statuses[httpx.codes.OK]
 
     @property
     def failed(self) -> int:
-        """
-        Requests that failed for another reason than the lack of a connection.
-        """
+        """Requests that failed for another reason than the lack of a connection."""
         return self.total - self.answered - self.rejected
 
     @property
     def rejected(self) -> int:
-        """
-        Requests that got no connection.
-        """
+        """Requests that got no connection."""
         return self.statuses[httpx.codes.SERVICE_UNAVAILABLE]
 
 

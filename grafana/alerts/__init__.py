@@ -1,6 +1,4 @@
-"""
-Alert rules: written once with the metric names of ``poolscope.semconv``, rendered for Prometheus and for Grafana.
-"""
+"""Alert rules: written once with the metric names of ``poolscope.semconv``, rendered for Prometheus and for Grafana."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ def alert_groups(pace: Pace | None = None) -> tuple[Group, ...]:
 
 
 def alerts(pace: Pace | None = None) -> tuple[Alert, ...]:
-    """
-    Every alert, without its group.
-    """
+    """Every alert, without its group."""
     return tuple(alert for group in alert_groups(pace) for alert in group.alerts)
 
 
@@ -67,14 +63,10 @@ def _dump(content: dict[str, object]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """
-    Writes texts of several lines as blocks, and repeats values instead of using anchors.
-    """
+    """Writes texts of several lines as blocks, and repeats values instead of using anchors."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the signature is PyYAML's
-        """
-        Always true, since anchors make a file hard to read.
-        """
+        """Always true, since anchors make a file hard to read."""
         return True
 
 

@@ -1,6 +1,4 @@
-"""
-The PromQL that several alerts share.
-"""
+"""The PromQL that several alerts share."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ SERVER_VARIABLES: Final = (("server", ADDRESS),)
 
 
 def label(attribute: str) -> str:
-    """
-    The Prometheus label of an attribute.
-    """
+    """The Prometheus label of an attribute."""
     return prometheus.label(attribute)
 
 
@@ -56,9 +52,7 @@ def events(series: str, by: str, window: str, pace: Pace) -> str:
 
 
 def rate(series: str, by: str, window: str, pace: Pace) -> str:
-    """
-    The summed rate of a counter per second.
-    """
+    """The summed rate of a counter per second."""
     return f"sum by ({by}) (rate({series}[{pace(window)}]))"
 
 
@@ -92,8 +86,6 @@ def too_slow(histogram: semconv.Metric, limit: float, by: str, window: str, pace
 
 
 def share_too_slow(histogram: semconv.Metric, limit: float, by: str, window: str, pace: Pace) -> str:
-    """
-    The share of a histogram's values that are `too_slow`, between 0 and 1.
-    """
+    """The share of a histogram's values that are `too_slow`, between 0 and 1."""
     every = rate(prometheus.count(histogram), by, window, pace)
     return f"{too_slow(histogram, limit, by, window, pace)} / {every}"

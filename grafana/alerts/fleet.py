@@ -1,6 +1,4 @@
-"""
-Alerts on the database server, on the fleet as a whole, and on the telemetry itself.
-"""
+"""Alerts on the database server, on the fleet as a whole, and on the telemetry itself."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ SERVER: Final = "<server_address>:<server_port>"
 
 
 def groups(pace: Pace) -> tuple[Group, ...]:
-    """
-    The alerts on servers, on the fleet and on the telemetry.
-    """
+    """The alerts on servers, on the fleet and on the telemetry."""
     return (
         Group(
             "poolscope-server",
@@ -47,18 +43,14 @@ def groups(pace: Pace) -> tuple[Group, ...]:
 
 
 def usable() -> str:
-    """
-    The connections that a server has for roles without special rights.
-    """
+    """The connections that a server has for roles without special rights."""
     limit = family(collector.SERVER_CONNECTIONS_MAX)
     reserved = family(collector.SERVER_CONNECTIONS_RESERVED)
     return f"(max by ({BY_SERVER}) ({limit}) - max by ({BY_SERVER}) ({reserved}))"
 
 
 def near_max_connections(pace: Pace) -> Alert:
-    """
-    A server with nearly all connections in use.
-    """
+    """A server with nearly all connections in use."""
     return Alert(
         name="ServerNearMaxConnections",
         expression=f"sum by ({BY_SERVER}) ({family(collector.SERVER_CONNECTIONS)}) / {usable()} > {SERVER_USED_SHARE}",
@@ -75,9 +67,7 @@ def near_max_connections(pace: Pace) -> Alert:
 
 
 def oldest_idle_in_transaction(pace: Pace) -> Alert:
-    """
-    A transaction that is open and idle for long, by the server's own count.
-    """
+    """A transaction that is open and idle for long, by the server's own count."""
     age = f"max by ({BY_SERVER}) ({family(collector.SERVER_OLDEST_IDLE_IN_TRANSACTION)})"
     return Alert(
         name="ServerIdleInTransaction",
@@ -95,9 +85,7 @@ def oldest_idle_in_transaction(pace: Pace) -> Alert:
 
 
 def fleet_budget(pace: Pace) -> Alert:
-    """
-    Pools that may together open more connections than the server accepts.
-    """
+    """Pools that may together open more connections than the server accepts."""
     limits = f"sum by ({BY_SERVER}) ({family(semconv.CONNECTION_MAX)})"
     return Alert(
         name="FleetOverBudget",
@@ -116,7 +104,8 @@ def fleet_budget(pace: Pace) -> Alert:
 
 def unwatched(pace: Pace) -> Alert:
     """
-    PostgreSQL servers that pools use and no Collector monitors, although a Collector monitors some server now or today.
+    PostgreSQL servers that pools use and no Collector monitors, although a Collector monitors some
+    server now or today.
     """
     limit = family(collector.SERVER_CONNECTIONS_MAX)
     pools = f'{family(semconv.CONNECTION_MAX)}{{{label(semconv.DB_SYSTEM)}="postgresql"}}'
@@ -137,9 +126,7 @@ def unwatched(pace: Pace) -> Alert:
 
 
 def drift(pace: Pace) -> Alert:
-    """
-    A difference between poolscope's count and the pool's own that lasts longer than load can explain.
-    """
+    """A difference between poolscope's count and the pool's own that lasts longer than load can explain."""
     return Alert(
         name="PoolscopeDrift",
         expression=f"max by ({BY_POOL}, {INSTANCE}) (abs({family(semconv.DRIFT)})) > 0",
@@ -157,9 +144,7 @@ def drift(pace: Pace) -> Alert:
 
 
 def errors(pace: Pace) -> Alert:
-    """
-    Errors of poolscope, which it catches before they reach the application.
-    """
+    """Errors of poolscope, which it catches before they reach the application."""
     site = label(semconv.COMPONENT)
     return Alert(
         name="PoolscopeErrors",
@@ -177,9 +162,7 @@ def errors(pace: Pace) -> Alert:
 
 
 def no_data(pace: Pace) -> Alert:
-    """
-    A service that reported pools within the last hour and reports none now.
-    """
+    """A service that reported pools within the last hour and reports none now."""
     series = family(semconv.CONNECTION_COUNT)
     before = f"group by ({SERVICE}) (count_over_time({series}[{pace('1h')}] offset {pace('5m')}))"
     return Alert(
@@ -198,9 +181,7 @@ def no_data(pace: Pace) -> Alert:
 
 
 def collector_down(pace: Pace) -> Alert:
-    """
-    A Collector that Prometheus cannot scrape.
-    """
+    """A Collector that Prometheus cannot scrape."""
     return Alert(
         name="CollectorDown",
         expression=f'(1 - up{{job=~"{collector.SCRAPE_JOBS}"}}) > 0',
@@ -217,9 +198,7 @@ def collector_down(pace: Pace) -> Alert:
 
 
 def collector_loses(pace: Pace) -> Alert:
-    """
-    A Collector that refuses data, or cannot keep or deliver it.
-    """
+    """A Collector that refuses data, or cannot keep or deliver it."""
     by = "instance, exporter, receiver"
     kinds = [
         f'label_replace({events(series, by, "15m", pace)} > 0, "lost", "{fate}", "", "")'

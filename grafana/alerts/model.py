@@ -1,6 +1,4 @@
-"""
-The model of an alert, before it is rendered for Prometheus or for Grafana.
-"""
+"""The model of an alert, before it is rendered for Prometheus or for Grafana."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Urgency(Enum):
-    """
-    How soon a person acts on the alert, as the label ``severity``: a page at once, a ticket the next working day.
-    """
+    """How soon a person acts on the alert, as the label ``severity``: a page at once, a ticket the next working day."""
 
     PAGE = "critical"
     TICKET = "warning"
@@ -22,9 +18,7 @@ class Urgency(Enum):
 
 
 class ValueFormat(Enum):
-    """
-    How the value of an alert is formatted: a function of the templates of Prometheus and Grafana.
-    """
+    """How the value of an alert is formatted: a function of the templates of Prometheus and Grafana."""
 
     NUMBER = "humanize"
     SHARE = "humanizePercentage"
@@ -108,7 +102,5 @@ class Pace:
         return f"{round(1000 * self.seconds(duration))}ms"
 
     def seconds(self, duration: str) -> float:
-        """
-        The duration at this pace, in seconds.
-        """
+        """The duration at this pace, in seconds."""
         return int(duration[:-1]) * SECONDS[duration[-1]] / self.divisor

@@ -1,6 +1,4 @@
-"""
-Alerts on what the processes report: saturated pools, waits, leaks, and code that leads to them.
-"""
+"""Alerts on what the processes report: saturated pools, waits, leaks, and code that leads to them."""
 
 from __future__ import annotations
 
@@ -43,9 +41,7 @@ WHERE: Final = "pool <db_client_connection_pool_name> of <service_name>"
 
 
 def groups(pace: Pace) -> tuple[Group, ...]:
-    """
-    The alerts on pools and on units of work.
-    """
+    """The alerts on pools and on units of work."""
     return (
         Group("poolscope-pools", (saturated(pace), *burning(pace), timeouts(pace))),
         Group("poolscope-leaks", (leak(pace), overdue(pace))),
@@ -54,9 +50,7 @@ def groups(pace: Pace) -> tuple[Group, ...]:
 
 
 def saturated(pace: Pace) -> Alert:
-    """
-    A pool that has every connection in use for a share of the time, in its worst instance.
-    """
+    """A pool that has every connection in use for a share of the time, in its worst instance."""
     per_instance = rate(family(semconv.SATURATION_TIME), f"{BY_POOL}, {INSTANCE}", "5m", pace)
     return Alert(
         name="PoolSaturated",
@@ -75,7 +69,8 @@ def saturated(pace: Pace) -> Alert:
 
 def burning(pace: Pace) -> tuple[Alert, Alert]:
     """
-    Waits that use up the error budget, over a long window and over a short one, which ends the alert when they end.
+    Waits that use up the error budget, over a long window and over a short one, which ends the
+    alert when they end.
     """
     return (
         _burn(pace, "PoolWaitBurnsFast", FAST_BURN, windows=("1h", "5m"), pending="2m", urgency=Urgency.PAGE),
@@ -103,9 +98,7 @@ def _burn(pace: Pace, name: str, factor: float, *, windows: tuple[str, str], pen
 
 
 def timeouts(pace: Pace) -> Alert:
-    """
-    Checkouts that timed out.
-    """
+    """Checkouts that timed out."""
     return Alert(
         name="PoolTimeouts",
         expression=f"{events(family(semconv.TIMEOUTS), BY_POOL, '5m', pace)} > 0",
@@ -122,9 +115,7 @@ def timeouts(pace: Pace) -> Alert:
 
 
 def leak(pace: Pace) -> Alert:
-    """
-    Connections that are never returned: collected as garbage, or the request that checked them out has finished.
-    """
+    """Connections that are never returned: collected as garbage, or the request that checked them out has finished."""
     kind = label(semconv.LEAK_KIND)
     series = f'{family(semconv.LEAKS)}{{{kind}!="overdue"}}'
     return Alert(
@@ -143,9 +134,7 @@ def leak(pace: Pace) -> Alert:
 
 
 def overdue(pace: Pace) -> Alert:
-    """
-    Connections that are held longer than the threshold by a request, task or job that still runs.
-    """
+    """Connections that are held longer than the threshold by a request, task or job that still runs."""
     series = f'{family(semconv.LEAKS)}{{{label(semconv.LEAK_KIND)}="overdue"}}'
     return Alert(
         name="LeaseOverdue",
@@ -164,9 +153,7 @@ def overdue(pace: Pace) -> Alert:
 
 
 def n_plus_one(pace: Pace) -> Alert:
-    """
-    N+1 loops in a request that had none at this time yesterday, as after a deploy.
-    """
+    """N+1 loops in a request that had none at this time yesterday, as after a deploy."""
     version = label(VERSION)
     series = family(semconv.REPEATED_QUERIES)
     now = events(series, f"{SERVICE}, {version}, {UNIT}", "15m", pace)
@@ -188,9 +175,7 @@ def n_plus_one(pace: Pace) -> Alert:
 
 
 def nested(pace: Pace) -> Alert:
-    """
-    Units of work that check out a second connection of the same pool, which can deadlock.
-    """
+    """Units of work that check out a second connection of the same pool, which can deadlock."""
     return Alert(
         name="NestedCheckout",
         expression=f"{events(family(semconv.NESTED_CHECKOUTS), BY_POOL, '15m', pace)} > 0",
@@ -207,9 +192,7 @@ def nested(pace: Pace) -> Alert:
 
 
 def idle_in_transaction(pace: Pace) -> Alert:
-    """
-    The share of the pool that open transactions hold while they run no query.
-    """
+    """The share of the pool that open transactions hold while they run no query."""
     held = rate(
         f'{family(semconv.HOLD_PHASE_TIME)}{{{label(semconv.HOLD_PHASE)}="idle_in_transaction"}}', BY_POOL, "5m", pace
     )

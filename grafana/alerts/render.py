@@ -1,6 +1,4 @@
-"""
-The alerts as files: rules for Prometheus, and provisioning for Grafana.
-"""
+"""The alerts as files: rules for Prometheus, and provisioning for Grafana."""
 
 from __future__ import annotations
 
@@ -98,9 +96,7 @@ def _grafana_rule(alert: Alert) -> dict[str, Any]:
 
 
 def traceql_rules(queries: Iterable[TraceQuery]) -> dict[str, Any]:
-    """
-    TraceQL alert rules; Grafana needs its feature toggle ``tempoAlerting`` for them.
-    """
+    """TraceQL alert rules; Grafana needs its feature toggle ``tempoAlerting`` for them."""
     return {
         "apiVersion": 1,
         "groups": [
@@ -131,17 +127,13 @@ def _traceql_rule(query: TraceQuery) -> dict[str, Any]:
 
 
 def dashboard_path(alert: Alert) -> str:
-    """
-    The path of the alert's dashboard in Grafana, with variables that the alert's labels set.
-    """
+    """The path of the alert's dashboard in Grafana, with variables that the alert's labels set."""
     variables = "&".join(f"var-{name}={{{{ $labels.{label} | urlquery }}}}" for name, label in alert.variables)
     return f"/d/{alert.dashboard}" + (f"?{variables}" if variables else "")
 
 
 def page(finding: str) -> str:
-    """
-    The documentation page of a finding, relative to the folder of the documentation.
-    """
+    """The documentation page of a finding, relative to the folder of the documentation."""
     return KINDS[finding].page.removeprefix("docs/")
 
 

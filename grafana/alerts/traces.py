@@ -1,6 +1,4 @@
-"""
-Alerts on traces: on metrics that the Collector makes from all spans before sampling, and optionally in TraceQL.
-"""
+"""Alerts on traces: on metrics that the Collector makes from all spans before sampling, and optionally in TraceQL."""
 
 from __future__ import annotations
 
@@ -19,16 +17,12 @@ CHECKOUT: Final = f'span_name=~"{semconv.CHECKOUT_SPAN.prefix} .*"'
 
 
 def groups(pace: Pace) -> tuple[Group, ...]:
-    """
-    The alerts on metrics made from spans; their exemplars lead to traces.
-    """
+    """The alerts on metrics made from spans; their exemplars lead to traces."""
     return (Group("poolscope-traces", (failed_checkouts(pace), slow_checkouts(pace), findings(pace))),)
 
 
 def failed_checkouts(pace: Pace) -> Alert:
-    """
-    Checkouts whose span ended in an error.
-    """
+    """Checkouts whose span ended in an error."""
     error = label(semconv.ERROR_TYPE)
     series = f'{prometheus.family(collector.SPAN_CALLS)}{{{CHECKOUT}, status_code="STATUS_CODE_ERROR"}}'
     return Alert(
@@ -47,9 +41,7 @@ def failed_checkouts(pace: Pace) -> Alert:
 
 
 def slow_checkouts(pace: Pace) -> Alert:
-    """
-    Waiting checkouts of which one in twenty takes longer than a second.
-    """
+    """Waiting checkouts of which one in twenty takes longer than a second."""
     buckets = rate(f"{prometheus.bucket(collector.SPAN_DURATION)}{{{CHECKOUT}}}", f"{BY_POOL}, le", "5m", pace)
     return Alert(
         name="CheckoutSpansSlow",
@@ -67,9 +59,7 @@ def slow_checkouts(pace: Pace) -> Alert:
 
 
 def findings(pace: Pace) -> Alert:
-    """
-    Traces of requests that have findings.
-    """
+    """Traces of requests that have findings."""
     return Alert(
         name="TracesWithFindings",
         expression=f"{events(prometheus.family(collector.TRACE_FINDINGS), SERVICE, '15m', pace)} > 0",

@@ -1,6 +1,4 @@
-"""
-The dashboards, one module each; a module has a function ``dashboard()`` that returns the model.
-"""
+"""The dashboards, one module each; a module has a function ``dashboard()`` that returns the model."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """
-*Findings*: what poolscope and the alerts found, since when and where, and whether poolscope's figures are reliable.
+*Findings*: what poolscope and the alerts found, since when and where, and whether poolscope's
+figures are reliable.
 """
 
 from __future__ import annotations
@@ -57,9 +58,7 @@ TO_TRACES = (links.traces("Traces with findings", f"{{ span.{semconv.FINDINGS} !
 
 
 def dashboard() -> dict[str, object]:
-    """
-    The dashboard in Grafana's model.
-    """
+    """The dashboard in Grafana's model."""
     return board.board(
         links.FINDINGS,
         "Findings",
@@ -198,9 +197,7 @@ def _where() -> Panels:
 
 
 def _per_minute(found: str) -> str:
-    """
-    Units of work per minute with this finding among theirs; the label is the list as JSON.
-    """
+    """Units of work per minute with this finding among theirs; the label is the list as JSON."""
     scope = SERVICES.having(FINDING_LABEL, f".*{found}.*", "=~")
     return or_zero(f"60 * {over('sum', rate(prometheus.family(TRACE_FINDINGS), scope))}")
 

@@ -1,6 +1,4 @@
-"""
-*Connection pools*: every pool of every service, worst first. An engineer on call opens this page first.
-"""
+"""*Connection pools*: every pool of every service, worst first. An engineer on call opens this page first."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ TO_REQUESTS = (links.to(links.REQUESTS, "Routes", "service"),)
 
 
 def dashboard() -> dict[str, object]:
-    """
-    The dashboard in Grafana's model.
-    """
+    """The dashboard in Grafana's model."""
     return board.board(
         links.FLEET,
         "Connection pools",

@@ -1,6 +1,4 @@
-"""
-The lower half of *Connection pools*: leak or too small a pool, routes, and budget.
-"""
+"""The lower half of *Connection pools*: leak or too small a pool, routes, and budget."""
 
 from __future__ import annotations
 
@@ -45,9 +43,7 @@ TO_SERVER = (links.to(links.POSTGRESQL, "PostgreSQL server", "server"),)
 
 
 def leak_or_small() -> Panels:
-    """
-    Whether connections leak, or there are too few of them.
-    """
+    """Whether connections leak, or there are too few of them."""
     kind = prometheus.label(semconv.LEAK_KIND)
     yield time_series_panel(
         PanelOptions(
@@ -95,9 +91,7 @@ def leak_or_small() -> Panels:
 
 
 def routes() -> Panels:
-    """
-    Which routes hold connections, which wait, and which run N+1 loops.
-    """
+    """Which routes hold connections, which wait, and which run N+1 loops."""
     routes = (SERVICE, UNIT)
     legend = f"{{{{{SERVICE}}}}} · {{{{{UNIT}}}}}"
     held = over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), SERVICES, RANGE), routes)
@@ -147,9 +141,7 @@ def routes() -> Panels:
 
 
 def fit_and_trust() -> Panels:
-    """
-    Whether all pools fit the server, and whether the figures are reliable.
-    """
+    """Whether all pools fit the server, and whether the figures are reliable."""
     limits = over("sum", value(semconv.CONNECTION_MAX, FLEET), BY_SERVER)
     yield bar_gauge_panel(
         PanelOptions(

@@ -1,6 +1,4 @@
-"""
-The tables of who holds the connections of a pool: by route, and by the line that checks them out.
-"""
+"""The tables of who holds the connections of a pool: by route, and by the line that checks them out."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _FILE_AND_FOLDER = "(?:.*?/)??([^/]+/[^/]+|[^/]+)"
 
 
 def by_route(links: tuple[Link, ...]) -> table.Panel:
-    """
-    The routes, tasks and jobs that hold connections, and how many each holds on average.
-    """
+    """The routes, tasks and jobs that hold connections, and how many each holds on average."""
     by = (SERVICE, UNIT)
     held = over("sum", rate(prometheus.total(semconv.UNIT_HOLD_TIME), POOLS, RANGE), by)
     return table_panel(
@@ -65,9 +61,7 @@ def by_route(links: tuple[Link, ...]) -> table.Panel:
 
 
 def by_line(links: tuple[Link, ...]) -> table.Panel:
-    """
-    The lines of code that check connections out, from the hold spans.
-    """
+    """The lines of code that check connections out, from the hold spans."""
     held = over("sum", with_location(rate(prometheus.total(SPAN_DURATION), HOLD_SPANS, RANGE)), BY_LINE)
     holds = over("sum", with_location(increase(prometheus.count(SPAN_DURATION), HOLD_SPANS)), BY_LINE)
     return table_panel(
@@ -94,16 +88,12 @@ def by_line(links: tuple[Link, ...]) -> table.Panel:
 
 
 def quantile_by_line(spans: Scope) -> str:
-    """
-    The 95th percentile of the duration of these spans, by line of code.
-    """
+    """The 95th percentile of the duration of these spans, by line of code."""
     buckets = with_location(rate(prometheus.bucket(SPAN_DURATION), spans, RANGE))
     return f"histogram_quantile(0.95, {over('sum', buckets, ('le', *BY_LINE))})"
 
 
 def with_location(expression: str) -> str:
-    """
-    The expression's series with file and line as one label.
-    """
+    """The expression's series with file and line as one label."""
     file = f'label_replace({expression}, "file", "$1", "{FILE}", "{_FILE_AND_FOLDER}")'
     return f'label_join({file}, "{LOCATION}", ":", "file", "{LINE}")'

@@ -1,6 +1,4 @@
-"""
-*Pool*: one pool, and its processes side by side.
-"""
+"""*Pool*: one pool, and its processes side by side."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ TO_HOLDS = (
 
 
 def dashboard() -> dict[str, object]:
-    """
-    The dashboard in Grafana's model.
-    """
+    """The dashboard in Grafana's model."""
     return board.board(
         links.POOL,
         "Pool",

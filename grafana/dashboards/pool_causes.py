@@ -1,6 +1,4 @@
-"""
-The lower half of *Pool*: leak or too small a pool, and its processes side by side.
-"""
+"""The lower half of *Pool*: leak or too small a pool, and its processes side by side."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ TO_INSTANCE = (links.to(links.FINDINGS, "Findings", "service", "pool"), links.IN
 
 
 def leak_or_small() -> Panels:
-    """
-    Whether connections leak, or there are too few of them.
-    """
+    """Whether connections leak, or there are too few of them."""
     kind = prometheus.label(semconv.LEAK_KIND)
     yield time_series_panel(
         PanelOptions(
@@ -100,9 +96,7 @@ def leak_or_small() -> Panels:
 
 
 def processes() -> Panels:
-    """
-    The processes side by side, and what the pool costs the server.
-    """
+    """The processes side by side, and what the pool costs the server."""
     reason = prometheus.label(semconv.CLOSE_REASON)
     by = (SERVICE, INSTANCE)
     to_instance = links.of_row(links.POOL, "Only this process", service="Service", instance="Process")

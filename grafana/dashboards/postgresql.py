@@ -1,6 +1,4 @@
-"""
-*PostgreSQL and the fleet budget*: the server's own figures, and whether all pools together fit it.
-"""
+"""*PostgreSQL and the fleet budget*: the server's own figures, and whether all pools together fit it."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ TO_TRACES = (
 
 
 def dashboard() -> dict[str, object]:
-    """
-    The dashboard in Grafana's model.
-    """
+    """The dashboard in Grafana's model."""
     return board.board(
         links.POSTGRESQL,
         "PostgreSQL and the fleet budget",

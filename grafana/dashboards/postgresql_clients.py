@@ -1,6 +1,4 @@
-"""
-The lower half of *PostgreSQL and the fleet budget*: who is idle in a transaction, and whether both sides agree.
-"""
+"""The lower half of *PostgreSQL and the fleet budget*: who is idle in a transaction, and whether both sides agree."""
 
 from __future__ import annotations
 
@@ -46,16 +44,12 @@ TO_TRACES = (
 
 
 def named(expression: str, label: str = "application_name", unnamed: str = "(no name)") -> str:
-    """
-    The series by application or by another label; those with an empty label get a name.
-    """
+    """The series by application or by another label; those with an empty label get a name."""
     return f'label_replace({expression}, "{label}", "{unnamed}", "{label}", "")'
 
 
 def transactions() -> Panels:
-    """
-    Who is idle between BEGIN and COMMIT, by the server's count and by the pools'.
-    """
+    """Who is idle between BEGIN and COMMIT, by the server's count and by the pools'."""
     phase = prometheus.label(semconv.HOLD_PHASE)
     idling = FLEET.having(phase, "idle_in_transaction")
     yield time_series_panel(
@@ -101,9 +95,7 @@ def transactions() -> Panels:
 
 
 def agreement() -> Panels:
-    """
-    Whether server and pools count the same, and what new connections cost.
-    """
+    """Whether server and pools count the same, and what new connections cost."""
     yield time_series_panel(
         PanelOptions(
             "Open connections, by both counts",

@@ -1,6 +1,4 @@
-"""
-*Requests and queries*: what one request, task or job costs in connections and queries, by route.
-"""
+"""*Requests and queries*: what one request, task or job costs in connections and queries, by route."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ TO_FAILURES = (links.traces("Traces that failed", "{ status = error }"), *TO_POO
 
 
 def dashboard() -> dict[str, object]:
-    """
-    The dashboard in Grafana's model.
-    """
+    """The dashboard in Grafana's model."""
     return board.board(
         links.REQUESTS,
         "Requests and queries",

@@ -1,6 +1,4 @@
-"""
-Draws dashboards in headless Chromium and reports the state of every panel.
-"""
+"""Draws dashboards in headless Chromium and reports the state of every panel."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ PAINTED: Final = {"timeseries", "heatmap"}
 
 
 class MissingToolError(Exception):
-    """
-    A program that draws is not installed; the message says how to install it.
-    """
+    """A program that draws is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +71,7 @@ class Panel:
 
     @property
     def fault(self) -> str:
-        """
-        What is wrong with it; empty if it shows data.
-        """
+        """What is wrong with it; empty if it shows data."""
         if self.state != "data":
             return f"{self.title}: {self.state} {self.message}".rstrip()
         if self.kind in PAINTED and not any(self.painted):
@@ -104,9 +98,7 @@ class Drawn:
 
     @property
     def faults(self) -> list[str]:
-        """
-        Everything that is wrong with it.
-        """
+        """Everything that is wrong with it."""
         return [*(panel.fault for panel in self.panels if panel.fault), *self.complaints]
 
 
@@ -190,9 +182,7 @@ class Browser:
             yield _drawn(line)
 
     def close(self) -> None:
-        """
-        End it; may be called twice.
-        """
+        """End it; may be called twice."""
         for pipe in (self._node.stdin, self._node.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -206,9 +196,7 @@ class Browser:
 
 
 def draw(page: str, shots: Iterable[Shot], start: float, end: float) -> list[Drawn]:
-    """
-    Draw each dashboard once, in a browser of its own, with the arguments of `Browser.draw`.
-    """
+    """Draw each dashboard once, in a browser of its own, with the arguments of `Browser.draw`."""
     with Browser() as browser:
         return browser.draw(page, shots, start, end)
 

@@ -136,9 +136,7 @@ def _settings(collector: Collector, instance: str) -> dict[str, str]:
 
 
 class _Ticker:
-    """
-    One progress line every few seconds, for all processes together.
-    """
+    """One progress line every few seconds, for all processes together."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self._name = name

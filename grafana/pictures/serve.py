@@ -74,15 +74,11 @@ class PageServer:
 
     @property
     def url(self) -> str:
-        """
-        The address of the first dashboard's page.
-        """
+        """The address of the first dashboard's page."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
-        """
-        Stop serving and free the port.
-        """
+        """Stop serving and free the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -195,9 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """
-        Log nothing: a page sends some hundred requests a minute.
-        """
+        """Log nothing: a page sends some hundred requests a minute."""
 
 
 def _settings(source: Source) -> dict[str, object]:
@@ -208,9 +202,7 @@ def _settings(source: Source) -> dict[str, object]:
 
 
 def main() -> int:
-    """
-    Run the command line: serve until an interrupt.
-    """
+    """Run the command line: serve until an interrupt."""
     parser = argparse.ArgumentParser(description="Draw the dashboards live, without a Grafana server.")
     parser.add_argument(
         "--prometheus", default="http://127.0.0.1:9090", help="address of Prometheus (default: %(default)s)"

@@ -1,6 +1,4 @@
-"""
-``python -m poolscope``: the command line of this interpreter's poolscope.
-"""
+"""``python -m poolscope``: the command line of this interpreter's poolscope."""
 
 import sys
 

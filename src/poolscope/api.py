@@ -77,9 +77,7 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
         self.__exit__(kind, error, traceback)
 
     def __call__(self, function: _Function) -> _Function:
-        """
-        Make each call of a function a unit of work.
-        """
+        """Make each call of a function a unit of work."""
         if inspect.isasyncgenfunction(function):
             call = async_stepping(self._begin, function)
         elif inspect.isgeneratorfunction(function):

@@ -28,9 +28,7 @@ _NEAR: Final = 0.9
 
 
 class WrongValueError(ValueError):
-    """
-    A setting's value that is not allowed; its message says what is.
-    """
+    """A setting's value that is not allowed; its message says what is."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,7 @@ _SECONDS_WORDS: Final = "a number of seconds, 0 or more"
 
 @dataclass(frozen=True)
 class Settings:
-    """
-    All settings, frozen once read. Durations are in seconds.
-    """
+    """All settings, frozen once read. Durations are in seconds."""
 
     enabled: bool = _setting(
         default=True, parse=_switch, allowed=_SWITCH_WORDS, description="Whether poolscope does anything at all."
@@ -286,21 +282,15 @@ def _misspelt(variables: Iterable[str]) -> Iterator[str]:
 
 
 def variable_of(setting: str) -> str:
-    """
-    The environment variable of a setting.
-    """
+    """The environment variable of a setting."""
     return PREFIX + setting.upper()
 
 
 def environment() -> Mapping[str, str]:
-    """
-    The process's environment, for whoever has to look at variables that are not poolscope's own.
-    """
+    """The process's environment, for whoever has to look at variables that are not poolscope's own."""
     return os.environ
 
 
 def rules() -> dict[str, tuple[object, Rule]]:
-    """
-    Every setting with its default and rule, in order; the documentation's table is made from it.
-    """
+    """Every setting with its default and rule, in order; the documentation's table is made from it."""
     return {setting.name: (setting.default, setting.metadata["rule"]) for setting in fields(Settings)}

@@ -1,6 +1,4 @@
-"""
-The entry point of `opentelemetry-instrument`, and nothing else.
-"""
+"""The entry point of `opentelemetry-instrument`, and nothing else."""
 
 from __future__ import annotations
 
@@ -31,28 +29,20 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     _session: Session | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """
-        None: a pool library that is not there is simply not hooked.
-        """
+        """None: a pool library that is not there is simply not hooked."""
         return ()
 
     def flush(self) -> None:
-        """
-        Make everything known so far into telemetry: afterwards it is the SDK's to export.
-        """
+        """Make everything known so far into telemetry: afterwards it is the SDK's to export."""
         if self._session is not None:
             self._session.worker.run_once()
 
     def statuses(self) -> dict[str, Status[PoolAdapter]]:
-        """
-        The state of each adapter, by its name.
-        """
+        """The state of each adapter, by its name."""
         return dict(self._session.registry.statuses) if self._session is not None else {}
 
     def framework_statuses(self) -> dict[str, Status[Hook]]:
-        """
-        The state of each framework's hooks, by its name.
-        """
+        """The state of each framework's hooks, by its name."""
         return dict(self._session.frameworks.statuses) if self._session is not None else {}
 
     def _instrument(self, **kwargs: LibraryObject) -> None:

@@ -117,9 +117,7 @@ class Metric:
 
     @property
     def conventional(self) -> bool:
-        """
-        Whether the semantic conventions define it.
-        """
+        """Whether the semantic conventions define it."""
         return not self.name.startswith("poolscope.")
 
 
@@ -275,9 +273,7 @@ class Span:
     attributes: tuple[str, ...]
 
     def named(self, pool: str) -> str:
-        """
-        The name of the span for the pool of that name.
-        """
+        """The name of the span for the pool of that name."""
         return f"{self.prefix} {pool}"
 
 

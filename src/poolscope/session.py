@@ -107,9 +107,7 @@ class Session:
         _sessions.add(self)
 
     def start(self) -> None:
-        """
-        Put the hooks in; stay dormant until an SDK is configured.
-        """
+        """Put the hooks in; stay dormant until an SDK is configured."""
         self.pool_registry.dormant = True
         self.pool_registry.has_listeners = self._wake
         self.pool_registry.still_dormant()
@@ -122,9 +120,7 @@ class Session:
         atexit.register(self._last_run)
 
     def stop(self) -> None:
-        """
-        Take the hooks out, emit what is left, and let go of everything.
-        """
+        """Take the hooks out, emit what is left, and let go of everything."""
         guard.run("instrumentor.stop", self.frameworks.stop, None)
         guard.run("instrumentor.stop", self.registry.stop, None)
         if self.pool_registry in open_pool_registries:
@@ -141,9 +137,7 @@ class Session:
         atexit.unregister(self._last_run)
 
     def after_fork(self) -> None:
-        """
-        In the child.
-        """
+        """In the child."""
         self._spans.forget()
         self._watchdog.forget()
         if self._metrics is not None:

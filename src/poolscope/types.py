@@ -1,6 +1,4 @@
-"""
-Types that every package shares.
-"""
+"""Types that every package shares."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ else:
     _Method = TypeVar("_Method")
 
     def override(method: _Method) -> _Method:
-        """
-        Mark a method that takes the place of a base class's and is documented there; mypy checks that it does.
-        """
+        """Mark a method that takes the place of a base class's and is documented there; mypy checks that it does."""
         return method
 
 

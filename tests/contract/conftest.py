@@ -1,6 +1,4 @@
-"""
-Every driver's pool, open and watched.
-"""
+"""Every driver's pool, open and watched."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ SHORT = 0.05
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """
-    A law runs on every driver whose pool can do what its marker `needs` names.
-    """
+    """A law runs on every driver whose pool can do what its marker `needs` names."""
     if "driver" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("needs")
         needed: tuple[Feature, ...] = marker.args if marker else ()
@@ -37,9 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def _small_heap() -> Iterator[None]:
-    """
-    A garbage collection, and poolscope's walk over all objects, see only what the test made.
-    """
+    """A garbage collection, and poolscope's walk over all objects, see only what the test made."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -48,16 +42,15 @@ def _small_heap() -> Iterator[None]:
 @pytest.fixture
 def late(request: pytest.FixtureRequest) -> bool:
     """
-    Whether threads are late on purpose (tests/support/late.py): every step costs stalls then, and fewer of them do.
+    Whether threads are late on purpose (tests/support/late.py): every step costs stalls then, and
+    fewer of them do.
     """
     return bool(request.config.getoption("late", None))
 
 
 @pytest.fixture
 def driver(request: pytest.FixtureRequest) -> Driver:
-    """
-    One driver, its pool not open yet.
-    """
+    """One driver, its pool not open yet."""
     kind: type[Driver] = request.param
     require(kind.missing() is None, str(kind.missing()), "make env (and make matrix for other versions)")
     return kind()
@@ -65,17 +58,13 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented()
 
 
 @pytest.fixture
 def opened(driver: Driver, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    """
-    Opens the driver's pool, with two connections unless told otherwise.
-    """
+    """Opens the driver's pool, with two connections unless told otherwise."""
     where = request.getfixturevalue("database") if driver.on_postgres else None
 
     def open_it(*, size: int = 2, timeout: float = SHORT, **options: Any) -> Driver:
@@ -88,7 +77,5 @@ def opened(driver: Driver, request: pytest.FixtureRequest, tmp_path: Path) -> It
 
 @pytest.fixture
 def subject(telemetry: Telemetry, opened: Callable[..., Driver]) -> Subject:
-    """
-    A pool of two connections, made under poolscope.
-    """
+    """A pool of two connections, made under poolscope."""
     return Subject(opened(), telemetry)

@@ -1,6 +1,4 @@
-"""
-python-oracledb's pools over a stand-in for its core, as drivers; for laws that need no server.
-"""
+"""python-oracledb's pools over a stand-in for its core, as drivers; for laws that need no server."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ if TYPE_CHECKING:
 
 
 class OracleStandIn(Driver):
-    """
-    The sync pool; a checkout beyond the limit fails at once, as one does that waited too long.
-    """
+    """The sync pool; a checkout beyond the limit fails at once, as one does that waited too long."""
 
     label = "oracledb-ConnectionPool-stand-in"
     adapter = "oracledb"
@@ -84,9 +80,7 @@ class OracleStandIn(Driver):
 
 
 class AsyncOracleStandIn(OracleStandIn):
-    """
-    The async pool, in an event loop of its own.
-    """
+    """The async pool, in an event loop of its own."""
 
     label = "oracledb-AsyncConnectionPool-stand-in"
     features = OracleStandIn.features & ~Feature.ABANDON

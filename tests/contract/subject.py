@@ -1,6 +1,4 @@
-"""
-A pool under test beside the truth: the test counts what it does, and compares what was exported.
-"""
+"""A pool under test beside the truth: the test counts what it does, and compares what was exported."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ TOLERANCE = 1e-6
 
 
 def error_name(error: BaseException) -> str:
-    """
-    An exception's name as ``error.type`` carries it.
-    """
+    """An exception's name as ``error.type`` carries it."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
@@ -51,17 +47,13 @@ class Subject:
         self._errors_before = sum(guard.counts().values())
 
     def can(self, *wanted: Capability) -> bool:
-        """
-        Whether the adapter measures all of that.
-        """
+        """Whether the adapter measures all of that."""
         return all(one in self.driver.capabilities for one in wanted)
 
     # What an application does ------------------------------------------------------------
 
     def acquire(self) -> Handle:
-        """
-        Ask and have, or fail; counted either way.
-        """
+        """Ask and have, or fail; counted either way."""
         try:
             handle = self.driver.acquire()
         except BaseException as error:
@@ -70,17 +62,13 @@ class Subject:
         return self._granted(handle)
 
     def begin(self) -> PendingCheckout:
-        """
-        Ask elsewhere; `finish` counts the outcome.
-        """
+        """Ask elsewhere; `finish` counts the outcome."""
         checkout = self.driver.begin()
         self.pending.add(checkout)
         return checkout
 
     def finish(self, checkout: PendingCheckout) -> Handle:
-        """
-        Wait for what was begun.
-        """
+        """Wait for what was begun."""
         self.pending.remove(checkout)
         try:
             handle = checkout.wait()
@@ -90,31 +78,23 @@ class Subject:
         return self._granted(handle)
 
     def release(self, handle: Handle) -> None:
-        """
-        Give back.
-        """
+        """Give back."""
         self.gone(handle)
         self.driver.release(handle)
 
     def invalidate(self, handle: Handle) -> None:
-        """
-        Declare broken: the connection is no longer held.
-        """
+        """Declare broken: the connection is no longer held."""
         self.gone(handle)
         self.driver.invalidate(handle)
 
     def detach(self, handle: Handle) -> None:
-        """
-        Take out of the pool; the caller closes it for himself.
-        """
+        """Take out of the pool; the caller closes it for himself."""
         self.gone(handle)
         self.driver.detach(handle)
         self.driver.close_detached(handle)
 
     def abandon(self, handle: Handle) -> None:
-        """
-        Drop it.
-        """
+        """Drop it."""
         self.gone(handle)
         self.driver.abandon(handle)
         shared = Feature.SHARED in self.driver.features
@@ -127,9 +107,7 @@ class Subject:
         wait_until(ended, DEADLINE, "the abandoned lease to end")
 
     def gone(self, handle: Handle) -> None:
-        """
-        Count the end of a lease.
-        """
+        """Count the end of a lease."""
         self.held.remove(handle)
         self.returned += 1
 
@@ -141,9 +119,7 @@ class Subject:
     # What must be true ------------------------------------------------------------
 
     def check(self) -> Collected:
-        """
-        The laws that hold at every moment.
-        """
+        """The laws that hold at every moment."""
         collected = self.telemetry.collect()
         pool = self.driver.pool
         if not self.acquired and not self.failed:
@@ -161,9 +137,7 @@ class Subject:
         return collected
 
     def check_at_rest(self) -> Collected:
-        """
-        The laws that hold when nobody holds anything and nobody asks.
-        """
+        """The laws that hold when nobody holds anything and nobody asks."""
         assert not self.held
         assert not self.pending
         collected = self.check()
@@ -201,8 +175,6 @@ class Subject:
 
 
 def use_time_of(collected: Collected, pool: str) -> Any:
-    """
-    The one point of use time.
-    """
+    """The one point of use time."""
     (point,) = collected.points(semconv.USE_TIME, pool)
     return point

@@ -1,6 +1,4 @@
-"""
-What only aiopg's pool does: psycopg2's connections in asyncio, closed by whichever layer notices first.
-"""
+"""What only aiopg's pool does: psycopg2's connections in asyncio, closed by whichever layer notices first."""
 
 from __future__ import annotations
 
@@ -26,32 +24,24 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def seen() -> Iterator[Watched]:
-    """
-    Poolscope's eyes.
-    """
+    """Poolscope's eyes."""
     with watched("aiopg", "psycopg2_pool") as eyes:
         yield eyes
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """
-    Run it in an event loop of its own.
-    """
+    """Run it in an event loop of its own."""
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 async def close(pool: Any) -> None:
-    """
-    Close a pool with whatever it has.
-    """
+    """Close a pool with whatever it has."""
     pool.terminate()
     await pool.wait_closed()
 
 
 async def end_by_server(database: Postgres, connection: Any) -> None:
-    """
-    Let the server end a connection.
-    """
+    """Let the server end a connection."""
 
     def end() -> None:
         other = psycopg2.connect(database.dsn)

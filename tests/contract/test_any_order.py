@@ -1,6 +1,4 @@
-"""
-Whatever an application does, in whatever order, over threads and tasks: the laws hold after every step.
-"""
+"""Whatever an application does, in whatever order, over threads and tasks: the laws hold after every step."""
 
 from __future__ import annotations
 
@@ -54,30 +52,22 @@ PATIENCE = 2 * DEADLINE
 
 
 def can(*features: Feature) -> Any:
-    """
-    A rule for pools that can do all of that.
-    """
+    """A rule for pools that can do all of that."""
     return precondition(lambda machine: all(one in machine.subject.driver.features for one in features))
 
 
 def something_is_held() -> Any:
-    """
-    A rule for when a connection is out.
-    """
+    """A rule for when a connection is out."""
     return precondition(lambda machine: machine.handles)
 
 
 def somebody_waits() -> Any:
-    """
-    A rule for when an ask is pending.
-    """
+    """A rule for when an ask is pending."""
     return precondition(lambda machine: machine.asks)
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """
-    An application on one pool. The test sets what stands here.
-    """
+    """An application on one pool. The test sets what stands here."""
 
     kind: type[Driver]
     where: Postgres | None
@@ -97,42 +87,30 @@ class PoolMachine(RuleBasedStateMachine):
         self.outdated: set[Handle] = set()
 
     def impatient(self) -> bool:
-        """
-        Whether asks beyond the limit time out; else they wait, and can be cancelled or served.
-        """
+        """Whether asks beyond the limit time out; else they wait, and can be cancelled or served."""
         return Feature.CANCEL not in self.kind.features and Feature.LIMIT in self.kind.features
 
     def full(self) -> bool:
-        """
-        Whether the next ask would wait.
-        """
+        """Whether the next ask would wait."""
         return self.taken() >= self.limit()
 
     def limit(self) -> int:
-        """
-        How many may be out; psycopg_pool loses the slot of what is dropped.
-        """
+        """How many may be out; psycopg_pool loses the slot of what is dropped."""
         if Feature.MANY not in self.kind.features:
             return 1
         limit = None if Feature.SHARED in self.kind.features else self.subject.driver.limit
         return 4 * SIZE if limit is None else limit
 
     def taken(self) -> int:
-        """
-        How many connections are out of the pool that asks go to now.
-        """
+        """How many connections are out of the pool that asks go to now."""
         return sum(handle not in self.outdated for handle in self.handles)
 
     def some(self, data: st.DataObject) -> Handle:
-        """
-        One of what is held, which is held no longer.
-        """
+        """One of what is held, which is held no longer."""
         return self.handles.pop(data.draw(st.integers(0, len(self.handles) - 1)))
 
     def served(self) -> None:
-        """
-        What came back, or a slot that became free, went to those who wait.
-        """
+        """What came back, or a slot that became free, went to those who wait."""
         while self.asks and not self.full():
             # The library need not serve first who asked first: it may have been before the ask reached its queue.
             asks = self.asks
@@ -177,9 +155,7 @@ class PoolMachine(RuleBasedStateMachine):
         wait_until(lambda: self.pending() == before + 1, DEADLINE, "the ask to be pending")
 
     def pending(self) -> float | None:
-        """
-        How many asks wait, as exported.
-        """
+        """How many asks wait, as exported."""
         return self.telemetry.collect().value(semconv.PENDING_REQUESTS, self.subject.driver.pool)
 
     @rule(data=st.data())

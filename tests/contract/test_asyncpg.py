@@ -1,6 +1,4 @@
-"""
-What only asyncpg's pool does: slots, timeouts of two kinds, resets, proxies that nobody holds.
-"""
+"""What only asyncpg's pool does: slots, timeouts of two kinds, resets, proxies that nobody holds."""
 
 from __future__ import annotations
 
@@ -36,24 +34,18 @@ CANCELLED = "asyncio.exceptions.CancelledError"
 
 @pytest.fixture
 def seen() -> Iterator[Watched]:
-    """
-    Poolscope's eyes.
-    """
+    """Poolscope's eyes."""
     with watched("asyncpg") as eyes:
         yield eyes
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """
-    Run a test's coroutine, with a deadline.
-    """
+    """Run a test's coroutine, with a deadline."""
     return asyncio.run(asyncio.wait_for(coroutine, 1.5 * DEADLINE))
 
 
 async def until(predicate: Any) -> None:
-    """
-    Give way to other tasks until something is true.
-    """
+    """Give way to other tasks until something is true."""
     deadline = asyncio.get_running_loop().time() + DEADLINE
     while not predicate():
         assert asyncio.get_running_loop().time() < deadline
@@ -134,9 +126,7 @@ async def _drop(pool: Any) -> None:
 
 
 def test_a_pool_that_is_dropped_with_leases_ends_them(seen: Watched, database: Postgres) -> None:
-    """
-    When the pool itself is collected nobody holds its proxies: their leases end as abandoned.
-    """
+    """When the pool itself is collected nobody holds its proxies: their leases end as abandoned."""
 
     async def scenario() -> Pool:
         pool = await asyncpg.create_pool(database.dsn, min_size=1, max_size=2, max_inactive_connection_lifetime=0)
@@ -320,7 +310,8 @@ def _plain_wrapper(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
 
 def test_another_librarys_wrappers_hide_no_reason(database: Postgres) -> None:
     """
-    Where another library wraps what closes connections, outside and inside of our hooks, each closure has its reason.
+    Where another library wraps what closes connections, outside and inside of our hooks, each
+    closure has its reason.
     """
     holder, connection = asyncpg.pool.PoolConnectionHolder, asyncpg.connection.Connection
     with contextlib.ExitStack() as wrapped, watched("asyncpg") as seen:
@@ -349,16 +340,12 @@ def test_another_librarys_wrappers_hide_no_reason(database: Postgres) -> None:
 
 
 class Failing(asyncpg.Connection):  # type: ignore[misc]
-    """
-    One that can be made to fail when it is reset.
-    """
+    """One that can be made to fail when it is reset."""
 
     fails = False
 
     async def reset(self, **options: Any) -> None:
-        """
-        Fail, if so.
-        """
+        """Fail, if so."""
         if self.fails:
             raise RuntimeError("reset")
         await super().reset(**options)

@@ -1,6 +1,4 @@
-"""
-Cancellation at every place where an async check-out, query or check-in gives way.
-"""
+"""Cancellation at every place where an async check-out, query or check-in gives way."""
 
 from __future__ import annotations
 
@@ -70,9 +68,7 @@ def cancelled_at(coroutine: Coroutine[Any, Any, Any], step: int) -> Generator[An
 
 
 async def leave_alone(engine: Any) -> None:
-    """
-    One check-out, query and check-in.
-    """
+    """One check-out, query and check-in."""
     from sqlalchemy import text
 
     async with engine.connect() as connection:
@@ -172,9 +168,7 @@ class Kind:
     careful: bool = False
 
     def missing(self) -> str | None:
-        """
-        What is not there that it needs.
-        """
+        """What is not there that it needs."""
         if importlib.util.find_spec(self.needs) is None:
             return f"{self.needs} missing"
         if self.careful and not _keeps_what_it_checks():
@@ -183,9 +177,7 @@ class Kind:
 
 
 def psycopg_kind(pool_class: str, *, careful: bool = False) -> Kind:
-    """
-    A pool of psycopg's; a careful one checks what it lends and resets what comes back.
-    """
+    """A pool of psycopg's; a careful one checks what it lends and resets what comes back."""
 
     async def make(where: Postgres, name: str) -> Any:
         import psycopg_pool
@@ -231,9 +223,7 @@ async def _reset(connection: Any) -> None:
 
 
 def asyncpg_kind(*, timeout: float | None) -> Kind:
-    """
-    A pool of asyncpg's; with a timeout an ask runs in a task of its own.
-    """
+    """A pool of asyncpg's; with a timeout an ask runs in a task of its own."""
 
     async def make(where: Postgres, name: str) -> Any:
         import asyncpg
@@ -256,9 +246,7 @@ def asyncpg_kind(*, timeout: float | None) -> Kind:
 
 
 def aiomysql_kind() -> Kind:
-    """
-    A pool of aiomysql's.
-    """
+    """A pool of aiomysql's."""
 
     async def make(_: Postgres, name: str) -> Any:
         import aiomysql
@@ -283,9 +271,7 @@ def aiomysql_kind() -> Kind:
 
 
 def aiopg_kind() -> Kind:
-    """
-    A pool of aiopg's.
-    """
+    """A pool of aiopg's."""
 
     async def make(database: Postgres, name: str) -> Any:
         import aiopg
@@ -320,9 +306,7 @@ NATIVE = (
 
 
 async def held(telemetry: Telemetry, pool: str, use: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """
-    Start a use of the pool and wait until it has the connection.
-    """
+    """Start a use of the pool and wait until it has the connection."""
     task = asyncio.create_task(use)
     deadline = asyncio.get_running_loop().time() + DEADLINE
     while True:
@@ -358,9 +342,7 @@ async def at_rest(telemetry: Telemetry, pool: str, step: int) -> dict[str, int]:
 
 
 async def all_closed(telemetry: Telemetry, pool: str, step: int) -> None:
-    """
-    Wait until every connection that was made is closed, and no more of them than were made.
-    """
+    """Wait until every connection that was made is closed, and no more of them than were made."""
     deadline = asyncio.get_running_loop().time() + DEADLINE
     while True:
         gc.collect()

@@ -1,6 +1,4 @@
-"""
-What only DBUtils' pool does: connections that replace the driver's, caches with a size, shared connections.
-"""
+"""What only DBUtils' pool does: connections that replace the driver's, caches with a size, shared connections."""
 
 from __future__ import annotations
 
@@ -27,33 +25,25 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def seen() -> Iterator[Watched]:
-    """
-    Poolscope's eyes.
-    """
+    """Poolscope's eyes."""
     with watched("dbutils") as eyes:
         yield eyes
 
 
 def pool_of(where: Postgres, **options: Any) -> Any:
-    """
-    A pool over psycopg2.
-    """
+    """A pool over psycopg2."""
     return pooled_db.PooledDB(psycopg2, dsn=where.dsn, **{"maxconnections": 2, **options})
 
 
 def run(connection: Any, statement: str = "select 1") -> None:
-    """
-    Run a statement on a cursor of its own.
-    """
+    """Run a statement on a cursor of its own."""
     cursor = connection.cursor()
     cursor.execute(statement)
     cursor.close()
 
 
 def all_are_accounted_for(ours: Any, pool: Any) -> bool:
-    """
-    Whether every connection that was made is there or closed.
-    """
+    """Whether every connection that was made is there or closed."""
     there = len(pool._idle_cache) + len(ours.leases)
     return bool(ours.creates.read().count == there + sum(closures(ours).values()))
 
@@ -164,9 +154,7 @@ def test_two_threads_replace_a_shared_connection(seen: Watched, database: Postgr
 
 
 def test_a_cursor_that_outlives_its_lease_counts_for_nobody(seen: Watched, database: Postgres) -> None:
-    """
-    What a method that was looked up during a lease does after it counts for no lease, also not for the next one.
-    """
+    """What a method that was looked up during a lease does after it counts for no lease, also not for the next one."""
     pool = pool_of(database, maxconnections=1)
     connection = pool.connection()
     (first,) = seen.only().leases
@@ -204,9 +192,7 @@ def test_what_is_dropped_is_known_as_abandoned(wrapped: None, seen: Watched, dat
 
 
 def test_whose_share_is_returned(seen: Watched, database: Postgres) -> None:
-    """
-    Of those who share a connection, the one who returns it holds it no more.
-    """
+    """Of those who share a connection, the one who returns it holds it no more."""
     pool = pool_of(database, maxshared=1, maxconnections=1)
     first = pool.connection()
     (lease,) = seen.only().leases
@@ -220,9 +206,7 @@ def test_whose_share_is_returned(seen: Watched, database: Postgres) -> None:
 
 
 def test_why_connections_are_closed_behind_wrappers(wrapped: None, seen: Watched, database: Postgres) -> None:
-    """
-    The reasons are the same with another library's wrappers around each method on the way.
-    """
+    """The reasons are the same with another library's wrappers around each method on the way."""
     test_why_connections_are_closed(seen, database)
 
 
@@ -255,9 +239,7 @@ def test_why_connections_are_closed(seen: Watched, database: Postgres) -> None:
 
 
 def test_shared_connections_send_statements_for_nobody(seen: Watched, database: Postgres) -> None:
-    """
-    A shared connection is one lease for each caller, and none of them is told to have sent a statement.
-    """
+    """A shared connection is one lease for each caller, and none of them is told to have sent a statement."""
     pool = pool_of(database, maxshared=1, maxconnections=1)
     first, second = pool.connection(), pool.connection()
     ours = seen.only()

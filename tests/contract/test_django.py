@@ -1,6 +1,4 @@
-"""
-What only Django's own connections do: statements by way of its cursors.
-"""
+"""What only Django's own connections do: statements by way of its cursors."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def seen() -> Iterator[Watched]:
-    """
-    Poolscope's eyes.
-    """
+    """Poolscope's eyes."""
     gc.collect()  # the connections of other tests
     with watched("django") as eyes:
         yield eyes
@@ -107,7 +103,8 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
 
 def test_one_collection_of_all_connections_counts_each(seen: Watched, tmp_path: Path) -> None:
     """
-    The connections of many threads that end at once, and are collected together, are as many closures and returns.
+    The connections of many threads that end at once, and are collected together, are as many
+    closures and returns.
     """
     handler = _in_a_file("threads", tmp_path, CONN_MAX_AGE=None)
     made: list[Any] = []
@@ -153,9 +150,7 @@ def test_other_libraries_wrappers_change_nothing(seen: Watched, tmp_path: Path, 
 
 
 def test_why_connections_are_closed(seen: Watched, tmp_path: Path) -> None:
-    """
-    Each reason is told from the others.
-    """
+    """Each reason is told from the others."""
     wrapper = _in_a_file("reasons", tmp_path, CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)["reasons"]
     wrapper.ensure_connection()
     wrapper.close()
@@ -227,9 +222,7 @@ def _using(handler: Any) -> Iterator[None]:
 
 
 def test_marks_go_also_from_connections_that_are_not_watched(tmp_path: Path) -> None:
-    """
-    Where the pool is psycopg's, Django's connection is not watched; afterwards it carries no mark all the same.
-    """
+    """Where the pool is psycopg's, Django's connection is not watched; afterwards it carries no mark all the same."""
     wrappers = [_in_a_file("unmarked", tmp_path)["unmarked"], _in_a_file("psycopgs", tmp_path)["psycopgs"]]
     wrappers[1].settings_dict["OPTIONS"] = {"pool": True}
     connect = wrappers[1].get_connection_params
@@ -245,9 +238,7 @@ def test_marks_go_also_from_connections_that_are_not_watched(tmp_path: Path) -> 
 
 @pytest.fixture
 def atomic(tmp_path: Path) -> Iterator[Atomic]:
-    """
-    A database whose requests are atomic, seen with the places of checkouts.
-    """
+    """A database whose requests are atomic, seen with the places of checkouts."""
     from django.conf import settings
     from django.core.handlers.base import BaseHandler
     from django.db import connections
@@ -284,16 +275,12 @@ class Atomic:
         self._handler = handler
 
     def place(self) -> Location:
-        """
-        Where the connection was checked out that is held now.
-        """
+        """Where the connection was checked out that is held now."""
         (lease,) = self._seen.pool("atomic").leases
         return resolve(lease.origin)[0]
 
     def serve(self, view: Any) -> Any:
-        """
-        What a view returns that Django calls in a thread, where no frame of a test stands below it.
-        """
+        """What a view returns that Django calls in a thread, where no frame of a test stands below it."""
         from django.db import connections
         from django.http import HttpRequest
 
@@ -337,9 +324,7 @@ def test_an_atomic_request_is_checked_out_by_its_view(atomic: Atomic) -> None:
 
 
 def response(place: Location) -> Any:
-    """
-    A response that carries a place.
-    """
+    """A response that carries a place."""
     from django.http import HttpResponse
 
     made = HttpResponse()
@@ -348,9 +333,7 @@ def response(place: Location) -> Any:
 
 
 def test_atomic_checks_out_for_the_line_or_the_view(atomic: Atomic) -> None:
-    """
-    Around a block, the place is the line of the block; around a view, it is the view.
-    """
+    """Around a block, the place is the line of the block; around a view, it is the view."""
     from django.db import transaction
 
     def block(request: Any) -> Location:

@@ -1,6 +1,4 @@
-"""
-The laws of exactness, on every kind of pool.
-"""
+"""The laws of exactness, on every kind of pool."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ if TYPE_CHECKING:
 
 
 def test_a_lease_is_in_use_from_grant_to_return(subject: Subject) -> None:
-    """
-    One lease: one point of wait, one in use while it is out, one point of use afterwards.
-    """
+    """One lease: one point of wait, one in use while it is out, one point of use afterwards."""
     handle = subject.acquire()
     assert subject.check().used(subject.driver.pool) == 1
     assert subject.driver.query(handle) == (1,)
@@ -38,9 +34,7 @@ def test_a_lease_is_in_use_from_grant_to_return(subject: Subject) -> None:
 
 
 def test_many_leases_one_after_another(subject: Subject) -> None:
-    """
-    Each of many leases is one point of wait and one of use.
-    """
+    """Each of many leases is one point of wait and one of use."""
     for _ in range(20):
         subject.release(subject.acquire())
     subject.check_at_rest()
@@ -49,7 +43,8 @@ def test_many_leases_one_after_another(subject: Subject) -> None:
 @pytest.mark.needs(Feature.STATEMENTS)
 def test_queries_are_counted_and_timed(subject: Subject) -> None:
     """
-    Each statement is one query of the unit of work that asked for the connection, and its time is of the phase `query`.
+    Each statement is one query of the unit of work that asked for the connection, and its time is
+    of the phase `query`.
     """
     driver = subject.driver
     require(subject.can(Capability.HOLD_PHASES), f"{driver.adapter} does not see queries", "none: it is in the docs")
@@ -66,9 +61,7 @@ def test_queries_are_counted_and_timed(subject: Subject) -> None:
 
 @pytest.mark.needs(Feature.MANY)
 def test_several_at_once_in_any_order(subject: Subject) -> None:
-    """
-    Returned in another order than taken, every lease ends for itself.
-    """
+    """Returned in another order than taken, every lease ends for itself."""
     first, second = subject.acquire(), subject.acquire()
     subject.check()
     subject.release(first)
@@ -80,9 +73,7 @@ def test_several_at_once_in_any_order(subject: Subject) -> None:
 
 @pytest.mark.needs(Feature.LIMIT)
 def test_a_pool_timeout_is_one_failed_wait_and_one_timeout(subject: Subject) -> None:
-    """
-    An ask beyond the limit ends in one failed point of wait with the library's error, and in one timeout.
-    """
+    """An ask beyond the limit ends in one failed point of wait with the library's error, and in one timeout."""
     held = [subject.acquire(), subject.acquire()]
     with pytest.raises(Exception, match=r"(?i)timeout|timed out|") as caught:
         subject.acquire()
@@ -97,7 +88,8 @@ def test_a_pool_timeout_is_one_failed_wait_and_one_timeout(subject: Subject) -> 
 @pytest.mark.needs(Feature.WAITS)
 def test_who_waits_is_pending_until_it_has(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
     """
-    While the pool is full an ask is pending and nobody's; a return turns it into a lease whose wait lies in the queue.
+    While the pool is full an ask is pending and nobody's; a return turns it into a lease whose wait
+    lies in the queue.
     """
     subject = Subject(opened(size=1, timeout=DEADLINE), telemetry)
     pool = subject.driver.pool
@@ -123,9 +115,7 @@ def test_who_waits_is_pending_until_it_has(telemetry: Telemetry, opened: Callabl
 
 @pytest.mark.needs(Feature.WAITS, Feature.CANCEL)
 def test_a_cancelled_ask_is_one_failed_wait(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
-    """
-    Cancelled while it waits, an ask is one failed point of wait, no timeout, and takes no connection with it.
-    """
+    """Cancelled while it waits, an ask is one failed point of wait, no timeout, and takes no connection with it."""
     subject = Subject(opened(size=1, timeout=DEADLINE), telemetry)
     pool = subject.driver.pool
     holder = subject.acquire()
@@ -144,9 +134,7 @@ def test_a_cancelled_ask_is_one_failed_wait(telemetry: Telemetry, opened: Callab
 
 @pytest.mark.needs(Feature.INVALIDATE)
 def test_an_invalidated_connection_is_no_longer_in_use(subject: Subject) -> None:
-    """
-    A hard invalidation ends the lease at once and closes the connection; closing the handle later ends nothing.
-    """
+    """A hard invalidation ends the lease at once and closes the connection; closing the handle later ends nothing."""
     handle = subject.acquire()
     subject.invalidate(handle)
     collected = subject.check()
@@ -178,9 +166,7 @@ def test_an_ask_that_is_turned_away_is_one_failed_wait(telemetry: Telemetry, ope
 
 @pytest.mark.needs(Feature.SOFT_INVALIDATE)
 def test_a_soft_invalidation_ends_nothing(subject: Subject) -> None:
-    """
-    A soft invalidation leaves the connection in use; it is replaced at its next use.
-    """
+    """A soft invalidation leaves the connection in use; it is replaced at its next use."""
     handle = subject.acquire()
     subject.driver.invalidate(handle, soft=True)
     subject.check()
@@ -193,9 +179,7 @@ def test_a_soft_invalidation_ends_nothing(subject: Subject) -> None:
 
 @pytest.mark.needs(Feature.DETACH)
 def test_a_detached_connection_is_no_longer_the_pools(subject: Subject) -> None:
-    """
-    Detaching ends the lease and counts one closure; closing the connection afterwards changes nothing.
-    """
+    """Detaching ends the lease and counts one closure; closing the connection afterwards changes nothing."""
     handle = subject.acquire()
     subject.gone(handle)
     subject.driver.detach(handle)
@@ -208,9 +192,7 @@ def test_a_detached_connection_is_no_longer_the_pools(subject: Subject) -> None:
 
 @pytest.mark.needs(Feature.DISPOSE)
 def test_disposing_with_connections_out(subject: Subject) -> None:
-    """
-    What was out at `dispose()` stays in use until it comes back; the new pool goes on under the same name.
-    """
+    """What was out at `dispose()` stays in use until it comes back; the new pool goes on under the same name."""
     before = subject.acquire()
     subject.driver.dispose()
     subject.check()
@@ -230,9 +212,7 @@ def test_disposing_with_connections_out(subject: Subject) -> None:
 @pytest.mark.needs(Feature.ABANDON)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # where SQLAlchemy 1.4 cannot close it, the driver complains
 def test_an_abandoned_connection_ends_with_its_collection(subject: Subject) -> None:
-    """
-    A connection that the caller drops ends its lease when it is collected, and the pool works on.
-    """
+    """A connection that the caller drops ends its lease when it is collected, and the pool works on."""
     subject.abandon(subject.acquire())
     subject.check_at_rest()
     subject.release(subject.acquire())
@@ -241,9 +221,7 @@ def test_an_abandoned_connection_ends_with_its_collection(subject: Subject) -> N
 
 @pytest.mark.needs(Feature.REPEATED_RELEASE)
 def test_giving_back_twice_ends_once(subject: Subject) -> None:
-    """
-    A second close of the same handle ends nothing, also when somebody else has the connection by then.
-    """
+    """A second close of the same handle ends nothing, also when somebody else has the connection by then."""
     handle = subject.acquire()
     subject.release(handle)
     if Feature.MANY in subject.driver.features:
@@ -258,9 +236,7 @@ def test_giving_back_twice_ends_once(subject: Subject) -> None:
 
 @pytest.mark.needs(Feature.MANY)
 def test_threads_at_once(telemetry: Telemetry, opened: Callable[..., Driver], driver: Driver, *, late: bool) -> None:
-    """
-    Leases from many threads are all counted: waits and uses match to one.
-    """
+    """Leases from many threads are all counted: waits and uses match to one."""
     require(driver.threads, f"{driver.label} is for one thread", "none: that is its nature")
     each, threads = 5 if late else 25, 8
     subject = Subject(opened(size=threads if Feature.REJECTS in driver.features else 3, timeout=DEADLINE), telemetry)
@@ -289,9 +265,7 @@ def test_threads_at_once(telemetry: Telemetry, opened: Callable[..., Driver], dr
 
 
 def test_idle_connections_are_those_that_wait_to_be_used(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
-    """
-    A pool keeps what was given back as idle; what is out is not idle.
-    """
+    """A pool keeps what was given back as idle; what is out is not idle."""
     subject = Subject(opened(size=1), telemetry)
     handle = subject.acquire()
     collected = subject.check()

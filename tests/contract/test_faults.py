@@ -1,6 +1,4 @@
-"""
-An error of ours never reaches the application, wherever in poolscope it is raised; and it leaves nothing behind.
-"""
+"""An error of ours never reaches the application, wherever in poolscope it is raised; and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -47,15 +45,11 @@ PATIENCE = 0.02
 
 
 class OursError(Exception):
-    """
-    An error in poolscope.
-    """
+    """An error in poolscope."""
 
 
 class ReachedError(Exception):
-    """
-    It reached the application.
-    """
+    """It reached the application."""
 
 
 class Place:
@@ -75,9 +69,7 @@ class Place:
         self._original = vars(owner)[name]
 
     def method(self) -> Callable[..., Any]:
-        """
-        What stands in its place.
-        """
+        """What stands in its place."""
 
         @functools.wraps(self._original)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -115,9 +107,7 @@ class Story:
         self.told: list[Told] = []
 
     def run(self) -> None:
-        """
-        Check out, query and return; beyond the limit; and whatever else this pool can do.
-        """
+        """Check out, query and return; beyond the limit; and whatever else this pool can do."""
         driver = self.driver
         with self._held() as handle:
             self._step("query", driver.query, handle)
@@ -204,17 +194,13 @@ class Trial:
         self.failures: list[str] = []
 
     def driver(self) -> Driver:
-        """
-        A new pool of two connections.
-        """
+        """A new pool of two connections."""
         driver = self._kind()
         driver.start(self._where, self._folder, size=2, timeout=PATIENCE)
         return driver
 
     def without(self) -> list[Told]:
-        """
-        What the application sees when poolscope is not there.
-        """
+        """What the application sees when poolscope is not there."""
         story = Story(driver := self.driver())
         story.run()
         story.step("close", driver.stop)
@@ -298,9 +284,7 @@ def _drawn(places: list[Place], label: str) -> list[Place]:
 
 @functools.cache
 def commit() -> str:
-    """
-    The commit that is tested; nothing where there is no git.
-    """
+    """The commit that is tested; nothing where there is no git."""
     git = shutil.which("git")
     if git is None:
         return ""
@@ -310,9 +294,7 @@ def commit() -> str:
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.label)
 def trial(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
-    """
-    A trial of each kind of pool.
-    """
+    """A trial of each kind of pool."""
     kind: type[Driver] = request.param
     require(kind.missing() is None, str(kind.missing()), "make env (and make matrix for other versions)")
     where = request.getfixturevalue("database") if kind.on_postgres else None
@@ -360,9 +342,7 @@ def test_an_error_of_ours_never_reaches_the_application(trial: Trial, monkeypatc
 
 @pytest.mark.timeout(300)
 def test_nor_does_one_while_poolscope_comes(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    The same where the pool exists already, and a caller holds a connection of it, when poolscope comes and fails.
-    """
+    """The same where the pool exists already, and a caller holds a connection of it, when poolscope comes and fails."""
     before = trial.without()
     _let_fail(trial.places, monkeypatch)
     for place in trial.places:

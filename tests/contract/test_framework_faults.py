@@ -1,5 +1,6 @@
 """
-An error of ours in the unit of work never reaches the application, whatever framework calls it; nor is the unit left.
+An error of ours in the unit of work never reaches the application, whatever framework calls it; nor
+is the unit left.
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ PARTS: Final = 3
 
 
 class OursError(Exception):
-    """
-    An error in poolscope.
-    """
+    """An error in poolscope."""
 
 
 class Place(NamedTuple):
@@ -54,9 +53,7 @@ class Place(NamedTuple):
 
     @property
     def label(self) -> str:
-        """
-        What a failure is told by.
-        """
+        """What a failure is told by."""
         return f"{self.owner.__name__}.{self.name}" if inspect.isclass(self.owner) else self.name
 
 
@@ -95,39 +92,29 @@ def _strike(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class Shop:
-    """
-    What the applications do: queries, where somebody counts them, and answers.
-    """
+    """What the applications do: queries, where somebody counts them, and answers."""
 
     def __init__(self) -> None:
         self.query: Callable[[int], None] = lambda _: None
 
     def answer(self) -> str:
-        """
-        A value.
-        """
+        """A value."""
         self.query(2)
         return "ok"
 
     def parts(self) -> Iterator[str]:
-        """
-        A value in parts.
-        """
+        """A value in parts."""
         for number in range(PARTS):
             self.query(1)
             yield str(number)
 
     async def parts_later(self) -> AsyncIterator[str]:
-        """
-        The same, asynchronously.
-        """
+        """The same, asynchronously."""
         for part in self.parts():
             yield part
 
     def breaks(self) -> str:
-        """
-        An error of the application's.
-        """
+        """An error of the application's."""
         self.query(1)
         raise ArithmeticError
 
@@ -341,9 +328,7 @@ FRAMEWORKS: Final[dict[str, tuple[Callable[[], list[object]], str]]] = {
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, switched on by the test.
-    """
+    """Poolscope, switched on by the test."""
     one = Telemetry()
     yield one
     one.shutdown()

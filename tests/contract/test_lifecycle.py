@@ -1,6 +1,4 @@
-"""
-Instrumenting before and after, taking everything back, and doing it again; on every kind of pool.
-"""
+"""Instrumenting before and after, taking everything back, and doing it again; on every kind of pool."""
 
 from __future__ import annotations
 
@@ -33,18 +31,14 @@ MARK = "_poolscope"
 
 @pytest.fixture
 def later() -> Iterator[Telemetry]:
-    """
-    A telemetry that the test turns on.
-    """
+    """A telemetry that the test turns on."""
     made = Telemetry()
     yield made
     made.shutdown()
 
 
 def marks() -> list[str]:
-    """
-    Marks of ours on any object of this process, by the kind of object; a dict that tests hold does not count.
-    """
+    """Marks of ours on any object of this process, by the kind of object; a dict that tests hold does not count."""
     return [
         type(thing).__qualname__
         for thing in gc.get_objects()
@@ -62,9 +56,7 @@ def _attributes_of(thing: object) -> list[object]:
 
 
 def test_a_pool_from_before_is_watched(later: Telemetry, opened: Callable[..., Driver]) -> None:
-    """
-    A pool that was made and used before poolscope came is exact from then on.
-    """
+    """A pool that was made and used before poolscope came is exact from then on."""
     driver = opened()
     driver.release(driver.acquire())
     later.start()
@@ -76,9 +68,7 @@ def test_a_pool_from_before_is_watched(later: Telemetry, opened: Callable[..., D
 
 
 def test_a_connection_that_was_out_before(later: Telemetry, opened: Callable[..., Driver], driver: Driver) -> None:
-    """
-    It is in use until it comes back; how long it was held is not known, and it is no point of use.
-    """
+    """It is in use until it comes back; how long it was held is not known, and it is no point of use."""
     require(driver.tells_what_is_out, f"{driver.adapter} keeps no account of what is out", "none: it is in the docs")
     opened(timeout=DEADLINE)
     handle = driver.acquire()
@@ -99,9 +89,7 @@ def test_a_connection_that_was_out_before(later: Telemetry, opened: Callable[...
 
 
 def test_uninstrumenting_with_connections_out(subject: Subject) -> None:
-    """
-    What was out comes back as if we had never been there, and the pool works on.
-    """
+    """What was out comes back as if we had never been there, and the pool works on."""
     driver = subject.driver
     handle = driver.acquire()
     subject.telemetry.stop()
@@ -113,9 +101,7 @@ def test_uninstrumenting_with_connections_out(subject: Subject) -> None:
 
 
 def test_nothing_of_ours_stays_behind(subject: Subject) -> None:
-    """
-    No patch, no thread, no mark on any object of the library, also on those that were out.
-    """
+    """No patch, no thread, no mark on any object of the library, also on those that were out."""
     driver = subject.driver
     driver.query(handle := driver.acquire())
     assert marks() != []
@@ -128,9 +114,7 @@ def test_nothing_of_ours_stays_behind(subject: Subject) -> None:
 
 
 def test_it_can_be_done_again(subject: Subject) -> None:
-    """
-    Instrumented again on the same provider, the same pool is exact again; sums start anew.
-    """
+    """Instrumented again on the same provider, the same pool is exact again; sums start anew."""
     driver, telemetry = subject.driver, subject.telemetry
     subject.release(subject.acquire())
     subject.check_at_rest()
@@ -146,9 +130,7 @@ def test_it_can_be_done_again(subject: Subject) -> None:
 
 
 def test_a_pool_that_nobody_has_is_forgotten(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
-    """
-    We keep no pool of the library alive, and it is no longer reported once it is gone.
-    """
+    """We keep no pool of the library alive, and it is no longer reported once it is gone."""
     subject = Subject(opened(), telemetry)
     subject.release(subject.acquire())
     subject.check_at_rest()
@@ -162,9 +144,7 @@ def test_a_pool_that_nobody_has_is_forgotten(telemetry: Telemetry, opened: Calla
 
 
 def scenario(driver: Driver) -> list[object]:
-    """
-    What an application sees of a pool, whatever it does to it.
-    """
+    """What an application sees of a pool, whatever it does to it."""
     seen: list[object] = []
 
     def attempt(what: str, action: Callable[[], Any]) -> Any:
@@ -212,9 +192,7 @@ def scenario(driver: Driver) -> list[object]:
 
 
 def test_the_application_sees_no_difference(later: Telemetry, opened: Callable[..., Driver]) -> None:
-    """
-    The same values, types, exceptions with their words, and states of the pool, with and without poolscope.
-    """
+    """The same values, types, exceptions with their words, and states of the pool, with and without poolscope."""
     driver = opened()
     bare = scenario(driver)
     driver.stop()

@@ -1,5 +1,6 @@
 """
-What only mysql-connector's asyncio pool does: what is lent and given back is awaited, and can be cancelled meanwhile.
+What only mysql-connector's asyncio pool does: what is lent and given back is awaited, and can be
+cancelled meanwhile.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ MOST_STEPS = 60
 
 @pytest.fixture
 def place() -> dict[str, Any]:
-    """
-    How to connect to the MariaDB.
-    """
+    """How to connect to the MariaDB."""
     require(
         ConnectorAio.missing() is None, str(ConnectorAio.missing()), "make env (and make matrix for other versions)"
     )
@@ -42,9 +41,7 @@ def place() -> dict[str, Any]:
 
 @pytest.fixture
 def seen(place: dict[str, Any]) -> Iterator[Watched]:
-    """
-    Poolscope's eyes.
-    """
+    """Poolscope's eyes."""
     assert place
     with watched("mysql_connector_aio") as eyes:
         yield eyes
@@ -52,16 +49,12 @@ def seen(place: dict[str, Any]) -> Iterator[Watched]:
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """
-    Run a test's coroutine, with a deadline.
-    """
+    """Run a test's coroutine, with a deadline."""
     asyncio.run(asyncio.wait_for(coroutine, 60))
 
 
 async def pool_of(place: dict[str, Any], size: int = 1, **options: Any) -> Any:
-    """
-    A pool, connected.
-    """
+    """A pool, connected."""
     from mysql.connector.aio.pooling import MySQLConnectionPool
 
     pool = MySQLConnectionPool(pool_size=size, **{"pool_name": "p", **options}, **place)
@@ -161,9 +154,7 @@ def test_a_pool_without_a_name(seen: Watched, place: dict[str, Any]) -> None:
 
 
 async def use(pool: Any) -> None:
-    """
-    One check-out, query and check-in.
-    """
+    """One check-out, query and check-in."""
     async with await pool.get_connection() as connection:
         cursor = await connection.cursor()
         await cursor.execute("select 1")

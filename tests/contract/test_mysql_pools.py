@@ -1,6 +1,4 @@
-"""
-What only the pools of the MySQL drivers do: pings and new connections at an ask, returns inside a transaction.
-"""
+"""What only the pools of the MySQL drivers do: pings and new connections at an ask, returns inside a transaction."""
 
 from __future__ import annotations
 
@@ -26,18 +24,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def place() -> dict[str, Any]:
-    """
-    How to connect to the MariaDB.
-    """
+    """How to connect to the MariaDB."""
     require(mariadb.missing() is None, str(mariadb.missing()), "apt-get install mariadb-server")
     return {**server().arguments(), "database": server().database}
 
 
 @pytest.fixture
 def connector() -> Iterator[Watched]:
-    """
-    Poolscope's eyes on mysql-connector.
-    """
+    """Poolscope's eyes on mysql-connector."""
     pytest.importorskip("mysql.connector")
     with watched("mysql_connector") as eyes:
         yield eyes
@@ -45,18 +39,14 @@ def connector() -> Iterator[Watched]:
 
 @pytest.fixture
 def aiomysql_seen() -> Iterator[Watched]:
-    """
-    Poolscope's eyes on aiomysql.
-    """
+    """Poolscope's eyes on aiomysql."""
     pytest.importorskip("aiomysql")
     with watched("aiomysql") as eyes:
         yield eyes
 
 
 def connector_pool(place: dict[str, Any], size: int = 1) -> Any:
-    """
-    A pool of mysql-connector's.
-    """
+    """A pool of mysql-connector's."""
     from mysql.connector.pooling import MySQLConnectionPool
 
     return MySQLConnectionPool(pool_name="p", pool_size=size, **place)
@@ -82,9 +72,7 @@ def test_a_connector_pool_without_a_name_is_not_called_after_its_user(
 
 
 def test_a_server_that_a_file_of_options_names(connector: Watched, place: dict[str, Any], tmp_path: Path) -> None:
-    """
-    A pool whose server is in MySQL's file of options has that server's address and port, not the default ones.
-    """
+    """A pool whose server is in MySQL's file of options has that server's address and port, not the default ones."""
     from mysql.connector.pooling import MySQLConnectionPool
 
     aiomysql = pytest.importorskip("aiomysql")
@@ -108,16 +96,12 @@ def test_a_server_that_a_file_of_options_names(connector: Watched, place: dict[s
 
 
 def for_aiomysql(place: dict[str, Any]) -> dict[str, Any]:
-    """
-    The arguments, as aiomysql calls them.
-    """
+    """The arguments, as aiomysql calls them."""
     return {"db" if name == "database" else name: value for name, value in place.items()}
 
 
 def kill(place: dict[str, Any], number: int) -> None:
-    """
-    Let the server end a connection.
-    """
+    """Let the server end a connection."""
     import mysql.connector
 
     with contextlib.closing(mysql.connector.connect(**place)) as admin:
@@ -211,9 +195,7 @@ def test_connector_cannot_connect_anew(connector: Watched, place: dict[str, Any]
 
 
 def test_connector_loses_what_is_dropped(connector: Watched, place: dict[str, Any]) -> None:
-    """
-    A connection that is dropped has left the pool.
-    """
+    """A connection that is dropped has left the pool."""
     pool = connector_pool(place, size=2)
     ours = connector.only()
     dropped = pool.get_connection()
@@ -226,9 +208,7 @@ def test_connector_loses_what_is_dropped(connector: Watched, place: dict[str, An
 
 
 def wrapper_of(original: Any) -> Any:
-    """
-    Another library's wrapper.
-    """
+    """Another library's wrapper."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return original(*args, **kwargs)
@@ -237,9 +217,7 @@ def wrapper_of(original: Any) -> Any:
 
 
 def wrapped(patch: pytest.MonkeyPatch) -> None:
-    """
-    Put another library's wrappers around what mysql-connector's pool passes when it connects anew.
-    """
+    """Put another library's wrappers around what mysql-connector's pool passes when it connects anew."""
     from mysql.connector import abstracts, connection, pooling
 
     for owner, name in (
@@ -290,9 +268,7 @@ def test_connector_with_other_wrappers_in_between(place: dict[str, Any], monkeyp
 
 
 def test_aiomysql_statements(aiomysql_seen: Watched, place: dict[str, Any]) -> None:
-    """
-    Each execute, executemany and callproc is one statement, however many the cursor makes of it.
-    """
+    """Each execute, executemany and callproc is one statement, however many the cursor makes of it."""
     import aiomysql
 
     async def scenario() -> None:

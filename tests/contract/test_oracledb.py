@@ -1,6 +1,4 @@
-"""
-python-oracledb's Python layer over a stand-in for its compiled core: Oracle Database is not at hand.
-"""
+"""python-oracledb's Python layer over a stand-in for its compiled core: Oracle Database is not at hand."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    """
-    Poolscope's eyes, and the stand-in.
-    """
+    """Poolscope's eyes, and the stand-in."""
     install(monkeypatch.setattr)
     with watched("oracledb") as eyes:
         yield eyes
@@ -51,9 +47,7 @@ STANDBY = DESCRIPTOR.replace("(ADDRESS=", "(ADDRESS=(PROTOCOL=tcp)(HOST=standby.
     ],
 )
 def test_the_server_of_a_connect_string(seen: Watched, dsn: str, expected: tuple[object, ...]) -> None:
-    """
-    Server, port and service are read of it, in each of its forms; of a login and of parameters nothing is.
-    """
+    """Server, port and service are read of it, in each of its forms; of a login and of parameters nothing is."""
     pool = pool_of(oracledb.ConnectionPool)
     pool._impl.dsn = dsn
     pool.acquire().close()
@@ -63,7 +57,8 @@ def test_the_server_of_a_connect_string(seen: Watched, dsn: str, expected: tuple
 
 def test_leases_and_timeouts(seen: Watched) -> None:
     """
-    An acquire is a lease until close, drop or collection; an exhausted pool is a timeout; used is the core's own count.
+    An acquire is a lease until close, drop or collection; an exhausted pool is a timeout; used is
+    the core's own count.
     """
     pool = pool_of(oracledb.ConnectionPool)
     first, second = pool.acquire(), pool.acquire()
@@ -85,9 +80,7 @@ def test_leases_and_timeouts(seen: Watched) -> None:
 
 
 def test_async_leases(seen: Watched) -> None:
-    """
-    The wait of an async ask begins when it is awaited, and one that fails is a failed wait.
-    """
+    """The wait of an async ask begins when it is awaited, and one that fails is a failed wait."""
 
     async def scenario() -> None:
         pool = pool_of(oracledb.AsyncConnectionPool)
@@ -131,9 +124,7 @@ def test_statements_and_phases(seen: Watched) -> None:
 
 
 def test_async_statements_and_phases(seen: Watched) -> None:
-    """
-    The same for an async connection.
-    """
+    """The same for an async connection."""
 
     async def scenario() -> None:
         async with oracledb_async() as connection:

@@ -1,6 +1,4 @@
-"""
-peewee's pools, beyond the laws that hold for every pool.
-"""
+"""peewee's pools, beyond the laws that hold for every pool."""
 
 from __future__ import annotations
 
@@ -25,17 +23,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def seen() -> Iterator[Watched]:
-    """
-    Poolscope's eyes on peewee.
-    """
+    """Poolscope's eyes on peewee."""
     with watched("peewee") as eyes:
         yield eyes
 
 
 def sqlite_pool(folder: Path, **options: Any) -> Any:
-    """
-    A pool over a file.
-    """
+    """A pool over a file."""
     from playhouse.pool import PooledSqliteDatabase
 
     return PooledSqliteDatabase(str(folder / "shop.db"), **options)
@@ -62,9 +56,7 @@ def test_a_statement_that_connects_first_is_counted(seen: Watched, tmp_path: Pat
 
 
 def test_a_statement_whose_connect_fails_leaves_nothing_behind(seen: Watched, tmp_path: Path) -> None:
-    """
-    The checkout is a failed one, and the next statement is counted for its own connection.
-    """
+    """The checkout is a failed one, and the next statement is counted for its own connection."""
     database = sqlite_pool(tmp_path / "absent")
     with pytest.raises(peewee.OperationalError):
         database.execute_sql("select 1")
@@ -78,9 +70,7 @@ def test_a_statement_whose_connect_fails_leaves_nothing_behind(seen: Watched, tm
 
 
 def test_phases_on_postgresql(seen: Watched, database: Postgres) -> None:
-    """
-    What lies between statements of an open transaction is idle in transaction, by the driver's own account.
-    """
+    """What lies between statements of an open transaction is idle in transaction, by the driver's own account."""
     from playhouse.pool import PooledPostgresqlDatabase
 
     pool = PooledPostgresqlDatabase(database.dsn.replace("postgres://", "postgresql://"))
@@ -97,9 +87,7 @@ def test_phases_on_postgresql(seen: Watched, database: Postgres) -> None:
 
 
 def test_why_connections_are_closed(seen: Watched, tmp_path: Path) -> None:
-    """
-    Each way to close a connection has its reason, and every closure is counted once.
-    """
+    """Each way to close a connection has its reason, and every closure is counted once."""
     database = sqlite_pool(tmp_path, stale_timeout=300)
 
     def use() -> None:
@@ -132,9 +120,7 @@ def test_why_connections_are_closed(seen: Watched, tmp_path: Path) -> None:
 
 
 def test_close_all_ends_the_leases_of_other_threads(seen: Watched, tmp_path: Path) -> None:
-    """
-    It closes what other threads hold: their leases end with it, and their own return ends nothing more.
-    """
+    """It closes what other threads hold: their leases end with it, and their own return ends nothing more."""
     database = sqlite_pool(tmp_path, check_same_thread=False)
     has_it, may_go = threading.Event(), threading.Event()
 
@@ -158,9 +144,7 @@ def test_close_all_ends_the_leases_of_other_threads(seen: Watched, tmp_path: Pat
 def test_a_connection_that_cannot_be_set_up_stays_with_its_thread(
     seen: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Where the checkout raises after the handover, peewee counts the connection as in use, and so does poolscope.
-    """
+    """Where the checkout raises after the handover, peewee counts the connection as in use, and so does poolscope."""
     database = sqlite_pool(tmp_path)
 
     def fails(_: object) -> None:
@@ -177,9 +161,7 @@ def test_a_connection_that_cannot_be_set_up_stays_with_its_thread(
 
 
 def test_a_pool_whose_database_is_named_later(seen: Watched, tmp_path: Path) -> None:
-    """
-    It becomes known when it is first used, with the limit that it has by then.
-    """
+    """It becomes known when it is first used, with the limit that it has by then."""
     from playhouse.pool import PooledSqliteDatabase
 
     database = PooledSqliteDatabase(None)
@@ -198,9 +180,7 @@ def test_a_pool_whose_database_is_named_later(seen: Watched, tmp_path: Path) -> 
 
 
 def test_a_database_without_a_pool_is_left_alone(seen: Watched, tmp_path: Path) -> None:
-    """
-    Its statements pass through the hooked methods, and nothing is counted.
-    """
+    """Its statements pass through the hooked methods, and nothing is counted."""
     database = peewee.SqliteDatabase(str(tmp_path / "plain.db"))
     assert database.execute_sql("select 1").fetchone() == (1,)
     with database.atomic():

@@ -1,6 +1,4 @@
-"""
-What pools are called: what the application names them, else their server and database, however that is known.
-"""
+"""What pools are called: what the application names them, else their server and database, however that is known."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ if TYPE_CHECKING:
 
 
 def psycopg_one(where: Postgres) -> Callable[[], object]:
-    """
-    Make a pool of psycopg's, to be opened later; what is returned opens and uses it.
-    """
+    """Make a pool of psycopg's, to be opened later; what is returned opens and uses it."""
     psycopg_pool = pytest.importorskip("psycopg_pool")
     pool = psycopg_pool.ConnectionPool(where.dsn, min_size=0, max_size=1, name="its own", open=False)
 
@@ -40,18 +36,14 @@ def psycopg_one(where: Postgres) -> Callable[[], object]:
 
 
 def psycopg2_one(where: Postgres) -> Callable[[], object]:
-    """
-    One of psycopg2's, which connects when it is asked.
-    """
+    """One of psycopg2's, which connects when it is asked."""
     pools = pytest.importorskip("psycopg2.pool")
     pool = pools.ThreadedConnectionPool(0, 1, where.dsn)
     return lambda: pool.putconn(pool.getconn(), close=True)
 
 
 def sqlalchemy_one(where: Postgres) -> Callable[[], object]:
-    """
-    An engine, disposed of before it is used.
-    """
+    """An engine, disposed of before it is used."""
     import sqlalchemy
 
     pytest.importorskip("psycopg2")
@@ -67,9 +59,7 @@ def sqlalchemy_one(where: Postgres) -> Callable[[], object]:
 
 
 def dbutils_one(where: Postgres) -> Callable[[], object]:
-    """
-    One of DBUtils'.
-    """
+    """One of DBUtils'."""
     pooled_db, psycopg2 = pytest.importorskip("dbutils.pooled_db"), pytest.importorskip("psycopg2")
     pool = pooled_db.PooledDB(psycopg2, maxconnections=1, dsn=where.dsn)
 
@@ -81,9 +71,7 @@ def dbutils_one(where: Postgres) -> Callable[[], object]:
 
 
 def connector_one(_: Postgres) -> Callable[[], object]:
-    """
-    One of mysql-connector's, which has a name of its own.
-    """
+    """One of mysql-connector's, which has a name of its own."""
     require(Connector.missing() is None, str(Connector.missing()), "make env")
     pooling = pytest.importorskip("mysql.connector.pooling")
     place = server()
@@ -124,9 +112,7 @@ def test_a_pool_has_the_name_of_the_block_that_made_it(adapter: str, dormant: bo
 
 
 def test_pools_that_are_awaited(database: Postgres) -> None:
-    """
-    The same for pools that are awaited; each task has a block of its own.
-    """
+    """The same for pools that are awaited; each task has a block of its own."""
     asyncpg = pytest.importorskip("asyncpg")
 
     async def make(name: str) -> Any:
@@ -147,7 +133,8 @@ def test_pools_that_are_awaited(database: Postgres) -> None:
 
 def test_blocks_lie_inside_one_another() -> None:
     """
-    The inner one counts; outside of all there is no name; one that is left in another context leaves no name behind.
+    The inner one counts; outside of all there is no name; one that is left in another context
+    leaves no name behind.
     """
     block = poolscope.pool_name("outer")
     with block:
@@ -164,9 +151,7 @@ def test_blocks_lie_inside_one_another() -> None:
 
 
 def test_two_pools_of_one_name(database: Postgres) -> None:
-    """
-    The second one that lives gets a number.
-    """
+    """The second one that lives gets a number."""
     with watched("dbutils") as seen:
         with poolscope.pool_name("orders"):
             uses = [dbutils_one(database), dbutils_one(database)]
@@ -180,9 +165,7 @@ def test_two_pools_of_one_name(database: Postgres) -> None:
 
 @pytest.fixture
 def environment(database: Postgres, monkeypatch: pytest.MonkeyPatch) -> str:
-    """
-    The environment names the server and the database; what a pool of them is called.
-    """
+    """The environment names the server and the database; what a pool of them is called."""
     place = {"PGHOST": database.host, "PGPORT": database.port, "PGUSER": database.user, "PGDATABASE": database.database}
     for name, value in {**place, "PGPASSWORD": database.password}.items():
         monkeypatch.setenv(name, str(value))
@@ -191,9 +174,7 @@ def environment(database: Postgres, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def service(database: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """
-    A connection string that names an entry of libpq's service file and nothing else.
-    """
+    """A connection string that names an entry of libpq's service file and nothing else."""
     file = tmp_path / "services"
     file.write_text(
         f"[lab]\nhost={database.host}\nport={database.port}\ndbname={database.database}\n"
@@ -205,9 +186,7 @@ def service(database: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def psycopg_pool_of(conninfo: Any, **options: Any) -> Callable[[], object]:
-    """
-    One of psycopg's, without a name; to be used once.
-    """
+    """One of psycopg's, without a name; to be used once."""
     psycopg_pool = pytest.importorskip("psycopg_pool")
     pool = psycopg_pool.ConnectionPool(conninfo, min_size=1, max_size=1, open=True, **options)
 
@@ -219,26 +198,20 @@ def psycopg_pool_of(conninfo: Any, **options: Any) -> Callable[[], object]:
 
 
 def psycopg2_pool_of(dsn: str, smallest: int = 1) -> Callable[[], object]:
-    """
-    One of psycopg2's; to be used once.
-    """
+    """One of psycopg2's; to be used once."""
     pool = pytest.importorskip("psycopg2.pool").ThreadedConnectionPool(smallest, 1, dsn)
     return lambda: (pool.putconn(pool.getconn()), pool.closeall())
 
 
 def dbutils_pool_of(dsn: str, smallest: int = 1) -> Callable[[], object]:
-    """
-    One of DBUtils'; to be used once.
-    """
+    """One of DBUtils'; to be used once."""
     pooled_db, psycopg2 = pytest.importorskip("dbutils.pooled_db"), pytest.importorskip("psycopg2")
     pool = pooled_db.PooledDB(psycopg2, smallest, 1, dsn=dsn)
     return lambda: (pool.connection().close(), pool.close())
 
 
 def asyncpg_pool_of(smallest: int = 1) -> Callable[[], object]:
-    """
-    One of asyncpg's; made when it is used.
-    """
+    """One of asyncpg's; made when it is used."""
     asyncpg = pytest.importorskip("asyncpg")
 
     async def scenario() -> None:
@@ -251,9 +224,7 @@ def asyncpg_pool_of(smallest: int = 1) -> Callable[[], object]:
 
 
 def servers_of(seen: Watched) -> list[tuple[str, str | None, int | None, str | None]]:
-    """
-    Each pool's name, address, port and database.
-    """
+    """Each pool's name, address, port and database."""
     pools = [pool.identity for pool in seen.pool_registry.pools.values()]
     return [(pool.name, pool.address, pool.port, pool.namespace) for pool in pools]
 
@@ -272,7 +243,8 @@ def test_the_environment_names_the_server(
     adapter: str, make: Callable[[], Callable[[], object]], environment: str, database: Postgres
 ) -> None:
     """
-    A pool whose server and database are in libpq's variables is called after them, like one that was told of them.
+    A pool whose server and database are in libpq's variables is called after them, like one that
+    was told of them.
     """
     gc.collect()  # the pools of other tests
     with watched(adapter) as seen:
@@ -303,9 +275,7 @@ def test_only_a_connection_tells_the_server(
 
 
 def test_arguments_that_are_functions(database: Postgres) -> None:
-    """
-    Functions that make a pool's connection string or arguments are not asked by us; the first connection tells.
-    """
+    """Functions that make a pool's connection string or arguments are not asked by us; the first connection tells."""
     psycopg_pool = pytest.importorskip("psycopg_pool")
     version = tuple(map(int, psycopg_pool.__version__.split(".")[:2]))
     require(version >= (3, 3), f"psycopg_pool {psycopg_pool.__version__} takes no functions", "psycopg_pool 3.3")
@@ -350,9 +320,7 @@ def test_no_part_of_a_password_is_taken_for_a_server(adapter: str, broken: str) 
 
 
 def test_several_servers_of_one_pool(database: Postgres) -> None:
-    """
-    A pool that has a choice of servers is called after all of them, with the port that they share.
-    """
+    """A pool that has a choice of servers is called after all of them, with the port that they share."""
     pytest.importorskip("psycopg_pool")
     hosts, port, name = f"{database.host},localhost", database.port, database.database
     login = f"user={database.user} password={database.password}"

@@ -1,6 +1,4 @@
-"""
-What only psycopg2's pools do: connections and cursors made in C, of classes that the application may choose.
-"""
+"""What only psycopg2's pools do: connections and cursors made in C, of classes that the application may choose."""
 
 from __future__ import annotations
 
@@ -29,17 +27,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def seen() -> Iterator[Watched]:
-    """
-    Poolscope's eyes.
-    """
+    """Poolscope's eyes."""
     with watched("psycopg2_pool") as eyes:
         yield eyes
 
 
 class Audited(extensions.connection):  # type: ignore[misc] - it has no types
-    """
-    An application's own kind of connection.
-    """
+    """An application's own kind of connection."""
 
     commits = 0
 
@@ -112,9 +106,7 @@ def test_cursors_of_other_classes_are_what_they_were(seen: Watched, database: Po
 
 @pytest.mark.parametrize("by_place", [False, True])
 def test_connections_of_other_classes_are_what_they_were(seen: Watched, database: Postgres, by_place: bool) -> None:
-    """
-    An application's own class of connections keeps its methods and its place in front of ours.
-    """
+    """An application's own class of connections keeps its methods and its place in front of ours."""
     if by_place:
         pool = SimpleConnectionPool(1, 1, database.dsn, Audited)
     else:
@@ -131,9 +123,7 @@ def test_connections_of_other_classes_are_what_they_were(seen: Watched, database
 
 
 def test_dictionaries_by_the_connection(seen: Watched, database: Postgres) -> None:
-    """
-    psycopg2's own connections that make other cursors still make them.
-    """
+    """psycopg2's own connections that make other cursors still make them."""
     pool = ThreadedConnectionPool(1, 1, database.dsn, connection_factory=extras.RealDictConnection)
     connection = pool.getconn()
     with connection.cursor() as cursor:
@@ -207,9 +197,7 @@ def test_what_ends_a_transaction(seen: Watched, database: Postgres) -> None:
 
 
 def test_functions_in_c_take_them(seen: Watched, database: Postgres) -> None:
-    """
-    What psycopg2 does in C with connections and cursors, it does with ours.
-    """
+    """What psycopg2 does in C with connections and cursors, it does with ours."""
     pool = ThreadedConnectionPool(1, 1, database.dsn)
     connection = pool.getconn()
     extras.register_uuid(conn_or_curs=connection)
@@ -229,9 +217,7 @@ def test_functions_in_c_take_them(seen: Watched, database: Postgres) -> None:
 
 
 def test_a_pool_goes_back_to_its_own_classes(database: Postgres) -> None:
-    """
-    Uninstrumented, a pool makes connections of the class that it always made, and those that it has go on.
-    """
+    """Uninstrumented, a pool makes connections of the class that it always made, and those that it has go on."""
     pool_registry = PoolRegistry(BOUNDS)
     registry = Registry(pool_registry, adapters=load(("psycopg2_pool",)))
     registry.start()
@@ -314,9 +300,7 @@ def test_why_connections_are_closed(seen: Watched, database: Postgres) -> None:
 
 
 def test_a_pool_that_was_in_use_before_has_its_limit(database: Postgres) -> None:
-    """
-    What is held when poolscope comes is held within the pool's own limit, and returned like any other.
-    """
+    """What is held when poolscope comes is held within the pool's own limit, and returned like any other."""
     pool = ThreadedConnectionPool(1, 2, database.dsn)
     connection = pool.getconn()
     with watched("psycopg2_pool") as seen:
@@ -359,9 +343,7 @@ def test_a_return_that_began_before_poolscope_ends_with_the_next_loan(database: 
 
 
 def test_who_asks_while_poolscope_goes_has_his_connection(database: Postgres, caplog: pytest.LogCaptureFixture) -> None:
-    """
-    Uninstrumented in the middle of an ask, nothing of ours fails and nothing stays on the pool.
-    """
+    """Uninstrumented in the middle of an ask, nothing of ours fails and nothing stays on the pool."""
     inside, go = threading.Event(), threading.Event()
 
     class Slow(extensions.connection):  # type: ignore[misc] - it has no types

@@ -1,6 +1,4 @@
-"""
-What only psycopg's pools do: rejections, checks, resizing, slots that are lost, statements.
-"""
+"""What only psycopg's pools do: rejections, checks, resizing, slots that are lost, statements."""
 
 from __future__ import annotations
 
@@ -37,17 +35,13 @@ LATE = 0.05
 
 @pytest.fixture
 def seen() -> Iterator[Watched]:
-    """
-    Poolscope's eyes.
-    """
+    """Poolscope's eyes."""
     with watched("psycopg_pool") as eyes:
         yield eyes
 
 
 def opened(where: Postgres, **options: Any) -> Any:
-    """
-    A pool of up to two connections, filled.
-    """
+    """A pool of up to two connections, filled."""
     pool = psycopg_pool.ConnectionPool(
         where.dsn, **{"min_size": 2, "max_size": 2, "name": "p", "open": False, **options}
     )
@@ -56,9 +50,7 @@ def opened(where: Postgres, **options: Any) -> Any:
 
 
 def test_pending_is_right_after_timeouts_where_the_library_is_not(seen: Watched, database: Postgres) -> None:
-    """
-    Asks that timed out wait no more; the library's own account of waiting clients keeps them.
-    """
+    """Asks that timed out wait no more; the library's own account of waiting clients keeps them."""
     with opened(database, min_size=1, max_size=1) as pool:
         held = pool.getconn()
         for _ in range(3):
@@ -74,9 +66,7 @@ def test_pending_is_right_after_timeouts_where_the_library_is_not(seen: Watched,
 
 
 def test_an_ask_beyond_max_waiting_is_a_rejection_and_no_timeout(seen: Watched, database: Postgres) -> None:
-    """
-    With as many waiting as may wait, the next ask fails at once: one failed wait, no timeout.
-    """
+    """With as many waiting as may wait, the next ask fails at once: one failed wait, no timeout."""
     with opened(database, min_size=1, max_size=1, max_waiting=1) as pool:
         held = pool.getconn()
         waiter = threading.Thread(target=lambda: pool.putconn(pool.getconn(timeout=DEADLINE)))
@@ -178,7 +168,8 @@ def test_why_a_connection_is_closed_is_found_through_a_foreign_wrapper(
     seen: Watched, database: Postgres, monkeypatch: pytest.MonkeyPatch, deep: bool
 ) -> None:
     """
-    Another library may have wrapped what the pool closes a connection by, or what calls that: the reason is the same.
+    Another library may have wrapped what the pool closes a connection by, or what calls that: the
+    reason is the same.
     """
     closes = hasattr(psycopg_pool.ConnectionPool, "_close_connection")
     owner, name = (psycopg_pool.ConnectionPool, "_close_connection") if closes else (psycopg.Connection, "close")
@@ -211,9 +202,7 @@ def _wrap_twice(kind: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_connection_that_the_application_closes_is_no_close_of_the_pool(
     seen: Watched, database: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    The pool finds it broken when it is returned, and drops it: it counts once, when it is gone.
-    """
+    """The pool finds it broken when it is returned, and drops it: it counts once, when it is gone."""
     caplog.set_level(logging.CRITICAL, "psycopg.pool")  # log records refer to the connections that they tell of
     with opened(database, min_size=1, max_size=1) as pool:
         ours = seen.pool("p")
@@ -269,7 +258,8 @@ def test_a_stream_is_time_in_the_database_but_for_what_the_application_does_with
 
 def test_statements_of_tasks_that_share_a_connection_all_count(seen: Watched, database: Postgres) -> None:
     """
-    Tasks that share a connection take turns on it: each statement counts, and what ran last leaves the connection idle.
+    Tasks that share a connection take turns on it: each statement counts, and what ran last leaves
+    the connection idle.
     """
 
     async def scenario() -> None:
@@ -388,9 +378,7 @@ def test_a_failed_check_is_validation_and_no_lease(seen: Watched, database: Post
 
 
 def test_giving_back_to_a_wrong_pool_or_twice_changes_nothing(seen: Watched, database: Postgres) -> None:
-    """
-    The library refuses both: the lease stays out after the one, and has ended once after the other.
-    """
+    """The library refuses both: the lease stays out after the one, and has ended once after the other."""
     with opened(database) as pool, opened(database, name="other") as other:
         connection = pool.getconn()
         with pytest.raises(ValueError, match="can't return"):
@@ -475,7 +463,8 @@ def _answered_late(where: Postgres, connection: Any, lease: Lease) -> Iterator[f
 
 def test_two_phase_commit_ends_a_transaction(seen: Watched, database: Postgres) -> None:
     """
-    A transaction that was begun and ended by two-phase commit's methods is not open any more; before its end it is.
+    A transaction that was begun and ended by two-phase commit's methods is not open any more;
+    before its end it is.
     """
     with opened(database) as pool, pool.connection() as connection:
         (lease,) = seen.pool("p").leases
@@ -515,7 +504,8 @@ def test_copy_and_fetches_of_a_server_side_cursor(seen: Watched, database: Postg
 
 def test_the_same_calls_of_async_connections(seen: Watched, database: Postgres) -> None:
     """
-    Pipelines, COPY, two-phase commit and server-side cursors of async connections are seen like those of the others.
+    Pipelines, COPY, two-phase commit and server-side cursors of async connections are seen like
+    those of the others.
     """
 
     async def scenario() -> None:

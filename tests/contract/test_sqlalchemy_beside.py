@@ -1,6 +1,4 @@
-"""
-Beside others: the upstream instrumentation, and whoever wraps SQLAlchemy after us.
-"""
+"""Beside others: the upstream instrumentation, and whoever wraps SQLAlchemy after us."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ UPSTREAM = "opentelemetry.instrumentation.sqlalchemy"
 
 @pytest.fixture
 def upstream() -> Iterator[Any]:
-    """
-    The upstream instrumentor, uninstrumented afterwards.
-    """
+    """The upstream instrumentor, uninstrumented afterwards."""
     require(importlib.util.find_spec(UPSTREAM), f"{UPSTREAM} missing", "make env")
     require(VERSION < (2, 1), "upstream does nothing on SQLAlchemy 2.1", "make matrix ARGS='--only 2.0'")
     instrumentor = importlib.import_module(UPSTREAM).SQLAlchemyInstrumentor()
@@ -78,9 +74,7 @@ def test_beside_the_upstream_instrumentation(upstream: Any, first: str, tmp_path
 @pytest.mark.parametrize("first_out", ["ours", "theirs"])
 @pytest.mark.parametrize("first_in", ["ours", "theirs"])
 def test_either_may_go_first(upstream: Any, first_in: str, first_out: str, tmp_path: Path) -> None:
-    """
-    In whatever order both come and go, with a connection out, SQLAlchemy is afterwards as it was before.
-    """
+    """In whatever order both come and go, with a connection out, SQLAlchemy is afterwards as it was before."""
     before = _hookable()
     telemetry = Telemetry()
     start = {
@@ -154,9 +148,7 @@ def test_whoever_asks_between_two_hooks_takes_nobody_s_place(tmp_path: Path, *, 
 
 @pytest.mark.parametrize("moment", ["do_connect", "checkout"])
 def test_leaving_in_the_middle_of_a_check_out_is_no_error(tmp_path: Path, moment: str) -> None:
-    """
-    An ask that is under way when `uninstrument()` comes goes on as if there had never been anything.
-    """
+    """An ask that is under way when `uninstrument()` comes goes on as if there had never been anything."""
     telemetry = Telemetry()
     telemetry.start()
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'leaving.db'}", poolclass=pool.QueuePool)

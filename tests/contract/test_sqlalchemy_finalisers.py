@@ -1,5 +1,6 @@
 """
-What poolscope keeps of SQLAlchemy's connections keeps none of them alive: each is finalised when it would be without.
+What poolscope keeps of SQLAlchemy's connections keeps none of them alive: each is finalised when it
+would be without.
 """
 
 from __future__ import annotations
@@ -32,31 +33,23 @@ Seen = list[tuple[str, list[bool]]]
 
 
 class Watch:
-    """
-    What has become of a connection, step by step.
-    """
+    """What has become of a connection, step by step."""
 
     def __init__(self) -> None:
         self.seen: Seen = []
         self._references: list[weakref.ref[Any]] = []
 
     def on(self, fairy: Any) -> None:
-        """
-        Watch this one.
-        """
+        """Watch this one."""
         self._references = [weakref.ref(fairy), weakref.ref(fairy._connection_record)]
 
     def look(self, step: str) -> None:
-        """
-        Write down what is gone.
-        """
+        """Write down what is gone."""
         self.seen.append((step, [reference() is None for reference in self._references]))
 
 
 def dropped(engine: Any, watch: Watch) -> None:
-    """
-    The caller lets go of a connection.
-    """
+    """The caller lets go of a connection."""
     fairy = engine.raw_connection()
     watch.on(fairy)
     del fairy
@@ -65,9 +58,7 @@ def dropped(engine: Any, watch: Watch) -> None:
 
 
 def returned(engine: Any, watch: Watch) -> None:
-    """
-    The caller returns a connection, and holds on to what it had of it for a while.
-    """
+    """The caller returns a connection, and holds on to what it had of it for a while."""
     fairy = engine.raw_connection()
     watch.on(fairy)
     fairy.close()
@@ -77,9 +68,7 @@ def returned(engine: Any, watch: Watch) -> None:
 
 
 def superseded(engine: Any, watch: Watch) -> None:
-    """
-    The caller holds a connection while another one checks out and returns.
-    """
+    """The caller holds a connection while another one checks out and returns."""
     fairy = engine.raw_connection()
     watch.on(fairy)
     with contextlib.suppress(AssertionError):  # an AssertionPool has one
@@ -90,9 +79,7 @@ def superseded(engine: Any, watch: Watch) -> None:
 
 
 def disposed(engine: Any, watch: Watch) -> None:
-    """
-    The engine disposes of its pool while the caller holds a connection.
-    """
+    """The engine disposes of its pool while the caller holds a connection."""
     fairy = engine.raw_connection()
     watch.on(fairy)
     engine.dispose()

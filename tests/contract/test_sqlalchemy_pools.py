@@ -1,6 +1,4 @@
-"""
-What only SQLAlchemy's pools do: overflow, recycling, pre-pings, listeners that raise, engines in every order.
-"""
+"""What only SQLAlchemy's pools do: overflow, recycling, pre-pings, listeners that raise, engines in every order."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def make(telemetry: Telemetry, tmp_path: Path) -> Iterator[Callable[..., Subject]]:
-    """
-    Makes subjects on SQLite.
-    """
+    """Makes subjects on SQLite."""
     drivers: list[SqlAlchemyDriver] = []
 
     def make_one(**options: Any) -> Subject:
@@ -55,9 +51,7 @@ def make(telemetry: Telemetry, tmp_path: Path) -> Iterator[Callable[..., Subject
 def on_server(
     request: pytest.FixtureRequest, telemetry: Telemetry, database: Postgres, tmp_path: Path
 ) -> Iterator[Callable[..., Subject]]:
-    """
-    Makes a subject on PostgreSQL, sync and async.
-    """
+    """Makes a subject on PostgreSQL, sync and async."""
     driver: SqlAlchemyDriver = request.param()
     require(driver.missing() is None, str(driver.missing()), "make env (and make matrix for other versions)")
 
@@ -70,17 +64,13 @@ def on_server(
 
 
 def closures(subject: Subject) -> dict[str, int]:
-    """
-    How many physical connections left the pool, by reason.
-    """
+    """How many physical connections left the pool, by reason."""
     points = subject.check().points(semconv.CLOSURES, subject.driver.pool)
     return {str(point.attributes[semconv.CLOSE_REASON]): point.value for point in points}
 
 
 def break_backends(database: Postgres) -> None:
-    """
-    The server cuts everybody else off.
-    """
+    """The server cuts everybody else off."""
     with database.connect() as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
@@ -89,9 +79,7 @@ def break_backends(database: Postgres) -> None:
 
 
 def test_overflow_connections_count_and_are_closed(make: Callable[..., Subject]) -> None:
-    """
-    The limit includes the overflow; what comes back beyond the pool's size is closed, as overflow.
-    """
+    """The limit includes the overflow; what comes back beyond the pool's size is closed, as overflow."""
     subject = make(size=1, max_overflow=2)
     handles = [subject.acquire() for _ in range(3)]
     collected = subject.check()
@@ -106,9 +94,7 @@ def test_overflow_connections_count_and_are_closed(make: Callable[..., Subject])
 
 
 def test_a_pool_without_limit_has_none(make: Callable[..., Subject]) -> None:
-    """
-    With unlimited overflow no limit and no saturation is exported, and everything else is exact.
-    """
+    """With unlimited overflow no limit and no saturation is exported, and everything else is exact."""
     subject = make(size=1, max_overflow=-1)
     handles = [subject.acquire() for _ in range(5)]
     collected = subject.check()
@@ -120,9 +106,7 @@ def test_a_pool_without_limit_has_none(make: Callable[..., Subject]) -> None:
 
 
 def test_a_pool_without_a_size_has_no_limit(make: Callable[..., Subject]) -> None:
-    """
-    SQLAlchemy's `pool_size=0` means no limit at all: none is exported, however many are out.
-    """
+    """SQLAlchemy's `pool_size=0` means no limit at all: none is exported, however many are out."""
     require(VERSION >= (2, 0), "a size of 0 is a limit of 0 in SQLAlchemy 1.4", "make env")
     subject = make(size=0)
     handles = [subject.acquire() for _ in range(4)]
@@ -136,9 +120,7 @@ def test_a_pool_without_a_size_has_no_limit(make: Callable[..., Subject]) -> Non
 
 
 def test_recycled_connections_are_replaced(make: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A connection past its age is closed as recycled and made anew, inside the wait, as its connect phase.
-    """
+    """A connection past its age is closed as recycled and made anew, inside the wait, as its connect phase."""
     subject = make(pool_recycle=3600)
     subject.release(subject.acquire())
     later = time.time() + 7200
@@ -153,9 +135,7 @@ def test_recycled_connections_are_replaced(make: Callable[..., Subject], monkeyp
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_an_ask_is_known_to_connect_while_it_does(make: Callable[..., Subject], *, fails: bool) -> None:
-    """
-    Whoever waits for the database rather than for the pool can be told by it.
-    """
+    """Whoever waits for the database rather than for the pool can be told by it."""
     subject = make()
     engine = subject.driver.engine  # type: ignore[attr-defined]
     asks: list[tuple[Lease, bool]] = []
@@ -179,7 +159,8 @@ def test_an_ask_is_known_to_connect_while_it_does(make: Callable[..., Subject], 
 @pytest.mark.parametrize("moment", ["checkout", "checkin", "connect", "reset", "first_connect"])
 def test_listeners_that_raise(make: Callable[..., Subject], moment: str) -> None:
     """
-    Whatever a listener of the application's raises, ask, lease and connection are each counted as what they became.
+    Whatever a listener of the application's raises, ask, lease and connection are each counted as
+    what they became.
     """
     subject = make()
     engine = subject.driver.engine  # type: ignore[attr-defined]
@@ -240,7 +221,8 @@ def test_a_listener_that_refuses_the_connection(make: Callable[..., Subject]) ->
 
 def test_a_creator_that_fails(make: Callable[..., Subject]) -> None:
     """
-    A connect that fails is one failed ask with the application's error, not a timeout, even if it is a TimeoutError.
+    A connect that fails is one failed ask with the application's error, not a timeout, even if it
+    is a TimeoutError.
     """
     subject = make()
     engine = subject.driver.engine  # type: ignore[attr-defined]
@@ -262,9 +244,7 @@ def test_a_creator_that_fails(make: Callable[..., Subject]) -> None:
 
 
 def test_pre_ping_is_validation(on_server: Callable[..., Subject]) -> None:
-    """
-    A ping that succeeds is the validation phase of the wait.
-    """
+    """A ping that succeeds is the validation phase of the wait."""
     subject = on_server(pool_pre_ping=True)
     subject.release(subject.acquire())
     before = subject.check_at_rest().total(semconv.WAIT_PHASE_TIME, subject.driver.pool, WAIT_PHASE="validate")
@@ -293,9 +273,7 @@ def test_a_failing_pre_ping(on_server: Callable[..., Subject], database: Postgre
 
 
 def test_a_server_that_cuts_connections_in_use(on_server: Callable[..., Subject], database: Postgres) -> None:
-    """
-    Cut off while it is out, a connection stays in use until the caller gives it back; what comes then is exact.
-    """
+    """Cut off while it is out, a connection stays in use until the caller gives it back; what comes then is exact."""
     subject = on_server()
     handle = subject.acquire()
     subject.driver.query(handle)
@@ -313,7 +291,8 @@ def test_a_server_that_cuts_connections_in_use(on_server: Callable[..., Subject]
 
 def test_a_return_whose_reset_fails(on_server: Callable[..., Subject], database: Postgres) -> None:
     """
-    A rollback on a dead connection invalidates it: the lease ends once, and the connection is closed as reset failed.
+    A rollback on a dead connection invalidates it: the lease ends once, and the connection is
+    closed as reset failed.
     """
     subject = on_server()
     handle = subject.acquire()
@@ -328,7 +307,8 @@ def test_a_return_whose_reset_fails(on_server: Callable[..., Subject], database:
 
 def test_a_statement_that_finds_the_server_gone(make: Callable[..., Subject], database: Postgres) -> None:
     """
-    SQLAlchemy invalidates the connection and disposes of the pool by itself; figures stay exact under the same name.
+    SQLAlchemy invalidates the connection and disposes of the pool by itself; figures stay exact
+    under the same name.
     """
     driver = QueuePoolPsycopg()
     require(driver.missing() is None, str(driver.missing()), "make env (and make matrix for other versions)")
@@ -353,9 +333,7 @@ def test_a_statement_that_finds_the_server_gone(make: Callable[..., Subject], da
 
 
 def test_several_engines_on_one_url_are_several_pools(telemetry: Telemetry, tmp_path: Path) -> None:
-    """
-    Pools that would have the same name get numbers, and each is exact for itself.
-    """
+    """Pools that would have the same name get numbers, and each is exact for itself."""
     url = f"sqlite:///{tmp_path / 'same.db'}"
     limits = {"poolclass": pool.QueuePool, "max_overflow": 0}
     engines = [sqlalchemy.create_engine(url, pool_size=size, **limits) for size in (1, 2, 3)]
@@ -372,9 +350,7 @@ def test_several_engines_on_one_url_are_several_pools(telemetry: Telemetry, tmp_
 
 
 def test_the_peak_of_a_shared_connection_is_one(telemetry: Telemetry, tmp_path: Path) -> None:
-    """
-    A StaticPool lends one connection to several callers at once: in use is one, now and at the peak.
-    """
+    """A StaticPool lends one connection to several callers at once: in use is one, now and at the peak."""
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     engine = sqlalchemy.create_engine(url, poolclass=pool.StaticPool, pool_logging_name="shared")
     with engine.connect(), engine.connect():
@@ -386,9 +362,7 @@ def test_the_peak_of_a_shared_connection_is_one(telemetry: Telemetry, tmp_path: 
 
 
 def test_a_pool_without_an_engine_is_a_pool(telemetry: Telemetry) -> None:
-    """
-    Pools made by hand are watched from their first check-out.
-    """
+    """Pools made by hand are watched from their first check-out."""
     import sqlite3
 
     own = pool.QueuePool(lambda: sqlite3.connect(":memory:"), pool_size=1, logging_name="by-hand")
@@ -400,9 +374,7 @@ def test_a_pool_without_an_engine_is_a_pool(telemetry: Telemetry) -> None:
 
 
 def test_a_session_and_a_transaction(telemetry: Telemetry, tmp_path: Path) -> None:
-    """
-    The ORM's sessions and nested blocks check out once, and their phases show the transaction.
-    """
+    """The ORM's sessions and nested blocks check out once, and their phases show the transaction."""
     from sqlalchemy.orm import Session
 
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'orm.db'}", pool_logging_name="orm")
@@ -420,7 +392,8 @@ def test_a_session_and_a_transaction(telemetry: Telemetry, tmp_path: Path) -> No
 
 def test_a_version_that_is_too_old_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Before 1.4.24 a record's connection goes by another name: the library is refused, and nothing of it is patched.
+    Before 1.4.24 a record's connection goes by another name: the library is refused, and nothing of
+    it is patched.
     """
     monkeypatch.delattr(base._ConnectionRecord, "dbapi_connection")
     registry = Registry(PoolRegistry(BOUNDS), adapters=load(["sqlalchemy"]))

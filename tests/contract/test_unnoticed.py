@@ -1,6 +1,4 @@
-"""
-What the libraries' own tests noticed of the hooks once (see tests/transparency), and must not notice again.
-"""
+"""What the libraries' own tests noticed of the hooks once (see tests/transparency), and must not notice again."""
 
 from __future__ import annotations
 
@@ -30,7 +28,8 @@ if TYPE_CHECKING:
 
 def test_a_strange_driver_is_asked_for_nothing() -> None:
     """
-    A connection of an unknown kind sees the calls that SQLAlchemy makes and no others, though it would answer any.
+    A connection of an unknown kind sees the calls that SQLAlchemy makes and no others, though it
+    would answer any.
     """
     connection = Mock()
     with watched("sqlalchemy") as seen:
@@ -45,7 +44,8 @@ def test_a_time_limit_that_strikes_within_a_hook_reaches_the_application(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    What a signal handler raises (the time limit of a Celery task or an RQ job) while a hook runs is the application's.
+    What a signal handler raises (the time limit of a Celery task or an RQ job) while a hook runs is
+    the application's.
     """
 
     class TimeLimitError(Exception):
@@ -101,9 +101,7 @@ def test_what_asyncpg_refuses_at_the_call_is_refused_at_the_call(database: Postg
 
 
 def test_a_constructor_shows_the_librarys_own_function() -> None:
-    """
-    SQLAlchemy looks at the code of its constructors for the arguments that an engine takes, and may find them.
-    """
+    """SQLAlchemy looks at the code of its constructors for the arguments that an engine takes, and may find them."""
     code = sqlalchemy.engine.Engine.__init__.__code__
     with watched("sqlalchemy"):
         assert isinstance(vars(sqlalchemy.engine.Engine)["__init__"], wrapt.FunctionWrapper)
@@ -114,9 +112,7 @@ def test_a_constructor_shows_the_librarys_own_function() -> None:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_every_constructor_that_is_hooked_shows_the_librarys_own_function(name: str) -> None:
-    """
-    The same for all pools: the function in the place of a constructor has the constructor's code.
-    """
+    """The same for all pools: the function in the place of a constructor has the constructor's code."""
     adapter: Any = load([name])[0]
     library = adapter.module.partition(".")[0]
     require(importlib.util.find_spec(library) is not None, f"{library} is missing", "make env")

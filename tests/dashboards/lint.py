@@ -44,9 +44,7 @@ GRID: Final = 24
 
 @dataclass(frozen=True)
 class Selector:
-    """
-    One selector of series in a query, and the function that is applied to it over a window.
-    """
+    """One selector of series in a query, and the function that is applied to it over a window."""
 
     name: str
     labels: dict[str, str]
@@ -55,23 +53,17 @@ class Selector:
 
 
 def complaints(model: Model) -> list[str]:
-    """
-    Everything that is wrong with one dashboard.
-    """
+    """Everything that is wrong with one dashboard."""
     return [f"{model['uid']}: {said}" for check in CHECKS for said in check(model)]
 
 
 def panels(model: Model) -> list[Model]:
-    """
-    The panels that show something: all but the rows.
-    """
+    """The panels that show something: all but the rows."""
     return [panel for panel in model["panels"] if panel["type"] != "row"]
 
 
 def targets(model: Model) -> Iterator[tuple[Model, Model]]:
-    """
-    Every query with its panel.
-    """
+    """Every query with its panel."""
     for panel in panels(model):
         for target in panel.get("targets", []):
             yield panel, target
@@ -98,9 +90,7 @@ def parsed(expr: str, model: Model) -> object:
 
 
 def selectors(node: Any, rated_by: str | None = None) -> Iterator[Selector]:
-    """
-    Every selector of series in a tree.
-    """
+    """Every selector of series in a tree."""
     if isinstance(node, promql.VectorSelector):
         yield _selector(node, None, windowed=False)
     elif isinstance(node, promql.MatrixSelector):
@@ -131,9 +121,7 @@ def _aggregations(node: Any) -> Iterator[Any]:
 
 
 def _made_labels(node: Any) -> Iterator[str]:
-    """
-    The labels that a query makes for itself.
-    """
+    """The labels that a query makes for itself."""
     if isinstance(node, promql.Call) and node.func.name in {"label_replace", "label_join"}:
         yield node.args[1].val
     for child in _children(node):
@@ -157,9 +145,7 @@ def labels_of(series: str) -> set[str]:
 
 
 def check_panels(model: Model) -> Iterator[str]:
-    """
-    Every panel says what good and bad look like, has a unit and thresholds, leads onward, and can be drawn.
-    """
+    """Every panel says what good and bad look like, has a unit and thresholds, leads onward, and can be drawn."""
     for panel in panels(model):
         title = panel["title"]
         if panel["type"] not in DRAWABLE:
@@ -180,9 +166,7 @@ def check_panels(model: Model) -> Iterator[str]:
 
 
 def check_layout(model: Model) -> Iterator[str]:
-    """
-    Panels lie within the grid, not on one another, and have ids and titles of their own; rows ask a question.
-    """
+    """Panels lie within the grid, not on one another, and have ids and titles of their own; rows ask a question."""
     taken: dict[tuple[int, int], str] = {}
     for panel in model["panels"]:
         place = panel["gridPos"]
@@ -201,9 +185,7 @@ def check_layout(model: Model) -> Iterator[str]:
 
 
 def check_sources(model: Model) -> Iterator[str]:
-    """
-    Data comes from the data source that the variable chooses, never from a fixed one.
-    """
+    """Data comes from the data source that the variable chooses, never from a fixed one."""
     if "datasource" not in {variable["name"] for variable in model["templating"]["list"]}:
         yield "no variable chooses the data source"
     for panel, target in targets(model):
@@ -213,9 +195,7 @@ def check_sources(model: Model) -> Iterator[str]:
 
 
 def check_queries(model: Model) -> Iterator[str]:
-    """
-    Queries parse; ask for series and labels that exist; rate counters, and nothing but counters.
-    """
+    """Queries parse; ask for series and labels that exist; rate counters, and nothing but counters."""
     for panel, target in targets(model):
         try:
             tree = parsed(target["expr"], model)
@@ -263,9 +243,7 @@ def _grouping_faults(tree: object) -> Iterator[str]:
 
 
 def check_legends(model: Model) -> Iterator[str]:
-    """
-    Lines have names, made of labels that the query keeps.
-    """
+    """Lines have names, made of labels that the query keeps."""
     for panel, target in targets(model):
         if panel["type"] in {"table", "heatmap"}:
             continue
@@ -287,9 +265,7 @@ def check_legends(model: Model) -> Iterator[str]:
 
 
 def check_links(model: Model) -> Iterator[str]:
-    """
-    Links lead to dashboards that exist, and use variables that this dashboard has.
-    """
+    """Links lead to dashboards that exist, and use variables that this dashboard has."""
     uids = {dashboard.value for dashboard in Dashboard}
     known = {variable["name"] for variable in model["templating"]["list"]} | OWN_TO_LINKS
     for url in _urls(model):
@@ -304,9 +280,7 @@ def check_links(model: Model) -> Iterator[str]:
 
 
 def kept(node: Any) -> set[str]:
-    """
-    The labels that the series of a query's result surely have: those that its outermost aggregation keeps.
-    """
+    """The labels that the series of a query's result surely have: those that its outermost aggregation keeps."""
     if isinstance(node, promql.AggregateExpr):
         # topk and its like keep what they choose from.
         return kept(node.expr) if node.param is not None else set(node.modifier.labels if node.modifier else ())
@@ -317,7 +291,8 @@ def kept(node: Any) -> set[str]:
 
 def check_targets_of_links(model: Model) -> Iterator[str]:
     """
-    What a link takes from a value is there: a label that every query of the panel keeps, or a column of the table.
+    What a link takes from a value is there: a label that every query of the panel keeps, or a
+    column of the table.
     """
     for panel in panels(model):
         fields = panel.get("fieldConfig", {})

@@ -22,30 +22,22 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Recorder:
-    """
-    The series of a story, tick by tick.
-    """
+    """The series of a story, tick by tick."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, Labels], float] = defaultdict(float)
         self._ticks: dict[tuple[str, Labels], list[tuple[float, float]]] = defaultdict(list)
 
     def set(self, metric: Metric, labels: Mapping[str, str], value: float) -> None:
-        """
-        Set a gauge or an up-down counter.
-        """
+        """Set a gauge or an up-down counter."""
         self._values[prometheus.family(metric), _frozen(metric, labels)] = value
 
     def add(self, metric: Metric, labels: Mapping[str, str], amount: float = 0) -> None:
-        """
-        Add to a counter; without an amount the series is there with 0, as from a pool's first moment.
-        """
+        """Add to a counter; without an amount the series is there with 0, as from a pool's first moment."""
         self._values[prometheus.family(metric), _frozen(metric, labels)] += amount
 
     def observe(self, metric: Metric, labels: Mapping[str, str], values: Iterable[float]) -> None:
-        """
-        Put points into a histogram.
-        """
+        """Put points into a histogram."""
         frozen = _frozen(metric, labels)
         bounds = (*metric.boundaries, float("inf"))
         counts = [0] * len(bounds)
@@ -59,22 +51,16 @@ class Recorder:
             self._values[prometheus.bucket(metric), frozen + le] += sum(counts[: place + 1])
 
     def plain(self, name: str, labels: Mapping[str, str], value: float) -> None:
-        """
-        Set a series that has its Prometheus name already, such as one that Prometheus makes itself.
-        """
+        """Set a series that has its Prometheus name already, such as one that Prometheus makes itself."""
         self._values[name, tuple(sorted(labels.items()))] = value
 
     def tick(self, at: float) -> None:
-        """
-        What a scrape at this time (seconds of the epoch) would see.
-        """
+        """What a scrape at this time (seconds of the epoch) would see."""
         for series, value in self._values.items():
             self._ticks[series].append((at, value))
 
     def openmetrics(self) -> Iterator[str]:
-        """
-        The lines of the whole story.
-        """
+        """The lines of the whole story."""
         for (name, labels), points in sorted(self._ticks.items()):
             braces = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels)
             for at, value in points:
@@ -83,9 +69,7 @@ class Recorder:
 
 
 def _frozen(metric: Metric, labels: Mapping[str, str]) -> Labels:
-    """
-    The labels as they are in Prometheus: attributes of the metric, or labels that every series has.
-    """
+    """The labels as they are in Prometheus: attributes of the metric, or labels that every series has."""
     known = {*map(prometheus.label, metric.attributes), "service_name", "service_instance_id", "server_address"}
     named = {prometheus.label(key): value for key, value in labels.items()}
     return tuple(sorted((key, value) for key, value in named.items() if key in known))

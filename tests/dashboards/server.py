@@ -1,6 +1,4 @@
-"""
-A real Prometheus that serves a made-up story.
-"""
+"""A real Prometheus that serves a made-up story."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ READY_WITHIN = 60.0
 
 
 class MissingError(Exception):
-    """
-    Neither the built Prometheus nor one on PATH is there.
-    """
+    """Neither the built Prometheus nor one on PATH is there."""
 
 
 def programs() -> tuple[str, str]:

@@ -30,9 +30,7 @@ PHASES: Final = ("query", "idle_in_transaction", "idle")
 
 @dataclass(frozen=True)
 class Process:
-    """
-    One worker with one pool.
-    """
+    """One worker with one pool."""
 
     service: str
     instance: str
@@ -42,9 +40,7 @@ class Process:
 
     @property
     def labels(self) -> dict[str, str]:
-        """
-        What every series of the pool carries.
-        """
+        """What every series of the pool carries."""
         return {
             collector.SERVICE: self.service, collector.INSTANCE: self.instance, semconv.POOL_NAME: self.pool,
             semconv.DB_SYSTEM: "postgresql", semconv.DB_NAMESPACE: self.service, **SERVER,
@@ -53,9 +49,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Route:
-    """
-    One route: calls per second and process, seconds held, queries, share of the hold by phase, and its line.
-    """
+    """One route: calls per second and process, seconds held, queries, share of the hold by phase, and its line."""
 
     name: str
     pace: float

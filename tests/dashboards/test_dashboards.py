@@ -1,5 +1,6 @@
 """
-The dashboards as committed: current, loadable, and without the faults that linters of dashboards and queries look for.
+The dashboards as committed: current, loadable, and without the faults that linters of dashboards
+and queries look for.
 """
 
 from __future__ import annotations
@@ -27,24 +28,18 @@ FILES = sorted((ROOT / generate.FOLDER).glob("*.json"))
 
 
 def read(path: Path) -> lint.Model:
-    """
-    One committed dashboard.
-    """
+    """One committed dashboard."""
     model: lint.Model = json.loads(path.read_text(encoding="utf-8"))
     return model
 
 
 def fleet() -> lint.Model:
-    """
-    A dashboard to break.
-    """
+    """A dashboard to break."""
     return copy.deepcopy(read(ROOT / generate.FOLDER / f"{links.FLEET}.json"))
 
 
 def panel(model: lint.Model, kind: str) -> Any:
-    """
-    The first panel of a kind.
-    """
+    """The first panel of a kind."""
     return next(panel for panel in model["panels"] if panel["type"] == kind)
 
 

@@ -1,6 +1,4 @@
-"""
-Every dashboard, drawn by Grafana's own components in a browser, with data from a real Prometheus.
-"""
+"""Every dashboard, drawn by Grafana's own components in a browser, with data from a real Prometheus."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("scene")]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[draw.Browser]:
-    """
-    One browser for all pictures.
-    """
+    """One browser for all pictures."""
     try:
         programs()
     except MissingError as missing:
@@ -50,17 +46,13 @@ def browser() -> Iterator[draw.Browser]:
 
 @pytest.fixture(scope="module")
 def exhausted(browser: draw.Browser, shops: Shops) -> dict[str, draw.Drawn]:
-    """
-    The dashboards of all shops under load, while each cause does what it does.
-    """
+    """The dashboards of all shops under load, while each cause does what it does."""
     return {one.uid: one for one in browser.draw(shops.page, map(draw.Shot, UIDS), shops.began, shops.ended)}
 
 
 @pytest.fixture(scope="module")
 def repaired(browser: draw.Browser, shops: Shops) -> dict[str, draw.Drawn]:
-    """
-    The same dashboards of the same time, with the repaired shop alone chosen.
-    """
+    """The same dashboards of the same time, with the repaired shop alone chosen."""
     shots = [draw.Shot(uid, variables=(("service", HEALTHY),)) for uid in UIDS]
     return {one.uid: one for one in browser.draw(shops.page, shots, shops.began, shops.ended)}
 
@@ -82,9 +74,7 @@ def test_a_healthy_service_leaves_no_panel_in_error(repaired: dict[str, draw.Dra
 
 
 def told(browser: draw.Browser, folder: Path, *, exhausted: bool, dashboards: Path = serve.DASHBOARDS) -> draw.Drawn:
-    """
-    The first page of a made-up story, whose figures are known.
-    """
+    """The first page of a made-up story, whose figures are known."""
     folder.mkdir(exist_ok=True)
     with serving(tell(exhausted=exhausted, end=END), folder) as prometheus:
         page = serve.start(prometheus, scrape_seconds=STEP, dashboards=dashboards)

@@ -1,6 +1,4 @@
-"""
-What the panels' queries answer where a fleet is not as simple as the demo: asked of Prometheus's own test runner.
-"""
+"""What the panels' queries answer where a fleet is not as simple as the demo: asked of Prometheus's own test runner."""
 
 from __future__ import annotations
 
@@ -33,17 +31,13 @@ SECOND = {**SERVER, "server_port": "5433"}
 
 
 def series(name: str, *labels: Mapping[str, str], **more: str) -> str:
-    """
-    A series in the notation of promtool.
-    """
+    """A series in the notation of promtool."""
     merged = {key: text for part in (*labels, more) for key, text in part.items()}
     return f"{name}{{{','.join(f'{key}={json.dumps(text)}' for key, text in merged.items())}}}"
 
 
 def server(where: Mapping[str, str], limit: int, used: int) -> dict[str, int]:
-    """
-    A server that the Collector monitors, with three connections reserved.
-    """
+    """A server that the Collector monitors, with three connections reserved."""
     return {
         series(family(collector.SERVER_CONNECTIONS_MAX), where): limit,
         series(family(collector.SERVER_CONNECTIONS_RESERVED), where): 3,
@@ -76,9 +70,7 @@ FIRING = {
 
 @dataclass(frozen=True)
 class Figure:
-    """
-    What a panel shows of some series.
-    """
+    """What a panel shows of some series."""
 
     law: str
     uid: str
@@ -100,9 +92,7 @@ FIGURES = [
 
 
 def asked(figure: Figure) -> str:
-    """
-    The panel's query with the service ``shop`` chosen, and everything else.
-    """
+    """The panel's query with the service ``shop`` chosen, and everything else."""
     model = json.loads((ROOT / generate.FOLDER / f"{figure.uid}.json").read_text(encoding="utf-8"))
     (panel,) = [panel for panel in lint.panels(model) if panel["title"] == figure.panel]
     expr: str = panel["targets"][0]["expr"]
@@ -111,9 +101,7 @@ def asked(figure: Figure) -> str:
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: f"{figure.panel}: {figure.law}")
 def test_a_panel_shows(figure: Figure, tmp_path: Path) -> None:
-    """
-    Of these series the panel shows these figures.
-    """
+    """Of these series the panel shows these figures."""
     promtool = find_binaries().promtool
     require(
         promtool, f"{PIPELINE_TOOL_MISSING}: promtool is not built", "make pipeline-build (needs Go, minutes, once)"

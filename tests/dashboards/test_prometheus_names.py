@@ -1,6 +1,4 @@
-"""
-The names that the dashboards and the alerts use are those that Prometheus stores.
-"""
+"""The names that the dashboards and the alerts use are those that Prometheus stores."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """
-The queries for the trace store, in the links of dashboards and in the experimental alerts, by Grafana's own grammar.
+The queries for the trace store, in the links of dashboards and in the experimental alerts, by
+Grafana's own grammar.
 """
 
 from __future__ import annotations
@@ -29,26 +30,20 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 
 def of_dashboards() -> set[str]:
-    """
-    The queries in the links to the trace store.
-    """
+    """The queries in the links to the trace store."""
     boards = "".join(path.read_text() for path in serve.DASHBOARDS.glob("*.json"))
     panes = [json.loads(unquote(pane)) for pane in re.findall(r'panes=([^"&]+)', boards)]
     return {query["query"] for pane in panes for each in pane.values() for query in each["queries"]}
 
 
 def of_alerts() -> set[str]:
-    """
-    The queries of the experimental alerts.
-    """
+    """The queries of the experimental alerts."""
     content = yaml.safe_load((ROOT / grafana.alerts.FOLDER / "traceql-experimental.yaml").read_text())
     return {rule["data"][0]["model"]["query"] for group in content["groups"] for rule in group["rules"]}
 
 
 def faults(queries: list[str]) -> list[list[str]]:
-    """
-    What Grafana's grammar does not know in each of the queries.
-    """
+    """What Grafana's grammar does not know in each of the queries."""
     require(shutil.which("node"), "Node.js is missing", "install version 20 or newer")
     serve.ensure_built()
     command = ["node", str(serve.HERE / "traceql.mjs")]
@@ -59,7 +54,8 @@ def faults(queries: list[str]) -> list[list[str]]:
 
 def test_every_query_is_traceql() -> None:
     """
-    Grafana's grammar knows every query that a dashboard links to or an alert asks, from the first to the last sign.
+    Grafana's grammar knows every query that a dashboard links to or an alert asks, from the first
+    to the last sign.
     """
     queries = sorted(of_dashboards() | of_alerts())
     assert of_dashboards()
@@ -69,16 +65,12 @@ def test_every_query_is_traceql() -> None:
 
 @pytest.mark.parametrize("query", ["{ duration > .5 ", "{ name =~ checkout }", "{ status = error } | rate( by (name)"])
 def test_what_is_no_traceql_is_seen(query: str) -> None:
-    """
-    A query with a fault is not taken for one without.
-    """
+    """A query with a fault is not taken for one without."""
     assert faults([query]) != [[]]
 
 
 def test_queries_ask_for_attributes_of_the_dictionary() -> None:
-    """
-    An attribute of ours in a query is one that spans have.
-    """
+    """An attribute of ours in a query is one that spans have."""
     asked = {name for query in of_dashboards() | of_alerts() for name in re.findall(r"span\.([\w.]+)", query)}
     assert asked
     assert asked <= ATTRIBUTES

@@ -37,14 +37,10 @@ FOLDER = Path(os.environ["WORKER_FOLDER"])
 
 
 class Metrics(MetricExporter):
-    """
-    Writes the newest figures of this process.
-    """
+    """Writes the newest figures of this process."""
 
     def export(self, metrics_data: Any, timeout_millis: float = 0, **_: Any) -> MetricExportResult:
-        """
-        Replace the file as a whole, so that nobody reads half of it.
-        """
+        """Replace the file as a whole, so that nobody reads half of it."""
         path = FOLDER / f"{os.getpid()}.units"
         draft = path.with_suffix(".draft")
         draft.write_text(json.dumps(queries_by_unit(Collected.of(metrics_data))))
@@ -52,26 +48,18 @@ class Metrics(MetricExporter):
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 0) -> bool:
-        """
-        Nothing is held back.
-        """
+        """Nothing is held back."""
         return True
 
     def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
-        """
-        Nothing to let go of.
-        """
+        """Nothing to let go of."""
 
 
 class Spans(SpanExporter):
-    """
-    Writes a line for each span.
-    """
+    """Writes a line for each span."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """
-        Kind, name and our figures.
-        """
+        """Kind, name and our figures."""
         with (FOLDER / f"{os.getpid()}.spans").open("a") as lines:
             for span in spans:
                 lines.write(json.dumps([span.kind.name, span.name, dict(figures(span))]) + "\n")
@@ -79,9 +67,7 @@ class Spans(SpanExporter):
 
 
 def set_providers(**_: Any) -> None:
-    """
-    The SDK of a process that runs tasks.
-    """
+    """The SDK of a process that runs tasks."""
     reader = PeriodicExportingMetricReader(Metrics(), export_interval_millis=200)
     metrics.set_meter_provider(MeterProvider([reader]))
     provider = TracerProvider()
@@ -105,9 +91,7 @@ engine = create_engine(f"sqlite:///{FOLDER / 'database'}", pool_logging_name="ta
 
 
 def run(number: int, statement: str | None = None) -> None:
-    """
-    So many queries, on one connection.
-    """
+    """So many queries, on one connection."""
     with engine.connect() as connection:
         for place in range(number):
             connection.execute(text(statement or f"select {place} as column_{place}"))
@@ -115,36 +99,28 @@ def run(number: int, statement: str | None = None) -> None:
 
 @app.task(name="shop.send")
 def send(number: int) -> int:
-    """
-    So many queries.
-    """
+    """So many queries."""
     run(number)
     return number
 
 
 @app.task(name="shop.repeat")
 def repeat(number: int) -> int:
-    """
-    The same one over and over.
-    """
+    """The same one over and over."""
     run(number, "select 1 as one")
     return number
 
 
 @app.task(name="shop.fails")
 def fails(number: int) -> int:
-    """
-    An error after so many queries.
-    """
+    """An error after so many queries."""
     run(number)
     raise RuntimeError("theirs")
 
 
 @app.task(name="shop.retries", bind=True, max_retries=2)
 def retries(self: Any, number: int) -> int:
-    """
-    Fails twice; each attempt is one.
-    """
+    """Fails twice; each attempt is one."""
     run(number)
     if self.request.retries < 2:
         raise self.retry(countdown=0)
@@ -153,8 +129,6 @@ def retries(self: Any, number: int) -> int:
 
 @app.task(name="shop.outer")
 def outer(number: int) -> int:
-    """
-    Runs another task inside itself.
-    """
+    """Runs another task inside itself."""
     run(1)
     return int(send.apply(args=[number]).get(disable_sync_subtasks=False))

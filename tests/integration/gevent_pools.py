@@ -27,9 +27,7 @@ ROUNDS = 100
 
 
 def wait(connection: Any) -> None:
-    """
-    Let other greenlets run, as psycopg2 asks.
-    """
+    """Let other greenlets run, as psycopg2 asks."""
     while True:
         state = connection.poll()
         if state == psycopg2.extensions.POLL_OK:
@@ -41,9 +39,7 @@ def wait(connection: Any) -> None:
 
 
 def sqlalchemys_pool(url: str) -> dict[str, Any]:
-    """
-    Greenlets that wait for the one connection are killed, time out by gevent's clock, or by the pool's.
-    """
+    """Greenlets that wait for the one connection are killed, time out by gevent's clock, or by the pool's."""
     engine = sqlalchemy.create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.02, pool_logging_name="s")
     truth = {"granted": 0, "killed": 0, "gevent": 0, "pool": 0}
     with watched("sqlalchemy") as seen:
@@ -77,9 +73,7 @@ def sqlalchemys_pool(url: str) -> dict[str, Any]:
 
 
 def own_pool(dsn: str) -> dict[str, Any]:
-    """
-    Greenlets are killed while they connect or query; the pool turns those away that find it exhausted.
-    """
+    """Greenlets are killed while they connect or query; the pool turns those away that find it exhausted."""
     truth = {"granted": 0, "killed": 0, "rejected": 0}
     with watched("psycopg2_pool") as seen:
         pool = psycopg2.pool.SimpleConnectionPool(0, 1, dsn)

@@ -1,6 +1,4 @@
-"""
-The jobs that `test_boundaries_queues` enqueues, and what measures them.
-"""
+"""The jobs that `test_boundaries_queues` enqueues, and what measures them."""
 
 from __future__ import annotations
 
@@ -20,25 +18,19 @@ run: Any = None
 
 
 def send(number: int) -> int:
-    """
-    So many queries.
-    """
+    """So many queries."""
     run(number)
     return number
 
 
 def fails(number: int) -> int:
-    """
-    An error after so many queries.
-    """
+    """An error after so many queries."""
     run(number)
     raise RuntimeError("theirs")
 
 
 async def send_later(_: Any, number: int) -> int:
-    """
-    So many queries, in a coroutine.
-    """
+    """So many queries, in a coroutine."""
     run(number)
     return number
 
@@ -56,20 +48,14 @@ class ToFile(MetricExporter):
         self._path = path
 
     def export(self, metrics_data: Any, timeout_millis: float = 0, **_: Any) -> MetricExportResult:
-        """
-        Units of work and their queries.
-        """
+        """Units of work and their queries."""
         with self._path.open("a") as lines:
             lines.write(json.dumps(queries_by_unit(Collected.of(metrics_data))) + "\n")
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 0) -> bool:
-        """
-        Nothing is held back.
-        """
+        """Nothing is held back."""
         return True
 
     def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
-        """
-        Nothing to let go of.
-        """
+        """Nothing to let go of."""

@@ -1,6 +1,4 @@
-"""
-No query is attributed to a wrong unit of work, however many run at once.
-"""
+"""No query is attributed to a wrong unit of work, however many run at once."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ POOL = 20
 
 @pytest.fixture(params=[0.0, 1.0], ids=["nothing_sampled", "everything_sampled"])
 def telemetry(request: pytest.FixtureRequest) -> Iterator[Telemetry]:
-    """
-    Poolscope, on; with every request in a SERVER span, sampled or not.
-    """
+    """Poolscope, on; with every request in a SERVER span, sampled or not."""
     telemetry = Telemetry(max_units=REQUESTS + THREADS)
     telemetry.tracer_provider = TracerProvider(
         sampler=sampling.TraceIdRatioBased(request.param), shutdown_on_exit=False
@@ -54,23 +50,17 @@ def telemetry(request: pytest.FixtureRequest) -> Iterator[Telemetry]:
 
 
 def queries_of(number: int) -> int:
-    """
-    How many queries the request of that number runs; neighbours run different numbers.
-    """
+    """How many queries the request of that number runs; neighbours run different numbers."""
     return number * 7 % 5 + 1
 
 
 def expected(requests: int) -> dict[str, tuple[int, float]]:
-    """
-    One point of one request in the series of each, with its own number of queries.
-    """
+    """One point of one request in the series of each, with its own number of queries."""
     return {f"http GET /request/{number}": (1, float(queries_of(number))) for number in range(requests)}
 
 
 def spans_match(telemetry: Telemetry, requests: int) -> bool:
-    """
-    Whether every SERVER span that was sampled, all or none, has the figures of its own request.
-    """
+    """Whether every SERVER span that was sampled, all or none, has the figures of its own request."""
     spans = [span for span in telemetry.exporter.get_finished_spans() if span.kind is SpanKind.SERVER]
     found = {span.name: (span.attributes or {}).get(semconv.UNIT_OF_WORK_QUERIES) for span in spans}
     sampled = range(requests if telemetry.tracer_provider.sampler.rate else 0)  # type: ignore[attr-defined]
@@ -118,9 +108,7 @@ def test_a_thousand_requests_in_one_event_loop(telemetry: Telemetry, database: P
 
 
 def streaming(telemetry: Telemetry, engine: Engine) -> Flask:
-    """
-    An application with a route for each thread; its queries, and three more while the answer is streamed.
-    """
+    """An application with a route for each thread; its queries, and three more while the answer is streamed."""
     app = Flask("many")
 
     def run(number: int) -> None:
@@ -147,9 +135,7 @@ def streaming(telemetry: Telemetry, engine: Engine) -> Flask:
 
 @pytest.mark.stateful
 def test_two_hundred_threads(telemetry: Telemetry, database: Postgres) -> None:
-    """
-    The same of threads that all start at once and stream their answers.
-    """
+    """The same of threads that all start at once and stream their answers."""
     engine = create_engine(
         database.url("psycopg"), pool_size=POOL, max_overflow=0, pool_timeout=110, pool_logging_name="many"
     )

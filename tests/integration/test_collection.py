@@ -1,6 +1,4 @@
-"""
-Garbage collection inside a collection of metrics, and the other way round.
-"""
+"""Garbage collection inside a collection of metrics, and the other way round."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-`make demo`: what it shows is what was planted, what leaves the process holds no secret, and nothing stays behind.
-"""
+"""`make demo`: what it shows is what was planted, what leaves the process holds no secret, and nothing stays behind."""
 
 from __future__ import annotations
 
@@ -58,9 +56,7 @@ LONGEST = 3
 
 @dataclasses.dataclass
 class Run:
-    """
-    One finished demo.
-    """
+    """One finished demo."""
 
     output: str
     exit_code: int
@@ -70,9 +66,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def secretive(postgres: Postgres) -> Iterator[Postgres]:
-    """
-    The server, by a role whose name and password are found nowhere else.
-    """
+    """The server, by a role whose name and password are found nowhere else."""
     with postgres.connect() as connection:
         connection.execute(f"CREATE ROLE {USER} LOGIN CREATEDB")
     yield dataclasses.replace(postgres, user=USER, password=PASSWORD, parameters={"application_name": PARAMETER})
@@ -82,9 +76,7 @@ def secretive(postgres: Postgres) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def demo(secretive: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """
-    A short demo.
-    """
+    """A short demo."""
     folder, mark = tmp_path_factory.mktemp("demo"), uuid.uuid4().hex
     done = subprocess.run(
         command(folder),
@@ -100,16 +92,12 @@ def demo(secretive: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def report(demo: Run) -> Report:
-    """
-    What the demo's telemetry says.
-    """
+    """What the demo's telemetry says."""
     return build_report([demo.telemetry])
 
 
 def command(folder: Path) -> list[str]:
-    """
-    The demo, keeping its telemetry.
-    """
+    """The demo, keeping its telemetry."""
     return [sys.executable, "-m", "examples.demo", "--keep", str(folder)]
 
 
@@ -126,9 +114,7 @@ def environment(server: Postgres, mark: str) -> dict[str, str]:
 
 
 def running(mark: str) -> list[str]:
-    """
-    The processes that carry the mark.
-    """
+    """The processes that carry the mark."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -140,26 +126,20 @@ def running(mark: str) -> list[str]:
 
 
 def databases(server: Postgres) -> list[str]:
-    """
-    The demo's databases on the server.
-    """
+    """The demo's databases on the server."""
     with server.connect() as connection:
         return [row[0] for row in connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'shop_%'")]
 
 
 def test_it_ends_well_and_says_so(demo: Run) -> None:
-    """
-    The exit code is 0 and the last word is the result.
-    """
+    """The exit code is 0 and the last word is the result."""
     assert demo.exit_code == 0, demo.output
     assert "The pool shop ran out of connections: 15 of 15 in use" in demo.output
     assert ", 0 failed" in demo.output
 
 
 def test_the_pool_is_exhausted(report: Report) -> None:
-    """
-    Every allowed connection was in use, somebody waited in vain, and the shop went on serving.
-    """
+    """Every allowed connection was in use, somebody waited in vain, and the shop went on serving."""
     (pool,) = report.pools
 
     assert (pool.limit, pool.peak) == (15, 15)
@@ -170,9 +150,7 @@ def test_the_pool_is_exhausted(report: Report) -> None:
 
 
 def test_the_figures_agree_with_one_another(report: Report) -> None:
-    """
-    Every ask is one wait; those that got a connection hold it still or are one hold.
-    """
+    """Every ask is one wait; those that got a connection hold it still or are one hold."""
     (pool,) = report.pools
 
     assert pool.waits.failed == pool.timeouts
@@ -182,9 +160,7 @@ def test_the_figures_agree_with_one_another(report: Report) -> None:
 
 
 def test_those_who_hold_longest_are_the_planted_ones(report: Report) -> None:
-    """
-    The first three places are the planted routes, each at a line of its own function.
-    """
+    """The first three places are the planted routes, each at a line of its own function."""
     (pool,) = report.pools
     functions = functions_by_line(SHOP.read_text())
 
@@ -197,9 +173,7 @@ def test_those_who_hold_longest_are_the_planted_ones(report: Report) -> None:
 
 
 def functions_by_line(source: str) -> dict[int, str]:
-    """
-    The function that each line of a module belongs to.
-    """
+    """The function that each line of a module belongs to."""
     found, current = {}, ""
     for number, line in enumerate(source.splitlines(), 1):
         if match := re.match(r"def (\w+)", line):
@@ -209,9 +183,7 @@ def functions_by_line(source: str) -> dict[int, str]:
 
 
 def test_each_planted_cause_holds_by_its_own_phase(report: Report) -> None:
-    """
-    The slow query holds by querying; the outside call holds idle in transaction.
-    """
+    """The slow query holds by querying; the outside call holds idle in transaction."""
     holders = [holder for holder in report.pools[0].holders if holder.call_site.route in PLANTED]
     mostly = {h.call_site.route: max(h.phases, key=lambda phase, h=h: h.phases[phase]) for h in holders}
 
@@ -220,9 +192,7 @@ def test_each_planted_cause_holds_by_its_own_phase(report: Report) -> None:
 
 
 def test_the_leaking_route_stands_in_the_way(report: Report) -> None:
-    """
-    The carts never give back; the links of those who wait for them name them.
-    """
+    """The carts never give back; the links of those who wait for them name them."""
     (pool,) = report.pools
 
     assert pool.used > 0
@@ -231,18 +201,14 @@ def test_the_leaking_route_stands_in_the_way(report: Report) -> None:
 
 
 def test_every_planted_route_and_line_is_on_the_terminal(demo: Run, report: Report) -> None:
-    """
-    A person reads route and line without asking for more.
-    """
+    """A person reads route and line without asking for more."""
     for holder in report.pools[0].holders[:LONGEST]:
         assert holder.call_site.route in demo.output
         assert f"flask_app.py:{holder.call_site.line}" in demo.output
 
 
 def test_each_planted_cause_is_found_once_and_nothing_else(report: Report) -> None:
-    """
-    One finding for each cause, at a line of its own function; none for a healthy route or a repaired twin.
-    """
+    """One finding for each cause, at a line of its own function; none for a healthy route or a repaired twin."""
     functions = functions_by_line(SHOP.read_text())
     causes = [one for one in report.findings if one.call_site != NO_CALL_SITE]
 
@@ -253,9 +219,7 @@ def test_each_planted_cause_is_found_once_and_nothing_else(report: Report) -> No
 
 
 def test_the_verdict_is_the_leak(report: Report, demo: Run) -> None:
-    """
-    At constant load the carts eat the pool: exhaustion is put down to the leak, and the demo ends with that.
-    """
+    """At constant load the carts eat the pool: exhaustion is put down to the leak, and the demo ends with that."""
     (exhausted,) = (one for one in report.findings if one.id == finding.POOL_EXHAUSTED)
 
     assert exhausted.evidence[semconv.CAUSE] == finding.LEAK
@@ -263,9 +227,7 @@ def test_the_verdict_is_the_leak(report: Report, demo: Run) -> None:
 
 
 def test_a_finding_is_on_the_span_that_surrounds_it(demo: Run) -> None:
-    """
-    A tail sampler sees the finding on the request's own span; a healthy one is marked at most as turned away.
-    """
+    """A tail sampler sees the finding on the request's own span; a healthy one is marked at most as turned away."""
     spans = [span for span in read([demo.telemetry]).spans if span.kind == "SERVER"]
     marked = {(span.name, one) for span in spans for one in span.attributes.get(semconv.FINDINGS, ())}
 
@@ -276,9 +238,7 @@ def test_a_finding_is_on_the_span_that_surrounds_it(demo: Run) -> None:
 
 @pytest.mark.parametrize("secret", [USER, PASSWORD, PARAMETER, "postgresql://"])
 def test_no_secret_of_the_dsn_leaves_the_process(demo: Run, secret: str) -> None:
-    """
-    Neither user nor password nor query string of the DSN is in any exported byte, and the export is not empty.
-    """
+    """Neither user nor password nor query string of the DSN is in any exported byte, and the export is not empty."""
     exported = demo.telemetry.read_bytes()
 
     assert b"resourceMetrics" in exported
@@ -288,26 +248,20 @@ def test_no_secret_of_the_dsn_leaves_the_process(demo: Run, secret: str) -> None
 
 
 def test_every_line_that_left_is_one_export(demo: Run) -> None:
-    """
-    Three signals share one file and no line is torn.
-    """
+    """Three signals share one file and no line is torn."""
     for line in demo.telemetry.read_text().splitlines():
         assert len(json.loads(line).keys() & {"resourceMetrics", "resourceSpans", "resourceLogs"}) == 1
 
 
 def test_nothing_is_left(demo: Run, secretive: Postgres) -> None:
-    """
-    No process and no database survives the demo.
-    """
+    """No process and no database survives the demo."""
     assert running(demo.mark) == []
     assert databases(secretive) == []
 
 
 @pytest.mark.parametrize("part", ["run", "show"])
 def test_wherever_it_is_interrupted_the_exit_code_is_the_same(tmp_path: Path, part: str) -> None:
-    """
-    Also where Ctrl-C strikes while a library makes its classes from text.
-    """
+    """Also where Ctrl-C strikes while a library makes its classes from text."""
     (tmp_path / "interrupted.py").write_text(
         "import sys\nfrom examples import demo\n"
         "demo.run = demo.build_report = demo.show = lambda *_: None\n"
@@ -328,9 +282,7 @@ def test_wherever_it_is_interrupted_the_exit_code_is_the_same(tmp_path: Path, pa
 
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(secretive: Postgres, tmp_path: Path, word: signal.Signals) -> None:
-    """
-    Ctrl-C under load ends everything that was started, and the exit code says that it was interrupted.
-    """
+    """Ctrl-C under load ends everything that was started, and the exit code says that it was interrupted."""
     mark = uuid.uuid4().hex
     # Long enough that it does not end by itself before the word comes, however busy the machine is.
     variables = {**environment(secretive, mark), "DEMO_SECONDS": str(DEADLINE_SECONDS)}

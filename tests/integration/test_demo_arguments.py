@@ -1,6 +1,4 @@
-"""
-What a person may get wrong about `make demo`: nothing is started then, and one line says what is wrong.
-"""
+"""What a person may get wrong about `make demo`: nothing is started then, and one line says what is wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +16,8 @@ def test_seconds_that_are_none_are_wrong_usage(
     value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    `DEMO_SECONDS` is a number of seconds above 0 that is over some day; the message names it, the value and the range.
+    `DEMO_SECONDS` is a number of seconds above 0 that is over some day; the message names it, the
+    value and the range.
     """
     monkeypatch.setattr(sys, "argv", ["demo"])
     monkeypatch.setenv("DEMO_SECONDS", value)
@@ -34,9 +33,7 @@ def test_seconds_that_are_none_are_wrong_usage(
 
 @pytest.mark.parametrize(("value", "seconds"), [("", demo.DEFAULT_SECONDS), ("0.5", 0.5), (" 30 ", 30.0)])
 def test_seconds_that_are_some_are_taken(value: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    An empty variable is as none.
-    """
+    """An empty variable is as none."""
     monkeypatch.setattr(sys, "argv", ["demo"])
     monkeypatch.setenv("DEMO_SECONDS", value)
 
@@ -56,7 +53,8 @@ def test_a_dsn_that_is_none_is_named_without_its_password(
     dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    The message says which variable, and what one looks like; of the value it says nothing, for a password may be in it.
+    The message says which variable, and what one looks like; of the value it says nothing, for a
+    password may be in it.
     """
     monkeypatch.setattr(sys, "argv", ["demo"])
     monkeypatch.setenv("DEMO_DSN", dsn)

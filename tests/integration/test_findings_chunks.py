@@ -1,6 +1,4 @@
-"""
-Chunks through real drivers: their parameters tell a page, or a batch by array, from an N+1.
-"""
+"""Chunks through real drivers: their parameters tell a page, or a batch by array, from an N+1."""
 
 from __future__ import annotations
 
@@ -34,16 +32,12 @@ HANDFULS = [list(range(number, number + 3)) for number in range(TIMES)]
 
 
 def page(key: str, bound: str) -> str:
-    """
-    A page's statement, with a driver's parameters.
-    """
+    """A page's statement, with a driver's parameters."""
     return f"SELECT id FROM {ROWS} WHERE mod(id, 20) <> {key} AND id > {bound} ORDER BY id LIMIT 100"
 
 
 def with_psycopg_pool(where: Postgres, runs: list[Any], *, array: bool) -> None:
-    """
-    Psycopg with its own pool.
-    """
+    """Psycopg with its own pool."""
     with (
         psycopg_pool.ConnectionPool(where.dsn, min_size=1, max_size=1, name="chunks") as pool,
         pool.connection() as one,
@@ -56,9 +50,7 @@ def with_psycopg_pool(where: Postgres, runs: list[Any], *, array: bool) -> None:
 
 
 def with_asyncpg(where: Postgres, runs: list[Any], *, array: bool) -> None:
-    """
-    Asyncpg with its own pool.
-    """
+    """Asyncpg with its own pool."""
 
     async def run() -> None:
         async with asyncpg.create_pool(where.dsn, min_size=1, max_size=1) as pool, pool.acquire() as one:
@@ -72,9 +64,7 @@ def with_asyncpg(where: Postgres, runs: list[Any], *, array: bool) -> None:
 
 
 def with_asyncpg_prepared(where: Postgres, runs: list[Any], *, array: bool) -> None:
-    """
-    Asyncpg with a prepared statement.
-    """
+    """Asyncpg with a prepared statement."""
 
     async def run() -> None:
         async with asyncpg.create_pool(where.dsn, min_size=1, max_size=1) as pool, pool.acquire() as one:
@@ -87,9 +77,7 @@ def with_asyncpg_prepared(where: Postgres, runs: list[Any], *, array: bool) -> N
 
 
 def statement(values: Any, *, array: bool) -> Any:
-    """
-    The same with SQLAlchemy, and its values.
-    """
+    """The same with SQLAlchemy, and its values."""
     if not array:
         return text(page(":key", ":last")).bindparams(key=values[0], last=values[1])
     rows = text(f"SELECT id FROM {ROWS}").columns(id=Integer).subquery()
@@ -97,9 +85,7 @@ def statement(values: Any, *, array: bool) -> Any:
 
 
 def with_sqlalchemy(where: Postgres, runs: list[Any], *, array: bool) -> None:
-    """
-    SQLAlchemy on psycopg.
-    """
+    """SQLAlchemy on psycopg."""
     engine = create_engine(where.url("psycopg"))
     with engine.connect() as one:
         for values in runs:
@@ -108,9 +94,7 @@ def with_sqlalchemy(where: Postgres, runs: list[Any], *, array: bool) -> None:
 
 
 def with_sqlalchemy_and_asyncpg(where: Postgres, runs: list[Any], *, array: bool) -> None:
-    """
-    SQLAlchemy on asyncpg.
-    """
+    """SQLAlchemy on asyncpg."""
 
     async def run() -> None:
         engine = create_async_engine(where.url("asyncpg"))
@@ -123,9 +107,7 @@ def with_sqlalchemy_and_asyncpg(where: Postgres, runs: list[Any], *, array: bool
 
 
 def with_django(where: Postgres, runs: list[Any], *, array: bool) -> None:
-    """
-    Django's own connection.
-    """
+    """Django's own connection."""
     django = pytest.importorskip("django")
     from django.conf import settings
     from django.db.utils import ConnectionHandler
@@ -148,9 +130,7 @@ def with_django(where: Postgres, runs: list[Any], *, array: bool) -> None:
 
 @pytest.fixture
 def unit() -> Iterator[UnitOfWork]:
-    """
-    A unit of work around the test, with the hooks in.
-    """
+    """A unit of work around the test, with the hooks in."""
     with watched("sqlalchemy", "psycopg_pool", "asyncpg", "django"):
         unit = UnitOfWork("job", "chunks")
         token = CURRENT_UNIT.set(unit)
@@ -186,7 +166,5 @@ def test_chunks_are_no_repetition_and_what_looks_like_them_is(
 
 
 def repeated(unit: UnitOfWork) -> list[int]:
-    """
-    How often what is repeated was run.
-    """
+    """How often what is repeated was run."""
     return [one.count for usage in unit.usages.values() for one in usage.repetitions.beyond_threshold(THRESHOLD)]

@@ -1,6 +1,4 @@
-"""
-N+1 through a real ORM: who loads lazily is found, with the application's line and the cure; eager loading is not.
-"""
+"""N+1 through a real ORM: who loads lazily is found, with the application's line and the cure; eager loading is not."""
 # ruff: noqa: D103 - what the ORM is made to do is named for it
 
 from __future__ import annotations
@@ -68,9 +66,7 @@ class Post(Base):
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """
-    A database of each kind.
-    """
+    """A database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('orm') / 'shop.db'}"
     database: Postgres = request.getfixturevalue("database")
@@ -79,9 +75,7 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def engine(url: str) -> Iterator[Engine]:
-    """
-    The authors and their posts.
-    """
+    """The authors and their posts."""
     made = create_engine(url)
     Base.metadata.drop_all(made)
     Base.metadata.create_all(made)
@@ -95,9 +89,7 @@ def engine(url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Finding]]:
-    """
-    Poolscope, on, and what it finds.
-    """
+    """Poolscope, on, and what it finds."""
     findings: list[Finding] = []
     telemetry = Telemetry(finding_interval=0, long_hold_threshold=60, exhaustion_threshold=0)
     telemetry.start()
@@ -109,9 +101,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Finding]]:
 
 
 class _Flushed(list[Any]):
-    """
-    The findings; looked at, the background thread's work is done first.
-    """
+    """The findings; looked at, the background thread's work is done first."""
 
     def __init__(self, telemetry: Telemetry, findings: list[Finding]) -> None:
         self._telemetry = telemetry
@@ -191,9 +181,7 @@ def a_commit_for_each_row(session: Session) -> None:
 def test_the_loop_is_found_with_its_line_and_its_cure(
     engine: Engine, found: list[Finding], work: Callable[[Session], None], loader: str | None, fix: str
 ) -> None:
-    """
-    The application's line, not the ORM's; exactly once.
-    """
+    """The application's line, not the ORM's; exactly once."""
     with unit_of_work(work.__name__), Session(engine) as session:
         work(session)
     (finding,) = found
@@ -209,9 +197,7 @@ def test_the_loop_is_found_with_its_line_and_its_cure(
 
 
 def test_a_loop_in_a_template_has_the_templates_line(engine: Engine, found: list[Finding], tmp_path: Path) -> None:
-    """
-    Not the line of the code that Jinja compiles it to; and the cure is that for a lazy load.
-    """
+    """Not the line of the code that Jinja compiles it to; and the cure is that for a lazy load."""
     source = "<ul>\n{% for author in authors %}\n\n<li>{{ author.posts | length }}</li>\n{% endfor %}\n</ul>\n"
     (tmp_path / "authors.html").write_text(source)
     template = jinja2.Environment(loader=jinja2.FileSystemLoader(tmp_path), autoescape=True).get_template(
@@ -367,18 +353,14 @@ def an_annotated_loop(session: Session) -> None:
 def test_what_is_no_loop_over_queries_is_not_found(
     engine: Engine, found: list[Finding], work: Callable[[Session], None]
 ) -> None:
-    """
-    The repaired twins, batches, streams, pages, savepoints and what is annotated.
-    """
+    """The repaired twins, batches, streams, pages, savepoints and what is annotated."""
     with unit_of_work(work.__name__), Session(engine) as session:
         work(session)
     assert [finding.summary for finding in found] == []
 
 
 def test_asynchronous_sessions_too(url: str, engine: Engine, found: list[Finding]) -> None:
-    """
-    The line is that of the coroutine, on the other side of the greenlet; also for a lazy load inside it.
-    """
+    """The line is that of the coroutine, on the other side of the greenlet; also for a lazy load inside it."""
     asynchronous = create_async_engine(url.replace("sqlite://", "sqlite+aiosqlite://"))
 
     async def main() -> None:

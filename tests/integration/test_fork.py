@@ -1,6 +1,4 @@
-"""
-Forks: bare, and those of a prefork server; each process is exact for itself.
-"""
+"""Forks: bare, and those of a prefork server; each process is exact for itself."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ WORKERS = 3
 
 @pytest.fixture
 def url(database: Postgres) -> str:
-    """
-    The database, for SQLAlchemy.
-    """
+    """The database, for SQLAlchemy."""
     require(sqlalchemy.__version__ >= "2", "SQLAlchemy 1.4 has no dialect for psycopg", "make matrix")
     return database.url("psycopg")
 
@@ -110,9 +106,7 @@ def test_a_fork_with_connections_of_other_pools_out(database: Postgres) -> None:
 
 
 def get(url: str) -> Any:
-    """
-    What a worker answers, as JSON.
-    """
+    """What a worker answers, as JSON."""
     with urllib.request.urlopen(url, timeout=60) as response:
         return json.load(response)
 

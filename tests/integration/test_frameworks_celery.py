@@ -1,5 +1,6 @@
 """
-Celery on a real Redis: workers that fork and workers that thread, with the upstream instrumentation in either order.
+Celery on a real Redis: workers that fork and workers that thread, with the upstream instrumentation
+in either order.
 """
 
 from __future__ import annotations
@@ -28,33 +29,25 @@ ROOT = "tests.integration.celery_worker"
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[str]:
-    """
-    A Redis of our own; its address.
-    """
+    """A Redis of our own; its address."""
     with redis_server() as address:
         yield address
 
 
 class Worker:
-    """
-    A worker that runs, and what its processes measured.
-    """
+    """A worker that runs, and what its processes measured."""
 
     def __init__(self, folder: Path, app: Celery) -> None:
         self.folder = folder
         self.app = app
 
     def send(self, task: str, *numbers: int) -> None:
-        """
-        Have a task run with each of the numbers; what becomes of them shows in `units`.
-        """
+        """Have a task run with each of the numbers; what becomes of them shows in `units`."""
         for number in numbers:
             self.app.send_task(task, args=[number], ignore_result=True)
 
     def units(self) -> dict[str, tuple[int, float]]:
-        """
-        Units of work and their queries, of all its processes together.
-        """
+        """Units of work and their queries, of all its processes together."""
         counts: Counter[str] = Counter()
         totals: Counter[str] = Counter()
         for path in self.folder.glob("*.units"):
@@ -64,9 +57,7 @@ class Worker:
         return {unit: (counts[unit], float(totals[unit])) for unit in counts}
 
     def spans_of(self, task: str) -> list[dict[str, Any]]:
-        """
-        What poolscope put on the CONSUMER spans of a task.
-        """
+        """What poolscope put on the CONSUMER spans of a task."""
         # The last line may still be written.
         texts = [path.read_text().rpartition("\n")[0] for path in self.folder.glob("*.spans")]
         lines = [json.loads(line) for text in texts for line in text.splitlines()]
@@ -79,9 +70,7 @@ class Worker:
     ids=["prefork-upstream_first", "prefork-we_first", "threads-upstream_first", "threads-we_first"],
 )
 def worker(request: pytest.FixtureRequest, redis: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """
-    A worker that forks, or one that threads; upstream's instrumentation started before ours, or after.
-    """
+    """A worker that forks, or one that threads; upstream's instrumentation started before ours, or after."""
     from celery import Celery
 
     pool, upstream = request.param
@@ -99,7 +88,8 @@ def worker(request: pytest.FixtureRequest, redis: str, tmp_path_factory: pytest.
 
 def test_each_task_is_one(worker: Worker) -> None:
     """
-    Whatever runs it, however it ends; each attempt of a retried one; a task inside a task is part of the outer one.
+    Whatever runs it, however it ends; each attempt of a retried one; a task inside a task is part
+    of the outer one.
     """
     numbers = range(1, 31)
     worker.send("shop.send", *numbers)
@@ -117,9 +107,7 @@ def test_each_task_is_one(worker: Worker) -> None:
 
 
 def test_the_consumer_span_of_the_upstream_instrumentation_has_the_figures(worker: Worker) -> None:
-    """
-    Whoever starts first; and the findings are there before the span ends.
-    """
+    """Whoever starts first; and the findings are there before the span ends."""
     worker.send("shop.repeat", 3, 8)
     wait_until(lambda: len(worker.spans_of("shop.repeat")) == 2, 60)
     found = {span[semconv.UNIT_OF_WORK_QUERIES]: span.get(semconv.FINDINGS) for span in worker.spans_of("shop.repeat")}

@@ -1,6 +1,4 @@
-"""
-Django: where a request begins and ends for us, under WSGI and ASGI, and with the upstream instrumentation.
-"""
+"""Django: where a request begins and ends for us, under WSGI and ASGI, and with the upstream instrumentation."""
 
 from __future__ import annotations
 
@@ -38,25 +36,19 @@ run: Any = None
 
 
 def users(request: Any, number: int) -> HttpResponse:
-    """
-    As many queries as it is told.
-    """
+    """As many queries as it is told."""
     run(number)
     return HttpResponse("ok")
 
 
 def repeat(request: Any, number: str) -> HttpResponse:
-    """
-    The same statement over and over.
-    """
+    """The same statement over and over."""
     run(int(number), REPEATED)
     return HttpResponse("ok")
 
 
 def stream(request: Any, number: int) -> StreamingHttpResponse:
-    """
-    A query for each chunk.
-    """
+    """A query for each chunk."""
 
     def rows() -> Iterator[str]:
         for _ in range(number):
@@ -67,17 +59,13 @@ def stream(request: Any, number: int) -> StreamingHttpResponse:
 
 
 async def later(request: Any, number: int) -> HttpResponse:
-    """
-    A coroutine function.
-    """
+    """A coroutine function."""
     run(number)
     return HttpResponse("ok")
 
 
 async def astream(request: Any, number: int) -> StreamingHttpResponse:
-    """
-    A query for each chunk, asynchronously.
-    """
+    """A query for each chunk, asynchronously."""
 
     async def rows() -> AsyncIterator[str]:
         for _ in range(number):
@@ -88,17 +76,13 @@ async def astream(request: Any, number: int) -> StreamingHttpResponse:
 
 
 def file(request: Any) -> FileResponse:
-    """
-    A file, which the server may send by itself.
-    """
+    """A file, which the server may send by itself."""
     run(2)
     return FileResponse(open(__file__, "rb"))  # noqa: PTH123 - the response closes it
 
 
 def failing(request: Any) -> StreamingHttpResponse:
-    """
-    Fails with its second chunk.
-    """
+    """Fails with its second chunk."""
 
     def rows() -> Iterator[str]:
         run(1)
@@ -109,9 +93,7 @@ def failing(request: Any) -> StreamingHttpResponse:
 
 
 def broken(request: Any) -> HttpResponse:
-    """
-    Fails after its queries.
-    """
+    """Fails after its queries."""
     run(2)
     raise ArithmeticError
 
@@ -129,9 +111,7 @@ urlpatterns = [
 
 @pytest.fixture(scope="module", autouse=True)
 def configured() -> Iterator[None]:
-    """
-    Django, set up for this module's URLs; without a database.
-    """
+    """Django, set up for this module's URLs; without a database."""
     if not settings.configured:
         settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="x", MIDDLEWARE=[])
         django.setup()
@@ -143,17 +123,13 @@ def configured() -> Iterator[None]:
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(hold_spans=False, checkout_spans="never")
 
 
 @pytest.fixture
 def queries(telemetry: Telemetry) -> Iterator[Queries]:
-    """
-    A pool; the views use it.
-    """
+    """A pool; the views use it."""
     global run  # noqa: PLW0603 - Django finds views by module
     run = Queries()
     yield run
@@ -162,9 +138,7 @@ def queries(telemetry: Telemetry) -> Iterator[Queries]:
 
 @pytest.fixture
 def at_the_end(queries: Queries) -> Iterator[list[object]]:
-    """
-    What `request_finished` found to be the running unit of work; Django gives connections back there.
-    """
+    """What `request_finished` found to be the running unit of work; Django gives connections back there."""
     found: list[object] = []
 
     def finished(**_: Any) -> None:
@@ -178,34 +152,26 @@ def at_the_end(queries: Queries) -> Iterator[list[object]]:
 
 
 def wsgi_application() -> Any:
-    """
-    A handler, as `get_wsgi_application()` makes it.
-    """
+    """A handler, as `get_wsgi_application()` makes it."""
     from django.core.handlers.wsgi import WSGIHandler
 
     return WSGIHandler()
 
 
 def asgi_application() -> Any:
-    """
-    A handler, as `get_asgi_application()` makes it.
-    """
+    """A handler, as `get_asgi_application()` makes it."""
     from django.core.handlers.asgi import ASGIHandler
 
     return ASGIHandler()
 
 
 def get(address: str) -> str:
-    """
-    One request through WSGI, read and closed.
-    """
+    """One request through WSGI, read and closed."""
     return Client(wsgi_application()).get(address, buffered=True).text
 
 
 def aget(*addresses: str) -> list[str]:
-    """
-    Requests through ASGI.
-    """
+    """Requests through ASGI."""
 
     async def checkout() -> list[str]:
         transport = httpx.ASGITransport(asgi_application())
@@ -216,16 +182,12 @@ def aget(*addresses: str) -> list[str]:
 
 
 def units(telemetry: Telemetry) -> dict[str, tuple[int, float]]:
-    """
-    Units of work and their queries so far.
-    """
+    """Units of work and their queries so far."""
     return queries_by_unit(telemetry.collect())
 
 
 def test_a_request_is_named_for_its_route(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    Included URLs, regular expressions, and what matches none.
-    """
+    """Included URLs, regular expressions, and what matches none."""
     assert get("/shop/users/3/") == "ok"
     assert get("/shop/users/4/") == "ok"
     assert get("/repeat/2/") == "ok"
@@ -239,9 +201,7 @@ def test_a_request_is_named_for_its_route(telemetry: Telemetry, queries: Queries
 def test_the_request_ends_after_request_finished(
     telemetry: Telemetry, queries: Queries, at_the_end: list[object]
 ) -> None:
-    """
-    Whole, streamed and as a file; on a real server, which closes them.
-    """
+    """Whole, streamed and as a file; on a real server, which closes them."""
     with serving(wsgi_application(), threads=2) as port:
         for number, address in enumerate(("shop/users/3/", "stream/4/", "file/"), 1):
             assert httpx.get(f"http://127.0.0.1:{port}/{address}", timeout=60).status_code == 200
@@ -257,9 +217,7 @@ def test_the_request_ends_after_request_finished(
 
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators")
 def test_under_asgi(telemetry: Telemetry, queries: Queries, at_the_end: list[object]) -> None:
-    """
-    Synchronous views run in another thread, asynchronous ones in the event loop; both belong to the request.
-    """
+    """Synchronous views run in another thread, asynchronous ones in the event loop; both belong to the request."""
     assert aget("/shop/users/3/", "/shop/later/4/", "/astream/5/") == ["ok", "ok", "row\n" * 5]
     assert units(telemetry) == {
         "http GET /shop/users/<int:number>/": (1, 4.0),
@@ -270,9 +228,7 @@ def test_under_asgi(telemetry: Telemetry, queries: Queries, at_the_end: list[obj
 
 
 def client_get(address: str) -> bytes:
-    """
-    One request through Django's test client, read to its end.
-    """
+    """One request through Django's test client, read to its end."""
     from django.test import Client as TestClient
 
     response = TestClient().get(address)
@@ -280,9 +236,7 @@ def client_get(address: str) -> bytes:
 
 
 def client_aget(address: str) -> bytes:
-    """
-    The same through its asynchronous one.
-    """
+    """The same through its asynchronous one."""
     from django.test import AsyncClient
 
     async def checkout() -> bytes:
@@ -322,9 +276,7 @@ def test_djangos_test_clients(
 def test_a_streamed_response_of_the_test_client(
     telemetry: Telemetry, queries: Queries, at_the_end: list[object]
 ) -> None:
-    """
-    What the test does between two chunks is not the request's; closed before its end, or failing, it is over.
-    """
+    """What the test does between two chunks is not the request's; closed before its end, or failing, it is over."""
     from django.test import Client as TestClient
 
     response: Any = TestClient().get("/stream/5/")
@@ -355,9 +307,7 @@ def test_a_streamed_response_of_the_test_client(
     "checkout", [get, aget, client_get, client_aget], ids=["wsgi", "asgi", "client", "async client"]
 )
 def test_the_server_span_of_the_upstream_instrumentation_has_the_figures(checkout: Any, upstream_first: bool) -> None:
-    """
-    Whoever starts first; and the findings are there before the span ends.
-    """
+    """Whoever starts first; and the findings are there before the span ends."""
     global run  # noqa: PLW0603
     telemetry = Telemetry(hold_spans=False, checkout_spans="never", **PATIENT)
     upstream = DjangoInstrumentor()

@@ -1,5 +1,6 @@
 """
-Flask: where a request begins and ends for us, on waitress and without a server, and with the upstream instrumentation.
+Flask: where a request begins and ends for us, on waitress and without a server, and with the
+upstream instrumentation.
 """
 
 from __future__ import annotations
@@ -37,16 +38,12 @@ PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(hold_spans=False, checkout_spans="never")
 
 
 def make_app(queries: Queries, flask_class: type[Flask] = Flask) -> Flask:
-    """
-    An application whose routes run as many queries as they are told to.
-    """
+    """An application whose routes run as many queries as they are told to."""
     app = flask_class("shop")
 
     @app.get("/users/<int:number>")
@@ -91,56 +88,42 @@ def make_app(queries: Queries, flask_class: type[Flask] = Flask) -> Flask:
 
 @pytest.fixture
 def queries(telemetry: Telemetry) -> Queries:
-    """
-    A pool.
-    """
+    """A pool."""
     return Queries()
 
 
 @pytest.fixture
 def app(queries: Queries) -> Flask:
-    """
-    The application.
-    """
+    """The application."""
     return make_app(queries)
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Any], str]]:
-    """
-    Serves a WSGI application on waitress; returns its address.
-    """
+    """Serves a WSGI application on waitress; returns its address."""
     with ExitStack() as stack:
         yield lambda application: f"http://127.0.0.1:{stack.enter_context(serving(application, threads=4))}"
 
 
 def get(app: Any, path: str) -> Any:
-    """
-    One request without a server; what comes back is read and closed, as servers do.
-    """
+    """One request without a server; what comes back is read and closed, as servers do."""
     return Client(app).get(path, buffered=True)
 
 
 def units(telemetry: Telemetry) -> dict[str, tuple[int, float]]:
-    """
-    Units of work and their queries so far.
-    """
+    """Units of work and their queries so far."""
     return queries_by_unit(telemetry.collect())
 
 
 def test_a_request_is_named_for_its_rule(telemetry: Telemetry, app: Flask) -> None:
-    """
-    Different paths of one rule are one name; what matches no rule is named so, whatever the path.
-    """
+    """Different paths of one rule are one name; what matches no rule is named so, whatever the path."""
     for path in ("/users/3", "/users/4", "/users/7?teardown=1"):
         assert get(app, path).text == "ok"
     assert units(telemetry) == {"http GET /users/<int:number>": (3, 24.0)}
 
 
 def test_what_matches_no_route_is_named_so(telemetry: Telemetry, queries: Queries, app: Flask) -> None:
-    """
-    Neither raw paths nor made-up methods become names.
-    """
+    """Neither raw paths nor made-up methods become names."""
     app.before_request(lambda: queries(1))
     client = Client(app)
     for number in range(5):
@@ -157,9 +140,7 @@ def test_what_matches_no_route_is_named_so(telemetry: Telemetry, queries: Querie
 def test_a_streamed_response_is_part_of_the_request(
     telemetry: Telemetry, queries: Queries, app: Flask, serve: Callable[[Any], str]
 ) -> None:
-    """
-    Each chunk's queries belong to it, on a real server too, and nothing between the chunks does.
-    """
+    """Each chunk's queries belong to it, on a real server too, and nothing between the chunks does."""
     address = serve(app)
     assert httpx.get(f"{address}/stream/5", timeout=60).text == "row\n" * 5
     assert httpx.get(f"{address}/stream/3", timeout=60).text == "row\n" * 3
@@ -167,9 +148,7 @@ def test_a_streamed_response_is_part_of_the_request(
 
 
 def test_between_the_chunks_the_servers_code_is_outside(telemetry: Telemetry, queries: Queries, app: Flask) -> None:
-    """
-    Two streams read in turn by one thread do not get into one another's.
-    """
+    """Two streams read in turn by one thread do not get into one another's."""
     first = Client(app).get("/stream/3").iter_encoded()
     second = Client(app).get("/stream/5").iter_encoded()
     for stream in (first, second, first, second, first):
@@ -181,9 +160,7 @@ def test_between_the_chunks_the_servers_code_is_outside(telemetry: Telemetry, qu
 def test_a_stream_that_the_client_leaves_is_over(
     telemetry: Telemetry, queries: Queries, app: Flask, serve: Callable[[Any], str]
 ) -> None:
-    """
-    The server closes what it does not read on, and the unit of work with it.
-    """
+    """The server closes what it does not read on, and the unit of work with it."""
     address = serve(app)
     with httpx.stream("GET", f"{address}/stream/100000", timeout=60) as response:
         next(response.iter_text())
@@ -193,18 +170,14 @@ def test_a_stream_that_the_client_leaves_is_over(
 def test_what_runs_at_close_is_part_of_the_request(
     telemetry: Telemetry, app: Flask, serve: Callable[[Any], str]
 ) -> None:
-    """
-    Callbacks of `call_on_close` run after the last byte.
-    """
+    """Callbacks of `call_on_close` run after the last byte."""
     address = serve(app)
     httpx.get(f"{address}/closing/6", timeout=60)
     wait_until(lambda: units(telemetry) == {"http GET /closing/<int:number>": (1, 6.0)}, 60)
 
 
 def test_an_error_ends_the_request(telemetry: Telemetry, app: Flask) -> None:
-    """
-    An error that Flask answers, and one that it passes on: the same one.
-    """
+    """An error that Flask answers, and one that it passes on: the same one."""
     assert get(app, "/fails").status_code == 500
     app.testing = True
     with pytest.raises(RuntimeError, match="theirs"):
@@ -214,9 +187,7 @@ def test_an_error_ends_the_request(telemetry: Telemetry, app: Flask) -> None:
 
 
 def test_a_mounted_application_is_part_of_the_outer_request(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    One unit of work, the outermost; the innermost rule that matched names it.
-    """
+    """One unit of work, the outermost; the innermost rule that matched names it."""
     inner = make_app(queries)
     outer = Flask("outer")
 
@@ -233,9 +204,7 @@ def test_a_mounted_application_is_part_of_the_outer_request(telemetry: Telemetry
 
 
 def test_the_response_is_what_it_is_without_us(telemetry: Telemetry, app: Flask) -> None:
-    """
-    Bodies with a length keep it, a file keeps the server's class for it, and lists stay lists.
-    """
+    """Bodies with a length keep it, a file keeps the server's class for it, and lists stay lists."""
     from poolscope.core.pool_registry import open_pool_registries
     from poolscope.frameworks.wsgi import Middleware
 
@@ -288,9 +257,7 @@ def test_a_bare_thread_is_unattributed_unless_asked_for(queries: Queries, app: F
 
 
 def run_in_threads(queries: Queries) -> None:
-    """
-    One query here, two in a thread, four in an executor.
-    """
+    """One query here, two in a thread, four in an executor."""
     queries(1)
     thread = threading.Thread(target=queries, args=(2,))
     thread.start()
@@ -300,9 +267,7 @@ def run_in_threads(queries: Queries) -> None:
 
 
 def test_threads_belong_to_the_request_if_the_setting_says_so() -> None:
-    """
-    Then nothing of them is lost, and `uninstrument()` takes the hooks out again.
-    """
+    """Then nothing of them is lost, and `uninstrument()` takes the hooks out again."""
     before = (threading.Thread.start, ThreadPoolExecutor.submit)
     telemetry = Telemetry(hold_spans=False, propagate_to_threads=True)
     telemetry.start()
@@ -322,9 +287,7 @@ def test_threads_belong_to_the_request_if_the_setting_says_so() -> None:
 
 
 def test_a_disabled_boundary_is_left_alone() -> None:
-    """
-    Its requests are in the pool's figures only.
-    """
+    """Its requests are in the pool's figures only."""
     before = Flask.__call__
     telemetry = Telemetry(disabled_frameworks="flask")
     telemetry.start()

@@ -1,6 +1,4 @@
-"""
-gRPC servers, with threads and with asyncio: each call is a unit of work, streams included.
-"""
+"""gRPC servers, with threads and with asyncio: each call is a unit of work, streams included."""
 
 from __future__ import annotations
 
@@ -29,17 +27,13 @@ PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(hold_spans=False, checkout_spans="never")
 
 
 @pytest.fixture
 def queries(telemetry: Telemetry) -> Queries:
-    """
-    A pool.
-    """
+    """A pool."""
     return Queries()
 
 
@@ -53,9 +47,7 @@ EXPECTED = {
 
 
 def handlers(get: Any, list_: Any, fails: Any, chat: Any) -> Any:
-    """
-    A service without generated code: its messages are bytes.
-    """
+    """A service without generated code: its messages are bytes."""
     return grpc.method_handlers_generic_handler(
         "shop.Shop",
         {
@@ -68,9 +60,7 @@ def handlers(get: Any, list_: Any, fails: Any, chat: Any) -> Any:
 
 
 def call_everything(channel: grpc.Channel) -> None:
-    """
-    The calls of `EXPECTED`, and one of a method that does not exist.
-    """
+    """The calls of `EXPECTED`, and one of a method that does not exist."""
     get = channel.unary_unary("/shop.Shop/Get")
     assert [get(b"3") for _ in range(3)] == [b"ok"] * 3
     assert list(channel.unary_stream("/shop.Shop/List")(b"4")) == [b"row"] * 4
@@ -81,9 +71,7 @@ def call_everything(channel: grpc.Channel) -> None:
 
 
 def in_threads(methods: grpc.GenericRpcHandler, call: Callable[[grpc.Channel], None]) -> None:
-    """
-    Run a server with threads while a client calls it.
-    """
+    """Run a server with threads while a client calls it."""
     with ThreadPoolExecutor(4) as threads:
         server = grpc.server(threads)
         server.add_generic_rpc_handlers((methods,))
@@ -95,9 +83,7 @@ def in_threads(methods: grpc.GenericRpcHandler, call: Callable[[grpc.Channel], N
 
 
 def in_asyncio(methods: grpc.GenericRpcHandler, call: Callable[[grpc.Channel], None]) -> None:
-    """
-    The same with asyncio.
-    """
+    """The same with asyncio."""
 
     async def serve() -> None:
         server = grpc.aio.server()
@@ -116,9 +102,7 @@ def in_asyncio(methods: grpc.GenericRpcHandler, call: Callable[[grpc.Channel], N
 
 
 def serve_with_threads(queries: Queries, call: Callable[[grpc.Channel], None]) -> None:
-    """
-    A server with threads, and what a client does with it.
-    """
+    """A server with threads, and what a client does with it."""
 
     def get(request: bytes, _: Any) -> bytes:
         queries(int(request), REPEATED)
@@ -133,9 +117,7 @@ def serve_with_threads(queries: Queries, call: Callable[[grpc.Channel], None]) -
 
 
 def serve_with_asyncio(queries: Queries, call: Callable[[grpc.Channel], None]) -> None:
-    """
-    The same with asyncio.
-    """
+    """The same with asyncio."""
 
     async def get(request: bytes, _: Any) -> bytes:
         queries(int(request), REPEATED)
@@ -158,9 +140,7 @@ def serve_with_asyncio(queries: Queries, call: Callable[[grpc.Channel], None]) -
 def test_the_server_span_of_the_upstream_instrumentation_has_the_figures(
     serve: Callable[..., None], upstream: Any, *, upstream_first: bool
 ) -> None:
-    """
-    Whoever starts first, streams included; and the findings are there before the span ends.
-    """
+    """Whoever starts first, streams included; and the findings are there before the span ends."""
     telemetry = Telemetry(hold_spans=False, checkout_spans="never", **PATIENT)
     theirs = upstream()
 
@@ -191,9 +171,7 @@ def test_the_server_span_of_the_upstream_instrumentation_has_the_figures(
 
 @pytest.mark.parametrize("positional", [True, False])
 def test_the_applications_own_interceptors_stay(telemetry: Telemetry, queries: Queries, *, positional: bool) -> None:
-    """
-    However they are given.
-    """
+    """However they are given."""
     seen: list[str] = []
 
     class Theirs(grpc.ServerInterceptor):  # type: ignore[misc]
@@ -219,9 +197,7 @@ def test_the_applications_own_interceptors_stay(telemetry: Telemetry, queries: Q
 
 
 def test_with_threads(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    Named for the method; a method that does not exist names nothing.
-    """
+    """Named for the method; a method that does not exist names nothing."""
 
     def get(request: bytes, _: Any) -> bytes:
         queries(int(request))
@@ -246,9 +222,7 @@ def test_with_threads(telemetry: Telemetry, queries: Queries) -> None:
 
 
 def test_with_asyncio(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    The same.
-    """
+    """The same."""
 
     async def get(request: bytes, _: Any) -> bytes:
         await asyncio.sleep(0)

@@ -1,6 +1,4 @@
-"""
-RQ, arq and dramatiq on a real Redis: each job is a unit of work.
-"""
+"""RQ, arq and dramatiq on a real Redis: each job is a unit of work."""
 
 from __future__ import annotations
 
@@ -34,34 +32,26 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[str]:
-    """
-    A Redis of our own; its address.
-    """
+    """A Redis of our own; its address."""
     with redis_server() as address:
         yield address
 
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(hold_spans=False, checkout_spans="never")
 
 
 @pytest.fixture
 def _jobs(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    The jobs have a pool to query.
-    """
+    """The jobs have a pool to query."""
     monkeypatch.setattr(queue_jobs, "run", Queries())
 
 
 @pytest.mark.usefixtures("_jobs")
 def test_rq_in_the_workers_own_process(telemetry: Telemetry, redis: str) -> None:
-    """
-    Named for the function; one that fails is one all the same.
-    """
+    """Named for the function; one that fails is one all the same."""
     connection = Redis.from_url(redis)
     queue = Queue("simple", connection=connection)
     for number in (2, 3):
@@ -74,9 +64,7 @@ def test_rq_in_the_workers_own_process(telemetry: Telemetry, redis: str) -> None
 
 
 def test_rq_in_a_work_horse(redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    The child process that runs a job ends without notice; its figures are sent before.
-    """
+    """The child process that runs a job ends without notice; its figures are sent before."""
     written = tmp_path / "units"
     telemetry = Telemetry(hold_spans=False, checkout_spans="never")
     reader = PeriodicExportingMetricReader(queue_jobs.ToFile(written), export_interval_millis=3_600_000)
@@ -96,9 +84,7 @@ def test_rq_in_a_work_horse(redis: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("_jobs")
 def test_arq(telemetry: Telemetry, redis: str) -> None:
-    """
-    Named for the function, concurrent jobs apart.
-    """
+    """Named for the function, concurrent jobs apart."""
 
     async def work() -> None:
         settings = RedisSettings.from_dsn(redis)
@@ -119,9 +105,7 @@ def test_arq(telemetry: Telemetry, redis: str) -> None:
 
 @pytest.mark.usefixtures("_jobs")
 def test_dramatiq(telemetry: Telemetry, redis: str) -> None:
-    """
-    Named for the actor; one that fails is one all the same.
-    """
+    """Named for the actor; one that fails is one all the same."""
     broker = RedisBroker(url=redis)
     send: Any = dramatiq.actor(queue_jobs.send, actor_name="send", broker=broker)
     fails: Any = dramatiq.actor(queue_jobs.fails, actor_name="fails", broker=broker, max_retries=0)

@@ -1,6 +1,4 @@
-"""
-Any WSGI and ASGI application, on the servers that are hooked: no framework, and no line of user code.
-"""
+"""Any WSGI and ASGI application, on the servers that are hooked: no framework, and no line of user code."""
 
 from __future__ import annotations
 
@@ -30,24 +28,18 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(hold_spans=False, checkout_spans="never")
 
 
 @pytest.fixture
 def queries(telemetry: Telemetry) -> Queries:
-    """
-    A pool.
-    """
+    """A pool."""
     return Queries()
 
 
 def wsgi_app(queries: Queries) -> Any:
-    """
-    An application of no framework, which streams.
-    """
+    """An application of no framework, which streams."""
 
     def application(environ: Any, start_response: Any) -> Iterator[bytes]:
         queries(2)
@@ -60,9 +52,7 @@ def wsgi_app(queries: Queries) -> Any:
 
 
 def asgi_app(queries: Queries) -> Any:
-    """
-    The same for ASGI.
-    """
+    """The same for ASGI."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         queries(5)
@@ -73,28 +63,20 @@ def asgi_app(queries: Queries) -> Any:
 
 
 def on_waitress(application: Any) -> AbstractContextManager[int]:
-    """
-    The port.
-    """
+    """The port."""
     return serving(application, threads=2)
 
 
 class Quiet(WSGIRequestHandler):
-    """
-    Without a line for each request.
-    """
+    """Without a line for each request."""
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
-        """
-        Nothing.
-        """
+        """Nothing."""
 
 
 @contextmanager
 def on_wsgiref(application: Any) -> Iterator[int]:
-    """
-    The port.
-    """
+    """The port."""
     with make_server("127.0.0.1", 0, application, handler_class=Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -105,9 +87,7 @@ def on_wsgiref(application: Any) -> Iterator[int]:
 
 @contextmanager
 def on_uvicorn(application: Any) -> Iterator[int]:
-    """
-    The port.
-    """
+    """The port."""
     config = uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -126,9 +106,7 @@ def on_uvicorn(application: Any) -> Iterator[int]:
 def test_any_application(
     telemetry: Telemetry, queries: Queries, server: Callable[[Any], Any], make: Callable[[Queries], Any]
 ) -> None:
-    """
-    Each request is one; of its routes nobody knows.
-    """
+    """Each request is one; of its routes nobody knows."""
     with server(make(queries)) as port:
         for _ in range(2):
             assert httpx.get(f"http://127.0.0.1:{port}/secret/path", timeout=60).text == "rowrowrow"
@@ -136,9 +114,7 @@ def test_any_application(
 
 
 def test_a_framework_inside_is_part_of_it(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    Middleware around it counts for the same request, which the framework names.
-    """
+    """Middleware around it counts for the same request, which the framework names."""
     app = Flask("inner")
 
     @app.get("/users/<int:number>")
@@ -157,9 +133,7 @@ def test_a_framework_inside_is_part_of_it(telemetry: Telemetry, queries: Queries
 
 @pytest.mark.parametrize(("kind", "wrapped"), [(SyncWorker, True), (ThreadWorker, True), (Worker, False)])
 def test_gunicorns_workers(telemetry: Telemetry, kind: type[Worker], wrapped: bool) -> None:
-    """
-    Those that call the application by WSGI; one whose application may be ASGI is left alone.
-    """
+    """Those that call the application by WSGI; one whose application may be ASGI is left alone."""
 
     class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:

@@ -1,6 +1,4 @@
-"""
-Starlette and FastAPI: where a request begins and ends for us, and with the upstream instrumentation.
-"""
+"""Starlette and FastAPI: where a request begins and ends for us, and with the upstream instrumentation."""
 
 from __future__ import annotations
 
@@ -42,24 +40,18 @@ PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(hold_spans=False, checkout_spans="never")
 
 
 @pytest.fixture
 def queries(telemetry: Telemetry) -> Queries:
-    """
-    A pool.
-    """
+    """A pool."""
     return Queries()
 
 
 def make_api(queries: Queries) -> FastAPI:
-    """
-    An application whose routes run as many queries as they are told to.
-    """
+    """An application whose routes run as many queries as they are told to."""
     api = FastAPI()
     router = APIRouter()
 
@@ -93,9 +85,7 @@ def make_api(queries: Queries) -> FastAPI:
 
 
 def add_what_ends_late(api: FastAPI, queries: Queries) -> None:
-    """
-    Routes that query after they answered.
-    """
+    """Routes that query after they answered."""
 
     def session(number: int) -> Iterator[None]:
         queries(1)
@@ -124,17 +114,13 @@ def add_what_ends_late(api: FastAPI, queries: Queries) -> None:
 
 @pytest.fixture
 def api(queries: Queries) -> FastAPI:
-    """
-    The application.
-    """
+    """The application."""
     return make_api(queries)
 
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
-    """
-    The application on uvicorn; its address.
-    """
+    """The application on uvicorn; its address."""
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none", lifespan="off")
     )
@@ -149,9 +135,7 @@ def served(app: Any) -> Iterator[str]:
 
 
 def get(app: Any, *paths: str) -> list[str]:
-    """
-    Requests in the same event loop, without a server; what was answered.
-    """
+    """Requests in the same event loop, without a server; what was answered."""
 
     async def checkout() -> list[str]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
@@ -161,9 +145,7 @@ def get(app: Any, *paths: str) -> list[str]:
 
 
 def units(telemetry: Telemetry) -> dict[str, tuple[int, float]]:
-    """
-    Units of work and their queries so far.
-    """
+    """Units of work and their queries so far."""
     return queries_by_unit(telemetry.collect())
 
 
@@ -177,9 +159,7 @@ def test_a_request_is_named_for_its_route(telemetry: Telemetry, api: FastAPI) ->
 
 
 def test_what_matches_no_route_is_named_so(telemetry: Telemetry, queries: Queries, api: FastAPI) -> None:
-    """
-    Raw paths never become names.
-    """
+    """Raw paths never become names."""
 
     @api.middleware("http")
     async def count(request: Any, call_next: Any) -> Any:
@@ -201,18 +181,14 @@ def test_what_matches_no_route_is_named_so(telemetry: Telemetry, queries: Querie
 def test_what_runs_after_the_answer_belongs_to_the_request(
     telemetry: Telemetry, api: FastAPI, path: str, name: str, number: float
 ) -> None:
-    """
-    Background tasks, dependencies with `yield` and streamed bodies, on a real server.
-    """
+    """Background tasks, dependencies with `yield` and streamed bodies, on a real server."""
     with served(api) as address:
         assert httpx.get(f"{address}{path}", timeout=60).status_code == 200
         wait_until(lambda: units(telemetry) == {f"http {name}": (1, number)}, 60)
 
 
 def test_an_error_ends_the_request(telemetry: Telemetry, api: FastAPI) -> None:
-    """
-    It passes on as it is.
-    """
+    """It passes on as it is."""
     with pytest.raises(RuntimeError, match="theirs"):
         get(api, "/fails")
     assert units(telemetry) == {"http GET /fails": (1, 2.0)}
@@ -244,9 +220,7 @@ def test_a_mounted_application_is_part_of_the_outer_request(
 
 @pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")
 def test_a_mounted_wsgi_application_is_part_of_the_outer_request(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    Flask inside Starlette names the request.
-    """
+    """Flask inside Starlette names the request."""
     from a2wsgi import WSGIMiddleware
 
     app = Flask("inner")
@@ -280,17 +254,13 @@ def test_a_request_to_another_application_in_the_process_is_one_of_its_own(
 
 
 def test_each_message_of_a_websocket_is_one(telemetry: Telemetry, api: FastAPI) -> None:
-    """
-    So a chat of a day is no request of a day, and a query per message no N+1.
-    """
+    """So a chat of a day is no request of a day, and a query per message no N+1."""
     asyncio.run(talk(api, "2", "7"))
     assert units(telemetry) == {"http WEBSOCKET /ws/{room}": (3, 10.0)}
 
 
 def test_messages_across_which_a_connection_is_held_are_one(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    What is held while waiting for a message is not left behind.
-    """
+    """What is held while waiting for a message is not left behind."""
     api = FastAPI()
 
     @api.websocket("/ws")
@@ -308,9 +278,7 @@ def test_messages_across_which_a_connection_is_held_are_one(telemetry: Telemetry
 
 
 async def talk(app: Any, *texts: str, path: str = "/ws/blue") -> None:
-    """
-    A websocket client without a network.
-    """
+    """A websocket client without a network."""
     to_app: asyncio.Queue[Any] = asyncio.Queue()
     from_app: asyncio.Queue[Any] = asyncio.Queue()
     scope = {
@@ -335,9 +303,7 @@ async def talk(app: Any, *texts: str, path: str = "/ws/blue") -> None:
 
 
 def test_the_lifespan_is_no_unit_of_work(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    What an application does at start belongs to no request.
-    """
+    """What an application does at start belongs to no request."""
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -362,9 +328,7 @@ def test_the_lifespan_is_no_unit_of_work(telemetry: Telemetry, queries: Queries)
 
 
 def test_any_asgi_application_through_the_middleware(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    Of an application of no known framework nobody knows the routes.
-    """
+    """Of an application of no known framework nobody knows the routes."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         queries(3)
@@ -378,9 +342,7 @@ def test_any_asgi_application_through_the_middleware(telemetry: Telemetry, queri
 @pytest.mark.parametrize("upstream_first", [True, False])
 @pytest.mark.parametrize("kind", ["fastapi", "starlette"])
 def test_the_server_span_of_the_upstream_instrumentation_has_the_figures(kind: str, upstream_first: bool) -> None:
-    """
-    Whoever starts first; and the findings are there before the span ends.
-    """
+    """Whoever starts first; and the findings are there before the span ends."""
     telemetry = Telemetry(hold_spans=False, checkout_spans="never", **PATIENT)
     upstream: Any = FastAPIInstrumentor() if kind == "fastapi" else StarletteInstrumentor()
 
@@ -402,9 +364,7 @@ def test_the_server_span_of_the_upstream_instrumentation_has_the_figures(kind: s
 
 
 def made_anew(kind: str, queries: Queries) -> Any:
-    """
-    An application of the class that is there after upstream replaced it.
-    """
+    """An application of the class that is there after upstream replaced it."""
     import fastapi
     import starlette.applications
 

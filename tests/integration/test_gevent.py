@@ -1,6 +1,4 @@
-"""
-psycopg2 under gevent, in a process of its own: monkey patching is for ever.
-"""
+"""psycopg2 under gevent, in a process of its own: monkey patching is for ever."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def told(database: Postgres) -> dict[str, Any]:
-    """
-    What the program printed.
-    """
+    """What the program printed."""
     require(importlib.util.find_spec("gevent") is not None, "gevent missing", "make env")
     require(importlib.util.find_spec("psycopg2") is not None, "psycopg2 missing", "make env")
     command = [sys.executable, "-W", "ignore", "-m", "tests.integration.gevent_pools"]
@@ -43,9 +39,7 @@ def told(database: Postgres) -> dict[str, Any]:
 
 
 def test_sqlalchemys_pool_is_exact_under_kills_and_timeouts(told: dict[str, Any]) -> None:
-    """
-    Every ask ends as the program saw it end: granted, killed, cut by gevent's timeout, timed out by the pool.
-    """
+    """Every ask ends as the program saw it end: granted, killed, cut by gevent's timeout, timed out by the pool."""
     result = told["sqlalchemy"]
     truth = result["truth"]
     assert min(truth.values()) > 0
@@ -61,9 +55,7 @@ def test_sqlalchemys_pool_is_exact_under_kills_and_timeouts(told: dict[str, Any]
 
 
 def test_psycopg2s_own_pool_is_exact_under_kills(told: dict[str, Any]) -> None:
-    """
-    Likewise for psycopg2's pool, which turns asks away instead of letting them wait.
-    """
+    """Likewise for psycopg2's pool, which turns asks away instead of letting them wait."""
     result = told["psycopg2"]
     truth = result["truth"]
     expected = {"": truth["granted"], "psycopg2.pool.PoolError": truth["rejected"]}

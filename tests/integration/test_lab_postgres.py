@@ -1,6 +1,4 @@
-"""
-The lab's PostgreSQL: private, as asked for, and gone afterwards.
-"""
+"""The lab's PostgreSQL: private, as asked for, and gone afterwards."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ from tests.support.skips import require
 
 
 def test_the_server_is_as_asked_for_and_gone_afterwards() -> None:
-    """
-    An embedded server has the limit and settings asked for, listens on loopback only, and leaves nothing behind.
-    """
+    """An embedded server has the limit and settings asked for, listens on loopback only, and leaves nothing behind."""
     with lab.postgres(max_connections=17, settings={"log_statement": "all"}) as server:
         with server.connect() as connection:
             show = {
@@ -43,9 +39,7 @@ def test_the_server_is_as_asked_for_and_gone_afterwards() -> None:
 
 
 def test_every_client_gets_in(database: Postgres) -> None:
-    """
-    The spellings for psycopg, SQLAlchemy and asyncpg lead to the same database.
-    """
+    """The spellings for psycopg, SQLAlchemy and asyncpg lead to the same database."""
     engine = sqlalchemy.create_engine(database.url("psycopg"))
     with engine.connect() as connection:
         assert connection.execute(sqlalchemy.text("SELECT current_database()")).scalar() == database.database
@@ -62,9 +56,7 @@ def test_every_client_gets_in(database: Postgres) -> None:
 
 
 def test_a_dropped_database_is_gone_though_somebody_is_in_it(postgres: Postgres) -> None:
-    """
-    A database can be made and dropped again while a client that forgot to leave is still connected.
-    """
+    """A database can be made and dropped again while a client that forgot to leave is still connected."""
     made = postgres.create_database("poolscope lab: drop")
     with psycopg.connect(made.dsn) as connection:
         postgres.drop_database(made.database)
@@ -100,9 +92,7 @@ def test_a_database_is_dropped_though_the_server_gives_up_once(postgres: Postgre
 
 
 def test_a_dsn_in_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    With a DSN in the named variable no server is started, and its parts arrive, special characters included.
-    """
+    """With a DSN in the named variable no server is started, and its parts arrive, special characters included."""
     monkeypatch.setenv("SOME_DSN", "postgresql+psycopg://us%40er:p%2Fw%40@db.example:6432/shop?sslmode=require")
     with lab.postgres(variable="SOME_DSN") as server:
         assert server == Postgres("db.example", 6432, "us@er", "p/w@", "shop", {"sslmode": "require"})
@@ -110,9 +100,7 @@ def test_a_dsn_in_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A wrong setting ends in an error that carries the server's own words, and leaves nothing behind.
-    """
+    """A wrong setting ends in an error that carries the server's own words, and leaves nothing behind."""
     made: list[Path] = []
     make = lab.tempfile.mkdtemp
 
@@ -128,9 +116,7 @@ def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_installation_that_the_server_may_not_read_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Root's private folders are no obstacle: the programs are copied to where the server's user can run them.
-    """
+    """Root's private folders are no obstacle: the programs are copied to where the server's user can run them."""
     monkeypatch.setattr(lab, "_public", lambda path: False)
     with lab.postgres() as server, server.connect() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)

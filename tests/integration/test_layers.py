@@ -1,6 +1,4 @@
-"""
-Pools on top of pools: one lease for each pool that really pools, and every statement counted once.
-"""
+"""Pools on top of pools: one lease for each pool that really pools, and every statement counted once."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ DEADLINE = 60.0
 
 @pytest.fixture
 def seen() -> Iterator[Watched]:
-    """
-    Poolscope's eyes.
-    """
+    """Poolscope's eyes."""
     gc.collect()  # the engines of other tests
     with watched("sqlalchemy", "psycopg_pool", "psycopg2_pool", "asyncpg", "django") as eyes:
         yield eyes
@@ -43,9 +39,7 @@ def seen() -> Iterator[Watched]:
 
 @pytest.fixture
 def unit() -> Iterator[UnitOfWork]:
-    """
-    A unit of work around the test.
-    """
+    """A unit of work around the test."""
     unit = UnitOfWork("http", "GET /layers")
     token = CURRENT_UNIT.set(unit)
     yield unit
@@ -53,16 +47,12 @@ def unit() -> Iterator[UnitOfWork]:
 
 
 def queries(unit: UnitOfWork) -> dict[str, int]:
-    """
-    The statements that a unit of work is charged with, by pool.
-    """
+    """The statements that a unit of work is charged with, by pool."""
     return {pool.identity.name: int(usage.queries.read()) for pool, usage in unit.usages.items()}
 
 
 def inner(where: Postgres) -> Any:
-    """
-    Psycopg's pool, to which a closed connection goes back.
-    """
+    """Psycopg's pool, to which a closed connection goes back."""
     return psycopg_pool.ConnectionPool(where.dsn, min_size=1, max_size=2, name="inner", close_returns=True, open=True)
 
 
@@ -101,7 +91,8 @@ def _warmed(engine: Any, seen: Watched, unit: UnitOfWork) -> dict[str, int]:
 
 def test_sqlalchemys_null_pool_over_an_outer_pool(seen: Watched, unit: UnitOfWork, database: Postgres) -> None:
     """
-    NullPool pools nothing, so the pool below sees the same check-outs: one lease in it for each, given back with it.
+    NullPool pools nothing, so the pool below sees the same check-outs: one lease in it for each,
+    given back with it.
     """
     with inner(database) as pool:
         engine = sqlalchemy.create_engine(
@@ -123,9 +114,7 @@ def test_sqlalchemys_null_pool_over_an_outer_pool(seen: Watched, unit: UnitOfWor
 
 
 def test_sqlalchemy_on_a_psycopg2_pool(seen: Watched, unit: UnitOfWork, database: Postgres) -> None:
-    """
-    The same over psycopg2's own pool: each statement is counted once, for the upper pool.
-    """
+    """The same over psycopg2's own pool: each statement is counted once, for the upper pool."""
     pools = pytest.importorskip("psycopg2.pool")
     with pool_name("inner"):
         pool = pools.ThreadedConnectionPool(1, 2, database.dsn)

@@ -34,9 +34,7 @@ PATIENCE = 60
 
 @pytest.fixture
 def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
-    """
-    Poolscope, on; every finding is told.
-    """
+    """Poolscope, on; every finding is told."""
     gc.collect()  # the engines of other tests
     # A thread or task outside of any unit of work has five seconds to give back what it left; here nobody uses them.
     monkeypatch.setattr(leak, "OWNER_GRACE", 0.0)
@@ -48,9 +46,7 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
 
 @pytest.fixture
 def found(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """
-    The findings so far.
-    """
+    """The findings so far."""
     findings: list[Finding] = []
     session = telemetry.instrumentor._session
     assert session is not None
@@ -60,18 +56,14 @@ def found(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> list[Finding
 
 @pytest.fixture
 def engine(telemetry: Telemetry, database: Postgres) -> Iterator[Engine]:
-    """
-    SQLAlchemy's pool, under poolscope.
-    """
+    """SQLAlchemy's pool, under poolscope."""
     made = create_engine(database.url("psycopg"), pool_size=8, pool_logging_name="leaks")
     yield made
     made.dispose()
 
 
 def told(found: list[Finding]) -> list[tuple[str, str, bool]]:
-    """
-    How each leak is known, where it was checked out, and whether it is over.
-    """
+    """How each leak is known, where it was checked out, and whether it is over."""
     assert {finding.id for finding in found} <= {LEAK}
     return [
         (str(one.evidence["leak_kind"]), one.origin[0].co_name if one.origin else "", one.resolved) for one in found
@@ -79,9 +71,7 @@ def told(found: list[Finding]) -> list[tuple[str, str, bool]]:
 
 
 def test_garbage(telemetry: Telemetry, engine: Engine, found: list[Finding]) -> None:
-    """
-    A connection in a cycle of garbage is abandoned when the collector comes; one in a `with` block is not.
-    """
+    """A connection in a cycle of garbage is abandoned when the collector comes; one in a `with` block is not."""
 
     def forgets() -> None:
         cycle: list[Any] = [engine.connect()]
@@ -116,9 +106,7 @@ def test_garbage(telemetry: Telemetry, engine: Engine, found: list[Finding]) -> 
 
 
 def test_a_thread_that_ends(telemetry: Telemetry, engine: Engine, found: list[Finding]) -> None:
-    """
-    With a connection of its own still out. Reported while it is out, and again when it comes back.
-    """
+    """With a connection of its own still out. Reported while it is out, and again when it comes back."""
     kept: list[Any] = []
 
     def forgets() -> None:
@@ -144,9 +132,7 @@ def test_a_thread_that_ends(telemetry: Telemetry, engine: Engine, found: list[Fi
 
 
 def test_a_request_that_is_over(telemetry: Telemetry, engine: Engine, found: list[Finding]) -> None:
-    """
-    Its session kept for later.
-    """
+    """Its session kept for later."""
     kept: list[Any] = []
 
     def forgets() -> None:
@@ -166,9 +152,7 @@ def test_a_request_that_is_over(telemetry: Telemetry, engine: Engine, found: lis
 
 
 def test_a_task_that_is_cancelled(telemetry: Telemetry, database: Postgres, found: list[Finding]) -> None:
-    """
-    Between the check-out and the `try`; in an `async with` the same cancellation is no leak.
-    """
+    """Between the check-out and the `try`; in an `async with` the same cancellation is no leak."""
     kept: list[Any] = []
 
     async def main() -> None:

@@ -1,6 +1,4 @@
-"""
-Exact to one under load, on a real PostgreSQL.
-"""
+"""Exact to one under load, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ LIMIT = 15
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope on, without spans: they are not what is tested, and 200,000 of them fill the memory.
-    """
+    """Poolscope on, without spans: they are not what is tested, and 200,000 of them fill the memory."""
     made = Telemetry(checkout_spans="never")
     made.start()
     yield made

@@ -1,6 +1,4 @@
-"""
-Several pools of one application: told apart, bounded in number, and which of them is short.
-"""
+"""Several pools of one application: told apart, bounded in number, and which of them is short."""
 
 from __future__ import annotations
 
@@ -30,18 +28,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on, and nothing there but this test's: the engines of earlier ones may wait for their collection.
-    """
+    """Poolscope, on, and nothing there but this test's: the engines of earlier ones may wait for their collection."""
     gc.collect()
     yield from instrumented()
 
 
 @pytest.fixture(scope="module")
 def servers(database: Postgres) -> Iterator[list[Postgres]]:
-    """
-    A primary and two more servers.
-    """
+    """A primary and two more servers."""
     with contextlib.ExitStack() as stack:
         yield [database, *(stack.enter_context(postgres(max_connections=20)) for _ in range(2))]
 

@@ -79,18 +79,14 @@ LIMITED = ("flask", "fastapi")
 
 @pytest.fixture(scope="module")
 def filled(postgres: Postgres) -> Iterator[Postgres]:
-    """
-    A database with the shop's rows.
-    """
+    """A database with the shop's rows."""
     with lab.database(postgres) as database:
         yield database
 
 
 @pytest.fixture(scope="module")
 def payment_url() -> Iterator[str]:
-    """
-    A payment provider that takes longer than a connection may be held.
-    """
+    """A payment provider that takes longer than a connection may be held."""
     with lab.payments(SLOW) as url:
         yield url
 
@@ -107,9 +103,7 @@ class Telemetry:
         self._path = path
 
     def findings(self) -> list[dict[str, Any]]:
-        """
-        The attributes of each event that tells of a finding, its name included.
-        """
+        """The attributes of each event that tells of a finding, its name included."""
         return [
             {"event": record.get("eventName"), **attributes(record)}
             for scope in self._scopes("resourceLogs", "scopeLogs")
@@ -118,9 +112,7 @@ class Telemetry:
         ]
 
     def by_request(self) -> dict[str, list[str]]:
-        """
-        The ids of the findings by the name of the unit of work, in order; of resolved ones no more is said.
-        """
+        """The ids of the findings by the name of the unit of work, in order; of resolved ones no more is said."""
         found = defaultdict(list)
         for finding in self.findings():
             if finding["event"] != semconv.LEAK_RESOLVED_EVENT.name:
@@ -128,15 +120,11 @@ class Telemetry:
         return dict(found)
 
     def has(self, identity: str) -> bool:
-        """
-        Whether a finding has been told of.
-        """
+        """Whether a finding has been told of."""
         return any(finding[semconv.FINDING_ID] == identity for finding in self.findings())
 
     def on_spans(self) -> dict[str, list[str]]:
-        """
-        The ids on the spans around requests, by the span's name.
-        """
+        """The ids on the spans around requests, by the span's name."""
         found = {}
         for scope in self._scopes("resourceSpans", "scopeSpans"):
             for span in scope["spans"]:
@@ -146,9 +134,7 @@ class Telemetry:
         return found
 
     def queries(self) -> dict[str, tuple[int, float]]:
-        """
-        Requests and their queries, by the name of the unit of work.
-        """
+        """Requests and their queries, by the name of the unit of work."""
         found = {}
         for scope in self._scopes("resourceMetrics", "scopeMetrics"):
             for metric in scope["metrics"]:
@@ -182,24 +168,18 @@ class Telemetry:
 
 
 def attributes(thing: dict[str, Any]) -> dict[str, Any]:
-    """
-    The attributes of a record, span or point.
-    """
+    """The attributes of a record, span or point."""
     return {one["key"]: value(one["value"]) for one in thing.get("attributes", ())}
 
 
 def series(point: dict[str, Any]) -> str:
-    """
-    A point's attributes, without the names of what is another one in each run.
-    """
+    """A point's attributes, without the names of what is another one in each run."""
     different = {semconv.SERVER_ADDRESS, semconv.SERVER_PORT, semconv.DB_NAMESPACE}
     return str(sorted((key, value) for key, value in attributes(point).items() if key not in different))
 
 
 def value(wrapped: dict[str, Any]) -> Any:
-    """
-    An attribute's value.
-    """
+    """An attribute's value."""
     ((kind, content),) = wrapped.items()
     if kind == "arrayValue":
         return [value(one) for one in content.get("values", ())]
@@ -207,9 +187,7 @@ def value(wrapped: dict[str, Any]) -> Any:
 
 
 def plain(name: str) -> str:
-    """
-    A route's name without what frameworks write differently: `<int:user_id>` and `{user_id}` are both `7`.
-    """
+    """A route's name without what frameworks write differently: `<int:user_id>` and `{user_id}` are both `7`."""
     for parameter in ("<int:user_id>", "{user_id}"):
         name = name.replace(parameter, "7")
     method, _, path = name.partition(" ")
@@ -218,9 +196,7 @@ def plain(name: str) -> str:
 
 @dataclass
 class Visited:
-    """
-    A shop that customers were in, and that has closed.
-    """
+    """A shop that customers were in, and that has closed."""
 
     framework: str
     file: Path
@@ -228,15 +204,11 @@ class Visited:
 
     @property
     def telemetry(self) -> Telemetry:
-        """
-        What left it.
-        """
+        """What left it."""
         return Telemetry(self.file)
 
     def visit(self, shop: Shop, requests: Sequence[str], *, well: bool = True) -> None:
-        """
-        Send requests, one after the other; each is answered well.
-        """
+        """Send requests, one after the other; each is answered well."""
         with httpx.Client(base_url=shop.address, timeout=60) as client:
             for request in requests:
                 method, path = request.split(" ")
@@ -244,9 +216,7 @@ class Visited:
                 assert (answer.status_code == 200) == well, (request, answer.text)
 
     def only_pool(self) -> PoolReport:
-        """
-        The one pool that the shop has, as the report sees it.
-        """
+        """The one pool that the shop has, as the report sees it."""
         (pool,) = build_report([self.file]).pools
         return pool
 
@@ -254,9 +224,7 @@ class Visited:
 def everything(
     framework: str, filled: Postgres, payment_url: str, folder: Path, settings: dict[str, str] = SETTINGS
 ) -> Visited:
-    """
-    A shop in which somebody asked for every healthy route, every repaired twin and every cause, once.
-    """
+    """A shop in which somebody asked for every healthy route, every repaired twin and every cause, once."""
     visited = Visited(framework, folder / "shop.jsonl")
     with lab.shop(framework, filled, payment_url, settings, visited.file) as shop:
         visited.visit(shop, EVERYTHING)
@@ -270,9 +238,7 @@ def everything(
 def visited(
     request: pytest.FixtureRequest, filled: Postgres, payment_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Visited:
-    """
-    Each shop after a visit to everything.
-    """
+    """Each shop after a visit to everything."""
     return everything(request.param, filled, payment_url, tmp_path_factory.mktemp("visited"))
 
 
@@ -280,9 +246,7 @@ def visited(
 def leaked(
     request: pytest.FixtureRequest, filled: Postgres, payment_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Visited:
-    """
-    Each shop after as many carts as its pool has connections, and one more customer.
-    """
+    """Each shop after as many carts as its pool has connections, and one more customer."""
     shop_of = Visited(request.param, tmp_path_factory.mktemp("leaked") / "shop.jsonl")
     with lab.shop(request.param, filled, payment_url, SETTINGS, shop_of.file) as shop:
         shop_of.visit(shop, [f"GET /fixed/cart/{user}" for user in range(1, LIMIT + 2)])
@@ -299,9 +263,7 @@ def leaked(
 
 
 def path_of(route: str) -> str:
-    """
-    A route without its parameter, which each framework spells in its own way.
-    """
+    """A route without its parameter, which each framework spells in its own way."""
     return re.sub(r"/[<{\d].*", "", route)
 
 
@@ -318,9 +280,7 @@ def test_the_repair_changes_no_answer(visited: Visited) -> None:
 
 
 def test_each_cause_is_its_finding_and_its_repaired_twin_none(visited: Visited) -> None:
-    """
-    In the report every cause is found as what it is, once, and no twin as anything; the cart alone is still out.
-    """
+    """In the report every cause is found as what it is, once, and no twin as anything; the cart alone is still out."""
     if visited.framework in LIMITED:
         report = build_report([visited.file])
         (pool,) = report.pools
@@ -332,7 +292,8 @@ def test_each_cause_is_its_finding_and_its_repaired_twin_none(visited: Visited) 
 
 def test_each_route_triggers_exactly_the_finding_it_was_written_for(visited: Visited) -> None:
     """
-    One event for each, on its route, and the same id on its span; the repaired twins and the healthy route have none.
+    One event for each, on its route, and the same id on its span; the repaired twins and the
+    healthy route have none.
     """
     telemetry = visited.telemetry
     assert telemetry.by_request() == {request: [finding] for request, finding in FOUND.items()}
@@ -359,9 +320,7 @@ def test_a_leak_turns_customers_away_and_the_rest_goes_on(leaked: Visited) -> No
 
 
 def test_who_leaks_the_pool_away_is_blamed_when_it_is_empty(leaked: Visited) -> None:
-    """
-    The customer who is turned away is told of with everybody who holds, and with the verdict that it is a leak.
-    """
+    """The customer who is turned away is told of with everybody who holds, and with the verdict that it is a leak."""
     telemetry = leaked.telemetry
     reports = [one for one in telemetry.findings() if one[semconv.FINDING_ID] == POOL_EXHAUSTED]
     report = reports[-1]
@@ -380,9 +339,7 @@ def test_who_leaks_the_pool_away_is_blamed_when_it_is_empty(leaked: Visited) -> 
 
 @pytest.mark.parametrize("visited", ["flask"], indirect=True)
 def test_sampling_makes_no_difference(visited: Visited, filled: Postgres, payment_url: str, tmp_path: Path) -> None:
-    """
-    With every trace and with none: the same findings, the same counts of every metric, and as many queries.
-    """
+    """With every trace and with none: the same findings, the same counts of every metric, and as many queries."""
     without = everything("flask", filled, payment_url, tmp_path, {**SETTINGS, "OTEL_TRACES_SAMPLER": "always_off"})
     seen = [
         (telemetry.by_request(), telemetry.queries(), telemetry.counted())

@@ -1,6 +1,4 @@
-"""
-Where nobody listens, nothing happens; and nothing secret leaves where somebody does.
-"""
+"""Where nobody listens, nothing happens; and nothing secret leaves where somebody does."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def run(kind: str, **variables: str) -> Any:
-    """
-    Run the silent program.
-    """
+    """Run the silent program."""
     program = subprocess.run(
         [sys.executable, "-m", "tests.integration.programs.silent", kind],
         capture_output=True,
@@ -47,9 +43,7 @@ def run(kind: str, **variables: str) -> Any:
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(checkout_spans="always")
 
 
@@ -66,9 +60,7 @@ def test_without_an_sdk_the_hooks_sleep() -> None:
 
 
 def test_with_the_sdk_disabled_the_hooks_sleep() -> None:
-    """
-    `OTEL_SDK_DISABLED=true` is as no SDK.
-    """
+    """`OTEL_SDK_DISABLED=true` is as no SDK."""
     report = run("disabled", OTEL_SDK_DISABLED="true")
     assert report["before"] == report["after"]
     assert (report["after"]["asleep"], report["after"]["asks"], report["exported"]) == (True, 0, [])
@@ -148,9 +140,7 @@ def test_nothing_of_a_dsn_leaves(telemetry: Telemetry, database: Postgres) -> No
 
 
 def test_importing_poolscope_is_cheap() -> None:
-    """
-    `import poolscope` brings neither SQLAlchemy nor another pool library nor the SDK.
-    """
+    """`import poolscope` brings neither SQLAlchemy nor another pool library nor the SDK."""
     program = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "import poolscope"],
         capture_output=True,
@@ -166,9 +156,7 @@ def test_importing_poolscope_is_cheap() -> None:
 
 
 def test_importing_the_instrumentor_brings_no_library() -> None:
-    """
-    What `opentelemetry-instrument` imports brings no pool library and no SDK either.
-    """
+    """What `opentelemetry-instrument` imports brings no pool library and no SDK either."""
     code = "import sys, poolscope.instrumentor; print('\\n'.join(sys.modules))"
     program = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=True)
     heavy = ("sqlalchemy", "psycopg", "asyncpg", "opentelemetry.sdk", "flask", "django")

@@ -44,9 +44,7 @@ run: Any = None
 
 
 def parts(queries: Queries) -> Iterator[bytes]:
-    """
-    A body whose parts are queried for, one after the other.
-    """
+    """A body whose parts are queried for, one after the other."""
     for _ in range(PARTS):
         queries(1, REPEATED)
         yield b"row"
@@ -54,9 +52,7 @@ def parts(queries: Queries) -> Iterator[bytes]:
 
 
 async def async_parts(queries: Queries) -> AsyncIterator[bytes]:
-    """
-    The same, asynchronously.
-    """
+    """The same, asynchronously."""
     for _ in range(PARTS):
         queries(1, REPEATED)
         yield b"row"
@@ -66,9 +62,7 @@ async def async_parts(queries: Queries) -> AsyncIterator[bytes]:
 
 
 def with_flask(_: Telemetry) -> Any:
-    """
-    Flask, with a generator.
-    """
+    """Flask, with a generator."""
     import flask
 
     app, queries = flask.Flask("streams"), Queries()
@@ -82,9 +76,7 @@ def with_flask(_: Telemetry) -> Any:
 
 
 def view(_: Any) -> Any:
-    """
-    Django's, under WSGI.
-    """
+    """Django's, under WSGI."""
     from django.http import StreamingHttpResponse
 
     run(BEFORE)
@@ -92,9 +84,7 @@ def view(_: Any) -> Any:
 
 
 async def async_view(_: Any) -> Any:
-    """
-    Django's, under ASGI.
-    """
+    """Django's, under ASGI."""
     from django.http import StreamingHttpResponse
 
     run(BEFORE)
@@ -108,9 +98,7 @@ async def async_view(_: Any) -> Any:
 
 
 class Urls:
-    """
-    Django's configuration of addresses.
-    """
+    """Django's configuration of addresses."""
 
     def __init__(self) -> None:
         from django.urls import path
@@ -119,27 +107,21 @@ class Urls:
 
 
 def with_django(_: Telemetry) -> Any:
-    """
-    Django, under WSGI.
-    """
+    """Django, under WSGI."""
     from django.core.handlers.wsgi import WSGIHandler
 
     return WSGIHandler()
 
 
 def with_django_under_asgi(_: Telemetry) -> Any:
-    """
-    Django, under ASGI.
-    """
+    """Django, under ASGI."""
     from django.core.handlers.asgi import ASGIHandler
 
     return ASGIHandler()
 
 
 def with_fastapi(_: Telemetry) -> Any:
-    """
-    FastAPI, with something to do afterwards.
-    """
+    """FastAPI, with something to do afterwards."""
     import fastapi
     from fastapi.responses import StreamingResponse
     from starlette.background import BackgroundTask
@@ -155,9 +137,7 @@ def with_fastapi(_: Telemetry) -> Any:
 
 
 def with_starlette(_: Telemetry) -> Any:
-    """
-    Starlette, the same.
-    """
+    """Starlette, the same."""
     import starlette.applications
     from starlette.background import BackgroundTask
     from starlette.responses import StreamingResponse
@@ -173,9 +153,7 @@ def with_starlette(_: Telemetry) -> Any:
 
 
 def with_wsgi(telemetry: Telemetry) -> Any:
-    """
-    No framework, under WSGI; upstream's middleware inside of ours.
-    """
+    """No framework, under WSGI; upstream's middleware inside of ours."""
     queries = Queries()
 
     def application(_: Any, start_response: Any) -> Iterator[bytes]:
@@ -187,9 +165,7 @@ def with_wsgi(telemetry: Telemetry) -> Any:
 
 
 def with_asgi(telemetry: Telemetry) -> Any:
-    """
-    No framework, under ASGI; upstream's middleware around ours.
-    """
+    """No framework, under ASGI; upstream's middleware around ours."""
     queries = Queries()
 
     async def application(_: Any, __: Any, send: Any) -> None:
@@ -204,16 +180,12 @@ def with_asgi(telemetry: Telemetry) -> Any:
 
 
 def get(app: Any) -> bytes:
-    """
-    A request through WSGI, read and closed.
-    """
+    """A request through WSGI, read and closed."""
     return Client(app).get("/stream", buffered=True).data
 
 
 def aget(app: Any, path: str = "/stream") -> bytes:
-    """
-    A request through ASGI.
-    """
+    """A request through ASGI."""
 
     async def checkout() -> bytes:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
@@ -223,17 +195,13 @@ def aget(app: Any, path: str = "/stream") -> bytes:
 
 
 def aget_of_django(app: Any) -> bytes:
-    """
-    The asynchronous view.
-    """
+    """The asynchronous view."""
     return aget(app, "/astream")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def configured() -> Iterator[None]:
-    """
-    Django, set up for this module's addresses; without a database.
-    """
+    """Django, set up for this module's addresses; without a database."""
     if not settings.configured:
         settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="x", MIDDLEWARE=[])
         django.setup()

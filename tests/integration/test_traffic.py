@@ -1,6 +1,4 @@
-"""
-The shop's customers, where the machine is slower than their schedule.
-"""
+"""The shop's customers, where the machine is slower than their schedule."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ if TYPE_CHECKING:
 
 
 class Customers(traffic.Traffic):
-    """
-    Customers who count how many of them are under way instead of sending anything.
-    """
+    """Customers who count how many of them are under way instead of sending anything."""
 
     most = 0
 
@@ -28,9 +24,7 @@ class Customers(traffic.Traffic):
 
 
 def test_customers_behind_the_schedule_do_not_come_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    When the schedule is past before it began, everybody still comes, but one after the other.
-    """
+    """When the schedule is past before it began, everybody still comes, but one after the other."""
     clock = iter([0.0])
     # The module's own name: the event loop needs the real clock.
     monkeypatch.setattr(traffic, "time", SimpleNamespace(monotonic=lambda: next(clock, 1000.0)))

@@ -1,6 +1,4 @@
-"""
-Turned away: the code of the finding's page, with psycopg2's pool and a real server.
-"""
+"""Turned away: the code of the finding's page, with psycopg2's pool and a real server."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ ROOM = 2
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """
-    What is found from now on.
-    """
+    """What is found from now on."""
     findings: list[Finding] = []
     monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
     return findings
@@ -44,17 +40,13 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
 
 @pytest.fixture
 def telemetry(found: list[Finding]) -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(exhaustion_threshold=0, long_hold_threshold=600)
 
 
 @pytest.fixture
 def pool(telemetry: Telemetry, database: Postgres) -> Iterator[ThreadedConnectionPool]:
-    """
-    The pool of the page, and its table with one item.
-    """
+    """The pool of the page, and its table with one item."""
     with psycopg2.connect(database.dsn) as connection, connection.cursor() as cursor:
         cursor.execute("create table if not exists items (sku text primary key, price int)")
         cursor.execute("insert into items values ('tea', 7) on conflict do nothing")
@@ -65,9 +57,7 @@ def pool(telemetry: Telemetry, database: Postgres) -> Iterator[ThreadedConnectio
 
 
 def function(code: str) -> Callable[[ThreadedConnectionPool, str], int]:
-    """
-    The function of a block of the page.
-    """
+    """The function of a block of the page."""
     made: dict[str, Any] = {}
     exec(compile(code, str(PAGE), "exec"), made)
     return made["price"]  # type: ignore[no-any-return]
@@ -101,9 +91,7 @@ class Crowd:
             return int(cursor.fetchone()[0])
 
     def release(self) -> None:
-        """
-        Let the queries go on.
-        """
+        """Let the queries go on."""
         self._lock.rollback()
 
     def __exit__(self, *_: object) -> None:
@@ -115,9 +103,7 @@ class Crowd:
 def test_three_requests_at_a_pool_of_two(
     telemetry: Telemetry, found: list[Finding], database: Postgres, pool: ThreadedConnectionPool
 ) -> None:
-    """
-    The third is turned away at once, and found with both that hold; those get their answers.
-    """
+    """The third is turned away at once, and found with both that hold; those get their answers."""
     crowd = Crowd(database, function(BAD), pool)
     with crowd as (first, third):
         assert isinstance(third.exception(60), PoolError)
@@ -136,9 +122,7 @@ def test_three_requests_at_a_pool_of_two(
 def test_the_repaired_code_lets_the_third_wait(
     telemetry: Telemetry, found: list[Finding], database: Postgres, pool: ThreadedConnectionPool
 ) -> None:
-    """
-    The same crowd: all get their answers, and nothing is found.
-    """
+    """The same crowd: all get their answers, and nothing is found."""
     crowd = Crowd(database, function(REPAIRED), pool)
     with crowd as (first, third):
         assert not third.done()

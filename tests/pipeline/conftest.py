@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def processes() -> Iterator[Callable[..., Process]]:
     """
-    Makes emitting processes and closes them at the end, at once: each may wait a second for a Collector that is gone.
+    Makes emitting processes and closes them at the end, at once: each may wait a second for a
+    Collector that is gone.
     """
     from tests.pipeline.emitter import Process
 

@@ -105,9 +105,7 @@ class Process:
         self._start(limit)
 
     def _watched(self, exporter: E) -> E:
-        """
-        An exporter whose failures are counted: the SDK's `force_flush` is true whatever became of the export.
-        """
+        """An exporter whose failures are counted: the SDK's `force_flush` is true whatever became of the export."""
         export: Any = exporter.export
 
         def watched(*arguments: Any, **more: Any) -> Any:
@@ -152,22 +150,16 @@ class Process:
             self.set(semconv.HOLD_PHASE_TIME, 0, {semconv.HOLD_PHASE: phase})
 
     def set(self, metric: semconv.Metric, value: float, more: dict[str, Any] | None = None) -> None:
-        """
-        Let a counter or gauge of the pool have a value.
-        """
+        """Let a counter or gauge of the pool have a value."""
         self._values[metric.name][self._key(metric, more)] = value
 
     def add(self, metric: semconv.Metric, amount: float, more: dict[str, Any] | None = None) -> None:
-        """
-        Let a counter of the pool grow.
-        """
+        """Let a counter of the pool grow."""
         values, key = self._values[metric.name], self._key(metric, more)
         values[key] = values.get(key, 0) + amount
 
     def record(self, metric: semconv.Metric, value: float, more: dict[str, Any] | None = None) -> None:
-        """
-        Give a histogram one point.
-        """
+        """Give a histogram one point."""
         self._histograms[metric.name].record(value, dict(self._key(metric, more)))
 
     def _key(self, metric: semconv.Metric, more: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
@@ -213,9 +205,7 @@ class Process:
             return f"{unit.get_span_context().trace_id:032x}"
 
     def begin(self, name: str = "GET /orders") -> Span:
-        """
-        A request that goes on, with a check-out behind it; end the span.
-        """
+        """A request that goes on, with a check-out behind it; end the span."""
         unit = self._framework.start_span(name, kind=SpanKind.SERVER)
         self.wait(0.002, set_span_in_context(unit))
         return unit
@@ -234,9 +224,7 @@ class Process:
         return f"{span.get_span_context().trace_id:032x}"
 
     def event(self, event: semconv.Event, attributes: dict[str, Any]) -> None:
-        """
-        Emit an event.
-        """
+        """Emit an event."""
         self._logs.get_logger(semconv.SCOPE).emit(
             LogRecord(
                 event_name=event.name, severity_number=SeverityNumber.WARN, attributes=attributes, body=event.name
@@ -255,9 +243,7 @@ class Process:
         return over and self._undelivered == before
 
     def close(self) -> None:
-        """
-        Export what is left and end the exporters' threads.
-        """
+        """Export what is left and end the exporters' threads."""
         self._traces.shutdown()
         self._metrics.shutdown()
         self._logs.shutdown()

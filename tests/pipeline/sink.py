@@ -1,6 +1,4 @@
-"""
-What a trace store got.
-"""
+"""What a trace store got."""
 
 from __future__ import annotations
 
@@ -13,17 +11,13 @@ from examples.lab.pipeline import Collector
 
 
 class Sink(Collector):
-    """
-    A Collector in the place of the trace store.
-    """
+    """A Collector in the place of the trace store."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, Path(__file__).with_name("sink.yaml"))
 
     def traces(self) -> dict[str, list[str]]:
-        """
-        The names of the spans that arrived, by trace id.
-        """
+        """The names of the spans that arrived, by trace id."""
         found: dict[str, list[str]] = defaultdict(list)
         path = self.folder / "traces.jsonl"
         if not path.exists():
@@ -40,8 +34,6 @@ class Sink(Collector):
 
 
 def figure(collector: Collector, name: str) -> float:
-    """
-    The sum of a metric that a Collector has about itself.
-    """
+    """The sum of a metric that a Collector has about itself."""
     found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", collector.page("self"), re.MULTILINE)
     return sum(map(float, found))

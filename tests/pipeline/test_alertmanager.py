@@ -1,6 +1,4 @@
-"""
-What Alertmanager holds back, by the committed file: a symptom whose cause is told.
-"""
+"""What Alertmanager holds back, by the committed file: a symptom whose cause is told."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ TIMEOUTS = {"alertname": "PoolTimeouts", "finding": "pool_exhausted", **POOL}
 
 @pytest.fixture
 def manager(alertmanager: Path, tmp_path: Path) -> Iterator[str]:
-    """
-    The address of an Alertmanager with the committed file.
-    """
+    """The address of an Alertmanager with the committed file."""
     with webhook() as hook, Alertmanager(tmp_path, hook.url, patience="1s") as running:
         yield f"http://{running.address}/api/v2/alerts"
 
@@ -55,7 +51,8 @@ def test_a_symptom_is_held_back_while_its_cause_is_told(
     manager: str, cause: Labels, symptom: Labels, held_back: bool
 ) -> None:
     """
-    Of a cause and its symptom only the cause is told; what says something else, or of something else, is told too.
+    Of a cause and its symptom only the cause is told; what says something else, or of something
+    else, is told too.
     """
     body = json.dumps([{"labels": cause}, {"labels": symptom}]).encode()
     request = urllib.request.Request(manager, body, {"Content-Type": "application/json"})

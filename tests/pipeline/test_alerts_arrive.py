@@ -41,9 +41,7 @@ UNIT = {semconv.UNIT_OF_WORK_KIND: "http", semconv.UNIT_OF_WORK_NAME: "GET /orde
 
 
 def healthy(process: Process, seconds: float) -> None:
-    """
-    Short waits, short holds.
-    """
+    """Short waits, short holds."""
     process.record(semconv.WAIT_TIME, 0.0004)
     process.record(semconv.USE_TIME, 0.02)
     process.add(semconv.HOLD_PHASE_TIME, 0.02, {semconv.HOLD_PHASE: "query"})
@@ -51,78 +49,60 @@ def healthy(process: Process, seconds: float) -> None:
 
 
 def starved(process: Process, seconds: float) -> None:
-    """
-    All connections in use for all of these seconds, everybody waits.
-    """
+    """All connections in use for all of these seconds, everybody waits."""
     process.add(semconv.SATURATION_TIME, seconds)
     process.record(semconv.WAIT_TIME, 2)
     process.request(wait=2)
 
 
 def exhausted(process: Process, seconds: float) -> None:
-    """
-    Starved until requests give up.
-    """
+    """Starved until requests give up."""
     starved(process, seconds)
     process.add(semconv.TIMEOUTS, 1)
     process.request(wait=2, error="TimeoutError")
 
 
 def leaking(process: Process, seconds: float) -> None:
-    """
-    Exhausted because connections do not come back.
-    """
+    """Exhausted because connections do not come back."""
     exhausted(process, seconds)
     process.add(semconv.LEAKS, 1, {semconv.LEAK_KIND: "owner_finished"})
     process.request(findings=[finding.LEAK])
 
 
 def overdue(process: Process, seconds: float) -> None:
-    """
-    A holder that takes too long.
-    """
+    """A holder that takes too long."""
     healthy(process, seconds)
     process.add(semconv.LEAKS, 1, {semconv.LEAK_KIND: "overdue"})
 
 
 def looping(process: Process, seconds: float) -> None:
-    """
-    The same query over and over.
-    """
+    """The same query over and over."""
     healthy(process, seconds)
     process.add(semconv.REPEATED_QUERIES, 20, UNIT)
     process.request(findings=[finding.N_PLUS_ONE])
 
 
 def nesting(process: Process, seconds: float) -> None:
-    """
-    A second connection while holding one.
-    """
+    """A second connection while holding one."""
     healthy(process, seconds)
     process.add(semconv.NESTED_CHECKOUTS, 1)
     process.request(findings=[finding.NESTED_CHECKOUT])
 
 
 def dawdling(process: Process, seconds: float) -> None:
-    """
-    Transactions held open over other work.
-    """
+    """Transactions held open over other work."""
     healthy(process, seconds)
     process.add(semconv.HOLD_PHASE_TIME, seconds * 9, {semconv.HOLD_PHASE: "idle_in_transaction"})
 
 
 def drifting(process: Process, seconds: float) -> None:
-    """
-    A ledger that disagrees with the pool.
-    """
+    """A ledger that disagrees with the pool."""
     healthy(process, seconds)
     process.set(semconv.DRIFT, 1)
 
 
 def erring(process: Process, seconds: float) -> None:
-    """
-    Faults of our own.
-    """
+    """Faults of our own."""
     healthy(process, seconds)
     process.add(semconv.ERRORS, 1, {semconv.COMPONENT: "adapters.sqlalchemy"})
 
@@ -148,9 +128,7 @@ SERVER = {"ServerNearMaxConnections", "FleetOverBudget", "ServerIdleInTransactio
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    """
-    A small PostgreSQL.
-    """
+    """A small PostgreSQL."""
     with postgres(max_connections=20) as server:
         yield server
 
@@ -159,9 +137,7 @@ def server() -> Iterator[Postgres]:
 def told(
     collector: Path, prometheus: Path, alertmanager: Path, server: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Webhook]:
-    """
-    What the webhook was told once every rule had its time.
-    """
+    """What the webhook was told once every rule had its time."""
     folder = tmp_path_factory.mktemp("alerts")
     rules = folder / "rules.yaml"
     rules.write_text(grafana.alerts.generate(PACE)[f"{grafana.alerts.FOLDER}/prometheus.yaml"])
@@ -192,9 +168,7 @@ JOBS = {"processes": "processes", "counted": "counted", "collector": "self"}
 
 
 def _crowd(stack: contextlib.ExitStack, server: Postgres) -> None:
-    """
-    Hold most of the server's connections, one in a transaction that does nothing.
-    """
+    """Hold most of the server's connections, one in a transaction that does nothing."""
     for _ in range(15):
         stack.enter_context(server.connect(application_name="crowd"))
     idle = stack.enter_context(server.connect(application_name="dawdler"))
@@ -202,9 +176,7 @@ def _crowd(stack: contextlib.ExitStack, server: Postgres) -> None:
 
 
 def _live(stack: contextlib.ExitStack, otel: Collector, prom: Prometheus, server: tuple[str, int]) -> None:
-    """
-    Let all services live until every rule has had the time that it waits for.
-    """
+    """Let all services live until every rule has had the time that it waits for."""
     alive: dict[str, Process] = {}
     stack.callback(lambda: _close(alive))
     for name in (*CAUSES, GONE):
@@ -236,43 +208,33 @@ def _close(alive: dict[str, Process]) -> None:
 
 
 def about(hook: Webhook, label: str, value: str) -> set[str]:
-    """
-    The names of the alerts that arrived about something.
-    """
+    """The names of the alerts that arrived about something."""
     fired = [alert["labels"] for alert in list(hook.alerts) if alert["status"] == "firing"]
     return {labels["alertname"] for labels in fired if labels.get(label) == value}
 
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_each_cause_brings_exactly_its_alerts(told: Webhook, cause: str) -> None:
-    """
-    About a service with that cause these alerts arrive, and about the healthy one none.
-    """
+    """About a service with that cause these alerts arrive, and about the healthy one none."""
     expected = CAUSES[cause][1]
     wait_until(lambda: about(told, SERVICE, cause) >= expected, 60, f"{sorted(expected)}")
     assert about(told, SERVICE, cause) == expected
 
 
 def test_a_service_that_fell_silent_is_reported(told: Webhook) -> None:
-    """
-    A service that stops reporting is told once its last series is gone.
-    """
+    """A service that stops reporting is told once its last series is gone."""
     wait_until(lambda: about(told, SERVICE, GONE), 60, "an alert about the silent service")
     assert about(told, SERVICE, GONE) == {"PoolscopeNoData"}
 
 
 def test_the_server_s_side_is_reported(told: Webhook, server: Postgres) -> None:
-    """
-    A server that is nearly full, pools that exceed it together, and an idle transaction on it.
-    """
+    """A server that is nearly full, pools that exceed it together, and an idle transaction on it."""
     wait_until(lambda: about(told, "server_address", server.host) >= SERVER, 60, "the server's alerts")
     assert about(told, "server_address", server.host) == SERVER
 
 
 def test_nothing_else_arrives(told: Webhook) -> None:
-    """
-    No alert is about anything else: the pipeline itself is well.
-    """
+    """No alert is about anything else: the pipeline itself is well."""
     subjects = {*CAUSES, GONE}
     others: list[Any] = [
         alert["labels"]
@@ -284,7 +246,8 @@ def test_nothing_else_arrives(told: Webhook) -> None:
 
 def test_messages_say_where_to_look(told: Webhook) -> None:
     """
-    What arrives has the summary, the links to the dashboard and to the finding's page, and no label made for these.
+    What arrives has the summary, the links to the dashboard and to the finding's page, and no label
+    made for these.
     """
     for alert in told.alerts:
         assert alert["annotations"]["summary"]

@@ -1,6 +1,4 @@
-"""
-The committed files, by the programs that read them and by the dictionary that names come from.
-"""
+"""The committed files, by the programs that read them and by the dictionary that names come from."""
 
 from __future__ import annotations
 
@@ -29,17 +27,13 @@ OWN_NAME = re.compile(r"(?<![\w./-])(poolscope\.[a-z][a-z_.]*[a-z])")
 
 
 def parsed(name: str) -> dict[str, Any]:
-    """
-    A file of collector-config.
-    """
+    """A file of collector-config."""
     content: dict[str, Any] = yaml.safe_load((CONFIG / name).read_text())
     return content
 
 
 def known_names() -> set[str]:
-    """
-    Every name of the dictionary, and of the metrics that the Collector makes.
-    """
+    """Every name of the dictionary, and of the metrics that the Collector makes."""
     constants = {value for value in vars(semconv).values() if isinstance(value, str)}
     metrics = {metric.name for metric in (*semconv.METRICS, *made.COLLECTOR_METRICS)}
     return constants | metrics | {event.name for event in semconv.EVENTS}
@@ -47,9 +41,7 @@ def known_names() -> set[str]:
 
 @pytest.mark.parametrize("name", COLLECTOR_FILES)
 def test_the_collector_takes_its_files(collector: Path, name: str) -> None:
-    """
-    `validate` of the Collector that the manifest builds accepts each file, and warns of nothing.
-    """
+    """`validate` of the Collector that the manifest builds accepts each file, and warns of nothing."""
     command = [collector, "validate", "--config", CONFIG / name]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **REQUIRED})
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -57,7 +49,8 @@ def test_the_collector_takes_its_files(collector: Path, name: str) -> None:
 
 def test_the_manifest_has_exactly_what_the_files_use(collector: Path) -> None:
     """
-    Every component of the distribution is used by a file or by docs/operate.md, and every component used is in it.
+    Every component of the distribution is used by a file or by docs/operate.md, and every component
+    used is in it.
     """
     listed = yaml.safe_load(subprocess.run([collector, "components"], capture_output=True, check=True).stdout)
     # `debug` is for a person in trouble, `otlphttp` for vendors: docs/operate.md shows both.
@@ -73,9 +66,7 @@ def test_the_manifest_has_exactly_what_the_files_use(collector: Path) -> None:
 
 
 def aliases(component: dict[str, Any]) -> list[str]:
-    """
-    The name of a component as the Collector lists it, and its older name where the files still use it.
-    """
+    """The name of a component as the Collector lists it, and its older name where the files still use it."""
     older = {"otlp_grpc": "otlp", "otlp_http": "otlphttp", "span_metrics": "spanmetrics"}
     name = component["name"]
     return [name, *([older[name]] if name in older else [])]
@@ -83,9 +74,7 @@ def aliases(component: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("name", COLLECTOR_FILES)
 def test_files_name_only_what_the_dictionary_knows(name: str) -> None:
-    """
-    A name of ours in a file is one of the dictionary's: a rename there makes this fail.
-    """
+    """A name of ours in a file is one of the dictionary's: a rename there makes this fail."""
     text = "\n".join(
         line.partition(" #")[0] for line in (CONFIG / name).read_text().splitlines() if line.strip()[:1] != "#"
     )
@@ -93,9 +82,7 @@ def test_files_name_only_what_the_dictionary_knows(name: str) -> None:
 
 
 def test_what_the_collector_asks_the_server_is_declared() -> None:
-    """
-    Name, unit and labels of each metric made from SQL are those that dashboards and alerts use.
-    """
+    """Name, unit and labels of each metric made from SQL are those that dashboards and alerts use."""
     asked = [
         metric for query in parsed("collector.yaml")["receivers"]["sqlquery"]["queries"] for metric in query["metrics"]
     ]
@@ -109,9 +96,7 @@ def test_what_the_collector_asks_the_server_is_declared() -> None:
 
 
 def test_no_secret_stands_in_a_file() -> None:
-    """
-    User names and passwords come from the environment, without a default.
-    """
+    """User names and passwords come from the environment, without a default."""
     for name in COLLECTOR_FILES:
         text = (CONFIG / name).read_text()
         for line in text.splitlines():
@@ -140,9 +125,7 @@ def test_gateways_measure_and_sample_as_one_machine_does() -> None:
 
 
 def test_agents_pass_everything_on_as_it_is() -> None:
-    """
-    An agent takes every signal and neither counts, drops nor changes anything: that is the gateways' part.
-    """
+    """An agent takes every signal and neither counts, drops nor changes anything: that is the gateways' part."""
     agent = parsed("agent.yaml")
     assert "connectors" not in agent
     assert agent["processors"].keys() == {"memory_limiter"}
@@ -151,9 +134,7 @@ def test_agents_pass_everything_on_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["collector.yaml", "gateway.yaml"])
 def test_what_is_made_from_spans_is_declared(name: str) -> None:
-    """
-    Name, labels and buckets of the metrics made from spans are those that dashboards and alerts use.
-    """
+    """Name, labels and buckets of the metrics made from spans are those that dashboards and alerts use."""
     connectors = parsed(name)["connectors"]
     spans = connectors["spanmetrics"]
     assert {f"{spans['namespace']}.calls", f"{spans['namespace']}.duration"} == {
@@ -171,17 +152,13 @@ def test_what_is_made_from_spans_is_declared(name: str) -> None:
 
 
 def seconds(duration: str) -> float:
-    """
-    A duration in the notation of the Collector.
-    """
+    """A duration in the notation of the Collector."""
     number, unit = re.fullmatch(r"(\d+)(ms|s)", duration).groups()  # type: ignore[union-attr]
     return int(number) / {"ms": 1000, "s": 1}[unit]
 
 
 def test_rules_are_valid_and_without_lint(promtool: Path) -> None:
-    """
-    The tool of Prometheus accepts the committed rules and finds no duplicate and no fault of style in them.
-    """
+    """The tool of Prometheus accepts the committed rules and finds no duplicate and no fault of style in them."""
     rules = ROOT / grafana.alerts.FOLDER / "prometheus.yaml"
     command = [promtool, "check", "rules", "--lint=all", "--lint-fatal", rules]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -189,9 +166,7 @@ def test_rules_are_valid_and_without_lint(promtool: Path) -> None:
 
 
 def test_prometheus_takes_its_file(promtool: Path, tmp_path: Path) -> None:
-    """
-    The tool of Prometheus accepts the committed Prometheus file, with the rules where compose mounts them.
-    """
+    """The tool of Prometheus accepts the committed Prometheus file, with the rules where compose mounts them."""
     (tmp_path / "rules").mkdir()
     (tmp_path / "prometheus.yml").write_text((CONFIG / "prometheus" / "prometheus.yml").read_text())
     (tmp_path / "rules" / "poolscope.yaml").write_text((ROOT / grafana.alerts.FOLDER / "prometheus.yaml").read_text())
@@ -201,9 +176,7 @@ def test_prometheus_takes_its_file(promtool: Path, tmp_path: Path) -> None:
 
 
 def test_committed_alerts_are_those_that_the_code_makes() -> None:
-    """
-    No generated file is stale.
-    """
+    """No generated file is stale."""
     for path, text in grafana.alerts.generate().items():
         assert (ROOT / path).read_text() == text, path
 
@@ -226,9 +199,7 @@ def test_every_alert_says_what_is_wrong_and_where_to_look() -> None:
 
 
 def test_grafana_gets_the_same_rules() -> None:
-    """
-    Grafana's provisioning has every alert, with the same expression, one condition above 0, and unique ids.
-    """
+    """Grafana's provisioning has every alert, with the same expression, one condition above 0, and unique ids."""
     content = yaml.safe_load((ROOT / grafana.alerts.PROVISIONED).read_text())
     rules = {rule["title"]: rule for group in content["groups"] for rule in group["rules"]}
     alerts = {alert.name: alert for alert in grafana.alerts.alerts()}
@@ -248,9 +219,7 @@ EXAMPLES = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", OPERATE), "value") | {"V
 
 @pytest.mark.parametrize("block", BLOCK.findall(OPERATE), ids=lambda block: block[1].split("\n")[1].strip(" :"))
 def test_what_the_documentation_puts_on_top_is_taken(collector: Path, tmp_path: Path, block: tuple[str, str]) -> None:
-    """
-    Each YAML block of docs/operate.md is valid on top of the file that it names.
-    """
+    """Each YAML block of docs/operate.md is valid on top of the file that it names."""
     (tmp_path / "block.yaml").write_text(block[1])
     command = [collector, "validate", "--config", CONFIG / block[0], "--config", tmp_path / "block.yaml"]
     done = subprocess.run(
@@ -260,16 +229,12 @@ def test_what_the_documentation_puts_on_top_is_taken(collector: Path, tmp_path: 
 
 
 def test_every_block_of_the_documentation_is_checked() -> None:
-    """
-    No YAML block of docs/operate.md goes without the line that says what it is put on top of.
-    """
+    """No YAML block of docs/operate.md goes without the line that says what it is put on top of."""
     assert len(BLOCK.findall(OPERATE)) == OPERATE.count("```yaml")
 
 
 def test_kept_traces_go_into_a_file_where_there_is_no_store(collector: Path) -> None:
-    """
-    The file for machines without a trace store is valid on top of collector.yaml.
-    """
+    """The file for machines without a trace store is valid on top of collector.yaml."""
     command = [collector, "validate"]
     for name in ("collector.yaml", "without-trace-store.yaml"):
         command += ["--config", CONFIG / name]

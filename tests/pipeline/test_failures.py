@@ -1,6 +1,4 @@
-"""
-What breaks between a process and its dashboards, and what must still hold then.
-"""
+"""What breaks between a process and its dashboards, and what must still hold then."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ SPANS_PER_TRACE = 2
 
 @pytest.fixture(autouse=True)
 def quiet_exporters() -> Iterator[None]:
-    """
-    The SDK's exporters log what they cannot deliver, which is what these tests are about.
-    """
+    """The SDK's exporters log what they cannot deliver, which is what these tests are about."""
     logger = logging.getLogger("opentelemetry")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -47,9 +43,7 @@ def quiet_exporters() -> Iterator[None]:
 
 
 def traces_with_findings(process: Process, number: int) -> set[str]:
-    """
-    Requests of an application; none of them waits for an export.
-    """
+    """Requests of an application; none of them waits for an export."""
     ids = {process.request(findings=[finding.N_PLUS_ONE]) for _ in range(number)}
     assert len(ids) == number
     assert process.in_requests == 0
@@ -60,7 +54,8 @@ def test_traces_outlive_a_crash_of_the_collector_and_an_outage_of_their_store(
     collector: Path, tmp_path: Path, processes: Callable[..., Process]
 ) -> None:
     """
-    What the Collector queued on disk while the trace store was away arrives, though the Collector was killed meanwhile.
+    What the Collector queued on disk while the trace store was away arrives, though the Collector
+    was killed meanwhile.
     """
     sink = Sink(tmp_path / "sink")
     env = {"POOLSCOPE_TRACES_ENDPOINT": sink.address("otlp_grpc"), "POOLSCOPE_DECISION_WAIT": "1s"}
@@ -81,9 +76,7 @@ def test_traces_outlive_a_crash_of_the_collector_and_an_outage_of_their_store(
 def test_counters_go_on_after_a_restart_of_the_collector(
     collector: Path, prometheus: Path, tmp_path: Path, processes: Callable[..., Process]
 ) -> None:
-    """
-    After a restart a process's counter is where it was, so that nothing looks like an event that was none.
-    """
+    """After a restart a process's counter is where it was, so that nothing looks like an event that was none."""
     with contextlib.ExitStack() as stack:
         otel = stack.enter_context(Collector(tmp_path / "c", CONFIG / "collector.yaml"))
         jobs = {"poolscope-processes": otel.address("processes")}
@@ -107,9 +100,7 @@ def test_counters_go_on_after_a_restart_of_the_collector(
 def test_events_while_prometheus_is_away_are_seen_when_it_is_back(
     collector: Path, prometheus: Path, tmp_path: Path, processes: Callable[..., Process]
 ) -> None:
-    """
-    A counter that grew during an outage of the scraping Prometheus shows it afterwards.
-    """
+    """A counter that grew during an outage of the scraping Prometheus shows it afterwards."""
     with contextlib.ExitStack() as stack:
         otel = stack.enter_context(Collector(tmp_path / "c", CONFIG / "collector.yaml"))
         jobs = {"poolscope-processes": otel.address("processes")}
@@ -128,9 +119,7 @@ def test_events_while_prometheus_is_away_are_seen_when_it_is_back(
 def test_remote_write_brings_what_happened_while_prometheus_was_away(
     collector: Path, prometheus: Path, tmp_path: Path, processes: Callable[..., Process]
 ) -> None:
-    """
-    Samples from the time of the outage arrive with their own times, though the gateway was killed meanwhile.
-    """
+    """Samples from the time of the outage arrive with their own times, though the gateway was killed meanwhile."""
     with contextlib.ExitStack() as stack:
         prom = stack.enter_context(Prometheus(tmp_path / "p", Addresses()))
         env = {"POOLSCOPE_REMOTE_WRITE_URL": f"{prom.url}/api/v1/write"}
@@ -188,9 +177,7 @@ def test_a_full_queue_refuses_and_says_so_and_keeps_what_it_took(
 def test_with_one_gateway_away_nothing_is_lost_for_good(
     collector: Path, tmp_path: Path, processes: Callable[..., Process]
 ) -> None:
-    """
-    What belongs to the gateway that is away waits on the agent's disk, through a crash of the agent, and arrives.
-    """
+    """What belongs to the gateway that is away waits on the agent's disk, through a crash of the agent, and arrives."""
     gateways = [Sink(tmp_path / f"gateway-{n}") for n in (1, 2)]
     addresses = ", ".join(f'"{gateway.address("otlp_grpc")}"' for gateway in gateways)
     agent = Collector(tmp_path / "agent", CONFIG / "agent.yaml", env={"POOLSCOPE_GATEWAYS": f"[{addresses}]"})
@@ -211,7 +198,8 @@ def test_many_processes_of_one_service_are_all_counted(
     collector: Path, tmp_path: Path, processes: Callable[..., Process], config: str
 ) -> None:
     """
-    Findings that several workers of one service report at the same time make one count, with none of them dropped.
+    Findings that several workers of one service report at the same time make one count, with none
+    of them dropped.
     """
     with Collector(tmp_path / "c", CONFIG / config, env={"POOLSCOPE_FLUSH_INTERVAL": "1s"}) as otel:
         workers = [processes(otel.otlp, instance=f"worker-{n}") for n in range(4)]
@@ -244,7 +232,8 @@ def test_a_dead_worker_leaves_the_fleet_s_sums(
     collector: Path, prometheus: Path, tmp_path: Path, processes: Callable[..., Process]
 ) -> None:
     """
-    The limit of a worker that died no longer counts once its series expired; what the Collector counted of it stays.
+    The limit of a worker that died no longer counts once its series expired; what the Collector
+    counted of it stays.
     """
     with contextlib.ExitStack() as stack:
         env = {"POOLSCOPE_SERIES_EXPIRE": "10s", "POOLSCOPE_FLUSH_INTERVAL": "1s"}

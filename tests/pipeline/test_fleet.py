@@ -1,6 +1,4 @@
-"""
-Agents, gateways and remote write: the fleet's form of the pipeline, on 20,000 traces.
-"""
+"""Agents, gateways and remote write: the fleet's form of the pipeline, on 20,000 traces."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ SPECIAL = {
 
 @dataclass(frozen=True)
 class Fleet:
-    """
-    What ran, and the ids of the traces that were sent, by kind.
-    """
+    """What ran, and the ids of the traces that were sent, by kind."""
 
     sinks: tuple[Sink, Sink]
     prometheus: Prometheus
@@ -49,23 +45,17 @@ class Fleet:
     ordinary: set[str]
 
     def stored(self) -> int:
-        """
-        How many spans are in the stores.
-        """
+        """How many spans are in the stores."""
         return sum(len(spans) for kept in self.kept() for spans in kept.values())
 
     def kept(self) -> list[dict[str, list[str]]]:
-        """
-        The spans that came out of each gateway, by trace.
-        """
+        """The spans that came out of each gateway, by trace."""
         return [sink.traces() for sink in self.sinks]
 
 
 @pytest.fixture(scope="module")
 def fleet(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """
-    An agent, two gateways, a store for each, Prometheus, and 20,000 traces through them.
-    """
+    """An agent, two gateways, a store for each, Prometheus, and 20,000 traces through them."""
     folder = tmp_path_factory.mktemp("fleet")
     with contextlib.ExitStack() as stack:
         prom = stack.enter_context(Prometheus(folder / "prometheus", Addresses()))
@@ -124,9 +114,7 @@ def _send(agent: Collector) -> tuple[dict[str, set[str]], set[str]]:
 
 
 def test_every_trace_is_counted_before_sampling(fleet: Fleet) -> None:
-    """
-    The two gateways together count every request and every finding, though they keep a tenth of the traces.
-    """
+    """The two gateways together count every request and every finding, though they keep a tenth of the traces."""
     calls = f'sum({family(made.SPAN_CALLS)}{{span_name="GET /orders"}})'
     wait_until(lambda: [s for s in fleet.prometheus.query(calls) if s.value >= TRACES], 60, "all spans counted")
     assert [sample.value for sample in fleet.prometheus.query(calls)] == [TRACES]
@@ -138,9 +126,7 @@ def test_every_trace_is_counted_before_sampling(fleet: Fleet) -> None:
 
 
 def test_all_traces_that_matter_are_kept(fleet: Fleet) -> None:
-    """
-    Every trace with a finding, a pool timeout or a long wait is kept, with all its spans, on one of the gateways.
-    """
+    """Every trace with a finding, a pool timeout or a long wait is kept, with all its spans, on one of the gateways."""
     wanted = set().union(*fleet.special.values())
     wait_until(lambda: wanted <= set().union(*(set(kept) for kept in fleet.kept())), 60, "the traces that matter")
     outcome = fleet.kept()
@@ -149,9 +135,7 @@ def test_all_traces_that_matter_are_kept(fleet: Fleet) -> None:
 
 
 def test_about_the_set_share_of_the_others_is_kept(fleet: Fleet) -> None:
-    """
-    Of the ordinary traces a tenth is kept, within five standard deviations.
-    """
+    """Of the ordinary traces a tenth is kept, within five standard deviations."""
     kept = fleet.ordinary & set().union(*(set(kept) for kept in fleet.kept()))
     expected = KEPT_SHARE * len(fleet.ordinary)
     deviation = math.sqrt(expected * (1 - KEPT_SHARE))
@@ -159,9 +143,7 @@ def test_about_the_set_share_of_the_others_is_kept(fleet: Fleet) -> None:
 
 
 def test_no_trace_is_torn_between_gateways(fleet: Fleet) -> None:
-    """
-    Both gateways keep traces, none of them the same, and each trace whole.
-    """
+    """Both gateways keep traces, none of them the same, and each trace whole."""
     first, second = fleet.kept()
     assert first
     assert second
@@ -170,9 +152,7 @@ def test_no_trace_is_torn_between_gateways(fleet: Fleet) -> None:
 
 
 def test_series_of_processes_arrive_by_remote_write(fleet: Fleet) -> None:
-    """
-    What a process reports comes through agent, gateway and remote write under the names that dashboards ask for.
-    """
+    """What a process reports comes through agent, gateway and remote write under the names that dashboards ask for."""
     limits = family(semconv.CONNECTION_MAX)
     found = wait_until(lambda: fleet.prometheus.query(limits), 60, "the process's series")
     assert [(s.labels["service_name"], s.labels["service_instance_id"], s.value) for s in found] == [

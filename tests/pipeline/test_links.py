@@ -39,17 +39,13 @@ PROVISIONED = yaml.safe_load((ROOT / grafana.alerts.PROVISIONED).read_text())
 
 
 def annotations(content: dict[str, list[dict[str, list[dict[str, dict[str, str]]]]]], name: str) -> set[str]:
-    """
-    What the rules of a file say under one annotation.
-    """
+    """What the rules of a file say under one annotation."""
     rules = [rule for group in content["groups"] for rule in group["rules"]]
     return {rule["annotations"][name] for rule in rules if name in rule["annotations"]}
 
 
 def pages() -> set[str]:
-    """
-    The address of every page that an alert or a dashboard of the Compose stack links to.
-    """
+    """The address of every page that an alert or a dashboard of the Compose stack links to."""
     of_prometheus = SERVICES["prometheus"]["environment"]["POOLSCOPE_DOCS_URL"]
     of_grafana = SERVICES["grafana"]["environment"]["POOLSCOPE_DOCS_URL"]
     root = SERVICES["grafana"]["environment"]["GF_SERVER_ROOT_URL"].rstrip("/")
@@ -62,9 +58,7 @@ def pages() -> set[str]:
 
 
 def mounted(path: str) -> Path:
-    """
-    The file of this repository that a path in Grafana's container is.
-    """
+    """The file of this repository that a path in Grafana's container is."""
     for volume in SERVICES["grafana"]["volumes"]:
         source, target, *_ = volume.split(":")
         if source.startswith("./") and path.startswith(f"{target}/"):
@@ -73,9 +67,7 @@ def mounted(path: str) -> Path:
 
 
 def test_in_compose_every_page_is_a_file_that_grafana_serves() -> None:
-    """
-    Every link to a page starts with the address that Grafana is published at, and leads to that finding's page.
-    """
+    """Every link to a page starts with the address that Grafana is published at, and leads to that finding's page."""
     found = pages()
     assert {url.rpartition("/")[2] for url in found} == {f"{finding}.md" for finding in FINDING_IDS}
     host, port, inside = SERVICES["grafana"]["ports"][0].split(":")
@@ -88,7 +80,8 @@ def test_in_compose_every_page_is_a_file_that_grafana_serves() -> None:
 
 def test_in_compose_every_dashboard_is_one_that_grafana_has() -> None:
     """
-    The links of alerts start with Grafana's address, and the dashboards that they name are mounted where it looks.
+    The links of alerts start with Grafana's address, and the dashboards that they name are mounted
+    where it looks.
     """
     environment = SERVICES["grafana"]["environment"]
     assert SERVICES["prometheus"]["environment"]["POOLSCOPE_GRAFANA_URL"] == environment["GF_SERVER_ROOT_URL"].rstrip(
@@ -106,18 +99,14 @@ def test_in_compose_every_dashboard_is_one_that_grafana_has() -> None:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[str]:
-    """
-    The address of the page that `make stack` serves, without a Prometheus behind it.
-    """
+    """The address of the page that `make stack` serves, without a Prometheus behind it."""
     server = serve.PageServer(serve.Source("http://127.0.0.1:9"))
     yield server.url
     server.close()
 
 
 def test_in_make_stack_every_page_is_served(page: str) -> None:
-    """
-    The same links lead to the same pages there.
-    """
+    """The same links lead to the same pages there."""
     for url in pages():
         path = urllib.parse.urlsplit(url).path
         with urllib.request.urlopen(page + path, timeout=10) as answer:
@@ -152,9 +141,7 @@ def test_every_alert_that_arrives_leads_to_a_dashboard_and_a_page(shops: Shops) 
 
 
 def test_what_is_no_page_is_not_served(page: str) -> None:
-    """
-    A page that is missing is a 404, and no link leads out of the documentation.
-    """
+    """A page that is missing is a 404, and no link leads out of the documentation."""
     for path in (f"{DOCS}/findings/nothing.md", f"{DOCS}/../pyproject.toml", f"{DOCS}/%2e%2e/pyproject.toml"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(page + path, timeout=10)

@@ -68,9 +68,7 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def outcome(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
-    """
-    Two shops with customers, Prometheus away for the middle part.
-    """
+    """Two shops with customers, Prometheus away for the middle part."""
     folder = tmp_path_factory.mktemp("outage")
     with contextlib.ExitStack() as stack:
         filled = stack.enter_context(database(stack.enter_context(postgres(max_connections=100))))
@@ -111,9 +109,7 @@ def outcome(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPath
 
 
 def settings(name: str, otel: Collector) -> dict[str, str]:
-    """
-    The environment of a shop.
-    """
+    """The environment of a shop."""
     exporters = {f"OTEL_{signal}_EXPORTER": "otlp" for signal in ("TRACES", "METRICS", "LOGS")}
     return {
         **exporters,
@@ -126,9 +122,7 @@ def settings(name: str, otel: Collector) -> dict[str, str]:
 
 
 def crash(otel: Collector) -> None:
-    """
-    Kill it and start it again.
-    """
+    """Kill it and start it again."""
     otel.kill()
     otel.start()
 
@@ -139,9 +133,7 @@ def customers(
     seconds: float,
     halfway: Callable[[], None] | None = None,
 ) -> None:
-    """
-    Send customers to all shops for a time, and do something in the middle of it.
-    """
+    """Send customers to all shops for a time, and do something in the middle of it."""
     middle = threading.Event()
 
     def progress(gone: float, _tally: Tally) -> None:
@@ -163,9 +155,7 @@ def customers(
 
 @pytest.mark.parametrize("name", [WRITTEN, SCRAPED])
 def test_the_application_never_notices(outcome: Outcome, name: str) -> None:
-    """
-    Before, during and after the outage every request gets its answer.
-    """
+    """Before, during and after the outage every request gets its answer."""
     for tally in outcome.tallies[name]:
         assert tally.total > 0
         assert (tally.answered, tally.rejected, tally.failed) == (tally.total, 0, 0)
@@ -173,9 +163,7 @@ def test_the_application_never_notices(outcome: Outcome, name: str) -> None:
 
 @pytest.mark.parametrize("name", [WRITTEN, SCRAPED])
 def test_no_request_is_missing_from_the_counters(outcome: Outcome, name: str) -> None:
-    """
-    In the end the shop's counters in Prometheus have every request, those of the outage included.
-    """
+    """In the end the shop's counters in Prometheus have every request, those of the outage included."""
     answered = sum(tally.answered for tally in outcome.tallies[name])
     counted = f'sum({count(semconv.UNIT_QUERIES)}{{{SERVICE}="{name}"}})'
     at_any_time = f"max_over_time({counted}[5m:1s])"
@@ -183,9 +171,7 @@ def test_no_request_is_missing_from_the_counters(outcome: Outcome, name: str) ->
 
 
 def test_by_remote_write_every_sample_arrives(outcome: Outcome) -> None:
-    """
-    Every point that the agent took is in Prometheus, with its own time, also those from the time of the outage.
-    """
+    """Every point that the agent took is in Prometheus, with its own time, also those from the time of the outage."""
     expected = taken(outcome.reference)
     gone, back = (1000 * moment for moment in outcome.away)
     limit = {at for name, _, at, _ in expected if name == family(semconv.CONNECTION_MAX)}
@@ -197,7 +183,8 @@ def test_by_remote_write_every_sample_arrives(outcome: Outcome) -> None:
 
 def test_by_scraping_the_minute_is_a_gap(outcome: Outcome) -> None:
     """
-    What is scraped has no sample of the outage: what docs/operate.md says, and the proof that Prometheus was away.
+    What is scraped has no sample of the outage: what docs/operate.md says, and the proof that
+    Prometheus was away.
     """
     gone, back = (1000 * moment for moment in outcome.away)
     found = stored(outcome.prometheus, [family(semconv.CONNECTION_MAX)], SCRAPED)
@@ -208,9 +195,7 @@ def test_by_scraping_the_minute_is_a_gap(outcome: Outcome) -> None:
 
 
 def test_every_request_is_counted_from_its_span(outcome: Outcome) -> None:
-    """
-    What the gateway counts of spans comes through the outage too.
-    """
+    """What the gateway counts of spans comes through the outage too."""
     answered = sum(tally.answered for tally in outcome.tallies[WRITTEN])
     checkouts = f"{semconv.CHECKOUT_SPAN.prefix} .*|{semconv.HOLD_SPAN.prefix} .*"
     counted = f'sum({family(made.SPAN_CALLS)}{{{SERVICE}="{WRITTEN}", span_name!~"{checkouts}"}})'
@@ -231,9 +216,7 @@ def test_a_fleet_s_series_are_those_of_one_machine(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("name", [WRITTEN, SCRAPED])
 def test_exemplars_of_requests_with_findings_lead_to_kept_traces(outcome: Outcome, name: str) -> None:
-    """
-    Both ways bring exemplars, and those of requests with findings name traces that are in the trace store.
-    """
+    """Both ways bring exemplars, and those of requests with findings name traces that are in the trace store."""
     query = f'{bucket(made.SPAN_DURATION)}{{{SERVICE}="{name}", span_name="GET /feed"}}'
     gone, back = outcome.away
     found = outcome.prometheus.exemplars(query, gone - BEFORE, back + 2 * AFTER)
@@ -243,9 +226,7 @@ def test_exemplars_of_requests_with_findings_lead_to_kept_traces(outcome: Outcom
 
 
 def taken(reference: Path) -> set[Point]:
-    """
-    The points in the agent's file, as they are to be in Prometheus.
-    """
+    """The points in the agent's file, as they are to be in Prometheus."""
     kinds = {metric.name: metric for metric in semconv.METRICS}
     found: set[Point] = set()
     # The last line may be half written.
@@ -261,9 +242,7 @@ def taken(reference: Path) -> set[Point]:
 
 
 def points(metric: semconv.Metric, told: Mapping[str, Any]) -> Iterator[Point]:
-    """
-    The points of one metric; of a histogram the number of what it saw.
-    """
+    """The points of one metric; of a histogram the number of what it saw."""
     (data,) = (told[kind]["dataPoints"] for kind in ("sum", "gauge", "histogram") if kind in told)
     name = count(metric) if metric.kind is Kind.HISTOGRAM else family(metric)
     for point in data:
@@ -273,9 +252,7 @@ def points(metric: semconv.Metric, told: Mapping[str, Any]) -> Iterator[Point]:
 
 
 def stored(prometheus: Prometheus, series: list[str], service: str) -> set[Point]:
-    """
-    The samples of a service's series.
-    """
+    """The samples of a service's series."""
     found: set[Point] = set()
     for name in series:
         for each in prometheus.api("query", query=f'{name}{{{SERVICE}="{service}"}}[10m]')["result"]:
@@ -286,9 +263,7 @@ def stored(prometheus: Prometheus, series: list[str], service: str) -> set[Point
 
 
 def labels_by_name(prometheus: Prometheus, service: str) -> dict[str, set[str]]:
-    """
-    The labels that a service's series have, by their name.
-    """
+    """The labels that a service's series have, by their name."""
     found: dict[str, set[str]] = {}
     for each in prometheus.api("series", **{"match[]": f'{{{SERVICE}="{service}"}}'}):
         found.setdefault(each["__name__"], set()).update(each.keys() - ADDED)

@@ -1,6 +1,4 @@
-"""
-PostgreSQL's side, as the Collector sees it with the role that the committed script makes.
-"""
+"""PostgreSQL's side, as the Collector sees it with the role that the committed script makes."""
 
 from __future__ import annotations
 
@@ -32,18 +30,14 @@ SUPERUSERS, RESERVED = 3, 2
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    """
-    A PostgreSQL with the monitoring role.
-    """
+    """A PostgreSQL with the monitoring role."""
     with postgres(max_connections=30, settings={"reserved_connections": str(RESERVED)}) as server:
         make_role(server)
         yield server
 
 
 def make_role(server: Postgres) -> None:
-    """
-    Run the committed script as psql does, which is not part of the embedded server.
-    """
+    """Run the committed script as psql does, which is not part of the embedded server."""
     script = (CONFIG / "monitoring-role.sql").read_text().replace(":'password'", f"'{PASSWORD}'")
     with server.connect() as connection:
         connection.execute(script)
@@ -53,9 +47,7 @@ def make_role(server: Postgres) -> None:
 def seen(
     collector: Path, prometheus: Path, server: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
-    """
-    Prometheus with what the Collector asked the server, under the least-privilege role.
-    """
+    """Prometheus with what the Collector asked the server, under the least-privilege role."""
     folder = tmp_path_factory.mktemp("postgresql")
     env = {
         "POOLSCOPE_PG_HOST": server.host,
@@ -75,16 +67,12 @@ def seen(
 
 
 def value(prom: Prometheus, expression: str) -> float:
-    """
-    The sum of an expression.
-    """
+    """The sum of an expression."""
     return sum(sample.value for sample in prom.query(expression))
 
 
 def test_connections_are_counted_by_state_and_application(seen: Prometheus, server: Postgres) -> None:
-    """
-    Other roles' sessions are seen with their state, each where it belongs, and leave the counts when they end.
-    """
+    """Other roles' sessions are seen with their state, each where it belongs, and leave the counts when they end."""
     by = f"{family(made.SERVER_CONNECTIONS)}{{application_name='shop', state='%s'}}"
     with contextlib.ExitStack() as stack:
         for _ in range(3):
@@ -97,9 +85,7 @@ def test_connections_are_counted_by_state_and_application(seen: Prometheus, serv
 
 
 def test_connections_in_any_other_state_count_as_well(seen: Prometheus, server: Postgres) -> None:
-    """
-    A session that does not say what it does is one that the server has: it counts against max_connections.
-    """
+    """A session that does not say what it does is one that the server has: it counts against max_connections."""
     shy = f"{family(made.SERVER_CONNECTIONS)}{{application_name='shy'}}"
     with server.connect(application_name="shy") as connection:
         connection.execute("SET track_activities = off")
@@ -108,16 +94,12 @@ def test_connections_in_any_other_state_count_as_well(seen: Prometheus, server: 
 
 
 def test_what_ordinary_roles_do_not_get_is_reserved(seen: Prometheus) -> None:
-    """
-    The connections for superusers and those of `reserved_connections` (PostgreSQL 16) are both left out.
-    """
+    """The connections for superusers and those of `reserved_connections` (PostgreSQL 16) are both left out."""
     assert value(seen, family(made.SERVER_CONNECTIONS_RESERVED)) == SUPERUSERS + RESERVED
 
 
 def test_the_number_of_databases_costs_no_connections(seen: Prometheus, server: Postgres) -> None:
-    """
-    A server with more databases than the role may have connections is watched as before, under the role's limit.
-    """
+    """A server with more databases than the role may have connections is watched as before, under the role's limit."""
     with server.connect() as owner:
         for number in range(8):
             owner.execute(f"CREATE DATABASE tenant_{number}")
@@ -129,9 +111,7 @@ def test_the_number_of_databases_costs_no_connections(seen: Prometheus, server: 
 
 
 def test_the_oldest_idle_transaction_has_an_age(seen: Prometheus, server: Postgres) -> None:
-    """
-    The age grows while a transaction stands idle, and is 0 again when there is none.
-    """
+    """The age grows while a transaction stands idle, and is 0 again when there is none."""
     age = family(made.SERVER_OLDEST_IDLE_IN_TRANSACTION)
     with server.connect(application_name="dawdler") as connection:
         connection.execute("BEGIN")
@@ -141,18 +121,14 @@ def test_the_oldest_idle_transaction_has_an_age(seen: Prometheus, server: Postgr
 
 
 def test_limits_and_backends_agree_between_both_receivers(seen: Prometheus) -> None:
-    """
-    max_connections is the same by either receiver; both carry the address by which applications know the server.
-    """
+    """max_connections is the same by either receiver; both carry the address by which applications know the server."""
     assert value(seen, family(made.SERVER_CONNECTIONS_MAX)) == 30
     assert value(seen, family(made.POSTGRESQL_CONNECTION_MAX)) == 30
     assert value(seen, family(made.POSTGRESQL_BACKENDS)) >= 1
 
 
 def test_series_join_with_those_of_pools(seen: Prometheus, server: Postgres) -> None:
-    """
-    Server address and port are labels of every series of the server: what the fleet budget joins on.
-    """
+    """Server address and port are labels of every series of the server: what the fleet budget joins on."""
     for metric in (*made.SERVER_METRICS, *made.RECEIVER_METRICS):
         found = seen.query(family(metric))
         assert found, metric.name
@@ -162,9 +138,7 @@ def test_series_join_with_those_of_pools(seen: Prometheus, server: Postgres) -> 
 
 
 def test_the_role_sees_statistics_and_no_data(server: Postgres) -> None:
-    """
-    The role reads no table and writes none, is no superuser, and owns nothing.
-    """
+    """The role reads no table and writes none, is no superuser, and owns nothing."""
     with server.connect() as owner:
         owner.execute("CREATE TABLE IF NOT EXISTS secrets (secret text)")
         privileges = owner.execute(

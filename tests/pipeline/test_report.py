@@ -1,6 +1,4 @@
-"""
-The report reads what the real Collector's file exporter writes.
-"""
+"""The report reads what the real Collector's file exporter writes."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ RESOURCE = 3000  # characters at the start of an export that have its resource
 
 @pytest.mark.usefixtures("collector")
 def test_a_collectors_file_says_what_went_in(tmp_path: Path) -> None:
-    """
-    Nothing is lost or counted twice on the way through the Collector, whatever lines it makes of it.
-    """
+    """Nothing is lost or counted twice on the way through the Collector, whatever lines it makes of it."""
     through_the_collector(tmp_path / "collector.jsonl")
 
     assert build_report([tmp_path]) == build_report([HERE / file for file in SIGNALS])
@@ -40,9 +36,7 @@ def test_a_collectors_file_says_what_went_in(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def report(shops: Shops, tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """
-    The report on all shops under load, from the one file of their Collector.
-    """
+    """The report on all shops under load, from the one file of their Collector."""
     # Each shop reports twice a second; what it last did is in the file once it has done so after the last customer.
     wait_until(
         lambda: reported_since(shops.telemetry, shops.ended) == CAUSES.keys(), 60, "the last export of each shop"
@@ -64,16 +58,12 @@ def report(shops: Shops, tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def whole(line: str) -> bool:
-    """
-    Whether a line is not half written.
-    """
+    """Whether a line is not half written."""
     return line.endswith("\n")
 
 
 def reported_since(telemetry: Path, moment: float) -> set[str]:
-    """
-    The services whose metrics in the end of the file are of a time after that moment, in seconds of the epoch.
-    """
+    """The services whose metrics in the end of the file are of a time after that moment, in seconds of the epoch."""
     with telemetry.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
         _, *lines = file.read().decode().splitlines(keepends=True)

@@ -1,6 +1,4 @@
-"""
-The alert rules in Prometheus's own test runner, at the pace of operation.
-"""
+"""The alert rules in Prometheus's own test runner, at the pace of operation."""
 
 from __future__ import annotations
 
@@ -33,25 +31,19 @@ DAY_OF_MINUTES = 24 * 60  # samples, one each minute: days of four each would ta
 
 
 def series(name: str, *labels: Mapping[str, str], **more: str) -> str:
-    """
-    A series in the notation of promtool.
-    """
+    """A series in the notation of promtool."""
     merged = {key: text for part in (*labels, more) for key, text in part.items()}
     return f"{name}{{{','.join(f'{key}={text!r}'.replace(chr(39), chr(34)) for key, text in merged.items())}}}"
 
 
 def samples(at: str) -> int:
-    """
-    How many samples a series has by a time such as ``24h5m``.
-    """
+    """How many samples a series has by a time such as ``24h5m``."""
     hours, minutes = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?", at).groups(default="0")  # type: ignore[union-attr]
     return (60 * int(hours) + int(minutes)) * MINUTE
 
 
 def usual(at: str) -> dict[str, str]:
-    """
-    A pool at peace, until then and longer.
-    """
+    """A pool at peace, until then and longer."""
     number = samples(at) + MINUTE
     return {
         series(family(semconv.CONNECTION_COUNT), POOL): f"0x{number}",
@@ -75,9 +67,7 @@ RARE = {
 
 @dataclass(frozen=True)
 class Case:
-    """
-    Series over time and the alerts that fire then, all of them.
-    """
+    """Series over time and the alerts that fire then, all of them."""
 
     law: str
     series: Mapping[str, str]
@@ -87,16 +77,12 @@ class Case:
 
 
 def case(law: str, series: Mapping[str, str], at: str, *firing: str, interval: str = "15s") -> Case:
-    """
-    A case in one line: what it says, the series with a value each interval, and what fires at that time.
-    """
+    """A case in one line: what it says, the series with a value each interval, and what fires at that time."""
     return Case(law, series, at, frozenset(firing), interval)
 
 
 def rare_events() -> list[Case]:
-    """
-    What must hold for every counter of rare events.
-    """
+    """What must hold for every counter of rare events."""
     return [
         each
         for alert, counter in RARE.items()
@@ -114,9 +100,7 @@ def rare_events() -> list[Case]:
 
 
 def waits(good: float, bad: float, **more: str) -> dict[str, str]:
-    """
-    Check-outs per 15 s: within the objective, and beyond it.
-    """
+    """Check-outs per 15 s: within the objective, and beyond it."""
     return {
         series(bucket(semconv.WAIT_TIME), POOL, more, le="0.1"): f"0+{good}x{DAY}",
         series(bucket(semconv.WAIT_TIME), POOL, more, le="+Inf"): f"0+{good + bad}x{DAY}",
@@ -125,16 +109,12 @@ def waits(good: float, bad: float, **more: str) -> dict[str, str]:
 
 
 def use(phase: str, per_sample: float) -> dict[str, str]:
-    """
-    Time that connections are held, of one phase.
-    """
+    """Time that connections are held, of one phase."""
     return {series(family(semconv.HOLD_PHASE_TIME), POOL, {label(semconv.HOLD_PHASE): phase}): f"0+{per_sample}x{DAY}"}
 
 
 def spans(le: str) -> dict[str, str]:
-    """
-    Waiting check-outs, all of a duration that falls into one bucket.
-    """
+    """Waiting check-outs, all of a duration that falls into one bucket."""
     bounds = ["0.5", "1", "2.5", "+Inf"]
     return {
         series(
@@ -145,31 +125,23 @@ def spans(le: str) -> dict[str, str]:
 
 
 def repeated(values: str, version: str = "2.0") -> dict[str, str]:
-    """
-    Queries spent in loops.
-    """
+    """Queries spent in loops."""
     return {series(family(semconv.REPEATED_QUERIES), POOL, UNIT, service_version=version): values}
 
 
 def connections(used: int) -> dict[str, str]:
-    """
-    What the server has in use.
-    """
+    """What the server has in use."""
     return {series(family(made.SERVER_CONNECTIONS), SERVER, state="idle"): f"{used}x200"}
 
 
 def limits(workers: int) -> dict[str, str]:
-    """
-    Workers with a pool of ten each.
-    """
+    """Workers with a pool of ten each."""
     name = family(semconv.CONNECTION_MAX)
     return {series(name, {**POOL, "service_instance_id": f"w{n}"}, SERVER): "10x200" for n in range(workers)}
 
 
 def pool_at(address: str, system: str) -> dict[str, str]:
-    """
-    A pool to another server.
-    """
+    """A pool to another server."""
     return {
         series(family(semconv.CONNECTION_MAX), POOL, SERVER, server_address=address, db_system_name=system): "5x200"
     }
@@ -239,9 +211,7 @@ CASES = [
 
 
 def run_promtool(promtool: Path, folder: Path, tests: list[dict[str, Any]]) -> str:
-    """
-    What promtool says, when it says no.
-    """
+    """What promtool says, when it says no."""
     rules = folder / "rules.yaml"
     rules.write_text(grafana.alerts.generate()[f"{grafana.alerts.FOLDER}/prometheus.yaml"])
     plan = folder / "tests.yaml"
@@ -251,9 +221,7 @@ def run_promtool(promtool: Path, folder: Path, tests: list[dict[str, Any]]) -> s
 
 
 def planned(scenario: Case) -> dict[str, Any]:
-    """
-    The case in the notation of promtool.
-    """
+    """The case in the notation of promtool."""
     firing = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in scenario.firing]
     expression = 'group by (alertname) (ALERTS{alertstate="firing"})'
     everything = {**usual(scenario.at), **scenario.series}
@@ -266,40 +234,33 @@ def planned(scenario: Case) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def all_at_once(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """
-    What promtool says about all cases in one run, which takes half as long as a run for each.
-    """
+    """What promtool says about all cases in one run, which takes half as long as a run for each."""
     return run_promtool(promtool, tmp_path_factory.mktemp("rules"), list(map(planned, CASES)))
 
 
 def test_all_cases_hold(all_at_once: str) -> None:
-    """
-    No case fails; the next test says which one does.
-    """
+    """No case fails; the next test says which one does."""
     assert all_at_once == ""
 
 
 @pytest.mark.parametrize("scenario", CASES, ids=lambda scenario: scenario.law)
 def test_exactly_the_named_alerts_fire(promtool: Path, tmp_path: Path, all_at_once: str, scenario: Case) -> None:
-    """
-    Under these series these alerts fire, and no other one.
-    """
+    """Under these series these alerts fire, and no other one."""
     # It does not say which case it means; a run of its own does.
     if all_at_once:
         assert run_promtool(promtool, tmp_path, [planned(scenario)]) == ""
 
 
 def test_every_alert_is_seen_firing_and_silent() -> None:
-    """
-    No alert is without a case in which it fires; and of each the others are cases in which it does not.
-    """
+    """No alert is without a case in which it fires; and of each the others are cases in which it does not."""
     fired = frozenset().union(*(each.firing for each in CASES))
     assert fired == {alert.name for alert in grafana.alerts.alerts()}
 
 
 def test_links_carry_the_labels_in_the_form_of_addresses(promtool: Path, tmp_path: Path) -> None:
     """
-    Summary, dashboard link and page are complete, also for a pool whose name has characters that addresses cannot hold.
+    Summary, dashboard link and page are complete, also for a pool whose name has characters that
+    addresses cannot hold.
     """
     pool = {"service_name": "shop", "db_client_connection_pool_name": "db:5432/shop #2"}
     expected = {

@@ -1,6 +1,4 @@
-"""
-Which traces are kept: slow ones, and waits outside of any request.
-"""
+"""Which traces are kept: slow ones, and waits outside of any request."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ LONG_WAIT = 0.1
 
 @pytest.fixture
 def sampler(collector: Path, tmp_path: Path) -> Iterator[tuple[Collector, Sink]]:
-    """
-    The Collector of one machine, which keeps nothing but what it must, and a trace store.
-    """
+    """The Collector of one machine, which keeps nothing but what it must, and a trace store."""
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(Sink(tmp_path / "sink"))
         env = {
@@ -46,9 +42,7 @@ def sampler(collector: Path, tmp_path: Path) -> Iterator[tuple[Collector, Sink]]
 
 
 def decided(otel: Collector) -> float:
-    """
-    Of how many traces it is decided whether they are kept.
-    """
+    """Of how many traces it is decided whether they are kept."""
     return figure(otel, "otelcol_processor_tail_sampling_global_count_traces_sampled")
 
 
@@ -56,7 +50,8 @@ def test_a_slow_request_is_decided_when_it_is_over(
     sampler: tuple[Collector, Sink], processes: Callable[..., Process]
 ) -> None:
     """
-    A request whose first spans came long before its finding is kept whole, though quick ones are decided meanwhile.
+    A request whose first spans came long before its finding is kept whole, though quick ones are
+    decided meanwhile.
     """
     otel, sink = sampler
     process = processes(otel.otlp)
@@ -81,9 +76,7 @@ def test_a_slow_request_is_decided_when_it_is_over(
 def test_a_long_wait_outside_of_a_request_is_kept(
     sampler: tuple[Collector, Sink], processes: Callable[..., Process]
 ) -> None:
-    """
-    A check-out in no unit of work that waited long is kept, one that did not is not.
-    """
+    """A check-out in no unit of work that waited long is kept, one that did not is not."""
     otel, sink = sampler
     process = processes(otel.otlp)
     long = {process.wait(LONG_WAIT * 2) for _ in range(SOME)}

@@ -1,5 +1,6 @@
 """
-The shop itself under load, each cause in a process of its own next to the repaired shop, through the whole pipeline.
+The shop itself under load, each cause in a process of its own next to the repaired shop, through
+the whole pipeline.
 """
 
 from __future__ import annotations
@@ -29,18 +30,14 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("scene")]
 
 
 def arrived(told: Webhook, name: str) -> set[str]:
-    """
-    The names of the alerts that fired about a shop.
-    """
+    """The names of the alerts that fired about a shop."""
     labels = [alert["labels"] for alert in list(told.alerts) if alert["status"] == "firing"]
     return {each["alertname"] for each in labels if each.get(SERVICE) == name}
 
 
 @pytest.mark.parametrize("name", CAUSES)
 def test_each_cause_brings_exactly_its_alerts(shops: Shops, name: str) -> None:
-    """
-    About a shop with that cause these alerts arrive, and about the repaired shop none.
-    """
+    """About a shop with that cause these alerts arrive, and about the repaired shop none."""
     expected = CAUSES[name].alerts
     # The last may still be on its way.
     wait_until(lambda: arrived(shops.told, name) >= expected, 60, f"{sorted(expected)}")
@@ -49,16 +46,15 @@ def test_each_cause_brings_exactly_its_alerts(shops: Shops, name: str) -> None:
 
 def test_nothing_else_is_reported(shops: Shops) -> None:
     """
-    The fleet and the pipeline itself are well; of the server it is said that leaked connections stand in transactions.
+    The fleet and the pipeline itself are well; of the server it is said that leaked connections
+    stand in transactions.
     """
     labels = [alert["labels"] for alert in shops.told.alerts]
     assert {each["alertname"] for each in labels if each.get(SERVICE) not in CAUSES} == {"ServerIdleInTransaction"}
 
 
 def test_exemplars_of_long_waits_lead_to_kept_traces(shops: Shops) -> None:
-    """
-    A point of the wait histogram beyond the sampler's threshold names a trace that is in the trace store.
-    """
+    """A point of the wait histogram beyond the sampler's threshold names a trace that is in the trace store."""
     query = f'{bucket(semconv.WAIT_TIME)}{{{SERVICE}="too-small"}}'
     # A trace is stored once its decision is made.
     before = time.time() - 10
@@ -73,7 +69,8 @@ def test_exemplars_of_long_waits_lead_to_kept_traces(shops: Shops) -> None:
 
 def test_the_ledger_agrees_with_the_pools(shops: Shops) -> None:
     """
-    Under all that load no instance's ledger drifted for longer than a moment, and poolscope caught no error of its own.
+    Under all that load no instance's ledger drifted for longer than a moment, and poolscope caught
+    no error of its own.
     """
     assert [s for s in shops.prometheus.query(f"min_over_time(abs({family(semconv.DRIFT)})[10s:1s])") if s.value] == []
     assert [s for s in shops.prometheus.query(family(semconv.ERRORS)) if s.value] == []
@@ -91,9 +88,7 @@ WINDOWS = {"__rate_interval": "20s", "__range": "2m", "__interval": "5s"}
 
 
 def queries(board: Path) -> list[tuple[str, str]]:
-    """
-    Title and expression of every query of a dashboard, its variables filled in.
-    """
+    """Title and expression of every query of a dashboard, its variables filled in."""
     panels = [panel for panel in json.loads(board.read_text())["panels"] if panel["type"] != "row"]
     return [
         (panel["title"], VARIABLE.sub(lambda found: WINDOWS.get(found[1], ".*"), target["expr"]))
@@ -105,9 +100,7 @@ def queries(board: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.stem)
 def test_every_query_has_data(shops: Shops, board: Path) -> None:
-    """
-    Every query of every panel is accepted by Prometheus and has had an answer while the shops ran.
-    """
+    """Every query of every panel is accepted by Prometheus and has had an answer while the shops ran."""
     asked = queries(board)
     assert asked
     at_any_time = {one: f"last_over_time(({one[1]})[{time.time() - shops.began:.0f}s:5s])" for one in asked}
@@ -117,7 +110,8 @@ def test_every_query_has_data(shops: Shops, board: Path) -> None:
 
 def test_every_rule_is_evaluated(shops: Shops) -> None:
     """
-    With what a running pipeline brings, no rule ends in an error: such an alert would never fire, and nobody be told.
+    With what a running pipeline brings, no rule ends in an error: such an alert would never fire,
+    and nobody be told.
     """
     rules = [rule for group in shops.prometheus.api("rules")["groups"] for rule in group["rules"]]
     assert {rule["name"] for rule in rules} == {alert.name for alert in grafana.alerts.alerts()}
@@ -125,9 +119,7 @@ def test_every_rule_is_evaluated(shops: Shops) -> None:
 
 
 def test_every_alert_asks_for_series_that_exist(shops: Shops) -> None:
-    """
-    Each series that an alert names has been seen while the shops ran.
-    """
+    """Each series that an alert names has been seen while the shops ran."""
     known = set(shops.prometheus.api("label/__name__/values"))
     asked = {name for alert in grafana.alerts.alerts() for name in SERIES.findall(alert.expression)} - LABELS
     assert len(asked) > 10

@@ -1,6 +1,4 @@
-"""
-The pipeline without Docker, as a person starts and stops it.
-"""
+"""The pipeline without Docker, as a person starts and stops it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-What an application does wrong, for each kind of finding that a process can make.
-"""
+"""What an application does wrong, for each kind of finding that a process can make."""
 # ruff: noqa: D103 - what the application does is named for it
 
 from __future__ import annotations

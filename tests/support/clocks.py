@@ -1,6 +1,4 @@
-"""
-A clock that stands still until it is told.
-"""
+"""A clock that stands still until it is told."""
 
 from __future__ import annotations
 
@@ -20,7 +18,5 @@ class FakeClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """
-        Let time pass.
-        """
+        """Let time pass."""
         self.now += seconds

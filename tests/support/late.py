@@ -73,15 +73,11 @@ def _stall(methods: tuple[tuple[type, str], ...], *, after: bool, main: bool = T
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """
-    The way to be late.
-    """
+    """The way to be late."""
     parser.addoption("--late", choices=sorted(WAYS), help="be late on purpose, in one of these ways")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """
-    Be late from here on, in this process and in each of pytest-xdist's.
-    """
+    """Be late from here on, in this process and in each of pytest-xdist's."""
     if way := config.getoption("late"):
         WAYS[way]()

@@ -1,6 +1,4 @@
-"""
-What core knows of libraries, for as long as a test runs.
-"""
+"""What core knows of libraries, for as long as a test runs."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def known(*packages: str, **declared: Any) -> Iterator[None]:
-    """
-    Only what is given is known, as `Libraries.know` has it.
-    """
+    """Only what is given is known, as `Libraries.know` has it."""
     before = dict(vars(KNOWN))
     vars(KNOWN).update(vars(Libraries()))
     KNOWN.know(packages, **declared)

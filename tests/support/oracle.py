@@ -1,6 +1,4 @@
-"""
-A stand-in for python-oracledb's compiled core, below its Python layer: Oracle Database is not at hand.
-"""
+"""A stand-in for python-oracledb's compiled core, below its Python layer: Oracle Database is not at hand."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ EXHAUSTED = "DPY-4005: timed out waiting for the connection pool to return a con
 
 
 class Core:
-    """
-    The core of a pool: it counts.
-    """
+    """The core of a pool: it counts."""
 
     dsn = "db.example:1521/shop"
     min, max = 0, 2
@@ -44,9 +40,7 @@ class Core:
         self.open -= 1
 
     def acquire(self, _: Any) -> Any:
-        """
-        As versions before 26 ask; the async kind awaits it.
-        """
+        """As versions before 26 ask; the async kind awaits it."""
         connected = (AsyncConnected if self.is_async else Connected)()
         connected.pool = self
         if self.is_async:
@@ -65,9 +59,7 @@ class Core:
 
 
 class Connected:
-    """
-    The core of a connection: it runs the Python layer's operations.
-    """
+    """The core of a connection: it runs the Python layer's operations."""
 
     def __init__(self, is_async: bool = False) -> None:
         self.pool: Any = None
@@ -113,9 +105,7 @@ class Connected:
 
 
 class AsyncConnected(Connected):
-    """
-    That of an async connection before 26.
-    """
+    """That of an async connection before 26."""
 
     async def acquired(self, pool: Core) -> AsyncConnected:
         await asyncio.sleep(0)
@@ -133,9 +123,7 @@ class AsyncConnected(Connected):
 
 
 class Statements:
-    """
-    The core of a cursor; before 26 it is that which runs the statements.
-    """
+    """The core of a cursor; before 26 it is that which runs the statements."""
 
     fetch_vars = None
 
@@ -169,9 +157,7 @@ def install(replace: Callable[[Any, str, Any], None]) -> None:
 
 
 def pool_of(kind: type) -> Any:
-    """
-    A pool over the stand-in.
-    """
+    """A pool over the stand-in."""
     pool = kind.__new__(kind)
     is_async = "Async" in kind.__name__
     pool._impl = Core(is_async)

@@ -1,6 +1,4 @@
-"""
-A pool of the core's own, without a library behind it.
-"""
+"""A pool of the core's own, without a library behind it."""
 
 from __future__ import annotations
 
@@ -41,7 +39,5 @@ class Source:
 
 
 def identity(name: str = "db:5432/shop") -> Identity:
-    """
-    The identity of a PostgreSQL pool.
-    """
+    """The identity of a PostgreSQL pool."""
     return Identity(name, "postgresql", "shop", "db", 5432)

@@ -1,6 +1,4 @@
-"""
-Fixtures: the programs of the pipeline, or a skip that says how to get them.
-"""
+"""Fixtures: the programs of the pipeline, or a skip that says how to get them."""
 
 from __future__ import annotations
 
@@ -35,33 +33,25 @@ def _or_skip(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def collector() -> Path:
-    """
-    The built Collector.
-    """
+    """The built Collector."""
     return _or_skip("collector")
 
 
 @pytest.fixture(scope="session")
 def prometheus() -> Path:
-    """
-    The built Prometheus.
-    """
+    """The built Prometheus."""
     return _or_skip("prometheus")
 
 
 @pytest.fixture(scope="session")
 def alertmanager() -> Path:
-    """
-    Alertmanager, as installed.
-    """
+    """Alertmanager, as installed."""
     return _or_skip("alertmanager")
 
 
 @pytest.fixture(scope="session")
 def promtool() -> Path:
-    """
-    The built promtool.
-    """
+    """The built promtool."""
     from tools.pipeline_build import find_binaries
 
     found = find_binaries().promtool
@@ -78,9 +68,7 @@ def scene(
     tmp_path_factory: pytest.TempPathFactory,
     pytestconfig: pytest.Config,
 ) -> Iterator[Scene]:
-    """
-    The shops under load, not yet opened.
-    """
+    """The shops under load, not yet opened."""
     from tests.support.shops import Scene
 
     made = pytestconfig.stash[SCENE] = Scene(tmp_path_factory.mktemp("shops"))
@@ -90,17 +78,13 @@ def scene(
 
 @pytest.fixture(scope="module")
 def shops(scene: Scene) -> Shops:
-    """
-    The shops under load, one scene for every test of the run that looks at them.
-    """
+    """The shops under load, one scene for every test of the run that looks at them."""
     return scene.open()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """
-    Close the shops once no test looks at them any more: they report twice a second for as long as they stand.
-    """
+    """Close the shops once no test looks at them any more: they report twice a second for as long as they stand."""
     looks, goes_on = ("shops" in getattr(each, "fixturenames", ()) for each in (item, nextitem))
     if looks and not goes_on and (made := item.config.stash.get(SCENE, None)):
         made.close()

@@ -1,6 +1,4 @@
-"""
-What a run that takes minutes is doing, twice a minute: how many tests are done, and which ones take long.
-"""
+"""What a run that takes minutes is doing, twice a minute: how many tests are done, and which ones take long."""
 
 from __future__ import annotations
 
@@ -38,41 +36,29 @@ class Progress:
         self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
 
     def pytest_sessionstart(self) -> None:
-        """
-        Begin.
-        """
+        """Begin."""
         self._thread.start()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """
-        Know how many there are, where this process collects.
-        """
+        """Know how many there are, where this process collects."""
         self._total = len(session.items)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """
-        Know how many there are, where others collect.
-        """
+        """Know how many there are, where others collect."""
         self._total = len(ids)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """
-        A test starts.
-        """
+        """A test starts."""
         self._running[nodeid] = time.monotonic()
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """
-        A test is done.
-        """
+        """A test is done."""
         self._running.pop(nodeid, None)
         self._done += 1
 
     def pytest_sessionfinish(self) -> None:
-        """
-        Say no more.
-        """
+        """Say no more."""
         self._over.set()
         self._thread.join()
 
@@ -82,9 +68,7 @@ class Progress:
             self._reporter.write(f"\n{self.line()}\n")
 
     def line(self) -> str:
-        """
-        How far it is.
-        """
+        """How far it is."""
         now = time.monotonic()
         oldest = sorted(self._running.copy().items(), key=lambda item: item[1])[:SHOWN]
         # The group that pytest-xdist puts behind a name says nothing to a person.
@@ -95,9 +79,7 @@ class Progress:
 
 @pytest.hookimpl(trylast=True)  # once the reporter is there
 def pytest_configure(config: pytest.Config) -> None:
-    """
-    Tell how far it is, where several processes run the tests.
-    """
+    """Tell how far it is, where several processes run the tests."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and getattr(config.option, "numprocesses", None):
         config.pluginmanager.register(Progress(reporter), "poolscope-progress")

@@ -1,6 +1,4 @@
-"""
-A Redis of a test's own.
-"""
+"""A Redis of a test's own."""
 
 from __future__ import annotations
 

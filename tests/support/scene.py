@@ -1,6 +1,4 @@
-"""
-A pool, units of work and the watchdog on a clock that stands still, with an application whose lines have names.
-"""
+"""A pool, units of work and the watchdog on a clock that stands still, with an application whose lines have names."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ def line(name: str) -> Callable[[Callable[[], Any]], Any]:
 
 
 class Sink:
-    """
-    Keeps findings.
-    """
+    """Keeps findings."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
@@ -92,9 +88,7 @@ class Scene:
 
     @contextlib.contextmanager
     def unit(self, name: str = "GET /orders", kind: str = "http") -> Iterator[UnitOfWork]:
-        """
-        A unit of work around the block.
-        """
+        """A unit of work around the block."""
         unit = self.pool_registry.units.begin(kind, name)
         token = CURRENT_UNIT.set(unit)
         try:
@@ -104,9 +98,7 @@ class Scene:
             self.pool_registry.units.end(unit)
 
     def begin_checkout(self, at: str = "view") -> Lease:
-        """
-        Ask, and wait.
-        """
+        """Ask, and wait."""
 
         def hook() -> Lease:
             return self.pool.checkout()
@@ -114,9 +106,7 @@ class Scene:
         return line(at)(hook)  # type: ignore[no-any-return]
 
     def checkout(self, at: str = "view") -> Lease:
-        """
-        Ask and have.
-        """
+        """Ask and have."""
         lease = self.begin_checkout(at)
         lease.acquired()
         return lease
@@ -124,9 +114,7 @@ class Scene:
     def query(
         self, lease: Lease, statement: str = "select 1 from t", at: str = "view", seconds: float = 0.0, **kind: Any
     ) -> None:
-        """
-        Run a statement; a transaction is open afterwards.
-        """
+        """Run a statement; a transaction is open afterwards."""
 
         def hook() -> None:
             lease.statement_begins(statement, **kind)
@@ -136,9 +124,7 @@ class Scene:
         lease.call_ends(in_transaction=True)
 
     def request(self, name: str = "GET /orders", *, query: float = 0.0, idle: float = 0.0, at: str = "view") -> None:
-        """
-        A whole request: one connection, one query, and something else within the transaction.
-        """
+        """A whole request: one connection, one query, and something else within the transaction."""
         with self.unit(name):
             lease = self.checkout(at)
             self.query(lease, at=at, seconds=query)
@@ -146,9 +132,7 @@ class Scene:
             lease.released()
 
     def timeout(self, at: str = "other", waited: float = 1.0, name: str | None = "GET /users") -> Lease:
-        """
-        Ask, wait and give up.
-        """
+        """Ask, wait and give up."""
         with self.unit(name) if name is not None else contextlib.nullcontext():
             lease = self.begin_checkout(at)
             self.clock.advance(waited)
@@ -158,9 +142,7 @@ class Scene:
     # What poolscope does -----------------------------------------------------------------
 
     def pass_time(self, seconds: float) -> None:
-        """
-        Let time pass, with the watchdog at work every second.
-        """
+        """Let time pass, with the watchdog at work every second."""
         self.tick()
         while seconds > 0:
             self.clock.advance(min(1.0, seconds))
@@ -168,20 +150,14 @@ class Scene:
             self.tick()
 
     def tick(self) -> None:
-        """
-        One turn of the background thread.
-        """
+        """One turn of the background thread."""
         self.watchdog.tick(self.pool_registry.pools.values())
 
     def found(self, identity: str | None = None) -> list[Finding]:
-        """
-        The findings so far, of that id or of all.
-        """
+        """The findings so far, of that id or of all."""
         self.tick()
         return [finding for finding in self.sink.findings if identity is None or finding.id == identity]
 
     def ids(self) -> list[str]:
-        """
-        The ids of all findings so far, in order.
-        """
+        """The ids of all findings so far, in order."""
         return [finding.id for finding in self.found()]

@@ -68,9 +68,7 @@ ORDINARY = {"GET /users/{user}": 6.0}
 
 
 def cause(rates: Mapping[str, float], pool: int, *alerts: str, found: tuple[tuple[str, str], ...] = ()) -> Cause:
-    """
-    A cause in one line.
-    """
+    """A cause in one line."""
     return Cause(rates, pool, frozenset(alerts), frozenset(found))
 
 
@@ -141,9 +139,7 @@ class Scene:
         self._shops: Shops | None = None
 
     def open(self) -> Shops:
-        """
-        What there is to look at; takes a minute the first time.
-        """
+        """What there is to look at; takes a minute the first time."""
         if self._shops is None:
             self._stack = contextlib.ExitStack()
             folder = Path(tempfile.mkdtemp(dir=self._folder))
@@ -151,9 +147,7 @@ class Scene:
         return self._shops
 
     def close(self) -> None:
-        """
-        End all of it; may be called twice.
-        """
+        """End all of it; may be called twice."""
         stack, self._stack, self._shops = self._stack, None, None
         if stack is not None:
             stack.close()

@@ -35,9 +35,7 @@ def require(present: object, missing: str, fix: str) -> None:
 
 
 def pipeline_tools_are_due() -> bool:
-    """
-    Whether a missing program of the pipeline is a failure: in CI, with Go on the machine.
-    """
+    """Whether a missing program of the pipeline is a failure: in CI, with Go on the machine."""
     return os.environ.get("CI") == "true" and shutil.which("go") is not None
 
 
@@ -59,18 +57,14 @@ def summary(reasons: Iterable[str]) -> list[str]:
 
 
 def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """
-    Why a test was skipped, without pytest's prefix.
-    """
+    """Why a test was skipped, without pytest's prefix."""
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return text.removeprefix("Skipped: ")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """
-    Turn the skip for a missing program of the pipeline into a failure where it is due.
-    """
+    """Turn the skip for a missing program of the pipeline into a failure where it is due."""
     report = yield
     if report.skipped and pipeline_tools_are_due() and reason_of(report).startswith(PIPELINE_TOOL_MISSING):
         report.outcome = "failed"
@@ -79,9 +73,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """
-    List the skips, counted, each reason with its fix.
-    """
+    """List the skips, counted, each reason with its fix."""
     skipped = [reason_of(report) for report in terminalreporter.stats.get("skipped", ())]
     if skipped:
         terminalreporter.section(f"{len(skipped)} skipped: what is missing, and the fix")

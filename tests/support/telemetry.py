@@ -1,6 +1,4 @@
-"""
-What left through OpenTelemetry, in a form that tests can ask.
-"""
+"""What left through OpenTelemetry, in a form that tests can ask."""
 
 from __future__ import annotations
 
@@ -71,24 +69,18 @@ class Collected:
         ]
 
     def value(self, metric: semconv.Metric, pool: str | None = None, **attributes: object) -> float | None:
-        """
-        The one value of a metric; None when there is no point, an error when there are several.
-        """
+        """The one value of a metric; None when there is no point, an error when there are several."""
         points = self.points(metric, pool, **attributes)
         assert len(points) <= 1, f"{metric.name} has {len(points)} points for {pool} {attributes}"
         return points[0].value if points else None
 
     def total(self, metric: semconv.Metric, pool: str | None = None, **attributes: object) -> float:
-        """
-        The sum over a metric's points: of their values, or of a histogram's sums.
-        """
+        """The sum over a metric's points: of their values, or of a histogram's sums."""
         points = self.points(metric, pool, **attributes)
         return float(sum(point.sum if hasattr(point, "bucket_counts") else point.value for point in points))
 
     def counts(self, metric: semconv.Metric, pool: str | None = None) -> dict[str, int]:
-        """
-        How many values a histogram holds, by ``error.type``; those without one are under the empty name.
-        """
+        """How many values a histogram holds, by ``error.type``; those without one are under the empty name."""
         counts: dict[str, int] = {}
         for point in self.points(metric, pool):
             kind = str(dict(point.attributes).get(semconv.ERROR_TYPE, ""))
@@ -98,15 +90,11 @@ class Collected:
         return counts
 
     def used(self, pool: str | None = None) -> float | None:
-        """
-        The connections in use.
-        """
+        """The connections in use."""
         return self.value(semconv.CONNECTION_COUNT, pool, CONNECTION_STATE=semconv.STATE_USED)
 
     def idle(self, pool: str | None = None) -> float | None:
-        """
-        The open connections that nobody uses.
-        """
+        """The open connections that nobody uses."""
         return self.value(semconv.CONNECTION_COUNT, pool, CONNECTION_STATE=semconv.STATE_IDLE)
 
 
@@ -129,9 +117,7 @@ class Telemetry:
         self.instrumentor = PoolscopeInstrumentor()
 
     def start(self) -> None:
-        """
-        Instrument.
-        """
+        """Instrument."""
         self.instrumentor.instrument(
             meter_provider=self.meter_provider,
             tracer_provider=self.tracer_provider,
@@ -140,24 +126,18 @@ class Telemetry:
         )
 
     def stop(self) -> None:
-        """
-        Uninstrument, where that has not been done.
-        """
+        """Uninstrument, where that has not been done."""
         if self.instrumentor.is_instrumented_by_opentelemetry:
             self.instrumentor.uninstrument()
 
     def shutdown(self) -> None:
-        """
-        Uninstrument and end the SDK.
-        """
+        """Uninstrument and end the SDK."""
         self.stop()
         self.meter_provider.shutdown()
         self.tracer_provider.shutdown()
 
     def collect(self) -> Collected:
-        """
-        Collect now.
-        """
+        """Collect now."""
         return Collected.of(self.reader.get_metrics_data())
 
     def spans(self, kind: semconv.Span | None = None) -> list[ReadableSpan]:
@@ -173,9 +153,7 @@ class Telemetry:
 
 
 def instrumented(**settings: object) -> Iterator[Telemetry]:
-    """
-    For fixtures: a telemetry that is on, and off afterwards.
-    """
+    """For fixtures: a telemetry that is on, and off afterwards."""
     telemetry = Telemetry(**settings)
     telemetry.start()
     yield telemetry

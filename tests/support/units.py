@@ -1,6 +1,4 @@
-"""
-Queries without a database, and what they became per unit of work.
-"""
+"""Queries without a database, and what they became per unit of work."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ if TYPE_CHECKING:
 
 
 class Queries:
-    """
-    A pool of the core's own, in the ledger that is open; calling it runs statements on one connection of it.
-    """
+    """A pool of the core's own, in the ledger that is open; calling it runs statements on one connection of it."""
 
     def __init__(self, name: str = "shop") -> None:
         self.pool = open_pool_registries[-1].register(identity(name), Source(8))
@@ -43,9 +39,7 @@ class Queries:
 
 
 def queries_by_unit(collected: Collected) -> dict[str, tuple[int, float]]:
-    """
-    How many units of work there were and how many queries they ran, by kind and name; of the one pool there is.
-    """
+    """How many units of work there were and how many queries they ran, by kind and name; of the one pool there is."""
     found = {}
     for point in collected.points(semconv.UNIT_QUERIES):
         attributes = point.attributes
@@ -57,7 +51,5 @@ def queries_by_unit(collected: Collected) -> dict[str, tuple[int, float]]:
 
 
 def figures(span: ReadableSpan) -> Mapping[str, object]:
-    """
-    What poolscope put on a span.
-    """
+    """What poolscope put on a span."""
     return {key: value for key, value in (span.attributes or {}).items() if key.startswith("poolscope.")}

@@ -1,6 +1,4 @@
-"""
-Waitress in a thread.
-"""
+"""Waitress in a thread."""
 
 from __future__ import annotations
 

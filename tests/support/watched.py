@@ -1,6 +1,4 @@
-"""
-Adapters at work without the signals: a ledger of their own, read directly.
-"""
+"""Adapters at work without the signals: a ledger of their own, read directly."""
 
 from __future__ import annotations
 
@@ -34,15 +32,11 @@ class Watched:
         self.pool_registry = pool_registry
 
     def pool(self, name: str) -> Pool:
-        """
-        The pool of that name.
-        """
+        """The pool of that name."""
         return self.pool_registry.pools[name]
 
     def only(self) -> Pool:
-        """
-        The one pool that there is.
-        """
+        """The one pool that there is."""
         (pool,) = self.pool_registry.pools.values()
         return pool
 
@@ -70,25 +64,19 @@ def watched(*adapters: str, origins: Origins | None = None) -> Iterator[Watched]
 
 
 def outcomes(pool: Pool) -> dict[str, int]:
-    """
-    How many asks ended in what: ``""`` in a lease, else in that error.
-    """
+    """How many asks ended in what: ``""`` in a lease, else in that error."""
     counts = {name: waits.read().count for name, waits in pool.failed_waits.items()}
     acquired = pool.waits.read().count
     return {"": acquired, **counts} if acquired else counts
 
 
 def closures(pool: Pool) -> dict[str, int]:
-    """
-    How many connections were closed for what reason.
-    """
+    """How many connections were closed for what reason."""
     return {reason: int(total.read()) for reason, total in pool.closures.items()}
 
 
 def at_rest(pool: Pool) -> None:
-    """
-    The laws that hold when nobody holds anything and nobody asks.
-    """
+    """The laws that hold when nobody holds anything and nobody asks."""
     assert pool.leases == set()
     assert pool.pending == set()
     accounts = [source.in_use() for source in pool.live_sources()]

@@ -1,6 +1,4 @@
-"""
-What became of each test, and whether two runs agree.
-"""
+"""What became of each test, and whether two runs agree."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ class Difference(NamedTuple):
     with_hooks: str
 
     def __str__(self) -> str:
-        """
-        One line.
-        """
+        """One line."""
         return f"{self.test}: {self.without} without, {self.with_hooks} with the hooks"
 
 
@@ -74,9 +70,7 @@ def read(log: Path) -> Outcomes:
 
 
 def differences(without: Mapping[str, str], with_hooks: Mapping[str, str]) -> list[Difference]:
-    """
-    The tests on which two runs do not agree, also those that only one of them has.
-    """
+    """The tests on which two runs do not agree, also those that only one of them has."""
     return [
         Difference(test, without.get(test, ABSENT), with_hooks.get(test, ABSENT))
         for test in sorted({*without, *with_hooks})
@@ -111,9 +105,7 @@ def unexplained(
 
 
 def tally(outcomes: Mapping[str, str]) -> Counter[str]:
-    """
-    How many tests had each outcome.
-    """
+    """How many tests had each outcome."""
     return Counter(outcomes.values())
 
 

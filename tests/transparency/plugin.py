@@ -44,27 +44,21 @@ TEST_SPAN = "test"
 
 
 class CountingExporter(SpanExporter):
-    """
-    Counts spans by the first word of their names. The tests make too many to keep.
-    """
+    """Counts spans by the first word of their names. The tests make too many to keep."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._counting = threading.Lock()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """
-        Called at the end of each span, from whichever thread ends it.
-        """
+        """Called at the end of each span, from whichever thread ends it."""
         with self._counting:
             self.counts.update(span.name.partition(" ")[0] for span in spans)
         return SpanExportResult.SUCCESS
 
 
 class Watch:
-    """
-    Poolscope with a real SDK, from the start of a session to its end.
-    """
+    """Poolscope with a real SDK, from the start of a session to its end."""
 
     def __init__(self) -> None:
         self._reader = InMemoryMetricReader()
@@ -79,9 +73,7 @@ class Watch:
         self.tracer = self._tracers.get_tracer("transparency")
 
     def start(self) -> None:
-        """
-        Put the hooks in and collect from now on.
-        """
+        """Put the hooks in and collect from now on."""
         Worker.run_once = self._without_garbage_collection(Worker.run_once)  # type: ignore[method-assign]
         PoolscopeInstrumentor().instrument(
             tracer_provider=self._tracers, meter_provider=self._meters, checkout_spans="always"
@@ -144,34 +136,26 @@ class Watch:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """
-    The report's place.
-    """
+    """The report's place."""
     parser.addoption("--poolscope-report", type=Path, required=True, help="where to write what the hooks saw")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """
-    The hooks go in. The library may be imported by now, and have engines, or come later.
-    """
+    """The hooks go in. The library may be imported by now, and have engines, or come later."""
     session.config.poolscope_watch = watch = Watch()
     watch.start()
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """
-    Each test, its fixtures included, is a recorded span.
-    """
+    """Each test, its fixtures included, is a recorded span."""
     with item.config.poolscope_watch.tracer.start_as_current_span(TEST_SPAN):
         yield
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """
-    The hooks come out; what they saw is written down.
-    """
+    """The hooks come out; what they saw is written down."""
     seen = session.config.poolscope_watch.stop()
     session.config.getoption("--poolscope-report").write_text(json.dumps(seen))
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -1,6 +1,4 @@
-"""
-One run of a suite's tests in a process of their own, with the hooks or without.
-"""
+"""One run of a suite's tests in a process of their own, with the hooks or without."""
 
 from __future__ import annotations
 
@@ -58,9 +56,7 @@ class Run(NamedTuple):
 
 
 class NoPythonError(Exception):
-    """
-    None of the Pythons that a suite runs on is on this machine.
-    """
+    """None of the Pythons that a suite runs on is on this machine."""
 
 
 class Runner:
@@ -117,9 +113,7 @@ class Runner:
 
     @contextlib.contextmanager
     def _database(self, suite: Suite) -> Iterator[tuple[list[str], dict[str, str]]]:
-        """
-        An empty database: the arguments and environment variables that lead to it.
-        """
+        """An empty database: the arguments and environment variables that lead to it."""
         if suite.database != POSTGRESQL or self._server is None:
             yield list(suite.arguments), {}
             return

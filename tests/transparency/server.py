@@ -1,6 +1,4 @@
-"""
-The PostgreSQL that the suites share.
-"""
+"""The PostgreSQL that the suites share."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Source distributions: fetched once, verified against the pinned hash, unpacked for each run.
-"""
+"""Source distributions: fetched once, verified against the pinned hash, unpacked for each run."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ FILES = ("setup.cfg", "setup.py", "pyproject.toml", "MANIFEST.in")
 
 
 class WrongArchiveError(Exception):
-    """
-    An archive is not the pinned one.
-    """
+    """An archive is not the pinned one."""
 
 
 def fetch(source: Source) -> Path:

@@ -68,9 +68,7 @@ class Suite(NamedTuple):
 
     @property
     def title(self) -> str:
-        """
-        What it is called in the table and on the command line.
-        """
+        """What it is called in the table and on the command line."""
         return f"{self.source.project} {self.source.version} {self.database}"
 
     def part(self, group: int) -> Suite:

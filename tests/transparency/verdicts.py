@@ -1,6 +1,4 @@
-"""
-A suite with and without the hooks, and what is to be said of it.
-"""
+"""A suite with and without the hooks, and what is to be said of it."""
 
 from __future__ import annotations
 
@@ -52,15 +50,11 @@ class Verdict(NamedTuple):
 
     @property
     def transparent(self) -> bool:
-        """
-        Whether the hooks were there and nobody noticed.
-        """
+        """Whether the hooks were there and nobody noticed."""
         return not self.differences and not self.problems
 
     def as_json(self) -> dict[str, Any]:
-        """
-        The verdict in JSON's types.
-        """
+        """The verdict in JSON's types."""
         return {
             "suite": self.suite.source.project,
             "version": self.suite.source.version,

@@ -1,6 +1,4 @@
-"""
-What the adapters share.
-"""
+"""What the adapters share."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ ENDS: dict[str, Callable[[Pool, Lease | None, float], None]] = {
 def test_an_ask_connects_from_the_beginning_of_a_connect_to_its_end(
     end: Callable[[Pool, Lease | None, float], None],
 ) -> None:
-    """
-    However it ends; and what it took is the ask's connect phase.
-    """
+    """However it ends; and what it took is the ask's connect phase."""
     scene = Scene()
     asked = scene.begin_checkout()
     token = PENDING_CHECKOUT.set(asked)
@@ -46,9 +42,7 @@ def test_an_ask_connects_from_the_beginning_of_a_connect_to_its_end(
 
 
 def test_a_connect_that_no_ask_waits_for_is_nobodys() -> None:
-    """
-    A worker of the pool's, and a task that inherited the context of an ask that has long been granted.
-    """
+    """A worker of the pool's, and a task that inherited the context of an ask that has long been granted."""
     scene = Scene()
     acquired = scene.checkout()
     for checkout in (None, acquired):

@@ -1,6 +1,4 @@
-"""
-The public API: units of work as blocks and decorators, and what is meant to be as it is.
-"""
+"""The public API: units of work as blocks and decorators, and what is meant to be as it is."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def is_open(pool_registry: PoolRegistry) -> Iterator[PoolRegistry]:
-    """
-    As between `instrument()` and `uninstrument()`.
-    """
+    """As between `instrument()` and `uninstrument()`."""
     open_pool_registries.append(pool_registry)
     try:
         yield pool_registry
@@ -44,25 +40,19 @@ def is_open(pool_registry: PoolRegistry) -> Iterator[PoolRegistry]:
 
 @pytest.fixture
 def pool_registry() -> Iterator[PoolRegistry]:
-    """
-    A ledger that is open.
-    """
+    """A ledger that is open."""
     with is_open(PoolRegistry((1.0,), count_bounds=(10.0,), now=FakeClock())) as opened:
         yield opened
 
 
 @pytest.fixture
 def queries(pool_registry: PoolRegistry) -> Queries:
-    """
-    A pool.
-    """
+    """A pool."""
     return Queries()
 
 
 def recorded(pool_registry: PoolRegistry) -> dict[str, tuple[int, float]]:
-    """
-    How many units of work ended and how many queries they ran.
-    """
+    """How many units of work ended and how many queries they ran."""
     return {
         f"{kind} {name}": (series.queries.read().count, series.queries.read().total)
         for (kind, name, _), series in pool_registry.units.series.items()
@@ -70,9 +60,7 @@ def recorded(pool_registry: PoolRegistry) -> dict[str, tuple[int, float]]:
 
 
 def test_queries_in_a_block_belong_to_it(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    What runs inside is counted for the unit of work, once, and what runs outside is not.
-    """
+    """What runs inside is counted for the unit of work, once, and what runs outside is not."""
     queries(1)
     with poolscope.unit_of_work("nightly-import"):
         queries(2)
@@ -82,9 +70,7 @@ def test_queries_in_a_block_belong_to_it(pool_registry: PoolRegistry, queries: Q
 
 
 def test_it_is_over_also_after_an_error(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    The error passes on as it is, and nothing belongs to the unit of work afterwards.
-    """
+    """The error passes on as it is, and nothing belongs to the unit of work afterwards."""
     error = RuntimeError("theirs")
 
     @poolscope.unit_of_work("import", kind="task")
@@ -100,9 +86,7 @@ def test_it_is_over_also_after_an_error(pool_registry: PoolRegistry, queries: Qu
 
 
 def test_inside_another_it_is_one_of_its_own(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    A query belongs to the innermost unit of work only; after it the outer one goes on.
-    """
+    """A query belongs to the innermost unit of work only; after it the outer one goes on."""
     with poolscope.unit_of_work("outer"):
         queries(1)
         with poolscope.unit_of_work("inner"):
@@ -112,9 +96,7 @@ def test_inside_another_it_is_one_of_its_own(pool_registry: PoolRegistry, querie
 
 
 def test_the_asynchronous_block(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    `async with` does the same; concurrent tasks do not get into one another's.
-    """
+    """`async with` does the same; concurrent tasks do not get into one another's."""
 
     async def one(number: int) -> None:
         async with poolscope.unit_of_work(f"job-{number}"):
@@ -131,15 +113,11 @@ def test_the_asynchronous_block(pool_registry: PoolRegistry, queries: Queries) -
 
 
 def test_each_call_of_a_decorated_function_is_one(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    Also when it calls itself; name, signature and result are the function's.
-    """
+    """Also when it calls itself; name, signature and result are the function's."""
 
     @poolscope.unit_of_work("descend")
     def descend(depth: int) -> int:
-        """
-        Count down.
-        """
+        """Count down."""
         queries(1)
         return descend(depth - 1) + 1 if depth else 0
 
@@ -150,9 +128,7 @@ def test_each_call_of_a_decorated_function_is_one(pool_registry: PoolRegistry, q
 
 
 def test_each_call_of_a_decorated_coroutine_function_is_one(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    It stays a coroutine function.
-    """
+    """It stays a coroutine function."""
 
     @poolscope.unit_of_work("fetch")
     async def fetch(number: int) -> int:
@@ -166,9 +142,7 @@ def test_each_call_of_a_decorated_coroutine_function_is_one(pool_registry: PoolR
 
 
 def test_of_a_decorated_generator_the_steps_are_inside(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    What the consumer does between two steps does not belong to it; values and errors go both ways as ever.
-    """
+    """What the consumer does between two steps does not belong to it; values and errors go both ways as ever."""
 
     @poolscope.unit_of_work("rows")
     def rows() -> Generator[int, int, str]:
@@ -195,9 +169,7 @@ def test_of_a_decorated_generator_the_steps_are_inside(pool_registry: PoolRegist
 
 
 def test_a_decorated_generator_that_is_closed_early_is_over(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    Its `finally` runs inside.
-    """
+    """Its `finally` runs inside."""
 
     @poolscope.unit_of_work("rows")
     def rows() -> Generator[int, None, None]:
@@ -215,9 +187,7 @@ def test_a_decorated_generator_that_is_closed_early_is_over(pool_registry: PoolR
 def test_of_a_decorated_asynchronous_generator_the_steps_are_inside(
     pool_registry: PoolRegistry, queries: Queries
 ) -> None:
-    """
-    The same for both its ends.
-    """
+    """The same for both its ends."""
 
     @poolscope.unit_of_work("stream")
     async def stream() -> AsyncGenerator[int, int]:
@@ -253,9 +223,7 @@ def test_of_a_decorated_asynchronous_generator_the_steps_are_inside(
 
 @pytest.mark.parametrize("dormant", [False, True])
 def test_without_anybody_who_listens_it_does_nothing(dormant: bool) -> None:
-    """
-    Before `instrument()`, and while no provider is set, everything runs as if it were not there.
-    """
+    """Before `instrument()`, and while no provider is set, everything runs as if it were not there."""
 
     @poolscope.unit_of_work("rows")
     def rows() -> Iterator[int]:
@@ -285,9 +253,7 @@ def test_without_anybody_who_listens_it_does_nothing(dormant: bool) -> None:
 def test_a_wrong_kind_counts_as_a_job(
     pool_registry: PoolRegistry, queries: Queries, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    It gives a warning that names what is allowed, and no error.
-    """
+    """It gives a warning that names what is allowed, and no error."""
     with caplog.at_level(logging.WARNING, "poolscope"), poolscope.unit_of_work("x", kind="cron"):
         queries(1)
     assert recorded(pool_registry) == {"job x": (1, 1.0)}
@@ -295,9 +261,7 @@ def test_a_wrong_kind_counts_as_a_job(
 
 
 def test_leaving_in_another_context_leaves_all_the_same(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    A block that another thread leaves ends the unit of work and raises nothing.
-    """
+    """A block that another thread leaves ends the unit of work and raises nothing."""
     block = poolscope.unit_of_work("import")
     expectation = poolscope.expected_repetition("polling")
 
@@ -322,9 +286,7 @@ def test_leaving_in_another_context_leaves_all_the_same(pool_registry: PoolRegis
 
 
 def test_nothing_keeps_a_unit_of_work_once_it_is_over(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    Not the ledger, not the pool, not a lease that was given back: it goes without the garbage collector.
-    """
+    """Not the ledger, not the pool, not a lease that was given back: it goes without the garbage collector."""
     gc.disable()
     try:
         with poolscope.unit_of_work("import"):
@@ -339,9 +301,7 @@ def test_nothing_keeps_a_unit_of_work_once_it_is_over(pool_registry: PoolRegistr
 
 
 def test_expected_repetition_excuses_what_is_repeated_inside(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    A polling loop is an N+1 only without the annotation.
-    """
+    """A polling loop is an N+1 only without the annotation."""
     found: dict[str, list[int]] = {}
 
     def ended(unit: UnitOfWork) -> None:
@@ -357,18 +317,14 @@ def test_expected_repetition_excuses_what_is_repeated_inside(pool_registry: Pool
 
 
 def test_expected_long_hold_excuses_what_is_asked_for_inside(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    The reason is on the lease; not on one that is asked for afterwards.
-    """
+    """The reason is on the lease; not on one that is asked for afterwards."""
     with poolscope.expected_long_hold("a report"):
         inside = queries.pool.checkout()
     assert (inside.excuse, queries.pool.checkout().excuse) == ("a report", None)
 
 
 def test_expected_long_hold_excuses_what_is_held_already(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    Entered after the check-out, it reaches what this thread holds, and nobody else's.
-    """
+    """Entered after the check-out, it reaches what this thread holds, and nobody else's."""
     mine = queries.pool.checkout()
     mine.acquired()
     theirs: list[Any] = []
@@ -386,9 +342,7 @@ def test_expected_long_hold_excuses_what_is_held_already(pool_registry: PoolRegi
 
 
 def test_expected_long_hold_excuses_what_the_running_task_holds(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """
-    Of two tasks in one thread only the one that says so is excused.
-    """
+    """Of two tasks in one thread only the one that says so is excused."""
     excuses: dict[str, str | None] = {}
 
     async def hold(name: str, *, long: bool) -> None:
@@ -409,9 +363,7 @@ def test_expected_long_hold_excuses_what_the_running_task_holds(pool_registry: P
 
 
 def test_importing_poolscope_loads_no_sdk_and_no_pool_library() -> None:
-    """
-    Neither does using the API.
-    """
+    """Neither does using the API."""
     code = (
         "import sys, poolscope\n"
         "with poolscope.unit_of_work('a'), poolscope.expected_repetition('b'): pass\n"
@@ -423,9 +375,7 @@ def test_importing_poolscope_loads_no_sdk_and_no_pool_library() -> None:
 
 
 def test_the_package_offers_what_it_says() -> None:
-    """
-    Every name in `__all__` is there, and a wrong one is an ordinary `AttributeError`.
-    """
+    """Every name in `__all__` is there, and a wrong one is an ordinary `AttributeError`."""
     assert all(getattr(poolscope, name) for name in poolscope.__all__)
     assert set(poolscope.__all__) <= set(dir(poolscope))
     with pytest.raises(AttributeError, match="unit_of_wrok"):

@@ -1,6 +1,4 @@
-"""
-The command line: what it prints, and the exit codes that scripts rely on.
-"""
+"""The command line: what it prints, and the exit codes that scripts rely on."""
 
 from __future__ import annotations
 
@@ -34,16 +32,12 @@ FILES = [str(DATA / name) for name in ("cumulative.jsonl", "traces.jsonl", "logs
 
 
 def run(*arguments: str) -> Result:
-    """
-    Run the command line.
-    """
+    """Run the command line."""
     return CliRunner().invoke(app, arguments, prog_name="poolscope")
 
 
 def test_report_prints_pool_holder_line_and_finding() -> None:
-    """
-    The tables name the pool, its limit, the route and line that hold, and the finding with its fix.
-    """
+    """The tables name the pool, its limit, the route and line that hold, and the finding with its fix."""
     result = run("report", *FILES)
 
     assert result.exit_code == 0
@@ -52,16 +46,12 @@ def test_report_prints_pool_holder_line_and_finding() -> None:
 
 
 def test_report_fits_eighty_columns() -> None:
-    """
-    No line is wider than a plain terminal.
-    """
+    """No line is wider than a plain terminal."""
     assert max(map(len, run("report", *FILES).stdout.splitlines())) <= 80
 
 
 def test_a_narrow_terminal_cuts_no_figure_of_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    What does not fit in one line goes to the next, whole.
-    """
+    """What does not fit in one line goes to the next, whole."""
     monkeypatch.setenv("COLUMNS", "50")
     words = run("report", *FILES).stdout.replace("│", " ").split()
     for figure in ("limit 15", "in use 4", "peak 15", "timeouts 5"):
@@ -69,9 +59,7 @@ def test_a_narrow_terminal_cuts_no_figure_of_the_summary(monkeypatch: pytest.Mon
 
 
 def test_json_holds_the_same_figures() -> None:
-    """
-    `--json` is one document on stdout, and nothing else.
-    """
+    """`--json` is one document on stdout, and nothing else."""
     document = json.loads(run("report", "--json", *FILES).stdout)
 
     (pool,) = document["pools"]
@@ -82,9 +70,7 @@ def test_json_holds_the_same_figures() -> None:
 
 
 def test_json_keeps_warnings_off_stdout(tmp_path: Path) -> None:
-    """
-    A warning goes to stderr and into the document; the document stays readable.
-    """
+    """A warning goes to stderr and into the document; the document stays readable."""
     file = tmp_path / "telemetry.jsonl"
     file.write_text("noise\n" + Path(FILES[0]).read_text())
 
@@ -95,9 +81,7 @@ def test_json_keeps_warnings_off_stdout(tmp_path: Path) -> None:
 
 
 def test_svg_is_a_picture_of_the_tables(tmp_path: Path) -> None:
-    """
-    `--svg` writes what was printed.
-    """
+    """`--svg` writes what was printed."""
     picture = tmp_path / "report.svg"
 
     assert run("report", "--svg", str(picture), *FILES).exit_code == 0
@@ -108,9 +92,7 @@ def test_svg_is_a_picture_of_the_tables(tmp_path: Path) -> None:
 
 
 def test_no_telemetry_is_exit_code_1_with_problem_and_fix(tmp_path: Path) -> None:
-    """
-    A problem goes to stderr in two lines: the problem and its fix.
-    """
+    """A problem goes to stderr in two lines: the problem and its fix."""
     result = run("report", str(tmp_path / "gone.jsonl"))
 
     assert result.exit_code == 1
@@ -121,24 +103,18 @@ def test_no_telemetry_is_exit_code_1_with_problem_and_fix(tmp_path: Path) -> Non
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
-    """
-    Wrong arguments are told from missing telemetry.
-    """
+    """Wrong arguments are told from missing telemetry."""
     assert run("report").exit_code == 2
     assert "report" in run("reprot").stderr
 
 
 def test_version_is_the_distributions() -> None:
-    """
-    `--version` prints the installed version.
-    """
+    """`--version` prints the installed version."""
     assert run("--version").stdout == f"poolscope {version('poolscope')}\n"
 
 
 def test_svg_beside_json_is_the_same_picture(tmp_path: Path) -> None:
-    """
-    `--json` keeps the tables off the terminal, not out of the picture; the picture needs no server.
-    """
+    """`--json` keeps the tables off the terminal, not out of the picture; the picture needs no server."""
     picture = tmp_path / "pictures" / "report.svg"
 
     result = run("report", "--json", "--svg", str(picture), *FILES)
@@ -150,17 +126,13 @@ def test_svg_beside_json_is_the_same_picture(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["click", "rich"])
 def missing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """
-    An environment without one of the extra's packages.
-    """
+    """An environment without one of the extra's packages."""
     monkeypatch.setitem(sys.modules, request.param, None)
     return request.param
 
 
 def test_without_the_extra_it_says_how_to_get_it(missing: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    No traceback: one line with the command that helps.
-    """
+    """No traceback: one line with the command that helps."""
     assert cli.main() == 1
 
     error = capsys.readouterr().err
@@ -181,30 +153,22 @@ def test_without_the_extra_it_says_how_to_get_it(missing: str, capsys: pytest.Ca
     ],
 )
 def test_durations_have_the_unit_that_suits_them(value: float | None, shown: str) -> None:
-    """
-    Three figures and a unit, from microseconds to minutes.
-    """
+    """Three figures and a unit, from microseconds to minutes."""
     assert figures.seconds(value) == shown
 
 
 def test_a_share_that_is_there_is_never_shown_as_nothing() -> None:
-    """
-    0 means nothing at all.
-    """
+    """0 means nothing at all."""
     assert (figures.percent(0.0), figures.percent(0.004), figures.percent(0.5)) == ("0 %", "<1 %", "50 %")
 
 
 def test_bars_are_as_long_as_their_share() -> None:
-    """
-    Full, half, none; always as wide as was asked.
-    """
+    """Full, half, none; always as wide as was asked."""
     assert [figures.bar(share, 4) for share in (1.0, 0.5, 0.0)] == ["████", "██  ", "    "]
 
 
 def test_a_histogram_in_one_line_spans_what_was_measured() -> None:
-    """
-    A column per bucket from the first that is filled to the last, and the ends of both.
-    """
+    """A column per bucket from the first that is filled to the last, and the ends of both."""
     distribution = Distribution((0.001, 0.01, 0.1, 1.0), (0, 8, 0, 1, 0))
 
     assert figures.spark(distribution) == ("█ ▁", "1 ms", "1 s")
@@ -223,16 +187,12 @@ def test_a_histogram_in_one_line_spans_what_was_measured() -> None:
     ],
 )
 def test_numbers_are_no_powers_of_ten(value: float, shown: str) -> None:
-    """
-    A process id is all its digits, however it came here; a mean has a few.
-    """
+    """A process id is all its digits, however it came here; a mean has a few."""
     assert figures.number(value) == shown
 
 
 def test_places_show_the_end_of_the_path() -> None:
-    """
-    Two parts of the path are enough to find the line.
-    """
+    """Two parts of the path are enough to find the line."""
     assert figures.code_location(CallSite("r", "f", "/srv/app/shop/views.py", 7)) == "shop/views.py:7 f"
     assert figures.code_location(CallSite("r")) == "-"
     assert figures.code_location(CallSite("r", "f.<locals>.<dictcomp>", "views.py", 7)) == "views.py:7 f"
@@ -240,9 +200,7 @@ def test_places_show_the_end_of_the_path() -> None:
 
 
 def test_holders_of_one_line_are_one_line() -> None:
-    """
-    Ten holds of one leak are one line with the longest; another form of text is shown unchanged.
-    """
+    """Ten holds of one leak are one line with the longest; another form of text is shown unchanged."""
     leak = "5.6 s by GET /cart, idle; checked out at /srv/shop/app.py:7 in cart; last ran select 1"
     query = "1 ms by GET /users, running a query; checked out at /srv/shop/app.py:9 in users; currently executing y"
 
@@ -254,9 +212,7 @@ def test_holders_of_one_line_are_one_line() -> None:
 
 
 def test_texts_show_the_end_of_their_paths() -> None:
-    """
-    Whole paths drown what a finding says.
-    """
+    """Whole paths drown what a finding says."""
     text = "checked out at /srv/app/shop/views.py:7 in f; now at /usr/lib/python3/threading.py:327; GET /users/7"
 
     assert figures.short_paths(text) == (
@@ -265,9 +221,7 @@ def test_texts_show_the_end_of_their_paths() -> None:
 
 
 def shown(identity: str, summary: str, evidence: dict[str, object]) -> str:
-    """
-    A finding as the terminal shows it, in one line.
-    """
+    """A finding as the terminal shows it, in one line."""
     console = Console(width=200, file=io.StringIO(), highlight=False)
     report = FindingReport(identity, "warning", "shop", "shop", CallSite("GET /"), 2, 0, summary, "", "", evidence)
     render_findings(console, [report])
@@ -276,7 +230,8 @@ def shown(identity: str, summary: str, evidence: dict[str, object]) -> str:
 
 def test_figures_have_the_unit_of_what_they_measure() -> None:
     """
-    Seconds, also where a whole number of them came as an integer; shares; rates; process ids and counts as they are.
+    Seconds, also where a whole number of them came as an integer; shares; rates; process ids and
+    counts as they are.
     """
     text = shown(
         "pool_exhausted",
@@ -301,9 +256,7 @@ def test_figures_have_the_unit_of_what_they_measure() -> None:
 
 
 def test_a_statement_is_shown_once() -> None:
-    """
-    In a row of its own; an N+1 is called one.
-    """
+    """In a row of its own; an N+1 is called one."""
     text = shown(
         "n_plus_one", "GET / ran one statement 20 times: select 1 from t", {semconv.DB_QUERY_TEXT: "select 1 from t"}
     )
@@ -314,18 +267,14 @@ def test_a_statement_is_shown_once() -> None:
 
 
 def test_holders_are_shown_as_the_report_describes_them() -> None:
-    """
-    A holder whose line has no call site is shown unchanged.
-    """
+    """A holder whose line has no call site is shown unchanged."""
     assert "1 s by a, idle in a transaction" in shown(
         "pool_exhausted", "w", {semconv.HOLDERS: ("1 s by a, idle in a transaction",)}
     )
 
 
 def test_a_picture_that_cannot_be_written_is_exit_code_1_with_problem_and_fix(tmp_path: Path) -> None:
-    """
-    No traceback: the path and the fix. The tables are printed in any case.
-    """
+    """No traceback: the path and the fix. The tables are printed in any case."""
     (tmp_path / "file").touch()
 
     result = run("report", "--svg", str(tmp_path / "file" / "report.svg"), *FILES)
@@ -338,9 +287,7 @@ def test_a_picture_that_cannot_be_written_is_exit_code_1_with_problem_and_fix(tm
 
 
 def test_a_terminal_that_knows_no_bars_gets_the_report() -> None:
-    """
-    Under an encoding without the characters of the bars they are question marks; the figures are there.
-    """
+    """Under an encoding without the characters of the bars they are question marks; the figures are there."""
     done = subprocess.run(
         [sys.executable, "-m", "poolscope", "report", *FILES],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
@@ -355,9 +302,7 @@ def test_a_terminal_that_knows_no_bars_gets_the_report() -> None:
 
 
 def test_names_with_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
-    """
-    What looks like markup in the name of a server or a pool is part of the name.
-    """
+    """What looks like markup in the name of a server or a pool is part of the name."""
     file = tmp_path / "telemetry.jsonl"
     file.write_text(Path(FILES[0]).read_text().replace('"db.example"', '"a[/b]c"').replace('"shop"', '"d[/e]f"'))
 
@@ -369,9 +314,7 @@ def test_names_with_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
 
 
 def test_reading_much_shows_how_far_it_is_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    The bar is on standard error, where that is a terminal; it ends full. In a pipe there is nothing of it.
-    """
+    """The bar is on standard error, where that is a terminal; it ends full. In a pipe there is nothing of it."""
     monkeypatch.setattr("poolscope.cli.report._LARGE_BYTES", 1)
     piped = run("report", "--json", *FILES)
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)

@@ -1,6 +1,4 @@
-"""
-Chunks: what is looked at, what is kept, and values of any kind. What must be found and what not is in the corpus.
-"""
+"""Chunks: what is looked at, what is kept, and values of any kind. What must be found and what not is in the corpus."""
 
 from __future__ import annotations
 
@@ -22,18 +20,14 @@ PAGE = "select * from orders where tenant = %s and id > %s order by id limit %s"
 
 
 def chunked(statement: str = PAGE, system: str = "postgresql") -> Chunked:
-    """
-    What such a statement does with its values.
-    """
+    """What such a statement does with its values."""
     found = chunked_of(statement, shape_of(statement, system), system)
     assert found is not None
     return found
 
 
 def somewhere(_: FrameType | None) -> tuple[CodeType, int]:
-    """
-    One line for all.
-    """
+    """One line for all."""
     return (chunked.__code__, 0)
 
 
@@ -50,9 +44,7 @@ def somewhere(_: FrameType | None) -> tuple[CodeType, int]:
     ],
 )
 def test_what_a_value_is_for(statement: str, roles: list[str]) -> None:
-    """
-    By what stands before it, comments and casts aside.
-    """
+    """By what stands before it, comments and casts aside."""
     assert [slot.role for slot in chunked(statement).slots] == roles
 
 
@@ -72,16 +64,12 @@ def test_what_a_value_is_for(statement: str, roles: list[str]) -> None:
     ],
 )
 def test_most_statements_are_no_chunks(statement: str) -> None:
-    """
-    Whatever their values are; nothing more is asked about them.
-    """
+    """Whatever their values are; nothing more is asked about them."""
     assert chunked_of(statement, shape_of(statement), "postgresql") is None
 
 
 class Contrary:
-    """
-    A value that does not stand comparison.
-    """
+    """A value that does not stand comparison."""
 
     def __eq__(self, other: object) -> bool:
         raise ArithmeticError
@@ -115,9 +103,7 @@ def test_values_that_tell_nothing_are_a_repetition(parameters: Any) -> None:
 
 
 def test_a_page_moves_from_values_of_another_kind() -> None:
-    """
-    None before the first page; text that is compared with a number is no progress.
-    """
+    """None before the first page; text that is compared with a number is no progress."""
     progress = Progress()
     assert [progress.goes_on(chunked(), (7, last, 100)) for last in (None, 5, 9, "x", None, 3)] == [
         False, True, True, False, False, True,
@@ -125,9 +111,7 @@ def test_a_page_moves_from_values_of_another_kind() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    """
-    Of a thousand tenants where the pages of a few ended; no value longer than a line; nothing of arrays.
-    """
+    """Of a thousand tenants where the pages of a few ended; no value longer than a line; nothing of arrays."""
     progress = Progress()
     for tenant in range(1000):
         progress.goes_on(chunked(), (tenant, tenant, 100))
@@ -139,9 +123,7 @@ def test_what_is_kept_is_bounded() -> None:
 
 
 def test_a_default_is_not_made_by_looking() -> None:
-    """
-    A mapping of the application's own is not changed, however it answers to a missing name.
-    """
+    """A mapping of the application's own is not changed, however it answers to a missing name."""
 
     class Making(dict[str, int]):
         def __missing__(self, name: str) -> int:
@@ -151,9 +133,7 @@ def test_a_default_is_not_made_by_looking() -> None:
 
 
 def test_parameters_are_looked_at_only_for_repeats_that_may_be_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Not for a line's first statement, and never for a statement without a comparison or an array.
-    """
+    """Not for a line's first statement, and never for a statement without a comparison or an array."""
     seen: list[Any] = []
     monkeypatch.setattr(Progress, "goes_on", lambda _, __, parameters: seen.append(parameters))
     counted = Repetitions("postgresql", somewhere)
@@ -167,9 +147,7 @@ def test_parameters_are_looked_at_only_for_repeats_that_may_be_chunks(monkeypatc
 
 
 def test_beyond_the_budget_pages_are_not_guessed_to_be_repetitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Pages whose values stand in the text, more of them than are looked at.
-    """
+    """Pages whose values stand in the text, more of them than are looked at."""
     monkeypatch.setattr(Repetitions, "BUDGET", 1000)
     counted = Repetitions("postgresql", somewhere)
     for number in range(1000):

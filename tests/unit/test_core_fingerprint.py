@@ -1,6 +1,4 @@
-"""
-Shapes of statements: no literal survives, and what is the same code has the same shape.
-"""
+"""Shapes of statements: no literal survives, and what is the same code has the same shape."""
 
 from __future__ import annotations
 
@@ -21,16 +19,12 @@ SECRET = "zqsecretqz"
 
 
 def doubled(text: str, quote: str = "'") -> str:
-    """
-    A text between quotes, with those inside doubled.
-    """
+    """A text between quotes, with those inside doubled."""
     return quote + text.replace(quote, 2 * quote) + quote
 
 
 def escaped(text: str, quote: str = "'") -> str:
-    """
-    A text between quotes, with those inside and backslashes behind a backslash.
-    """
+    """A text between quotes, with those inside and backslashes behind a backslash."""
     return quote + text.replace("\\", "\\\\").replace(quote, "\\" + quote) + quote
 
 
@@ -41,9 +35,7 @@ tags = st.sampled_from(["", "q", "msg", "é", "_1"])
 
 
 def quoted_by_dollars(text: str, tag: str) -> str:
-    """
-    PostgreSQL's dollar quotes.
-    """
+    """PostgreSQL's dollar quotes."""
     return f"${tag}${text.replace('$', '')}${tag}$"
 
 
@@ -106,18 +98,14 @@ templates = st.sampled_from([
 @example(("postgresql", "E'it\\' zqsecretqz'", "'b'"), "select {0}, {1}")
 @example(("postgresql", "$a$ 'b$a$", "'zqsecretqz'"), "select x$a$, {0}, {1}")
 def test_no_text_survives(case: tuple[str, str, str], template: str) -> None:
-    """
-    Whatever is in the string, of whatever kind of string of that database.
-    """
+    """Whatever is in the string, of whatever kind of string of that database."""
     system, first, second = case
     assert SECRET not in shape_of(template.format(first, second), system)
 
 
 @given(literals_of_systems, templates, st.integers(0, 200))
 def test_no_text_survives_where_the_statement_is_cut(case: tuple[str, str, str], template: str, length: int) -> None:
-    """
-    Wherever other tools, or we, cut a statement: an open string goes to the end.
-    """
+    """Wherever other tools, or we, cut a statement: an open string goes to the end."""
     system, first, second = case
     cut = template.format(first, second)[:length]
     prefix = SECRET[:5]
@@ -141,18 +129,14 @@ NUMBERS = st.one_of(
 
 @given(st.sampled_from(SYSTEMS), NUMBERS, templates)
 def test_no_number_survives(system: str, number: str, template: str) -> None:
-    """
-    Of whatever notation, and whatever stands before and behind it.
-    """
+    """Of whatever notation, and whatever stands before and behind it."""
     shape = shape_of(template.format(number, f"x -{number}"), system)
     assert not re.search(r"\d", shape), shape
 
 
 @given(st.binary(min_size=1, max_size=20), st.sampled_from(["postgresql", "sqlite", "mysql"]))
 def test_no_bytes_survive(value: bytes, system: str) -> None:
-    """
-    As hexadecimal strings, of both notations.
-    """
+    """As hexadecimal strings, of both notations."""
     for literal in (f"X'{value.hex()}'", f"x'{value.hex()}'", f"0x{value.hex()}", f"'\\x{value.hex()}'"):
         assert shape_of(f"select * from t where a = {literal} and b", system) == "select * from t where a = ? and b"
 
@@ -165,9 +149,7 @@ def test_no_bytes_survive(value: bytes, system: str) -> None:
 @example("/*" * 3000 + "x", "postgresql")
 @example("values " + "(" * 100 + "1" + ")" * 100, "postgresql")
 def test_a_shape_is_its_own_shape(statement: str, system: str) -> None:
-    """
-    For any text at all: it never raises, and once is enough.
-    """
+    """For any text at all: it never raises, and once is enough."""
     shape = shape_of(statement, system)
     assert shape_of(shape, system) == shape
     assert len(shape) <= LONGEST_SHAPE
@@ -180,9 +162,7 @@ def test_a_shape_is_its_own_shape(statement: str, system: str) -> None:
      "q'", "values", "in", "?::int", "#", "@x", ":y", "0x", "E'", "...", "limit", "order by", "offset", "A", "…"]
 ), max_size=40), st.sampled_from(SYSTEMS))  # fmt: skip
 def test_a_shape_of_whatever_could_be_sql_is_its_own_shape(parts: list[str], system: str) -> None:
-    """
-    The same for text made of SQL's own parts.
-    """
+    """The same for text made of SQL's own parts."""
     for between in (" ", ""):
         shape = shape_of(between.join(parts), system)
         assert shape_of(shape, system) == shape
@@ -205,9 +185,7 @@ def test_a_shape_of_whatever_could_be_sql_is_its_own_shape(parts: list[str], sys
     ],
 )
 def test_what_is_the_same_code_has_the_same_shape(one: str, other: str) -> None:
-    """
-    Literals, lengths of lists, comments, white space and case make no difference.
-    """
+    """Literals, lengths of lists, comments, white space and case make no difference."""
     assert shape_of(one) == shape_of(other)
 
 
@@ -223,16 +201,12 @@ def test_what_is_the_same_code_has_the_same_shape(one: str, other: str) -> None:
     ],
 )
 def test_what_is_other_code_has_another_shape(one: str, other: str) -> None:
-    """
-    Names, operators and clauses do; the case of quoted names too.
-    """
+    """Names, operators and clauses do; the case of quoted names too."""
     assert shape_of(one) != shape_of(other)
 
 
 def test_names_stay_readable() -> None:
-    """
-    Of each database: they are what tells statements apart.
-    """
+    """Of each database: they are what tells statements apart."""
     django = (
         'SELECT "users"."id", "users"."name" AS "n" FROM "users" INNER JOIN "posts" ON ("users"."id" = "posts"."uid")'
     )
@@ -243,9 +217,7 @@ def test_names_stay_readable() -> None:
 
 
 def test_long_shapes_are_cut_and_stay_apart() -> None:
-    """
-    Two that begin the same are not the same.
-    """
+    """Two that begin the same are not the same."""
     columns = ", ".join(f"a_rather_long_column_{letter}{other}" for letter in "abcdefghij" for other in "abcdefghij")
     one, other = (shape_of(f"select {columns} from t where {column} = 1") for column in ("x", "y"))
     assert one != other
@@ -255,9 +227,7 @@ def test_long_shapes_are_cut_and_stay_apart() -> None:
 
 
 def test_a_statement_cut_by_us_ends_with_what_is_whole() -> None:
-    """
-    So that the lengths of its literals make no difference.
-    """
+    """So that the lengths of its literals make no difference."""
     shapes = {
         shape_of("insert into t values " + ", ".join(f"({number}, '{'x' * width}')" for number in range(LONGEST // 10)))
         for width in range(1, 20)
@@ -302,9 +272,7 @@ def test_a_statement_cut_by_us_ends_with_what_is_whole() -> None:
     ],
 )
 def test_control_is_no_query(statement: str, query: bool) -> None:
-    """
-    The begin and end of transactions, settings and resets, and fetches from cursors.
-    """
+    """The begin and end of transactions, settings and resets, and fetches from cursors."""
     assert is_query(statement) is query
 
 
@@ -313,9 +281,7 @@ def test_control_is_no_query(statement: str, query: bool) -> None:
     [("select 1", "SELECT"), ("/* x */ Insert", "INSERT"), ("-- a\nwith", "WITH"), ("", "SQL"), ("1 + 1", "SQL")],
 )
 def test_the_summary_is_the_first_word(statement: str, summary: str) -> None:
-    """
-    In capitals, comments left out.
-    """
+    """In capitals, comments left out."""
     assert summary_of(statement) == summary
 
 
@@ -330,9 +296,7 @@ def test_the_summary_is_the_first_word(statement: str, summary: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_no_statement_takes_long(statement: str, system: str) -> None:
-    """
-    Nothing makes the patterns try everything in every way.
-    """
+    """Nothing makes the patterns try everything in every way."""
     began = time.thread_time()
     is_query(statement)
     analyse(statement, system)
@@ -341,9 +305,7 @@ def test_no_statement_takes_long(statement: str, system: str) -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    By characters: it starts over when it is full. What is longer than is looked at is not remembered at all.
-    """
+    """By characters: it starts over when it is full. What is longer than is looked at is not remembered at all."""
     monkeypatch.setattr(statements, "_MOST_REMEMBERED", 1_000)
     monkeypatch.setattr(statements, "_remembered", statements._Remembered())
     for number in range(1_000):
@@ -356,9 +318,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_threads_may_ask_at_once() -> None:
-    """
-    Each gets the shape of its own statement.
-    """
+    """Each gets the shape of its own statement."""
     wrong: list[str] = []
 
     def checkout(number: int) -> None:

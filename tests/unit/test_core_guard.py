@@ -1,6 +1,4 @@
-"""
-Our own bugs: caught, counted, logged once for each place.
-"""
+"""Our own bugs: caught, counted, logged once for each place."""
 
 from __future__ import annotations
 
@@ -19,16 +17,12 @@ if TYPE_CHECKING:
 
 
 def fail() -> str:
-    """
-    A bug.
-    """
+    """A bug."""
     raise ValueError("a bug of ours")
 
 
 def test_an_error_is_counted_and_its_first_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    Each error counts; only the first of its site is logged, with its traceback; the default takes its place.
-    """
+    """Each error counts; only the first of its site is logged, with its traceback; the default takes its place."""
     guard = Guard()
     with caplog.at_level(logging.WARNING, "poolscope"):
         assert [guard.run("tests.one", fail, "default") for _ in range(3)] == ["default"] * 3
@@ -39,18 +33,14 @@ def test_an_error_is_counted_and_its_first_is_logged(caplog: pytest.LogCaptureFi
 
 
 def test_what_works_is_passed_on() -> None:
-    """
-    Without an error the result is the function's, and nothing is counted.
-    """
+    """Without an error the result is the function's, and nothing is counted."""
     guard = Guard()
     assert guard.run("tests.one", lambda: "result", "default") == "result"
     assert guard.counts() == {}
 
 
 def test_a_request_to_stop_is_no_bug_of_ours() -> None:
-    """
-    KeyboardInterrupt and its like pass through.
-    """
+    """KeyboardInterrupt and its like pass through."""
     guard = Guard()
 
     def interrupt() -> None:
@@ -62,35 +52,25 @@ def test_a_request_to_stop_is_no_bug_of_ours() -> None:
 
 
 class TimeLimitError(Exception):
-    """
-    What an application's signal handler raises, as Celery's and RQ's do.
-    """
+    """What an application's signal handler raises, as Celery's and RQ's do."""
 
 
 class Handler:
-    """
-    Signal handlers of several shapes.
-    """
+    """Signal handlers of several shapes."""
 
     def method(self, _: int, frame: FrameType | None) -> None:
-        """
-        One that is bound.
-        """
+        """One that is bound."""
         raise TimeLimitError
 
     @staticmethod
     def any_arguments(*_: object, **__: object) -> None:
-        """
-        One that takes whatever comes.
-        """
+        """One that takes whatever comes."""
         raise TimeLimitError
 
 
 @pytest.mark.parametrize("handler", [Handler().method, Handler.any_arguments, lambda _, frame: fail()])
 def test_what_a_signal_handler_raises_is_no_bug_of_ours(handler: Callable[..., None]) -> None:
-    """
-    A time limit that strikes while our code runs is the application's: it passes. A bug of ours does not.
-    """
+    """A time limit that strikes while our code runs is the application's: it passes. A bug of ours does not."""
     guard = Guard()
 
     def ours() -> None:
@@ -108,16 +88,12 @@ def test_what_a_signal_handler_raises_is_no_bug_of_ours(handler: Callable[..., N
 
 
 def fail_with(_: FrameType) -> None:
-    """
-    A bug in a function that was given a frame.
-    """
+    """A bug in a function that was given a frame."""
     fail()
 
 
 def test_something_lost_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    A loss without an exception counts as an error; the counts can be forgotten.
-    """
+    """A loss without an exception counts as an error; the counts can be forgotten."""
     guard = Guard()
     with caplog.at_level(logging.WARNING, "poolscope"):
         guard.count("tests.dropped")

@@ -1,6 +1,4 @@
-"""
-The lock-free aggregation: nothing is lost, nothing is counted twice, and each reader has a view of its own.
-"""
+"""The lock-free aggregation: nothing is lost, nothing is counted twice, and each reader has a view of its own."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ BOUNDS = (1.0, 2.0, 5.0)
 
 @pytest.fixture
 def _frequent_switches() -> Iterator[None]:
-    """
-    Threads take turns as often as the interpreter allows.
-    """
+    """Threads take turns as often as the interpreter allows."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -34,9 +30,7 @@ def _frequent_switches() -> Iterator[None]:
 
 
 def in_threads(count: int, work: Callable[[], None]) -> None:
-    """
-    Run the same work in several threads at once.
-    """
+    """Run the same work in several threads at once."""
     ready = threading.Barrier(count)
 
     def begin() -> None:
@@ -51,9 +45,7 @@ def in_threads(count: int, work: Callable[[], None]) -> None:
 
 
 def test_a_value_falls_into_the_bucket_whose_bound_includes_it() -> None:
-    """
-    Upper bounds are inclusive (data model of OpenTelemetry); what lies beyond the last goes into one bucket more.
-    """
+    """Upper bounds are inclusive (data model of OpenTelemetry); what lies beyond the last goes into one bucket more."""
     distribution: Distribution[Any] = Distribution(BOUNDS)
     for value in (0.5, 1.0, 1.5, 2.0, 5.0, 7.0):
         distribution.record(value)
@@ -80,9 +72,7 @@ def test_phases_are_summed_beside_the_value(number: int) -> None:
 
 
 def test_the_last_traced_value_of_each_bucket_is_its_exemplar() -> None:
-    """
-    An exemplar is kept for each bucket, the last one, and only where there is a trace.
-    """
+    """An exemplar is kept for each bucket, the last one, and only where there is a trace."""
     distribution: Distribution[str] = Distribution(BOUNDS)
     distribution.record(0.1, "first")
     distribution.record(0.2, "second")
@@ -93,9 +83,7 @@ def test_the_last_traced_value_of_each_bucket_is_its_exemplar() -> None:
 
 @pytest.mark.usefixtures("_frequent_switches")
 def test_many_threads_and_a_reader_lose_nothing() -> None:
-    """
-    While eight threads write and another reads all the time, at the end every value is there once, in each tap.
-    """
+    """While eight threads write and another reads all the time, at the end every value is there once, in each tap."""
     distribution: Distribution[Any] = Distribution(BOUNDS, ("query", "idle"))
     tap = distribution.tap(delta=True)
     done = threading.Event()
@@ -125,9 +113,7 @@ def test_many_threads_and_a_reader_lose_nothing() -> None:
 
 
 def test_recording_inside_a_finaliser_that_runs_inside_recording() -> None:
-    """
-    A write that the garbage collector interrupts with another write into the same distribution loses neither.
-    """
+    """A write that the garbage collector interrupts with another write into the same distribution loses neither."""
     distribution: Distribution[Any] = Distribution(BOUNDS)
 
     class Dropped:
@@ -150,9 +136,7 @@ def test_recording_inside_a_finaliser_that_runs_inside_recording() -> None:
 
 
 def test_a_delta_reader_sees_each_value_once() -> None:
-    """
-    A delta view starts anew with each reading; it begins with everything recorded before it was made.
-    """
+    """A delta view starts anew with each reading; it begins with everything recorded before it was made."""
     distribution: Distribution[str] = Distribution(BOUNDS)
     distribution.record(1.0, "early")
     tap = distribution.tap(delta=True)
@@ -165,9 +149,7 @@ def test_a_delta_reader_sees_each_value_once() -> None:
 
 
 def test_a_cumulative_reader_sees_everything_and_each_exemplar_once() -> None:
-    """
-    A cumulative view goes on growing; its exemplars are those since its last reading.
-    """
+    """A cumulative view goes on growing; its exemplars are those since its last reading."""
     distribution: Distribution[str] = Distribution(BOUNDS)
     tap = distribution.tap(delta=False)
     distribution.record(1.0, "trace")
@@ -178,9 +160,7 @@ def test_a_cumulative_reader_sees_everything_and_each_exemplar_once() -> None:
 
 
 def test_readers_do_not_disturb_one_another() -> None:
-    """
-    Whatever one view takes, another still gets; what was handed out is never changed afterwards.
-    """
+    """Whatever one view takes, another still gets; what was handed out is never changed afterwards."""
     distribution: Distribution[Any] = Distribution(BOUNDS)
     delta, cumulative = distribution.tap(delta=True), distribution.tap(delta=False)
     distribution.record(1.0)
@@ -192,9 +172,7 @@ def test_readers_do_not_disturb_one_another() -> None:
 
 
 def test_a_view_whose_reader_is_gone_is_forgotten() -> None:
-    """
-    Nobody has to close a view: it goes with its reader, and the others go on.
-    """
+    """Nobody has to close a view: it goes with its reader, and the others go on."""
     distribution: Distribution[Any] = Distribution(BOUNDS)
     gone, stays = distribution.tap(delta=True), distribution.tap(delta=True)
     forgotten = weakref.ref(gone)
@@ -206,9 +184,7 @@ def test_a_view_whose_reader_is_gone_is_forgotten() -> None:
 
 
 def test_reset_starts_at_nothing() -> None:
-    """
-    After a reset there are no values and no views.
-    """
+    """After a reset there are no values and no views."""
     distribution: KeepingDistribution[Any] = KeepingDistribution(BOUNDS)
     tap = distribution.tap(delta=True)
     distribution.record(1.0)
@@ -220,9 +196,7 @@ def test_reset_starts_at_nothing() -> None:
 
 
 def test_kept_values_are_taken_once() -> None:
-    """
-    A keeping distribution aggregates as any other, and hands each value out once besides, in order.
-    """
+    """A keeping distribution aggregates as any other, and hands each value out once besides, in order."""
     distribution: KeepingDistribution[str] = KeepingDistribution(BOUNDS)
     distribution.record(1.0)
     distribution.record(2.0, "trace")
@@ -234,9 +208,7 @@ def test_kept_values_are_taken_once() -> None:
 @pytest.mark.parametrize("kind", [Sum, Tally])
 @pytest.mark.usefixtures("_frequent_switches")
 def test_a_sum_loses_nothing_and_never_falls(kind: type[Sum | Tally]) -> None:
-    """
-    What many threads add is all there, however often somebody reads between them; reading changes nothing.
-    """
+    """What many threads add is all there, however often somebody reads between them; reading changes nothing."""
     total = kind()
     add = total.add if isinstance(total, Tally) else partial(total.add, 1)
     seen: list[float] = []
@@ -258,9 +230,7 @@ def test_a_sum_loses_nothing_and_never_falls(kind: type[Sum | Tally]) -> None:
 
 
 def test_a_peak_is_the_highest_within_the_window() -> None:
-    """
-    A number that was seen stays the peak for the window and not longer; every reader gets the same.
-    """
+    """A number that was seen stays the peak for the window and not longer; every reader gets the same."""
     peak = Peak(window=60.0)
     assert peak.highest(0) == 0
     peak.seen.update({3, 9, 4})
@@ -276,9 +246,7 @@ def test_a_peak_is_the_highest_within_the_window() -> None:
 
 
 def test_a_peak_forgets() -> None:
-    """
-    After a reset nothing was seen; turning it over without numbers keeps nothing.
-    """
+    """After a reset nothing was seen; turning it over without numbers keeps nothing."""
     peak = Peak()
     peak.seen.add(7)
     peak.tick(1.0, 7)

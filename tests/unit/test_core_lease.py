@@ -1,6 +1,4 @@
-"""
-The way of a lease through its pool: outcomes, phases, peaks, saturation; on a clock that stands still.
-"""
+"""The way of a lease through its pool: outcomes, phases, peaks, saturation; on a clock that stands still."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ BOUNDS = (0.5, 1.0, 10.0)
 
 
 class Recorder:
-    """
-    An observer that keeps what it is told.
-    """
+    """An observer that keeps what it is told."""
 
     def __init__(self) -> None:
         self.waits: list[tuple[Lease, set[Lease]]] = []
@@ -52,24 +48,18 @@ class Recorder:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """
-    The clock.
-    """
+    """The clock."""
     return FakeClock()
 
 
 @pytest.fixture
 def pool(clock: FakeClock) -> Pool:
-    """
-    A pool of two connections.
-    """
+    """A pool of two connections."""
     return make(clock, limit=2)
 
 
 def make(clock: FakeClock, limit: int | None = 2, **options: Any) -> Pool:
-    """
-    A pool with an observer that keeps everything.
-    """
+    """A pool with an observer that keeps everything."""
     made = Pool(identity(), BOUNDS, now=clock, **options)
     made.listener = Recorder()
     made.sources = [Source(limit)]
@@ -78,9 +68,7 @@ def make(clock: FakeClock, limit: int | None = 2, **options: Any) -> Pool:
 
 
 def held(pool: Pool) -> Lease:
-    """
-    A lease that is out.
-    """
+    """A lease that is out."""
     lease = pool.checkout()
     lease.handed_over()
     lease.acquired()
@@ -88,9 +76,7 @@ def held(pool: Pool) -> Lease:
 
 
 def test_a_wait_splits_into_queue_connect_and_validation(pool: Pool, clock: FakeClock) -> None:
-    """
-    Before the connection is handed over it is queueing, less the time of physical connects; after it, validation.
-    """
+    """Before the connection is handed over it is queueing, less the time of physical connects; after it, validation."""
     lease = pool.checkout()
     clock.advance(3.0)
     lease.connected(1.0)
@@ -104,9 +90,7 @@ def test_a_wait_splits_into_queue_connect_and_validation(pool: Pool, clock: Fake
 
 
 def test_a_connect_during_validation_counts_as_connect(pool: Pool, clock: FakeClock) -> None:
-    """
-    A pre-ping that fails connects anew after the connection was handed over: that time is no validation.
-    """
+    """A pre-ping that fails connects anew after the connection was handed over: that time is no validation."""
     lease = pool.checkout()
     lease.handed_over()
     clock.advance(2.0)
@@ -117,7 +101,8 @@ def test_a_connect_during_validation_counts_as_connect(pool: Pool, clock: FakeCl
 
 def test_a_failed_validation_puts_the_ask_back(pool: Pool, clock: FakeClock) -> None:
     """
-    A connection that fails its validation is not in use; the ask goes on, and the time of both validations adds up.
+    A connection that fails its validation is not in use; the ask goes on, and the time of both
+    validations adds up.
     """
     lease = pool.checkout()
     lease.invalid()
@@ -134,9 +119,7 @@ def test_a_failed_validation_puts_the_ask_back(pool: Pool, clock: FakeClock) -> 
 
 
 def test_a_failed_validation_of_the_last_connection_ends_saturation(clock: FakeClock) -> None:
-    """
-    While the ask goes on without a connection the pool is not full.
-    """
+    """While the ask goes on without a connection the pool is not full."""
     pool = make(clock, limit=1)
     lease = pool.checkout()
     lease.handed_over()
@@ -147,9 +130,7 @@ def test_a_failed_validation_of_the_last_connection_ends_saturation(clock: FakeC
 
 
 def test_a_grant_alone_hands_over_as_well(pool: Pool, clock: FakeClock) -> None:
-    """
-    Where a library has no moment between handing over and granting, all the wait is queueing.
-    """
+    """Where a library has no moment between handing over and granting, all the wait is queueing."""
     lease = pool.checkout()
     clock.advance(1.0)
     lease.acquired()
@@ -158,9 +139,7 @@ def test_a_grant_alone_hands_over_as_well(pool: Pool, clock: FakeClock) -> None:
 
 
 def test_a_hold_splits_into_query_transaction_and_idle(pool: Pool, clock: FakeClock) -> None:
-    """
-    Calls to the server, the time between them in a transaction, and the rest add up to the hold.
-    """
+    """Calls to the server, the time between them in a transaction, and the rest add up to the hold."""
     lease = held(pool)
     clock.advance(1.0)
     lease.statement_begins("select 1")
@@ -187,9 +166,7 @@ def test_a_hold_splits_into_query_transaction_and_idle(pool: Pool, clock: FakeCl
 def test_a_return_closes_the_phase_that_runs(
     pool: Pool, clock: FakeClock, in_transaction: bool, parts: tuple[float, ...]
 ) -> None:
-    """
-    Given back in a transaction or idle, the last phase counts up to the return.
-    """
+    """Given back in a transaction or idle, the last phase counts up to the return."""
     lease = held(pool)
     lease.call_begins()
     clock.advance(1.0)
@@ -200,9 +177,7 @@ def test_a_return_closes_the_phase_that_runs(
 
 
 def test_a_return_during_a_call_counts_it(pool: Pool, clock: FakeClock) -> None:
-    """
-    A connection cut off in the middle of a query was querying up to then.
-    """
+    """A connection cut off in the middle of a query was querying up to then."""
     lease = held(pool)
     lease.call_begins()
     clock.advance(3.0)
@@ -211,9 +186,7 @@ def test_a_return_during_a_call_counts_it(pool: Pool, clock: FakeClock) -> None:
 
 
 def test_two_calls_at_once_count_no_time_twice(pool: Pool, clock: FakeClock) -> None:
-    """
-    Where two tasks share a connection, their calls never add up to more than the hold.
-    """
+    """Where two tasks share a connection, their calls never add up to more than the hold."""
     lease = held(pool)
     lease.call_begins()
     clock.advance(1.0)
@@ -226,9 +199,7 @@ def test_two_calls_at_once_count_no_time_twice(pool: Pool, clock: FakeClock) -> 
 
 
 def test_phases_before_the_lease_starts_are_nothing(pool: Pool, clock: FakeClock) -> None:
-    """
-    An ask that waits holds nothing; its wait phases run up to now.
-    """
+    """An ask that waits holds nothing; its wait phases run up to now."""
     lease = pool.checkout()
     clock.advance(2.0)
     assert set(lease.hold_phases().values()) == {0.0}
@@ -237,9 +208,7 @@ def test_phases_before_the_lease_starts_are_nothing(pool: Pool, clock: FakeClock
 
 
 def test_ages(pool: Pool, clock: FakeClock) -> None:
-    """
-    A lease's age runs from its start, and the pool tells the oldest; what is still validated has none.
-    """
+    """A lease's age runs from its start, and the pool tells the oldest; what is still validated has none."""
     assert pool.oldest_lease_age() == 0.0
     first = held(pool)
     clock.advance(5.0)
@@ -254,9 +223,7 @@ def test_ages(pool: Pool, clock: FakeClock) -> None:
 
 
 def test_last_used_is_the_last_call(pool: Pool, clock: FakeClock) -> None:
-    """
-    Without a call it is the start, before that the ask.
-    """
+    """Without a call it is the start, before that the ask."""
     lease = pool.checkout()
     assert lease.last_used == 1000.0
     clock.advance(1.0)
@@ -269,9 +236,7 @@ def test_last_used_is_the_last_call(pool: Pool, clock: FakeClock) -> None:
 
 
 def test_a_lease_ends_once(pool: Pool) -> None:
-    """
-    Of several ends the first counts.
-    """
+    """Of several ends the first counts."""
     lease = held(pool)
     lease.released()
     lease.released()
@@ -279,9 +244,7 @@ def test_a_lease_ends_once(pool: Pool) -> None:
 
 
 def test_of_many_threads_that_end_a_lease_one_does(pool: Pool) -> None:
-    """
-    Ends at the same moment, as of a finaliser and a caller, are one point of use.
-    """
+    """Ends at the same moment, as of a finaliser and a caller, are one point of use."""
     leases = [held(pool) for _ in range(200)]
     barrier = threading.Barrier(4)
 
@@ -300,9 +263,7 @@ def test_of_many_threads_that_end_a_lease_one_does(pool: Pool) -> None:
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_a_failed_ask_is_a_wait_by_its_error(pool: Pool, clock: FakeClock, outcome: Outcome) -> None:
-    """
-    Every way to fail is one point of wait under the error's name; only a timeout is a timeout.
-    """
+    """Every way to fail is one point of wait under the error's name; only a timeout is a timeout."""
     lease = pool.checkout()
     clock.advance(2.0)
     lease.failed(outcome, "some.Error")
@@ -315,7 +276,8 @@ def test_a_failed_ask_is_a_wait_by_its_error(pool: Pool, clock: FakeClock, outco
 
 def test_an_ask_that_fails_in_validation_holds_nothing(clock: FakeClock) -> None:
     """
-    Handed over and then failed, the connection is not in use, was never leased, and the pool is not full any more.
+    Handed over and then failed, the connection is not in use, was never leased, and the pool is not
+    full any more.
     """
     pool = make(clock, limit=1)
     lease = pool.checkout()
@@ -331,9 +293,7 @@ def test_an_ask_that_fails_in_validation_holds_nothing(clock: FakeClock) -> None
 
 
 def test_too_many_kinds_of_error_share_one_name(pool: Pool) -> None:
-    """
-    Error names are bounded; what is beyond goes by the conventions' `_OTHER`, and none is lost.
-    """
+    """Error names are bounded; what is beyond goes by the conventions' `_OTHER`, and none is lost."""
     for number in range(100):
         pool.checkout().failed(Outcome.ERROR, f"some.Error{number}")
     assert len(pool.failed_waits) == 33
@@ -341,9 +301,7 @@ def test_too_many_kinds_of_error_share_one_name(pool: Pool) -> None:
 
 
 def test_only_slow_and_failed_waits_reach_the_observer(clock: FakeClock) -> None:
-    """
-    A wait from the threshold on is told, with those who held the connections when it was asked for.
-    """
+    """A wait from the threshold on is told, with those who held the connections when it was asked for."""
     pool = make(clock, limit=1, slow_wait=1.0)
     holder = held(pool)
     quick = pool.checkout()
@@ -362,7 +320,8 @@ def test_only_slow_and_failed_waits_reach_the_observer(clock: FakeClock) -> None
 
 def test_returns_that_reach_the_observer(clock: FakeClock) -> None:
     """
-    Told are leases of a recorded span, abandoned ones, long ones and those reported as leaked; others cost nothing.
+    Told are leases of a recorded span, abandoned ones, long ones and those reported as leaked;
+    others cost nothing.
     """
     spans: list[Any] = [None]
     pool = make(clock, ambient=lambda: spans[0])
@@ -404,9 +363,7 @@ def test_what_surrounds_an_ask(clock: FakeClock) -> None:
 
 
 def test_a_traced_value_carries_its_span_and_moment(clock: FakeClock) -> None:
-    """
-    Exemplars of waits, uses, failures and connects: the span around the lease, and when the value was known.
-    """
+    """Exemplars of waits, uses, failures and connects: the span around the lease, and when the value was known."""
     span = object()
     pool = make(clock, ambient=lambda: span)
     lease = pool.checkout()
@@ -428,9 +385,7 @@ def test_a_traced_value_carries_its_span_and_moment(clock: FakeClock) -> None:
 
 
 def test_saturation_is_the_time_with_all_connections_in_use(pool: Pool, clock: FakeClock) -> None:
-    """
-    It runs from the last connection's going out to the first one's coming back, also while nobody reads it.
-    """
+    """It runs from the last connection's going out to the first one's coming back, also while nobody reads it."""
     first = held(pool)
     clock.advance(1.0)
     assert pool.saturation_time() == 0.0
@@ -448,9 +403,7 @@ def test_saturation_is_the_time_with_all_connections_in_use(pool: Pool, clock: F
 
 
 def test_saturation_goes_on_where_more_are_out_than_allowed(clock: FakeClock) -> None:
-    """
-    A pool whose limit was lowered is full until it is below the new limit.
-    """
+    """A pool whose limit was lowered is full until it is below the new limit."""
     pool = make(clock, limit=3)
     leases = [held(pool) for _ in range(3)]
     pool.sources = [Source(1)]
@@ -463,18 +416,14 @@ def test_saturation_goes_on_where_more_are_out_than_allowed(clock: FakeClock) ->
 
 
 def test_a_pool_that_is_no_longer_full_when_it_is_marked(pool: Pool, clock: FakeClock) -> None:
-    """
-    The mark is taken away again by the same hand when somebody gave back in between.
-    """
+    """The mark is taken away again by the same hand when somebody gave back in between."""
     pool.filled(clock())
     clock.advance(5.0)
     assert pool.saturation_time() == 0.0
 
 
 def test_without_a_limit_there_is_no_saturation(clock: FakeClock) -> None:
-    """
-    A pool that grows without end is never full.
-    """
+    """A pool that grows without end is never full."""
     pool = make(clock, limit=None)
     held(pool)
     clock.advance(1.0)
@@ -483,7 +432,8 @@ def test_without_a_limit_there_is_no_saturation(clock: FakeClock) -> None:
 
 def test_limits_of_several_sources_add_up(pool: Pool) -> None:
     """
-    Live sources under one name share a limit; a retired or dead one counts no more, and one without a limit unlimits.
+    Live sources under one name share a limit; a retired or dead one counts no more, and one without
+    a limit unlimits.
     """
     retired, dead = Source(8), Source(16)
     retired.retired = True
@@ -502,7 +452,8 @@ def test_limits_of_several_sources_add_up(pool: Pool) -> None:
 
 def test_peaks(pool: Pool, clock: FakeClock) -> None:
     """
-    The most in use and the most waiting are seen though they are over at collection; turning keeps them for a minute.
+    The most in use and the most waiting are seen though they are over at collection; turning keeps
+    them for a minute.
     """
     leases = [held(pool), held(pool)]
     waiting = [pool.checkout() for _ in range(3)]
@@ -518,7 +469,8 @@ def test_peaks(pool: Pool, clock: FakeClock) -> None:
 
 def test_an_adopted_lease_counts_as_in_use_only(pool: Pool, clock: FakeClock) -> None:
     """
-    A connection that was out before poolscope came is in use until it comes back; how long it was held is not known.
+    A connection that was out before poolscope came is in use until it comes back; how long it was
+    held is not known.
     """
     lease = pool.adopt(clock())
     assert (pool.used(), pool.waits.read().count) == (1, 0)
@@ -527,9 +479,7 @@ def test_an_adopted_lease_counts_as_in_use_only(pool: Pool, clock: FakeClock) ->
 
 
 def test_a_shared_connection_is_one_in_use(clock: FakeClock) -> None:
-    """
-    However many callers share the only connection of a pool, one is in use.
-    """
+    """However many callers share the only connection of a pool, one is in use."""
     pool = make(clock, limit=1)
     pool.shared = True
     leases = [held(pool) for _ in range(3)]
@@ -540,18 +490,14 @@ def test_a_shared_connection_is_one_in_use(clock: FakeClock) -> None:
 
 
 def test_closures_are_counted_by_reason(pool: Pool) -> None:
-    """
-    Each reason has a sum of its own.
-    """
+    """Each reason has a sum of its own."""
     for reason in ("recycled", "overflow", "recycled"):
         pool.closed(reason)
     assert {reason: total.read() for reason, total in pool.closures.items()} == {"recycled": 2, "overflow": 1}
 
 
 def test_after_a_fork_a_pool_starts_at_nothing(clock: FakeClock) -> None:
-    """
-    What was out, asked for and measured belongs to the parent; ending an inherited lease counts nothing.
-    """
+    """What was out, asked for and measured belongs to the parent; ending an inherited lease counts nothing."""
     pool = make(clock, distribution=KeepingDistribution)
     lease = held(pool)
     pool.checkout()
@@ -569,9 +515,7 @@ def test_after_a_fork_a_pool_starts_at_nothing(clock: FakeClock) -> None:
 
 
 def test_an_ask_knows_where_it_was_made(clock: FakeClock) -> None:
-    """
-    The raw stack starts at the caller of the hook that asks.
-    """
+    """The raw stack starts at the caller of the hook that asks."""
     pool = make(clock, origins=Origins(depth=2))
 
     def hook() -> Lease:
@@ -585,9 +529,7 @@ def test_an_ask_knows_where_it_was_made(clock: FakeClock) -> None:
 
 
 def test_the_asker_is_the_innermost_ask_of_this_thread_and_task(clock: FakeClock, pool: Pool) -> None:
-    """
-    Whoever connects for an ask is told which: not that of another thread or task, and of two the later.
-    """
+    """Whoever connects for an ask is told which: not that of another thread or task, and of two the later."""
     assert pool.waiter() is None
     theirs: list[Lease | None] = []
 
@@ -616,9 +558,7 @@ def test_the_asker_is_the_innermost_ask_of_this_thread_and_task(clock: FakeClock
 
 
 def test_an_ask_that_fails_with_us_leaves_nobody_waiting(clock: FakeClock) -> None:
-    """
-    Whatever of ours raises in an ask, the pool does not show somebody who waits for ever.
-    """
+    """Whatever of ours raises in an ask, the pool does not show somebody who waits for ever."""
 
     def broken() -> None:
         raise LookupError
@@ -630,8 +570,6 @@ def test_an_ask_that_fails_with_us_leaves_nobody_waiting(clock: FakeClock) -> No
 
 
 def test_a_capture_goes_on_where_the_interpreter_itself_called(clock: FakeClock) -> None:
-    """
-    With no frame as far out as the library was called from, the ask has no origin, and is counted all the same.
-    """
+    """With no frame as far out as the library was called from, the ask has no origin, and is counted all the same."""
     pool = make(clock, origins=Origins())
     assert pool.checkout(None, 10_000).origin == ()

@@ -51,9 +51,7 @@ class Busy(logging.Handler):
 
 @contextlib.contextmanager
 def handled_by(handler: logging.Handler) -> Iterator[logging.Logger]:
-    """
-    One handler for the application and for poolscope, as in a service that configures the root logger.
-    """
+    """One handler for the application and for poolscope, as in a service that configures the root logger."""
     loggers = [logging.getLogger(name) for name in ("application", "poolscope")]
     for logger in loggers:
         logger.addHandler(handler)
@@ -103,9 +101,7 @@ def both_end(logs: Callable[[], object], needs: Callable[[], object]) -> bool:
 
 @pytest.fixture
 def _collected_on_demand() -> Iterator[None]:
-    """
-    Garbage is collected where the test does it, and nowhere else.
-    """
+    """Garbage is collected where the test does it, and nowhere else."""
     gc.disable()
     yield
     gc.enable()
@@ -113,9 +109,7 @@ def _collected_on_demand() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_collected_on_demand")
 def test_a_generator_that_is_collected_in_a_logging_handler_ends_its_unit_of_work() -> None:
-    """
-    While another thread reports that there are too many names of units of work.
-    """
+    """While another thread reports that there are too many names of units of work."""
     pool_registry = PoolRegistry(BOUNDS, most_units=1)
     pool = pool_registry.register(identity("shop"), Source())
     pool_registry.units.series_of("job", "known", "shop")
@@ -138,9 +132,7 @@ def test_a_generator_that_is_collected_in_a_logging_handler_ends_its_unit_of_wor
 
 
 def test_a_pool_may_be_made_in_a_logging_handler() -> None:
-    """
-    While another thread reports that there are too many pools.
-    """
+    """While another thread reports that there are too many pools."""
     pool_registry = PoolRegistry(BOUNDS, most_pools=1)
     pool_registry.register(identity("known"), Source(1))
     made: list[Pool] = []
@@ -220,9 +212,7 @@ class Hooked(Pools):
 
 @pytest.mark.parametrize("method", ["identify", "source", "held", "alive", "limit", "entered"])
 def test_a_library_is_asked_without_a_lock(method: str) -> None:
-    """
-    Whatever it does, such as to log, in the meantime another thread can enter a pool.
-    """
+    """Whatever it does, such as to log, in the meantime another thread can enter a pool."""
     pool_registry = PoolRegistry(BOUNDS)
     ended: list[bool] = []
 
@@ -247,9 +237,7 @@ def test_a_library_is_asked_without_a_lock(method: str) -> None:
 
 @pytest.mark.parametrize("threads", [2, 8])
 def test_of_threads_that_enter_one_pool_at_once_one_does(threads: int) -> None:
-    """
-    All get the same pool; it has one source, and what was held already is adopted once.
-    """
+    """All get the same pool; it has one source, and what was held already is adopted once."""
     pool_registry, library = PoolRegistry(BOUNDS), Library("shop", held=(object(), object()))
     meeting = threading.Barrier(threads, timeout=DEADLINE)
     adapter = Hooked(pool_registry, held=meeting.wait)
@@ -268,7 +256,8 @@ def test_of_threads_that_enter_one_pool_at_once_one_does(threads: int) -> None:
 
 def test_of_threads_that_enter_pools_of_one_name_each_gets_its_own() -> None:
     """
-    No name is given twice, however the threads meet; and those beyond the allowed number are all in the one they share.
+    No name is given twice, however the threads meet; and those beyond the allowed number are all in
+    the one they share.
     """
     pool_registry, threads = PoolRegistry(BOUNDS, most_pools=3), 8
     meeting = threading.Barrier(threads, timeout=DEADLINE)
@@ -299,9 +288,7 @@ def _meet(meeting: threading.Barrier) -> None:
 
 
 def test_of_threads_that_bring_one_name_at_once_it_takes_one_place() -> None:
-    """
-    Names of units of work are counted exactly, whatever the threads do between one step and the next.
-    """
+    """Names of units of work are counted exactly, whatever the threads do between one step and the next."""
     pool_registry = PoolRegistry(BOUNDS, most_units=3)
     meeting = threading.Barrier(8, timeout=DEADLINE)
 

@@ -1,6 +1,4 @@
-"""
-Core names no library: what it knows of one, an adapter or a framework declares.
-"""
+"""Core names no library: what it knows of one, an adapter or a framework declares."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ DATABASES: Final = {part for system in lexer._SYNTAX for part in (system, *syste
 
 
 def libraries() -> set[str]:
-    """
-    The names of all that the registries hook, and of what their adapters declare.
-    """
+    """The names of all that the registries hook, and of what their adapters declare."""
     names = set(BESIDE)
     for hook in (*adapters(), *frameworks()):
         modules = (hook.module, *getattr(hook, "library_modules", ()))
@@ -41,9 +37,7 @@ def libraries() -> set[str]:
 
 
 def literals(path: Path) -> Iterator[tuple[int, str]]:
-    """
-    The string literals of a file, by their lines; docstrings are none.
-    """
+    """The string literals of a file, by their lines; docstrings are none."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -52,18 +46,14 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def named(text: str) -> set[str]:
-    """
-    The libraries that a text names, as a word or as a part of an identifier.
-    """
+    """The libraries that a text names, as a word or as a part of an identifier."""
     words = set(re.split(r"[^a-z0-9-]+", text.lower())) | set(re.split(r"[^a-z0-9_]+", text.lower()))
     return words & libraries()
 
 
 @pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda path: str(path.relative_to(CORE)))
 def test_no_string_in_core_names_a_library(path: Path) -> None:
-    """
-    Neither as the name of a module or file, nor in what a person reads.
-    """
+    """Neither as the name of a module or file, nor in what a person reads."""
     found = [(line, text) for line, text in literals(path) if named(text)]
     assert found == []
 
@@ -85,7 +75,5 @@ def test_no_string_in_core_names_a_library(path: Path) -> None:
     ],
 )
 def test_what_names_one(text: str, library: str | None) -> None:
-    """
-    The test above finds each kind of mention; databases and the standard library may be named.
-    """
+    """The test above finds each kind of mention; databases and the standard library may be named."""
     assert library in named(text) if library is not None else not named(text)

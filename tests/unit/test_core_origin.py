@@ -1,6 +1,4 @@
-"""
-Where the application asked: raw stacks, what counts as a library, and their resolution.
-"""
+"""Where the application asked: raw stacks, what counts as a library, and their resolution."""
 
 from __future__ import annotations
 
@@ -49,24 +47,18 @@ HERE = __file__
 
 @pytest.fixture(autouse=True)
 def libraries() -> Iterator[None]:
-    """
-    Some that carry queries.
-    """
+    """Some that carry queries."""
     with known("sqlalchemy", "asyncpg", "django.db", "django.utils.asyncio"):
         yield
 
 
 def frame_of_the_caller() -> FrameType:
-    """
-    The frame of whoever calls.
-    """
+    """The frame of whoever calls."""
     return sys._getframe(1)
 
 
 def test_frames_of_libraries_are_skipped() -> None:
-    """
-    The first frame kept is the application's, however many frames of a library lie between it and the pool.
-    """
+    """The first frame kept is the application's, however many frames of a library lie between it and the pool."""
     origins = Origins(depth=1)
     code = compile("def capture(origins, frame):\n    return origins.capture(frame())\n", json.__file__, "exec")
     library: dict[str, Any] = {}
@@ -79,9 +71,7 @@ def test_frames_of_libraries_are_skipped() -> None:
 
 
 def test_as_many_frames_as_wanted_are_kept() -> None:
-    """
-    Depth bounds the stack, from the innermost application frame outwards.
-    """
+    """Depth bounds the stack, from the innermost application frame outwards."""
 
     def inner(depth: int) -> list[str]:
         return [place.function for place in resolve(stack_of(Origins(depth).capture(sys._getframe())))]
@@ -96,7 +86,8 @@ def test_as_many_frames_as_wanted_are_kept() -> None:
 @pytest.mark.parametrize("above", range(8))
 def test_the_usual_depth_keeps_what_any_depth_does(above: int) -> None:
     """
-    The default depth has a way of its own; it keeps the same frames, also where the stack is shorter than the depth.
+    The default depth has a way of its own; it keeps the same frames, also where the stack is
+    shorter than the depth.
     """
     kept: list[RawStack] = []
     done = threading.Event()
@@ -122,7 +113,8 @@ def test_the_usual_depth_keeps_what_any_depth_does(above: int) -> None:
 
 def test_without_an_application_frame_the_nearest_are_kept() -> None:
     """
-    Where everything is a library's, the frames next to the pool tell at least something; without a frame there is none.
+    Where everything is a library's, the frames next to the pool tell at least something; without a
+    frame there is none.
     """
     origins = Origins(depth=2)
     frame = defined("import sys\ndef frame():\n    return sys._getframe()\n", "json")["frame"]()
@@ -133,9 +125,7 @@ def test_without_an_application_frame_the_nearest_are_kept() -> None:
 
 
 def defined(source: str, module: str, file: str = json.__file__) -> dict[str, Any]:
-    """
-    What a module of a library defines.
-    """
+    """What a module of a library defines."""
     made: dict[str, Any] = {"__name__": module}
     exec(compile(source, file, "exec"), made)
     return made
@@ -147,7 +137,8 @@ CARRIERS = ["sqlalchemy.orm.strategies", "django.db.models.query", "django.utils
 @pytest.mark.parametrize("carrier", CARRIERS)
 def test_without_an_application_frame_whoever_wanted_something_is_the_place(carrier: str) -> None:
     """
-    What carries queries is passed over, as where a serializer reads the rows' relations after the route has returned.
+    What carries queries is passed over, as where a serializer reads the rows' relations after the
+    route has returned.
     """
     found: list[Any] = []
     origins = Origins(depth=1)
@@ -200,9 +191,7 @@ def test_a_decorator_of_the_application_stands_for_what_it_decorates() -> None:
 
 
 def test_who_started_the_event_loop_has_not_asked_for_what_its_tasks_do() -> None:
-    """
-    A callback without an application frame has none, though the application called ``asyncio.run``.
-    """
+    """A callback without an application frame has none, though the application called ``asyncio.run``."""
     found: list[Any] = []
     origins = Origins(depth=1)
 
@@ -221,9 +210,7 @@ def test_who_started_the_event_loop_has_not_asked_for_what_its_tasks_do() -> Non
 
 
 def test_what_starts_an_installed_package_is_a_library() -> None:
-    """
-    A console script beside the interpreter is; a script of one's own that lies there is not.
-    """
+    """A console script beside the interpreter is; a script of one's own that lies there is not."""
     scripts = Path(sysconfig.get_path("scripts"))
     assert Origins()._classify(str(scripts / "uvicorn")) == LIBRARY
     assert Origins()._classify(str(scripts / "nightly.py")) == APPLICATION
@@ -266,9 +253,7 @@ def _outwards(frame: FrameType | None) -> list[FrameType]:
 
 
 def test_the_search_is_bounded() -> None:
-    """
-    A stack of libraries without end is given up, and its innermost frames are kept.
-    """
+    """A stack of libraries without end is given up, and its innermost frames are kept."""
     source = "import sys\ndef deep(n):\n    return deep(n - 1) if n else sys._getframe()\n"
     library: dict[str, Any] = {}
     exec(compile(source, json.__file__, "exec"), library)
@@ -292,7 +277,8 @@ def test_the_search_is_bounded() -> None:
 )
 def test_what_is_a_library(file: str, is_library: bool) -> None:
     """
-    The standard library, installed packages, poolscope and generated code are; the application and a console are not.
+    The standard library, installed packages, poolscope and generated code are; the application and
+    a console are not.
     """
     assert Origins()._classify(file) == (LIBRARY if is_library else APPLICATION)
 
@@ -308,9 +294,7 @@ def test_what_is_a_library(file: str, is_library: bool) -> None:
     ],
 )
 def test_compiled_modules_belong_to_their_package(file: str, is_library: bool) -> None:
-    """
-    Cython names the sources by a path from where they were compiled, which is nowhere here: the package tells.
-    """
+    """Cython names the sources by a path from where they were compiled, which is nowhere here: the package tells."""
     import tests
 
     assert sys.modules["tests"] is tests
@@ -318,9 +302,7 @@ def test_compiled_modules_belong_to_their_package(file: str, is_library: bool) -
 
 
 def test_a_script_by_a_relative_path_is_the_application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    As ``runpy`` has it, also where its folder is called like a package of a library.
-    """
+    """As ``runpy`` has it, also where its folder is called like a package of a library."""
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "script.py").touch()
     monkeypatch.chdir(tmp_path)
@@ -328,17 +310,13 @@ def test_a_script_by_a_relative_path_is_the_application(tmp_path: Path, monkeypa
 
 
 def test_an_application_installed_among_the_packages_counts_as_one() -> None:
-    """
-    `application_paths` names the folders inside site-packages that hold one's own code.
-    """
+    """`application_paths` names the folders inside site-packages that hold one's own code."""
     folder = str(Path(pytest.__file__).parent)
     assert Origins(application_paths=(folder,))._classify(pytest.__file__) == APPLICATION
 
 
 def test_trimming_a_stack_to_the_application() -> None:
-    """
-    A raw stack starts at its innermost application frame; one without any stays whole.
-    """
+    """A raw stack starts at its innermost application frame; one without any stays whole."""
     origins = Origins()
     own = keep(sys._getframe(), 1)
     library = ((json.loads.__code__, 0), (json.dumps.__code__, 0))
@@ -347,26 +325,20 @@ def test_trimming_a_stack_to_the_application() -> None:
 
 
 def test_locations_read_like_a_traceback() -> None:
-    """
-    File, line and function on one line; where the interpreter knows no line it is 0.
-    """
+    """File, line and function on one line; where the interpreter knows no line it is 0."""
     assert str(Location("main", "app.py", 3)) == "app.py:3 in main"
     assert locate(test_locations_read_like_a_traceback.__code__, 10**6).line == 0
 
 
 def test_keep_keeps_no_more_than_asked_for() -> None:
-    """
-    From no frame nothing comes; else as many as wanted or as there are.
-    """
+    """From no frame nothing comes; else as many as wanted or as there are."""
     assert keep(None, 3) == ()
     assert len(keep(sys._getframe(), 2)) == 2
     assert len(keep(sys._getframe(), 10_000)) == len(_outwards(sys._getframe()))
 
 
 def test_where_a_thread_stands() -> None:
-    """
-    The stack of a thread that waits ends where it waits; that of one that is over is empty.
-    """
+    """The stack of a thread that waits ends where it waits; that of one that is over is empty."""
     ready, done = threading.Event(), threading.Event()
 
     def stand() -> None:
@@ -385,9 +357,7 @@ def test_where_a_thread_stands() -> None:
 
 
 def test_where_a_task_stands() -> None:
-    """
-    The frames of the coroutines that await one another, innermost first; a task that is over stands nowhere.
-    """
+    """The frames of the coroutines that await one another, innermost first; a task that is over stands nowhere."""
 
     async def inner(event: asyncio.Event) -> None:
         await event.wait()
@@ -417,16 +387,12 @@ def test_where_a_task_stands() -> None:
 
 
 def running_reference(task: asyncio.Task[Any]) -> Any:
-    """
-    A weak reference to a task.
-    """
+    """A weak reference to a task."""
     return weakref.ref(task)
 
 
 def test_a_callback_of_the_loop_is_no_task() -> None:
-    """
-    Code that the loop calls outside of any task has none.
-    """
+    """Code that the loop calls outside of any task has none."""
     seen: list[object] = []
 
     async def main() -> None:
@@ -444,17 +410,13 @@ def test_a_callback_of_the_loop_is_no_task() -> None:
 
 
 def test_without_asyncio_there_is_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A process that never imported asyncio has no tasks, and does not import it for the question.
-    """
+    """A process that never imported asyncio has no tasks, and does not import it for the question."""
     monkeypatch.delitem(sys.modules, "asyncio.events")
     assert running_task() is None
 
 
 def test_a_moment_of_the_clock_has_a_place_on_the_calendar() -> None:
-    """
-    The distance between two moments is the same on both clocks, and now is now.
-    """
+    """The distance between two moments is the same on both clocks, and now is now."""
     earliest = time.time_ns()
     now = clock.monotonic()
     # Held up between its looks at the two clocks, it places the moment too early; of many, one is not held up.

@@ -1,6 +1,4 @@
-"""
-The line of the application, from inside the greenlet that SQLAlchemy's asyncio runs its synchronous code in.
-"""
+"""The line of the application, from inside the greenlet that SQLAlchemy's asyncio runs its synchronous code in."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from tests.support.libraries import known
 
 
 def test_the_origin_of_an_asynchronous_checkout_is_the_application() -> None:
-    """
-    The stack of the greenlet ends at its first frame; the application's coroutines are on the other side of it.
-    """
+    """The stack of the greenlet ends at its first frame; the application's coroutines are on the other side of it."""
     origins, found = Origins(2), list[tuple[Location, ...]]()
     engine = create_async_engine("sqlite+aiosqlite://")
 

@@ -1,6 +1,4 @@
-"""
-The ledger: names of pools, waking, the background round, and what becomes of it in a child process.
-"""
+"""The ledger: names of pools, waking, the background round, and what becomes of it in a child process."""
 
 from __future__ import annotations
 
@@ -27,33 +25,25 @@ BOUNDS = (0.5, 1.0)
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """
-    The clock.
-    """
+    """The clock."""
     return FakeClock()
 
 
 @pytest.fixture
 def pool_registry(clock: FakeClock) -> PoolRegistry:
-    """
-    An empty ledger.
-    """
+    """An empty ledger."""
     return PoolRegistry(BOUNDS, now=clock)
 
 
 def test_a_pool_has_the_name_it_should_have(pool_registry: PoolRegistry) -> None:
-    """
-    The first pool of a name has it; the next live ones get numbers.
-    """
+    """The first pool of a name has it; the next live ones get numbers."""
     pools = [pool_registry.register(identity("shop"), Source()) for _ in range(3)]
     assert [pool.identity.name for pool in pools] == ["shop", "shop#2", "shop#3"]
     assert list(pool_registry.pools) == ["shop", "shop#2", "shop#3"]
 
 
 def test_the_name_of_a_dead_pool_is_used_again(pool_registry: PoolRegistry) -> None:
-    """
-    An engine made anew again and again continues the series of the one before, and makes no new ones.
-    """
+    """An engine made anew again and again continues the series of the one before, and makes no new ones."""
     source = Source()
     first = pool_registry.register(identity("shop"), source)
     source.lives = False
@@ -62,9 +52,7 @@ def test_the_name_of_a_dead_pool_is_used_again(pool_registry: PoolRegistry) -> N
 
 
 def test_the_name_of_a_retired_pool_is_used_again(pool_registry: PoolRegistry) -> None:
-    """
-    A pool whose place was taken does not keep the name from others.
-    """
+    """A pool whose place was taken does not keep the name from others."""
     source = Source(4)
     first = pool_registry.register(identity("shop"), source)
     source.retired = True
@@ -73,9 +61,7 @@ def test_the_name_of_a_retired_pool_is_used_again(pool_registry: PoolRegistry) -
 
 
 def test_a_pool_that_takes_anothers_place_continues_it(pool_registry: PoolRegistry) -> None:
-    """
-    After `Engine.dispose()` the new pool goes on under the old name; only its limit counts.
-    """
+    """After `Engine.dispose()` the new pool goes on under the old name; only its limit counts."""
     before, after = Source(4), Source(6)
     pool = pool_registry.register(identity("shop"), before)
     assert pool_registry.register(identity("other"), after, continues=pool) is pool
@@ -84,9 +70,7 @@ def test_a_pool_that_takes_anothers_place_continues_it(pool_registry: PoolRegist
 
 
 def test_names_beyond_the_allowed_number_share_one(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """
-    Series are bounded, and it is said once.
-    """
+    """Series are bounded, and it is said once."""
     pool_registry = PoolRegistry(BOUNDS, most_pools=2, now=clock)
     with caplog.at_level(logging.WARNING, "poolscope"):
         pools = [pool_registry.register(identity(f"tenant{number}"), Source(5)) for number in range(5)]
@@ -98,9 +82,7 @@ def test_names_beyond_the_allowed_number_share_one(clock: FakeClock, caplog: pyt
 
 
 def test_pools_keep_the_kind_of_histogram_of_their_ledger(pool_registry: PoolRegistry) -> None:
-    """
-    What a pool keeps is decided before the first one is entered.
-    """
+    """What a pool keeps is decided before the first one is entered."""
     pool_registry.distribution = KeepingDistribution
     pool_registry.long_hold = 7.0
     pool = pool_registry.register(identity(), Source())
@@ -109,9 +91,7 @@ def test_pools_keep_the_kind_of_histogram_of_their_ledger(pool_registry: PoolReg
 
 
 def test_it_sleeps_until_somebody_listens(pool_registry: PoolRegistry, clock: FakeClock) -> None:
-    """
-    Asked at most once a second; once awake it asks no more, and an error of the question leaves it asleep.
-    """
+    """Asked at most once a second; once awake it asks no more, and an error of the question leaves it asleep."""
     answers = [False, RuntimeError("ours"), True]
     asked: list[float] = []
 
@@ -137,9 +117,7 @@ def test_it_sleeps_until_somebody_listens(pool_registry: PoolRegistry, clock: Fa
 
 
 def test_it_turns_its_pools_once_a_second(pool_registry: PoolRegistry, clock: FakeClock) -> None:
-    """
-    Peaks are put away at most once a second, however often the background thread comes by.
-    """
+    """Peaks are put away at most once a second, however often the background thread comes by."""
     pool = pool_registry.register(identity(), Source())
     pool.used_peak.seen.add(9)
     pool_registry.tick()
@@ -152,9 +130,7 @@ def test_it_turns_its_pools_once_a_second(pool_registry: PoolRegistry, clock: Fa
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_in_a_child_everything_starts_anew(pool_registry: PoolRegistry, clock: FakeClock) -> None:
-    """
-    Leases are the parent's; the start of all sums is the fork; errors are counted from none.
-    """
+    """Leases are the parent's; the start of all sums is the fork; errors are counted from none."""
     pool = pool_registry.register(identity(), Source())
     pool.checkout().acquired()
     began = pool_registry.began_at
@@ -175,9 +151,7 @@ def test_in_a_child_everything_starts_anew(pool_registry: PoolRegistry, clock: F
 
 
 class Watcher(NullListener):
-    """
-    Keeps the names of what it was told.
-    """
+    """Keeps the names of what it was told."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -196,9 +170,7 @@ class Watcher(NullListener):
 
 
 def test_observers_are_all_told_in_order(clock: FakeClock) -> None:
-    """
-    A fan-out tells each of what happens, and one of leases inside a span; the null observer does nothing with it.
-    """
+    """A fan-out tells each of what happens, and one of leases inside a span; the null observer does nothing with it."""
     one, two = Watcher(), Watcher()
     both: Any = Listeners(one, NullListener(), two, traced=two)
     pool_registry = PoolRegistry(BOUNDS, listener=both, slow_wait=0.0, now=clock)

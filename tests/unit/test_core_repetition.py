@@ -1,6 +1,4 @@
-"""
-Repetitions: what counting them costs, in time and space.
-"""
+"""Repetitions: what counting them costs, in time and space."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture
 def analysed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """
-    The statements whose shape was computed; none is remembered from before.
-    """
+    """The statements whose shape was computed; none is remembered from before."""
     texts: list[str] = []
 
     def counting(statement: str, system: str) -> Any:
@@ -46,18 +42,14 @@ def analysed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def code(name: str, file: str = "/application/a.py") -> CodeType:
-    """
-    A function's code.
-    """
+    """A function's code."""
     made: dict[str, Any] = {}
     exec(compile(f"def {name}(call):\n    return call()\n", file, "exec"), made)
     return made[name].__code__  # type: ignore[no-any-return]
 
 
 def somewhere(_: FrameType | None) -> tuple[CodeType, int]:
-    """
-    One line for all.
-    """
+    """One line for all."""
     return (code.__code__, 0)
 
 
@@ -66,7 +58,8 @@ def somewhere(_: FrameType | None) -> tuple[CodeType, int]:
 
 def test_the_shape_is_computed_for_repeats_only(analysed: list[str]) -> None:
     """
-    A request that runs each line once computes none; one that repeats computes each text once, in the whole process.
+    A request that runs each line once computes none; one that repeats computes each text once, in
+    the whole process.
     """
     scene = Scene()
     for _ in range(5):
@@ -99,9 +92,7 @@ def test_the_work_for_one_unit_is_bounded(analysed: list[str]) -> None:
 
 
 def test_beyond_the_budget_nothing_is_guessed(analysed: list[str]) -> None:
-    """
-    A line that has run several shapes: what is not looked at is counted to none; what is known already still is.
-    """
+    """A line that has run several shapes: what is not looked at is counted to none; what is known already still is."""
     counted = Repetitions("postgresql", somewhere)
     for number in range(3):
         counted.saw(f"select a from b where c = {number}", None)
@@ -162,18 +153,14 @@ def test_memory_is_bounded_under_a_hundred_thousand_distinct_statements(template
 
 
 def test_a_long_statement_is_kept_only_as_far_as_it_is_looked_at() -> None:
-    """
-    A first one that is noted, of which no second comes.
-    """
+    """A first one that is noted, of which no second comes."""
     counted = Repetitions("postgresql", somewhere)
     counted.saw("insert into t values " + "(1)," * MEGABYTE, None)
     assert [len(text) for text in counted._lines.values()] == [statements.LONGEST + 1]
 
 
 def test_shapes_are_bounded_too(analysed: list[str]) -> None:
-    """
-    One line that runs a thousand shapes twice: as many as there is room for.
-    """
+    """One line that runs a thousand shapes twice: as many as there is room for."""
     counted = Repetitions("postgresql", somewhere)
     for _ in range(2):
         for number in range(1_000):
@@ -186,9 +173,7 @@ def test_shapes_are_bounded_too(analysed: list[str]) -> None:
 
 
 def stacked(*files_and_names: tuple[str, str]) -> FrameType:
-    """
-    A frame with callers in those files and functions, innermost first.
-    """
+    """A frame with callers in those files and functions, innermost first."""
 
     def call() -> FrameType:
         return sys._getframe(1)
@@ -203,9 +188,7 @@ def stacked(*files_and_names: tuple[str, str]) -> FrameType:
 
 @pytest.fixture(autouse=True)
 def libraries() -> Iterator[None]:
-    """
-    Those that load lazily.
-    """
+    """Those that load lazily."""
     with known(loaders=(*LOADERS, *django_loaders.LOADERS)):
         yield
 
@@ -232,16 +215,12 @@ DESCRIPTOR = ("/lib/site-packages/django/db/models/fields/related_descriptors.py
     ],
 )
 def test_lazy_loads_are_recognised_by_the_stack(frames: tuple[tuple[str, str], ...], loader: Loader | None) -> None:
-    """
-    By the frames between the query and the application; those of other loaders are not lazy.
-    """
+    """By the frames between the query and the application; those of other loaders are not lazy."""
     assert loader_of(stacked(*frames), None) is loader
 
 
 def test_the_search_ends_at_the_application() -> None:
-    """
-    What calls the application is not between it and the query.
-    """
+    """What calls the application is not between it and the query."""
     view = ("/application/views.py", "view")
     frame = stacked(BASE, view, QUERY)
     assert frame.f_back is not None
@@ -252,9 +231,7 @@ def test_the_search_ends_at_the_application() -> None:
 
 
 def next_code(frame: FrameType | None, name: str) -> CodeType:
-    """
-    The code of the first function of that name on the stack.
-    """
+    """The code of the first function of that name on the stack."""
     while frame is not None and frame.f_code.co_name != name:
         frame = frame.f_back
     assert frame is not None
@@ -262,9 +239,7 @@ def next_code(frame: FrameType | None, name: str) -> CodeType:
 
 
 def test_the_stack_is_looked_at_once_for_each_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    At the second run, not at the first and not later.
-    """
+    """At the second run, not at the first and not later."""
     looked: list[object] = []
 
     def looking(frame: object, site: object) -> Loader:
@@ -281,9 +256,7 @@ def test_the_stack_is_looked_at_once_for_each_repetition(monkeypatch: pytest.Mon
 
 
 def test_without_any_frame_statements_are_of_one_place() -> None:
-    """
-    Where no line is known: better counted by shape alone than not at all.
-    """
+    """Where no line is known: better counted by shape alone than not at all."""
     counted = Repetitions("postgresql", lambda _: None)
     for _ in range(10):
         counted.saw("select 1 from t", None)

@@ -1,6 +1,4 @@
-"""
-The one background thread: its rounds, its end, and its place in a child process.
-"""
+"""The one background thread: its rounds, its end, and its place in a child process."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """
-    Counts its calls.
-    """
+    """Counts its calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -33,25 +29,19 @@ class Task:
 
 
 def threads() -> list[threading.Thread]:
-    """
-    The background threads that live.
-    """
+    """The background threads that live."""
     return [thread for thread in threading.enumerate() if thread.name == "poolscope"]
 
 
 @pytest.fixture
 def task() -> Task:
-    """
-    A task.
-    """
+    """A task."""
     return Task()
 
 
 @pytest.fixture
 def worker(task: Task) -> Iterator[Worker]:
-    """
-    A worker that is stopped afterwards.
-    """
+    """A worker that is stopped afterwards."""
     made = Worker(("tests.task", task))
     yield made
     made.stop()
@@ -59,9 +49,7 @@ def worker(task: Task) -> Iterator[Worker]:
 
 
 def test_it_calls_its_task_from_one_daemon_thread(worker: Worker, task: Task) -> None:
-    """
-    However often it is started, one thread of our name does the rounds.
-    """
+    """However often it is started, one thread of our name does the rounds."""
     worker.start()
     worker.start()
     (thread,) = threads()
@@ -71,9 +59,7 @@ def test_it_calls_its_task_from_one_daemon_thread(worker: Worker, task: Task) ->
 
 
 def test_stopping_does_a_last_round_and_can_be_undone(worker: Worker, task: Task) -> None:
-    """
-    The last round comes after the thread's end, in the caller's thread; it can be started again.
-    """
+    """The last round comes after the thread's end, in the caller's thread; it can be started again."""
     worker.start()
     worker.stop()
     assert task.calls[-1] == threading.current_thread().name
@@ -84,7 +70,8 @@ def test_stopping_does_a_last_round_and_can_be_undone(worker: Worker, task: Task
 
 def test_it_may_be_stopped_from_its_own_thread() -> None:
     """
-    A task that stops its worker does not wait for itself; it is called once more, in the last round, and no deeper.
+    A task that stops its worker does not wait for itself; it is called once more, in the last
+    round, and no deeper.
     """
     begun: list[str] = []
     ended: list[str] = []
@@ -101,9 +88,7 @@ def test_it_may_be_stopped_from_its_own_thread() -> None:
 
 
 def test_a_task_that_fails_does_not_keep_the_others_from_theirs(task: Task) -> None:
-    """
-    Each task is guarded alone.
-    """
+    """Each task is guarded alone."""
 
     def fail() -> None:
         raise ValueError("ours")
@@ -115,9 +100,7 @@ def test_a_task_that_fails_does_not_keep_the_others_from_theirs(task: Task) -> N
 
 
 def test_it_ends_with_its_worker() -> None:
-    """
-    The thread holds its worker weakly: where nobody has it any more, the thread ends.
-    """
+    """The thread holds its worker weakly: where nobody has it any more, the thread ends."""
     worker = Worker()
     worker.start()
     gone = weakref.ref(worker)
@@ -129,9 +112,7 @@ def test_it_ends_with_its_worker() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_child_gets_a_thread_of_its_own(worker: Worker, task: Task) -> None:
-    """
-    After a fork the thread runs in the child as well; where it did not run before, it does not.
-    """
+    """After a fork the thread runs in the child as well; where it did not run before, it does not."""
     idle = Worker()
     worker.start()
     reading, writing = os.pipe()

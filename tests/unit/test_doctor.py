@@ -1,6 +1,4 @@
-"""
-The doctor: what keeps poolscope from working is found, said with its fix, and is the exit code.
-"""
+"""The doctor: what keeps poolscope from working is found, said with its fix, and is the exit code."""
 
 from __future__ import annotations
 
@@ -44,26 +42,20 @@ SILENT = {"OTEL_METRICS_EXPORTER": "console", "OTEL_TRACES_EXPORTER": "none", "O
 
 @pytest.fixture(autouse=True)
 def _counts() -> Iterator[None]:
-    """
-    What is caught here is no other test's.
-    """
+    """What is caught here is no other test's."""
     yield
     guard.reset()
 
 
 def statuses(remarks: Any) -> list[tuple[str, str]]:
-    """
-    The remarks that are not fine; each has a fix.
-    """
+    """The remarks that are not fine; each has a fix."""
     found = [one for one in remarks if one.status is not Status.OK]
     assert all(one.fix for one in found)
     return [(one.status.value, one.text) for one in found]
 
 
 def packages(monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], points: dict[str, list[str]]) -> None:
-    """
-    An interpreter with these distributions and entry points.
-    """
+    """An interpreter with these distributions and entry points."""
     for module in (installation, export):
         monkeypatch.setattr(module, "installed", lambda package: installed.get(package, ""))
         monkeypatch.setattr(
@@ -103,9 +95,7 @@ def test_here_it_works() -> None:
 
 
 def test_a_check_that_fails_keeps_no_other_from_running() -> None:
-    """
-    It is a problem of its own.
-    """
+    """It is a problem of its own."""
 
     def breaks(_: Environment) -> list[Remark]:
         raise OSError("no such thing")
@@ -119,9 +109,7 @@ def test_a_check_that_fails_keeps_no_other_from_running() -> None:
 
 @pytest.mark.parametrize(("status", "code"), [(Status.OK, 0), (Status.WARNING, 0), (Status.PROBLEM, 1)])
 def test_a_problem_is_exit_code_1(status: Status, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A warning is not: poolscope works. The fix stands below what it is for, in text and in the document.
-    """
+    """A warning is not: poolscope works. The fix stands below what it is for, in text and in the document."""
     remark = Remark(status, "it is so", "do that" if status is not Status.OK else "")
     monkeypatch.setattr("poolscope.cli.doctor.examine", lambda: Examination((Result("a", "A", (remark,)),)))
     text, document = (CliRunner().invoke(app, ["doctor", *option]) for option in ([], ["--json"]))
@@ -135,9 +123,7 @@ def test_a_problem_is_exit_code_1(status: Status, code: int, monkeypatch: pytest
 
 
 def test_the_way_in_for_auto_instrumentation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    The entry point is found, or that it is not; a variable that disables it is named.
-    """
+    """The entry point is found, or that it is not; a variable that disables it is named."""
     group = "opentelemetry_instrumentor"
     packages(monkeypatch, {}, {group: ["poolscope=poolscope.instrumentor:PoolscopeInstrumentor"]})
     assert statuses(installation.entry_point(Environment.of({}))) == []
@@ -149,9 +135,7 @@ def test_the_way_in_for_auto_instrumentation(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_poolscope_needs_and_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Each by its name.
-    """
+    """Each by its name."""
     packages(monkeypatch, {"opentelemetry-api": "1.45", "opentelemetry-semantic-conventions": "1", "wrapt": "2"}, {})
     assert statuses(installation.versions(Environment.of({}))) == [
         ("problem", "opentelemetry-instrumentation is not installed")
@@ -211,16 +195,12 @@ class Library:
 
 
 def refuses(_: ModuleType) -> None:
-    """
-    As where a symbol is gone.
-    """
+    """As where a symbol is gone."""
     raise Refused("Pool has no acquire")
 
 
 def fails(_: ModuleType) -> None:
-    """
-    As a bug of ours.
-    """
+    """As a bug of ours."""
     raise KeyError("ours")
 
 
@@ -246,9 +226,7 @@ def test_hooks_are_tried_and_taken_out(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """
-    Each library that is installed is told of as it stands, with its version; nothing is patched afterwards.
-    """
+    """Each library that is installed is told of as it stands, with its version; nothing is patched afterwards."""
     name = f"doctors_pool_{request.node.callspec.id}"
     (tmp_path / f"{name}.py").write_text(f"{source}\n\ndef connect():\n    pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -263,7 +241,8 @@ def test_hooks_are_tried_and_taken_out(
 
 def test_without_a_pool_library_there_is_nothing_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    It says how to run the doctor where the service runs; a library that a setting disables is no problem by itself.
+    It says how to run the doctor where the service runs; a library that a setting disables is no
+    problem by itself.
     """
     monkeypatch.setattr(hooks, "_is_installed", lambda _: False)
     assert [status for status, _ in statuses(hooks.pool_libraries(Environment.of({})))] == ["problem"]
@@ -284,9 +263,7 @@ HTTP = {f"opentelemetry_{signal}_exporter": ["otlp_proto_http=package"] for sign
 
 
 def exporters(signals: str) -> dict[str, str]:
-    """
-    The variables that send all three signals there.
-    """
+    """The variables that send all three signals there."""
     return {f"OTEL_{signal}_EXPORTER": signals for signal in ("METRICS", "TRACES", "LOGS")}
 
 
@@ -321,9 +298,7 @@ def test_whether_telemetry_leaves(
 
 
 def test_no_login_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Where telemetry goes is said without what a URL or a header may hold of secrets.
-    """
+    """Where telemetry goes is said without what a URL or a header may hold of secrets."""
     packages(monkeypatch, SDK, {**CONFIGURATOR, **HTTP})
     environ = {
         **exporters("otlp_proto_http"),

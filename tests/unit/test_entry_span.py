@@ -1,6 +1,4 @@
-"""
-What the span around a unit of work is told, and when.
-"""
+"""What the span around a unit of work is told, and when."""
 
 from __future__ import annotations
 
@@ -41,33 +39,25 @@ KEYS = {
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on; no spans of its own.
-    """
+    """Poolscope, on; no spans of its own."""
     yield from instrumented(hold_spans=False, checkout_spans="never", **PATIENT)
 
 
 @pytest.fixture
 def queries(telemetry: Telemetry) -> Queries:
-    """
-    A pool.
-    """
+    """A pool."""
     return Queries()
 
 
 def unit_begins(kind: str = "http", name: str = "GET /") -> WorkScope:
-    """
-    As a boundary does it.
-    """
+    """As a boundary does it."""
     work_scope = begin(open_pool_registries[-1], kind, name)
     assert work_scope is not None
     return work_scope
 
 
 def exported(telemetry: Telemetry) -> list[tuple[str, dict[str, object]]]:
-    """
-    Name and figures of the spans that ended.
-    """
+    """Name and figures of the spans that ended."""
     return [(span.name, dict(figures(span))) for span in telemetry.exporter.get_finished_spans()]
 
 
@@ -75,9 +65,7 @@ def exported(telemetry: Telemetry) -> list[tuple[str, dict[str, object]]]:
 def test_a_span_inside_the_unit_that_ends_first_has_the_figures(
     telemetry: Telemetry, queries: Queries, kind: SpanKind
 ) -> None:
-    """
-    Upstream's Flask and Starlette end their span before the request is over: what is known by then is on it.
-    """
+    """Upstream's Flask and Starlette end their span before the request is over: what is known by then is on it."""
     unit = unit_begins()
     with telemetry.tracer.start_as_current_span("request", kind=kind):
         queries(3)
@@ -90,9 +78,7 @@ def test_a_span_inside_the_unit_that_ends_first_has_the_figures(
 
 
 def test_a_span_around_the_unit_has_the_figures(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    A span that began before the unit of work and ends after it.
-    """
+    """A span that began before the unit of work and ends after it."""
     with telemetry.tracer.start_as_current_span("message", kind=SpanKind.CONSUMER):
         unit = unit_begins("task", "send")
         queries(3)
@@ -102,9 +88,7 @@ def test_a_span_around_the_unit_has_the_figures(telemetry: Telemetry, queries: Q
 
 
 def test_only_the_outermost_span_of_the_right_kind_has_them(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    Not its children, not a client's, not a second server's inside it.
-    """
+    """Not its children, not a client's, not a second server's inside it."""
     unit = unit_begins()
     tracer = telemetry.tracer
     with tracer.start_as_current_span("client", kind=SpanKind.CLIENT):
@@ -125,9 +109,7 @@ def test_only_the_outermost_span_of_the_right_kind_has_them(telemetry: Telemetry
 
 
 def test_a_span_around_several_units_has_their_sum(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    The messages of a websocket, the jobs of a batch: calls and times add up, findings stay.
-    """
+    """The messages of a websocket, the jobs of a batch: calls and times add up, findings stay."""
     with telemetry.tracer.start_as_current_span("websocket", kind=SpanKind.SERVER):
         for number in (7, 2):
             unit = unit_begins()
@@ -142,9 +124,7 @@ def test_a_span_around_several_units_has_their_sum(telemetry: Telemetry, queries
 def test_findings_are_on_the_span_before_it_ends(
     telemetry: Telemetry, queries: Queries, number: int, findings: object
 ) -> None:
-    """
-    What a tail sampler keeps: ids of what was found so far; no attribute where nothing was.
-    """
+    """What a tail sampler keeps: ids of what was found so far; no attribute where nothing was."""
     unit = unit_begins()
     with telemetry.tracer.start_as_current_span("request", kind=SpanKind.SERVER):
         queries(number, "select * from t where id = 1")
@@ -154,9 +134,7 @@ def test_findings_are_on_the_span_before_it_ends(
 
 
 def test_the_time_of_a_connection_still_out_counts(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    A session that the framework closes after the span has ended is held all the same.
-    """
+    """A session that the framework closes after the span has ended is held all the same."""
     unit = unit_begins()
     with telemetry.tracer.start_as_current_span("request", kind=SpanKind.SERVER):
         lease = queries.pool.checkout()
@@ -169,9 +147,7 @@ def test_the_time_of_a_connection_still_out_counts(telemetry: Telemetry, queries
 
 
 def test_the_span_ends_as_it_always_does(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    The time given to `end()` is the span's, a second `end()` warns as ever, and the span has its own `end` back.
-    """
+    """The time given to `end()` is the span's, a second `end()` warns as ever, and the span has its own `end` back."""
     unit = unit_begins()
     span: Any = telemetry.tracer.start_span("request", kind=SpanKind.SERVER)
     span.end(end_time=1_900_000_000_000_000_000)
@@ -183,9 +159,7 @@ def test_the_span_ends_as_it_always_does(telemetry: Telemetry, queries: Queries)
 def test_an_error_of_ours_ends_the_span_all_the_same(
     telemetry: Telemetry, queries: Queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    It is counted, and the application's span is exported without figures.
-    """
+    """It is counted, and the application's span is exported without figures."""
     unit = unit_begins()
     with telemetry.tracer.start_as_current_span("request", kind=SpanKind.SERVER):
         monkeypatch.setattr(unit.unit, "usages", None)
@@ -197,9 +171,7 @@ def test_an_error_of_ours_ends_the_span_all_the_same(
 
 
 def test_after_uninstrument_the_processor_does_nothing(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    An SDK keeps its processors; ours looks at no span any more, and serves again after the next `instrument()`.
-    """
+    """An SDK keeps its processors; ours looks at no span any more, and serves again after the next `instrument()`."""
     unit = unit_begins()
     telemetry.stop()
     with telemetry.tracer.start_as_current_span("off", kind=SpanKind.SERVER):
@@ -218,9 +190,7 @@ def test_after_uninstrument_the_processor_does_nothing(telemetry: Telemetry, que
 
 
 def test_a_generator_that_is_dropped_leaves_the_span_alone(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    The garbage collector may drop it while the SDK holds its locks; the span has the figures once it ends itself.
-    """
+    """The garbage collector may drop it while the SDK holds its locks; the span has the figures once it ends itself."""
 
     @poolscope.unit_of_work("rows", kind="rpc")
     def rows() -> Iterator[int]:
@@ -240,9 +210,7 @@ def test_a_generator_that_is_dropped_leaves_the_span_alone(telemetry: Telemetry,
 
 
 def test_a_provider_set_after_instrument_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    `opentelemetry-instrument` may start us before the application sets its provider.
-    """
+    """`opentelemetry-instrument` may start us before the application sets its provider."""
     telemetry = Telemetry(hold_spans=False, checkout_spans="never", **PATIENT)
     telemetry.instrumentor.instrument(meter_provider=telemetry.meter_provider, skip_dep_check=True)
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: telemetry.tracer_provider)
@@ -258,9 +226,7 @@ def test_a_provider_set_after_instrument_is_found(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("usage", [0.0, 1.0])
 def test_counting_does_not_depend_on_sampling(usage: float) -> None:
-    """
-    With nothing sampled and with everything, metrics and findings are the same.
-    """
+    """With nothing sampled and with everything, metrics and findings are the same."""
     telemetry = Telemetry(**PATIENT)
     telemetry.tracer_provider = TracerProvider(sampler=sampling.TraceIdRatioBased(usage), shutdown_on_exit=False)
     telemetry.tracer_provider.add_span_processor(SimpleSpanProcessor(telemetry.exporter))
@@ -284,9 +250,7 @@ def test_counting_does_not_depend_on_sampling(usage: float) -> None:
 
 
 def test_nothing_keeps_the_span_or_the_unit() -> None:
-    """
-    Once both are over they go without the garbage collector; but a span may be the exemplar of a histogram.
-    """
+    """Once both are over they go without the garbage collector; but a span may be the exemplar of a histogram."""
     telemetry = Telemetry(hold_spans=False, checkout_spans="never", **PATIENT)
     telemetry.tracer_provider = TracerProvider(shutdown_on_exit=False)  # without an exporter that keeps spans
     telemetry.start()
@@ -309,9 +273,7 @@ def test_nothing_keeps_the_span_or_the_unit() -> None:
 
 
 def test_an_exemplar_keeps_no_unit() -> None:
-    """
-    A histogram keeps the span of one of its values until another takes its place, and nothing of what ran in it.
-    """
+    """A histogram keeps the span of one of its values until another takes its place, and nothing of what ran in it."""
     telemetry = Telemetry(hold_spans=False, checkout_spans="never", **PATIENT)
     telemetry.start()
     queries = Queries()
@@ -332,9 +294,7 @@ def test_an_exemplar_keeps_no_unit() -> None:
 
 
 def test_spans_that_are_not_the_sdks_are_left_alone(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    A remote parent or another implementation's span takes no figures, and nothing fails.
-    """
+    """A remote parent or another implementation's span takes no figures, and nothing fails."""
     context = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1))
     with trace.use_span(trace.NonRecordingSpan(context)):
         unit = unit_begins()
@@ -345,9 +305,7 @@ def test_spans_that_are_not_the_sdks_are_left_alone(telemetry: Telemetry, querie
 
 
 def test_an_exporter_sees_the_figures(telemetry: Telemetry, queries: Queries) -> None:
-    """
-    Also one that was added before poolscope came: its processor is told first.
-    """
+    """Also one that was added before poolscope came: its processor is told first."""
     first = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(first))

@@ -1,6 +1,4 @@
-"""
-The line that waits for what asgiref runs in a thread: asynchronous Django has it for every query.
-"""
+"""The line that waits for what asgiref runs in a thread: asynchronous Django has it for every query."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ BOUNDS = (1.0,)
 
 
 def query_of(pool: Pool) -> Callable[[], tuple[Any, Any]]:
-    """
-    A library's function that checks out and queries: where either was asked for.
-    """
+    """A library's function that checks out and queries: where either was asked for."""
     source = (
         "import sys\n"
         "def ask():\n    return pool.checkout()\n"
@@ -43,9 +39,7 @@ def query_of(pool: Pool) -> Callable[[], tuple[Any, Any]]:
 
 @pytest.fixture
 def pool_registry() -> Iterator[PoolRegistry]:
-    """
-    Asgiref, hooked.
-    """
+    """Asgiref, hooked."""
     made = PoolRegistry(BOUNDS, origins=Origins(3))
     boundaries = Frameworks(made, hooks=load(("asgiref",)))
     boundaries.start()
@@ -55,30 +49,22 @@ def pool_registry() -> Iterator[PoolRegistry]:
 
 @pytest.fixture
 def query(pool_registry: PoolRegistry) -> Callable[[], tuple[Any, Any]]:
-    """
-    Asks a pool, without a frame of the application's.
-    """
+    """Asks a pool, without a frame of the application's."""
     return query_of(pool_registry.register(identity("shop"), Source(8)))
 
 
 async def view(query: Callable[[], Any]) -> Any:
-    """
-    An asynchronous view.
-    """
+    """An asynchronous view."""
     return await sync_to_async(query)()  # here
 
 
 async def wait(coroutine: Awaitable[Any]) -> Any:
-    """
-    A coroutine function around a coroutine.
-    """
+    """A coroutine function around a coroutine."""
     return await coroutine
 
 
 def the_line() -> tuple[str, int]:
-    """
-    Where the view waits.
-    """
+    """Where the view waits."""
     lines, first = inspect.getsourcelines(view)
     (offset,) = [number for number, line in enumerate(lines) if "# here" in line]
     return __file__, first + offset
@@ -86,18 +72,14 @@ def the_line() -> tuple[str, int]:
 
 @pytest.mark.parametrize("run", [asyncio.run, async_to_sync(wait)])
 def test_who_waits_is_the_place(query: Callable[[], Any], run: Callable[[Awaitable[Any]], Any]) -> None:
-    """
-    For check-outs and for queries; under ASGI, and under WSGI, where the thread is the request's own.
-    """
+    """For check-outs and for queries; under ASGI, and under WSGI, where the thread is the request's own."""
     for code, index in run(view(query)):
         place = locate(code, index)
         assert (place.file, place.line) == the_line()
 
 
 def test_what_the_application_runs_there_itself_is_the_place(query: Callable[[], Any]) -> None:
-    """
-    A frame of the application's in the thread is nearer.
-    """
+    """A frame of the application's in the thread is nearer."""
 
     def own() -> Any:
         return query()
@@ -107,17 +89,13 @@ def test_what_the_application_runs_there_itself_is_the_place(query: Callable[[],
 
 
 def test_asleep_or_not_hooked_it_is_not_looked_for(pool_registry: PoolRegistry, query: Callable[[], Any]) -> None:
-    """
-    The bad case: nothing leads from the thread to the view.
-    """
+    """The bad case: nothing leads from the thread to the view."""
     pool_registry.dormant = True
     assert all(locate(*place).file != __file__ for place in asyncio.run(view(query)))
 
 
 def test_nothing_is_kept_after_the_call(query: Callable[[], Any]) -> None:
-    """
-    Neither in the context of the coroutine nor of anything that it holds; nor where the call fails.
-    """
+    """Neither in the context of the coroutine nor of anything that it holds; nor where the call fails."""
 
     class Thing:
         pass

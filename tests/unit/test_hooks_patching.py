@@ -1,6 +1,4 @@
-"""
-Hooks in and out of libraries; what a registry does with one that it does not recognise.
-"""
+"""Hooks in and out of libraries; what a registry does with one that it does not recognise."""
 
 from __future__ import annotations
 
@@ -22,51 +20,37 @@ if TYPE_CHECKING:
 
 
 class Library:
-    """
-    A library's class.
-    """
+    """A library's class."""
 
     def method(self, value: int, *, more: int = 0) -> int:
-        """
-        Theirs.
-        """
+        """Theirs."""
         return value + more
 
     @classmethod
     def of_class(cls, value: int) -> tuple[str, int]:
-        """
-        Theirs too.
-        """
+        """Theirs too."""
         return cls.__name__, value
 
     @staticmethod
     def static(value: int) -> int:
-        """
-        And theirs.
-        """
+        """And theirs."""
         return value
 
 
 class Heir(Library):
-    """
-    Inherits everything.
-    """
+    """Inherits everything."""
 
 
 @pytest.fixture
 def patcher() -> Iterator[Patcher]:
-    """
-    A patcher whose patches are taken back.
-    """
+    """A patcher whose patches are taken back."""
     made = Patcher()
     yield made
     made.revert()
 
 
 def doubling(original: Callable[..., Any]) -> Callable[..., Any]:
-    """
-    Makes a hook that doubles what the original returns.
-    """
+    """Makes a hook that doubles what the original returns."""
 
     def hook(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
@@ -77,7 +61,8 @@ def doubling(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_functions_are_replaced_and_put_back(patcher: Patcher) -> None:
     """
-    Methods of all kinds are hooked for what exists already, keep their looks, and are the very originals afterwards.
+    Methods of all kinds are hooked for what exists already, keep their looks, and are the very
+    originals afterwards.
     """
     originals = dict(vars(Library))
     signature = inspect.signature(Library.method)
@@ -98,9 +83,7 @@ def test_functions_are_replaced_and_put_back(patcher: Patcher) -> None:
 
 
 def test_a_function_is_wrapped_and_put_back(patcher: Patcher) -> None:
-    """
-    The same with a wrapt proxy, which is told the instance.
-    """
+    """The same with a wrapt proxy, which is told the instance."""
     original = vars(Library)["method"]
     seen = []
 
@@ -116,9 +99,7 @@ def test_a_function_is_wrapped_and_put_back(patcher: Patcher) -> None:
 
 
 def test_a_module_is_patched_like_a_class(patcher: Patcher) -> None:
-    """
-    Functions of modules are named by the module.
-    """
+    """Functions of modules are named by the module."""
     module: Any = ModuleType("some_library")
     module.work = lambda: 3
     patcher.replace(module, "work", doubling)
@@ -127,9 +108,7 @@ def test_a_module_is_patched_like_a_class(patcher: Patcher) -> None:
 
 
 def test_where_somebody_wrapped_after_us_the_hook_stays(patcher: Patcher, caplog: pytest.LogCaptureFixture) -> None:
-    """
-    Taking ours out would take theirs out too.
-    """
+    """Taking ours out would take theirs out too."""
     original = vars(Library)["method"]
     patcher.replace(Library, "method", doubling)
     ours = vars(Library)["method"]
@@ -145,9 +124,7 @@ def test_where_somebody_wrapped_after_us_the_hook_stays(patcher: Patcher, caplog
 
 
 def test_what_is_missing_is_refused_by_name(patcher: Patcher) -> None:
-    """
-    Before the first patch every symbol must be there, in the class itself.
-    """
+    """Before the first patch every symbol must be there, in the class itself."""
     patcher.require(Library, ("method", "static"))
     with pytest.raises(Refused, match="Library has no nothing, nowhere"):
         patcher.require(Library, ("method", "nothing", "nowhere"))
@@ -159,9 +136,7 @@ def test_what_is_missing_is_refused_by_name(patcher: Patcher) -> None:
 
 @pytest.fixture
 def importable(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """
-    The name of a module that can be imported and has not been.
-    """
+    """The name of a module that can be imported and has not been."""
     name = f"poolscope_tests_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text("def work():\n    return 1\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -171,7 +146,8 @@ def importable(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_an_action_waits_for_the_import(importable: str) -> None:
     """
-    It is called with the module when that comes, at once when it is there already, and not after it was taken back.
+    It is called with the module when that comes, at once when it is there already, and not after it
+    was taken back.
     """
     seen: list[tuple[str, str]] = []
     forget = when_imported(importable, lambda module: seen.append(("early", module.__name__)))
@@ -187,9 +163,7 @@ def test_an_action_waits_for_the_import(importable: str) -> None:
 
 
 def test_an_error_of_an_action_does_not_reach_the_import(importable: str) -> None:
-    """
-    The application's import succeeds though our hook fails.
-    """
+    """The application's import succeeds though our hook fails."""
 
     def fail(_: ModuleType) -> None:
         raise ValueError("ours")
@@ -202,9 +176,7 @@ def test_an_error_of_an_action_does_not_reach_the_import(importable: str) -> Non
 
 
 class Adapter:
-    """
-    An adapter for the module of the fixture.
-    """
+    """An adapter for the module of the fixture."""
 
     versions = ""
     capabilities = None
@@ -227,16 +199,12 @@ class Adapter:
 
 
 def registry(adapter: Any, *disabled: str) -> Registry:
-    """
-    A registry of that adapter alone.
-    """
+    """A registry of that adapter alone."""
     return Registry(PoolRegistry((1.0,)), disabled, [adapter])
 
 
 def test_a_library_is_hooked_when_it_is_imported(importable: str) -> None:
-    """
-    Absent until the import, active after it, and as it was after the stop; a later import is left alone.
-    """
+    """Absent until the import, active after it, and as it was after the stop; a later import is left alone."""
     adapter = Adapter(importable)
     made = registry(adapter)
     made.start()
@@ -250,9 +218,7 @@ def test_a_library_is_hooked_when_it_is_imported(importable: str) -> None:
 
 
 def test_a_library_that_is_not_recognised_is_left_whole(importable: str, caplog: pytest.LogCaptureFixture) -> None:
-    """
-    A refusal takes back what was patched, gives its reason once, and stays.
-    """
+    """A refusal takes back what was patched, gives its reason once, and stays."""
     made = registry(Adapter(importable, requires=("gone",)))
     made.start()
     module = __import__(importable)
@@ -265,9 +231,7 @@ def test_a_library_that_is_not_recognised_is_left_whole(importable: str, caplog:
 
 
 def test_a_hook_that_fails_leaves_the_library_whole(importable: str) -> None:
-    """
-    Our bug while hooking is counted, and nothing stays half-patched.
-    """
+    """Our bug while hooking is counted, and nothing stays half-patched."""
     made = registry(Adapter(importable, error=ValueError("ours")))
     made.start()
     assert __import__(importable).work() == 1
@@ -278,9 +242,7 @@ def test_a_hook_that_fails_leaves_the_library_whole(importable: str) -> None:
 
 
 def test_a_disabled_adapter_hooks_nothing(importable: str, caplog: pytest.LogCaptureFixture) -> None:
-    """
-    What the setting names is left alone; a name that is none is told, with those that are.
-    """
+    """What the setting names is left alone; a name that is none is told, with those that are."""
     made = registry(Adapter(importable), "tests", "nonesuch")
     made.start()
     assert __import__(importable).work() == 1
@@ -290,9 +252,7 @@ def test_a_disabled_adapter_hooks_nothing(importable: str, caplog: pytest.LogCap
 
 
 def test_every_adapter_says_what_it_is() -> None:
-    """
-    Name, module, versions and capabilities are there for each, and names are unique.
-    """
+    """Name, module, versions and capabilities are there for each, and names are unique."""
     adapters = load()
     assert len({adapter.name for adapter in adapters}) == len(adapters)
     for adapter in adapters:

@@ -1,6 +1,4 @@
-"""
-Starting, whatever the application hands over.
-"""
+"""Starting, whatever the application hands over."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from poolscope.instrumentor import PoolscopeInstrumentor
 
 
 class Broken:
-    """
-    A provider that fails whatever it is asked for.
-    """
+    """A provider that fails whatever it is asked for."""
 
     def _fail(self, *_: object, **__: object) -> Any:
         message = "no"
@@ -27,9 +23,7 @@ class Broken:
 
 @pytest.mark.parametrize("provider", ["tracer_provider", "meter_provider", "logger_provider"])
 def test_a_provider_that_fails_does_not_stop_the_application(provider: str, caplog: pytest.LogCaptureFixture) -> None:
-    """
-    `instrument()` and `uninstrument()` return; what failed is logged once, and counted.
-    """
+    """`instrument()` and `uninstrument()` return; what failed is logged once, and counted."""
     instrumentor = PoolscopeInstrumentor()
     with caplog.at_level(logging.WARNING, "poolscope"):
         instrumentor.instrument(**{provider: Broken()})

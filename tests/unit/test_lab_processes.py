@@ -1,6 +1,4 @@
-"""
-Child processes of the lab: they end with us, whatever happens, and waiting has an end.
-"""
+"""Child processes of the lab: they end with us, whatever happens, and waiting has an end."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ child.wait()
 
 
 def is_running(pid: int) -> bool:
-    """
-    Whether a process has that id and is not a zombie.
-    """
+    """Whether a process has that id and is not a zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -36,16 +32,15 @@ def is_running(pid: int) -> bool:
 
 
 def up(child: Child) -> bool:
-    """
-    Whether the child has printed its first line.
-    """
+    """Whether the child has printed its first line."""
     return "\n" in child.log.read_text()
 
 
 @pytest.mark.parametrize("program", [FOREVER, STUBBORN])
 def test_stop_ends_the_child_polite_or_not(program: str) -> None:
     """
-    A stopped child is gone, by the signal that it obeyed: SIGTERM, or SIGKILL when it ignored that for the grace time.
+    A stopped child is gone, by the signal that it obeyed: SIGTERM, or SIGKILL when it ignored that
+    for the grace time.
     """
     with Child([sys.executable, "-c", program]) as child:
         child.wait_ready(lambda: up(child), 60)
@@ -58,7 +53,8 @@ def test_stop_ends_the_child_polite_or_not(program: str) -> None:
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_a_child_obeys_what_we_ignore(word: signal.Signals) -> None:
     """
-    A run in the background of a shell (``nohup make test &``) has SIGINT ignored; its children end by it all the same.
+    A run in the background of a shell (``nohup make test &``) has SIGINT ignored; its children end
+    by it all the same.
     """
     before = signal.signal(word, signal.SIG_IGN)
     try:
@@ -71,9 +67,7 @@ def test_a_child_obeys_what_we_ignore(word: signal.Signals) -> None:
 
 
 def test_grandchildren_end_too() -> None:
-    """
-    What the child started and did not end is ended with it.
-    """
+    """What the child started and did not end is ended with it."""
     with Child([sys.executable, "-c", FAMILY]) as child:
         child.wait_ready(lambda: up(child), 60)
         grandchild = int(child.log.read_text())
@@ -82,9 +76,7 @@ def test_grandchildren_end_too() -> None:
 
 
 def test_the_child_ends_when_we_are_killed() -> None:
-    """
-    A parent that dies by SIGKILL, and so cannot clean up, leaves neither child nor files behind.
-    """
+    """A parent that dies by SIGKILL, and so cannot clean up, leaves neither child nor files behind."""
     parent = (
         "import sys; from examples.lab.processes import Child\n"
         f"child = Child([sys.executable, '-c', {FOREVER!r}])\n"
@@ -104,9 +96,7 @@ def test_the_child_ends_when_we_are_killed() -> None:
 
 
 def test_a_child_that_ends_early_is_reported_with_its_log() -> None:
-    """
-    Waiting for a child that ended fails at once and shows what it printed.
-    """
+    """Waiting for a child that ended fails at once and shows what it printed."""
     with (
         Child([sys.executable, "-c", "print('no such table'); raise SystemExit(3)"]) as child,
         pytest.raises(ChildFailedError, match=r"ended with 3(.|\n)*no such table"),
@@ -115,9 +105,7 @@ def test_a_child_that_ends_early_is_reported_with_its_log() -> None:
 
 
 def test_a_child_that_is_never_ready_is_reported() -> None:
-    """
-    Waiting for a child that runs but does not get ready fails at the deadline and shows what it printed.
-    """
+    """Waiting for a child that runs but does not get ready fails at the deadline and shows what it printed."""
     with Child([sys.executable, "-c", FOREVER]) as child:
         child.wait_ready(lambda: up(child), 60)
         with pytest.raises(ChildFailedError, match=r"did not happen(.|\n)*up"):
@@ -125,33 +113,25 @@ def test_a_child_that_is_never_ready_is_reported() -> None:
 
 
 def test_waiting_returns_the_first_true_value() -> None:
-    """
-    `wait_until` polls until something true comes, returns it, and asks no more.
-    """
+    """`wait_until` polls until something true comes, returns it, and asks no more."""
     values = iter([None, 0, "here", "later"])
     assert wait_until(lambda: next(values), 10) == "here"
     assert next(values) == "later"
 
 
 def test_waiting_in_vain_ends() -> None:
-    """
-    `wait_until` raises at the deadline and names what it waited for.
-    """
+    """`wait_until` raises at the deadline and names what it waited for."""
     with pytest.raises(TimeoutError, match="for the moon, which did not happen"):
         wait_until(lambda: False, 0.05, "the moon")
 
 
 def test_a_free_port_is_free() -> None:
-    """
-    Nobody listens on a port from `free_port`.
-    """
+    """Nobody listens on a port from `free_port`."""
     assert not listens(free_port())
 
 
 def test_the_environment_of_a_child_is_what_was_given() -> None:
-    """
-    A child with an environment of its own sees that and nothing of ours.
-    """
+    """A child with an environment of its own sees that and nothing of ours."""
     program = "import os; print(os.environ.get('HERE'), os.environ.get('HOME'))"
     with Child([sys.executable, "-c", program], env={"HERE": "yes", "PATH": os.environ["PATH"]}) as child:
         assert child.wait(10) == 0

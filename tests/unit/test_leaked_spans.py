@@ -1,6 +1,4 @@
-"""
-The span of a leaked lease: there when the leak is found, and only once.
-"""
+"""The span of a leaked lease: there when the leak is found, and only once."""
 
 from __future__ import annotations
 
@@ -36,24 +34,18 @@ PATIENCE = 60.0
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(leak_threshold=THRESHOLD, long_hold_threshold=THRESHOLD, checkout_spans="never")
 
 
 @pytest.fixture
 def pool(telemetry: Telemetry) -> Pool:
-    """
-    A pool of the core's own.
-    """
+    """A pool of the core's own."""
     return open_pool_registries[-1].register(identity("shop"), Source(4))
 
 
 def checked_out(telemetry: Telemetry, pool: Pool) -> Lease:
-    """
-    A lease inside a recorded span.
-    """
+    """A lease inside a recorded span."""
     with telemetry.tracer.start_as_current_span("request"):
         lease = pool.checkout()
     lease.acquired()
@@ -61,24 +53,18 @@ def checked_out(telemetry: Telemetry, pool: Pool) -> Lease:
 
 
 def grow_old(lease: Lease) -> None:
-    """
-    Let a lease be overdue.
-    """
+    """Let a lease be overdue."""
     assert lease.acquired_at is not None
     lease.acquired_at -= 2 * THRESHOLD
 
 
 def holds(telemetry: Telemetry) -> list[dict[str, object]]:
-    """
-    The attributes of the hold spans so far.
-    """
+    """The attributes of the hold spans so far."""
     return [dict(span.attributes or {}) for span in telemetry.spans(semconv.HOLD_SPAN)]
 
 
 def test_a_leak_has_its_span_while_it_is_out_and_no_other_when_it_comes_back(telemetry: Telemetry, pool: Pool) -> None:
-    """
-    Not lost, though it may never end; not doubled, though it does.
-    """
+    """Not lost, though it may never end; not doubled, though it does."""
     lease = checked_out(telemetry, pool)
     grow_old(lease)
     (span,) = wait_until(lambda: holds(telemetry), PATIENCE, "the leak to be found")
@@ -90,9 +76,7 @@ def test_a_leak_has_its_span_while_it_is_out_and_no_other_when_it_comes_back(tel
 
 
 def test_what_comes_back_while_it_is_found_has_one_span(telemetry: Telemetry, pool: Pool) -> None:
-    """
-    The hook and the watchdog may both have it in hand.
-    """
+    """The hook and the watchdog may both have it in hand."""
     session = telemetry.instrumentor._session
     assert session is not None
     lease = checked_out(telemetry, pool)
@@ -102,9 +86,7 @@ def test_what_comes_back_while_it_is_found_has_one_span(telemetry: Telemetry, po
 
 
 def test_an_abandoned_lease_has_its_kind_on_its_span(telemetry: Telemetry, pool: Pool) -> None:
-    """
-    Also when the spans are made before the findings are told of; and the leak is counted at once.
-    """
+    """Also when the spans are made before the findings are told of; and the leak is counted at once."""
     session = telemetry.instrumentor._session
     assert session is not None
     checked_out(telemetry, pool).released(abandoned=True)
@@ -116,9 +98,7 @@ def test_an_abandoned_lease_has_its_kind_on_its_span(telemetry: Telemetry, pool:
 
 
 def test_a_leak_outside_of_any_span_has_none(telemetry: Telemetry, pool: Pool) -> None:
-    """
-    There is no trace to put it into.
-    """
+    """There is no trace to put it into."""
     lease = pool.checkout()
     lease.acquired()
     grow_old(lease)
@@ -129,18 +109,14 @@ def test_a_leak_outside_of_any_span_has_none(telemetry: Telemetry, pool: Pool) -
 
 @pytest.fixture
 def events() -> Any:
-    """
-    The events that left.
-    """
+    """The events that left."""
     kind = getattr(log_export, "InMemoryLogRecordExporter", None) or log_export.InMemoryLogExporter
     return kind()
 
 
 @pytest.fixture
 def with_events(events: Any) -> Iterator[Telemetry]:
-    """
-    Poolscope, on, with its events.
-    """
+    """Poolscope, on, with its events."""
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(log_export.SimpleLogRecordProcessor(events))
     thresholds = {"leak_threshold": THRESHOLD, "long_hold_threshold": THRESHOLD}
@@ -165,9 +141,7 @@ def leaked_by_a_request(telemetry: Telemetry) -> tuple[Lease, SpanContext, SpanC
 
 
 def told(events: Any, event: semconv.Event) -> list[tuple[int, int]]:
-    """
-    The trace and span of each event of that kind.
-    """
+    """The trace and span of each event of that kind."""
     records = [one.log_record for one in events.get_finished_logs()]
     of_event = [
         one for one in records if event.name in (getattr(one, "event_name", None), one.attributes.get("event.name"))
@@ -198,9 +172,7 @@ def test_a_request_that_is_over_is_found_from_its_leak(with_events: Telemetry, e
 
 
 def test_a_connection_that_is_returned_has_a_hold_span_without_links(with_events: Telemetry) -> None:
-    """
-    Its parent says enough.
-    """
+    """Its parent says enough."""
     session = with_events.instrumentor._session
     assert session is not None
     session.worker.stop()  # a second after the request it would be a leak

@@ -1,6 +1,4 @@
-"""
-What is declared is there as a whole: a kind of finding is found, a metric is fed and shown, a command can be run.
-"""
+"""What is declared is there as a whole: a kind of finding is found, a metric is fed and shown, a command can be run."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ BLOCK = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 
 
 def of_source(source: Source) -> list[FindingKind]:
-    """
-    The kinds that are reported in one way.
-    """
+    """The kinds that are reported in one way."""
     return [kind for kind in KINDS.values() if kind.source is source]
 
 
@@ -54,7 +50,8 @@ def of_source(source: Source) -> list[FindingKind]:
 @pytest.mark.parametrize("kind", [*of_source(Source.DETECTOR), *of_source(Source.CAUSE)], ids=lambda kind: kind.id)
 def test_every_kind_that_a_process_can_find_is_found(kind: FindingKind) -> None:
     """
-    An application that does what is wrong gets the finding; a kind that is a cause alone is named by the exhaustion.
+    An application that does what is wrong gets the finding; a kind that is a cause alone is named
+    by the exhaustion.
     """
     findings = CAUSES[kind.id]().found()
     if kind.source is Source.CAUSE:
@@ -65,7 +62,8 @@ def test_every_kind_that_a_process_can_find_is_found(kind: FindingKind) -> None:
 
 def test_a_detector_claims_what_it_finds_and_every_kind_has_one() -> None:
     """
-    The kinds of the registered detectors are those of the catalogue that a detector reports, each of one detector.
+    The kinds of the registered detectors are those of the catalogue that a detector reports, each
+    of one detector.
     """
     claimed = [kind for detector in DETECTORS for kind in detector.kinds]
     assert sorted(claimed) == sorted(kind.id for kind in of_source(Source.DETECTOR))
@@ -73,18 +71,14 @@ def test_a_detector_claims_what_it_finds_and_every_kind_has_one() -> None:
 
 @pytest.mark.parametrize("kind", of_source(Source.ALERT), ids=lambda kind: kind.id)
 def test_a_kind_that_only_alerts_report_has_an_alert(kind: FindingKind) -> None:
-    """
-    And no event that would promise one from a process.
-    """
+    """And no event that would promise one from a process."""
     assert f"finding: {kind.id}\n" in ALERTS.read_text(encoding="utf-8")
     assert kind.event is None
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_every_kind_has_its_page(kind: FindingKind) -> None:
-    """
-    Under its id, with its id as the heading.
-    """
+    """Under its id, with its id as the heading."""
     assert (ROOT / kind.page).read_text(encoding="utf-8").startswith(f"# {kind.id}\n")
 
 
@@ -93,9 +87,7 @@ def test_every_kind_has_its_page(kind: FindingKind) -> None:
 
 @pytest.fixture
 def busy() -> Iterator[Scene]:
-    """
-    A pool with a bit of everything that is measured.
-    """
+    """A pool with a bit of everything that is measured."""
     scene = Scene(2)
     scene.source.idle_limits = lambda: (1, 2)  # type: ignore[method-assign, assignment]
     scene.source.idle = lambda: 1  # type: ignore[method-assign]
@@ -126,9 +118,7 @@ def busy() -> Iterator[Scene]:
 
 @pytest.mark.parametrize("metric", semconv.METRICS, ids=lambda metric: metric.name)
 def test_every_metric_is_fed(metric: semconv.Metric, busy: Scene) -> None:
-    """
-    Where something happened that it measures, it has a point that is not 0.
-    """
+    """Where something happened that it measures, it has a point that is not 0."""
     points: list[float] = []
     if metric.kind is semconv.Kind.HISTOGRAM:
         for found, distributions in histograms(busy.pool_registry):
@@ -140,9 +130,7 @@ def test_every_metric_is_fed(metric: semconv.Metric, busy: Scene) -> None:
 
 @pytest.mark.parametrize("metric", semconv.METRICS, ids=lambda metric: metric.name)
 def test_every_metric_is_on_a_panel(metric: semconv.Metric) -> None:
-    """
-    A query of some dashboard reads it.
-    """
+    """A query of some dashboard reads it."""
     queries = [query for path in DASHBOARDS.glob("*.json") for query in _queries(json.loads(path.read_text("utf-8")))]
     assert any(re.search(rf"\b{name}\b", query) for query in queries for name in series(metric))
 
@@ -158,9 +146,7 @@ def _queries(model: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "grafana" / "generated").rglob("*.*")), ids=lambda path: path.name)
 def test_what_alerts_and_dashboards_name_is_emitted(path: Path) -> None:
-    """
-    Metrics, spans, events and attributes in backticks, as in the documentation.
-    """
+    """Metrics, spans, events and attributes in backticks, as in the documentation."""
     assert list(unknown_names(path.read_text(encoding="utf-8"), KNOWN())) == []
 
 
@@ -168,9 +154,7 @@ def test_what_alerts_and_dashboards_name_is_emitted(path: Path) -> None:
 
 
 def _told() -> Iterator[tuple[str, str]]:
-    """
-    Every command that a page, an alert or our own code tells people to run, with where it does.
-    """
+    """Every command that a page, an alert or our own code tells people to run, with where it does."""
     listed = subprocess.run(
         [
             "git",
@@ -195,9 +179,7 @@ def _told() -> Iterator[tuple[str, str]]:
 
 
 def test_every_command_that_people_are_told_to_run_exists() -> None:
-    """
-    In documentation, alerts and messages.
-    """
+    """In documentation, alerts and messages."""
     told = set(_told())
     known = {*app.commands, *(option for one in app.params for option in one.opts), "--help", "-h"}
     assert {word for word, _ in told} >= {"report", "doctor"}, "they are found where they are told"
@@ -205,8 +187,6 @@ def test_every_command_that_people_are_told_to_run_exists() -> None:
 
 
 def test_every_command_has_a_section_in_the_documentation() -> None:
-    """
-    With its name as people type it.
-    """
+    """With its name as people type it."""
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert {name for name in app.commands if f"\n## `poolscope {name}" not in page} == set()

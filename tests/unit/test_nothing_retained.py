@@ -1,6 +1,4 @@
-"""
-Nothing of a unit of work outlives it, whatever was found about it.
-"""
+"""Nothing of a unit of work outlives it, whatever was found about it."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ REPEATED = "select * from t where id = %s"
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on, with spans for everything and no exporter that would keep them; every finding is told.
-    """
+    """Poolscope, on, with spans for everything and no exporter that would keep them; every finding is told."""
     telemetry = Telemetry(finding_interval=0, long_hold_threshold=0.001, checkout_spans="always")
     telemetry.tracer_provider = TracerProvider(shutdown_on_exit=False)
     telemetry.tracer = telemetry.tracer_provider.get_tracer("tests")
@@ -46,16 +42,12 @@ def telemetry() -> Iterator[Telemetry]:
 
 
 def plain(queries: Queries) -> None:
-    """
-    Nothing that would be found.
-    """
+    """Nothing that would be found."""
     queries(3)
 
 
 def repeats(queries: Queries) -> None:
-    """
-    An N+1, and pages with parameters.
-    """
+    """An N+1, and pages with parameters."""
     queries(8, REPEATED)
     lease = queries.pool.checkout()
     lease.acquired()
@@ -66,9 +58,7 @@ def repeats(queries: Queries) -> None:
 
 
 def nests(queries: Queries) -> None:
-    """
-    A second connection inside a first.
-    """
+    """A second connection inside a first."""
     first = queries.pool.checkout()
     first.acquired()
     queries(1)
@@ -76,9 +66,7 @@ def nests(queries: Queries) -> None:
 
 
 def holds_long(queries: Queries) -> None:
-    """
-    Longer than the threshold.
-    """
+    """Longer than the threshold."""
     lease = queries.pool.checkout()
     lease.acquired()
     deadline = threading.Event()
@@ -87,25 +75,19 @@ def holds_long(queries: Queries) -> None:
 
 
 def gives_up(queries: Queries) -> None:
-    """
-    Waits in vain.
-    """
+    """Waits in vain."""
     queries.pool.checkout().failed(Outcome.TIMEOUT, "TimeoutError")
 
 
 def is_collected(queries: Queries) -> None:
-    """
-    Drops a connection.
-    """
+    """Drops a connection."""
     lease = queries.pool.checkout()
     lease.acquired()
     lease.released(abandoned=True)
 
 
 def exemplars() -> set[int]:
-    """
-    The identities of the spans that are an exemplar of any histogram: at most one a bucket.
-    """
+    """The identities of the spans that are an exemplar of any histogram: at most one a bucket."""
     histograms = [each for each in gc.get_objects() if issubclass(type(each), Distribution)]
     return {id(span) for each in histograms for _, (span, _) in each.read().exemplars.values()}
 
@@ -117,25 +99,19 @@ CAUSES = {
 
 
 def in_this_thread(work: Callable[[], None]) -> None:
-    """
-    As a WSGI server does.
-    """
+    """As a WSGI server does."""
     work()
 
 
 def in_a_thread(work: Callable[[], None]) -> None:
-    """
-    Of its own, that ends.
-    """
+    """Of its own, that ends."""
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(60)
 
 
 def in_a_task(work: Callable[[], None]) -> None:
-    """
-    Of an event loop that ends.
-    """
+    """Of an event loop that ends."""
 
     async def run() -> None:
         work()

@@ -1,6 +1,4 @@
-"""
-Ready-made histogram points and ordinary instruments: two ways, the same points.
-"""
+"""Ready-made histogram points and ordinary instruments: two ways, the same points."""
 
 from __future__ import annotations
 
@@ -46,7 +44,8 @@ DELTA: Any = dict.fromkeys((Histogram, ObservableCounter), AggregationTemporalit
 
 class Way:
     """
-    One way from a ledger to three readers: cumulative, delta, and cumulative again, each collected at its own times.
+    One way from a ledger to three readers: cumulative, delta, and cumulative again, each collected
+    at its own times.
     """
 
     def __init__(self, *, native: bool, clock: FakeClock, **provider: Any) -> None:
@@ -65,29 +64,21 @@ class Way:
 
     @property
     def is_native(self) -> bool:
-        """
-        Whether the bridge stands.
-        """
+        """Whether the bridge stands."""
         return self.metrics._producer is not None
 
     def collect(self, reader: int) -> Collected:
-        """
-        One reader's collection.
-        """
+        """One reader's collection."""
         return Collected.of(self.readers[reader].get_metrics_data())
 
     def close(self) -> None:
-        """
-        Let go of everything.
-        """
+        """Let go of everything."""
         self.metrics.close()
         self.provider.shutdown()
 
 
 def values(collected: Collected) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """
-    Every histogram point of a collection, in a form to compare.
-    """
+    """Every histogram point of a collection, in a form to compare."""
     found = {}
     for name, metric in collected.metrics.items():
         if not hasattr(metric.data.data_points[0], "bucket_counts"):
@@ -115,17 +106,13 @@ def values(collected: Collected) -> dict[tuple[Any, ...], dict[str, Any]]:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """
-    The clock of both ways.
-    """
+    """The clock of both ways."""
     return FakeClock()
 
 
 @pytest.fixture
 def ways(clock: FakeClock) -> Iterator[tuple[Way, Way]]:
-    """
-    Both ways.
-    """
+    """Both ways."""
     both = (Way(native=True, clock=clock), Way(native=False, clock=clock))
     assert [way.is_native for way in both] == [True, False]
     yield both
@@ -134,9 +121,7 @@ def ways(clock: FakeClock) -> Iterator[tuple[Way, Way]]:
 
 
 def live(way: Way, clock: FakeClock, waits: list[float], *, tracer: Any = None) -> None:
-    """
-    Leases, failures, connects and a unit of work, with these waits; inside spans where there is a tracer.
-    """
+    """Leases, failures, connects and a unit of work, with these waits; inside spans where there is a tracer."""
     start = clock.now
     for place, seconds in enumerate(waits):
         span = tracer.start_as_current_span("request") if tracer is not None and place % 2 else _nothing()
@@ -207,9 +192,7 @@ def test_both_ways_give_the_same_exemplars(ways: tuple[Way, Way], clock: FakeClo
 
 
 class Counting:
-    """
-    Span and trace ids in order, the same for both ways.
-    """
+    """Span and trace ids in order, the same for both ways."""
 
     last = 0
 
@@ -226,9 +209,7 @@ class Counting:
 
 
 def test_a_delta_readers_intervals_meet(ways: tuple[Way, Way], clock: FakeClock) -> None:
-    """
-    Where one reading of a delta reader ends the next one begins; a cumulative one always begins at the start.
-    """
+    """Where one reading of a delta reader ends the next one begins; a cumulative one always begins at the start."""
     native, _ = ways
     began, ended = [], []
     for _ in range(3):
@@ -244,9 +225,7 @@ def test_a_delta_readers_intervals_meet(ways: tuple[Way, Way], clock: FakeClock)
 
 
 def test_nothing_measured_is_no_point(ways: tuple[Way, Way]) -> None:
-    """
-    Before the first value there is no histogram in either way.
-    """
+    """Before the first value there is no histogram in either way."""
     for way in ways:
         assert values(way.collect(0)) == {}
 
@@ -262,9 +241,7 @@ def test_nothing_measured_is_no_point(ways: tuple[Way, Way]) -> None:
     ids=["drop", "wildcard", "exponential", "scope"],
 )
 def test_a_view_of_the_users_holds(clock: FakeClock, views: list[View]) -> None:
-    """
-    Where a view concerns one of our histograms the ordinary way is taken, and the view does what it says.
-    """
+    """Where a view concerns one of our histograms the ordinary way is taken, and the view does what it says."""
     way = Way(native=True, clock=clock, views=views)
     assert not way.is_native
     live(way, clock, WAITS)
@@ -283,9 +260,7 @@ def test_a_view_of_the_users_holds(clock: FakeClock, views: list[View]) -> None:
 
 
 def test_a_view_that_does_not_concern_us_changes_nothing(clock: FakeClock) -> None:
-    """
-    Other people's views leave the bridge standing.
-    """
+    """Other people's views leave the bridge standing."""
     way = Way(native=True, clock=clock, views=[View(instrument_name="http.*", aggregation=DropAggregation())])
     assert way.is_native
     way.close()
@@ -358,9 +333,7 @@ def test_explicit_buckets_in_so_many_words_are_the_usual_ones(
 
 
 def test_the_otlp_exporters_readers_get_ready_points() -> None:
-    """
-    What most services export with is served by the bridge.
-    """
+    """What most services export with is served by the bridge."""
     name = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
     try:
         exporter = importlib.import_module(name).OTLPMetricExporter(endpoint="http://127.0.0.1:1")
@@ -376,9 +349,7 @@ def test_the_otlp_exporters_readers_get_ready_points() -> None:
 
 
 def test_a_reader_that_wants_exponential_histograms_gets_them(clock: FakeClock) -> None:
-    """
-    A reader's preferred aggregation counts as a view does.
-    """
+    """A reader's preferred aggregation counts as a view does."""
     reader = InMemoryMetricReader(preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()})
     provider = MeterProvider([reader], shutdown_on_exit=False)
     metrics = Metrics(provider)
@@ -430,9 +401,7 @@ def test_no_histogram_is_told_in_both_ways_at_once(clock: FakeClock) -> None:
 
 
 def test_a_reader_that_goes_leaves_nothing_behind(clock: FakeClock) -> None:
-    """
-    Readers come and go in newer SDKs; what the bridge kept for one goes with it.
-    """
+    """Readers come and go in newer SDKs; what the bridge kept for one goes with it."""
     changes = hasattr(MeterProvider, "add_metric_reader")
     require(changes, "this SDK has its readers for good", "a newer OpenTelemetry (make matrix)")
     way = Way(native=True, clock=clock)
@@ -448,9 +417,7 @@ def test_a_reader_that_goes_leaves_nothing_behind(clock: FakeClock) -> None:
 
 
 def test_what_is_no_sdk_is_not_understood() -> None:
-    """
-    The API's own provider, and one that only looks like an SDK's, get the ordinary way.
-    """
+    """The API's own provider, and one that only looks like an SDK's, get the ordinary way."""
     assert understands(api.NoOpMeterProvider(), []) is False
     broken = MeterProvider(shutdown_on_exit=False)
     del broken._sdk_config
@@ -459,9 +426,7 @@ def test_what_is_no_sdk_is_not_understood() -> None:
 
 
 def test_the_sdks_own_method_is_back_afterwards(clock: FakeClock) -> None:
-    """
-    Two bridges at once serve each its own provider; when both are gone the SDK is as it was, in either order.
-    """
+    """Two bridges at once serve each its own provider; when both are gone the SDK is as it was, in either order."""
     original = MetricReaderStorage.collect
     for first_out in (0, 1):
         both = [Way(native=True, clock=clock), Way(native=True, clock=clock)]
@@ -477,9 +442,7 @@ def test_the_sdks_own_method_is_back_afterwards(clock: FakeClock) -> None:
 
 
 def test_other_peoples_metrics_are_left_alone(ways: tuple[Way, Way], clock: FakeClock) -> None:
-    """
-    Ours are joined in; whatever else the application measures is in the same collection, in its own scope.
-    """
+    """Ours are joined in; whatever else the application measures is in the same collection, in its own scope."""
     native, _ = ways
     native.provider.get_meter("shop").create_counter("orders").add(3)
     live(native, clock, WAITS)

@@ -1,6 +1,4 @@
-"""
-Findings as events, and in the log for those without a log pipeline.
-"""
+"""Findings as events, and in the log for those without a log pipeline."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ VALUES: dict[Unit, Evidence] = {
 
 
 class Provider:
-    """
-    A LoggerProvider that keeps records, or fails.
-    """
+    """A LoggerProvider that keeps records, or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.records: list[Any] = []
@@ -47,17 +43,13 @@ class Provider:
 
 @pytest.fixture(autouse=True)
 def _counts() -> Iterator[None]:
-    """
-    What is caught here is no other test's.
-    """
+    """What is caught here is no other test's."""
     yield
     guard.reset()
 
 
 def finding_of(kind: FindingKind, severity: Severity | None = None, *, resolved: bool = False) -> Finding:
-    """
-    A finding with every piece of evidence that its kind may have.
-    """
+    """A finding with every piece of evidence that its kind may have."""
     evidence = {name: VALUES[part.unit] for name, part in kind.evidence.items()}
     level = severity or kind.severity
     return Finding(kind, level, "what", kind.fix, identity("shop"), evidence, resolved=resolved)
@@ -88,17 +80,13 @@ def test_a_finding_of_any_kind_is_the_event_of_the_catalogue(kind: FindingKind) 
 
 
 def test_the_catalogue_and_the_dictionary_know_the_same_events() -> None:
-    """
-    Every event of the dictionary is some finding's, and every finding's event is in the dictionary.
-    """
+    """Every event of the dictionary is some finding's, and every finding's event is in the dictionary."""
     used = {event for kind in KINDS.values() for event in (kind.event, kind.resolved_event) if event is not None}
     assert used == set(semconv.EVENTS)
 
 
 def test_an_attribute_is_measured_in_one_unit() -> None:
-    """
-    Whichever finding it belongs to.
-    """
+    """Whichever finding it belongs to."""
     assert all(UNITS[part.attribute] is part.unit for kind in KINDS.values() for part in kind.evidence.values())
 
 
@@ -113,9 +101,7 @@ def test_an_attribute_is_measured_in_one_unit() -> None:
 def test_critical_findings_are_errors(
     severity: Severity, level: int, number: SeverityNumber, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    In the log and in the event; warnings are warnings. That an earlier one is over is a warning in the log.
-    """
+    """In the log and in the event; warnings are warnings. That an earlier one is over is a warning in the log."""
     provider = Provider()
     events = Events(provider)
     events.open()
@@ -125,9 +111,7 @@ def test_critical_findings_are_errors(
 
 
 def test_an_exporter_that_fails_takes_nothing_but_the_event(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    The sink does not raise: the log has the finding, and the failure is counted as ours.
-    """
+    """The sink does not raise: the log has the finding, and the failure is counted as ours."""
     events = Events(Provider(OSError("disk full")))
     events.open()
     events.report(finding_of(KINDS[LEAK]))
@@ -139,9 +123,7 @@ def test_an_exporter_that_fails_takes_nothing_but_the_event(caplog: pytest.LogCa
 def test_who_reads_of_a_leak_reads_that_it_is_none(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, resolved: bool
 ) -> None:
-    """
-    Both are shown where nobody has configured logging: Python's last resort shows warnings only.
-    """
+    """Both are shown where nobody has configured logging: Python's last resort shows warnings only."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     Events(None).report(finding_of(KINDS[LEAK], Severity.INFO if resolved else None, resolved=resolved))
     assert "[connection_leak] what" in capfd.readouterr().err

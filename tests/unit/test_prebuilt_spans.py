@@ -1,6 +1,4 @@
-"""
-Hold spans by the short way: the same as by the SDK's own, and only where nobody could tell the difference.
-"""
+"""Hold spans by the short way: the same as by the SDK's own, and only where nobody could tell the difference."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ if TYPE_CHECKING:
 
 
 class Watching(SpanProcessor):
-    """
-    A processor that wants to see spans start.
-    """
+    """A processor that wants to see spans start."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -39,9 +35,7 @@ class Watching(SpanProcessor):
 
 
 class NoHolds(sampling.Sampler):
-    """
-    A sampler of the application's own: no hold spans.
-    """
+    """A sampler of the application's own: no hold spans."""
 
     def should_sample(self, parent_context: Any, trace_id: int, name: str, *args: Any, **kwargs: Any) -> Any:
         decision = sampling.Decision.DROP if name.startswith("hold") else sampling.Decision.RECORD_AND_SAMPLE
@@ -53,9 +47,7 @@ class NoHolds(sampling.Sampler):
 
 @pytest.fixture
 def held() -> Iterator[Callable[..., list[ReadableSpan]]]:
-    """
-    One lease inside a span; returns its hold spans.
-    """
+    """One lease inside a span; returns its hold spans."""
     instrumentor = PoolscopeInstrumentor()
 
     def hold(provider: TracerProvider, exporter: InMemorySpanExporter) -> list[ReadableSpan]:
@@ -76,9 +68,7 @@ def held() -> Iterator[Callable[..., list[ReadableSpan]]]:
 
 
 def provider_of(**settings: Any) -> tuple[TracerProvider, InMemorySpanExporter]:
-    """
-    An SDK that exports to memory.
-    """
+    """An SDK that exports to memory."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False, **settings)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -86,9 +76,7 @@ def provider_of(**settings: Any) -> tuple[TracerProvider, InMemorySpanExporter]:
 
 
 def test_both_ways_give_the_same_span(held: Callable[..., list[ReadableSpan]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    All that an exporter can see is the same, but for ids and times.
-    """
+    """All that an exporter can see is the same, but for ids and times."""
     provider, exporter = provider_of()
     spans = []
     for usable in (True, False):
@@ -118,9 +106,7 @@ def test_both_ways_give_the_same_span(held: Callable[..., list[ReadableSpan]], m
 
 
 def test_the_short_way_is_the_usual_one() -> None:
-    """
-    With the samplers that environments choose, and processors that only export.
-    """
+    """With the samplers that environments choose, and processors that only export."""
     for sampler in (sampling.ALWAYS_ON, sampling.DEFAULT_ON, sampling.ParentBasedTraceIdRatio(0.5)):
         provider, exporter = provider_of(sampler=sampler)
         batches = BatchSpanProcessor(exporter)
@@ -150,9 +136,7 @@ def test_a_sampler_that_the_environment_names(name: str, *, usable: bool) -> Non
 
 
 def test_a_processor_that_sees_spans_start_sees_ours(held: Callable[..., list[ReadableSpan]]) -> None:
-    """
-    Whoever is added, even after the tracer was made, is asked.
-    """
+    """Whoever is added, even after the tracer was made, is asked."""
     provider, exporter = provider_of()
     ready = PrebuiltSpans(provider.get_tracer("poolscope"))
     assert ready.usable()
@@ -164,9 +148,7 @@ def test_a_processor_that_sees_spans_start_sees_ours(held: Callable[..., list[Re
 
 
 def test_a_sampler_of_the_applications_own_decides(held: Callable[..., list[ReadableSpan]]) -> None:
-    """
-    One that wants no hold spans gets none, alone or below a parent-based one.
-    """
+    """One that wants no hold spans gets none, alone or below a parent-based one."""
     provider, exporter = provider_of(sampler=NoHolds())
     assert held(provider, exporter) == []
     PoolscopeInstrumentor().uninstrument()
@@ -175,9 +157,7 @@ def test_a_sampler_of_the_applications_own_decides(held: Callable[..., list[Read
 
 
 def test_limits_of_the_sdk_hold(held: Callable[..., list[ReadableSpan]]) -> None:
-    """
-    Where attributes are cut short or counted, the SDK does it.
-    """
+    """Where attributes are cut short or counted, the SDK does it."""
     provider, exporter = provider_of(span_limits=SpanLimits(max_span_attribute_length=3))
     (span,) = held(provider, exporter)
     assert (span.attributes or {})[semconv.POOL_NAME] == "sho"
@@ -189,9 +169,7 @@ def test_limits_of_the_sdk_hold(held: Callable[..., list[ReadableSpan]]) -> None
 
 
 def test_what_is_no_sdk_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Another implementation's tracer, and an SDK that counts its spans.
-    """
+    """Another implementation's tracer, and an SDK that counts its spans."""
     assert not PrebuiltSpans(object()).usable()
     monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
     tracer: Any = provider_of()[0].get_tracer("poolscope")

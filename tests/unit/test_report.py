@@ -1,6 +1,4 @@
-"""
-A report from recorded telemetry files; `tests/data/otlp/record.py` records them.
-"""
+"""A report from recorded telemetry files; `tests/data/otlp/record.py` records them."""
 
 from __future__ import annotations
 
@@ -23,25 +21,19 @@ METRICS = ("cumulative", "delta", "exponential")
 
 
 def waits(*, short: int = 0, medium: int = 0, long: int = 0) -> Distribution:
-    """
-    A histogram of waits below 1 ms, between 1 ms and 100 ms, and above.
-    """
+    """A histogram of waits below 1 ms, between 1 ms and 100 ms, and above."""
     return Distribution((0.0005, 0.001, 0.1, 100.0), (short, 0, medium, long, 0))
 
 
 def only_pool(*paths: Path) -> PoolReport:
-    """
-    The one pool that files tell of.
-    """
+    """The one pool that files tell of."""
     (pool,) = build_report(paths).pools
     return pool
 
 
 @pytest.mark.parametrize("recording", METRICS)
 def test_every_temporality_and_aggregation_gives_the_same_figures(recording: str) -> None:
-    """
-    What was counted is counted once, however it was sent.
-    """
+    """What was counted is counted once, however it was sent."""
     pool = only_pool(DATA / f"{recording}.jsonl")
 
     figures = {
@@ -59,9 +51,7 @@ def test_every_temporality_and_aggregation_gives_the_same_figures(recording: str
 
 @pytest.mark.parametrize("recording", METRICS)
 def test_quantiles_are_near_those_of_the_values(recording: str) -> None:
-    """
-    The shape that was recorded can be read off.
-    """
+    """The shape that was recorded can be read off."""
     pool = only_pool(DATA / f"{recording}.jsonl")
 
     assert pool.waits.quantiles.p50 == pytest.approx(0.0002, rel=0.2)
@@ -81,9 +71,7 @@ def test_quantiles_are_near_those_of_the_values(recording: str) -> None:
     ],
 )
 def test_routes_begin_with_a_slash(tmp_path: Path, recorded: str, shown: str) -> None:
-    """
-    Also those of an instrumentation that leaves it out.
-    """
+    """Also those of an instrumentation that leaves it out."""
     file = tmp_path / "traces.jsonl"
     file.write_text(TRACES.read_text().replace('"POST /checkout/{id}"', json.dumps(recorded)))
 
@@ -93,9 +81,7 @@ def test_routes_begin_with_a_slash(tmp_path: Path, recorded: str, shown: str) ->
 
 
 def test_identity_of_the_pool() -> None:
-    """
-    The pool says whose it is and where its server is.
-    """
+    """The pool says whose it is and where its server is."""
     pool = only_pool(DATA / "cumulative.jsonl")
 
     assert (pool.service, pool.instance, pool.name) == ("shop", "one", "shop")
@@ -103,9 +89,7 @@ def test_identity_of_the_pool() -> None:
 
 
 def test_holders_are_named_by_route_and_line() -> None:
-    """
-    A hold is laid at the door of the request around it, however deep inside.
-    """
+    """A hold is laid at the door of the request around it, however deep inside."""
     (holder,) = only_pool(DATA / "delta.jsonl", TRACES).holders
 
     assert holder.call_site == CallSite("POST /checkout/{id}", "checkout", "/srv/shop/app.py", 42)
@@ -115,9 +99,7 @@ def test_holders_are_named_by_route_and_line() -> None:
 
 
 def test_who_waited_for_whom_follows_the_links() -> None:
-    """
-    The wait's link leads to the request that held.
-    """
+    """The wait's link leads to the request that held."""
     (starvation,) = only_pool(DATA / "delta.jsonl", TRACES).starvations
 
     assert (starvation.waiter, starvation.holder) == ("GET /users/{id}", "POST /checkout/{id}")
@@ -126,7 +108,8 @@ def test_who_waited_for_whom_follows_the_links() -> None:
 
 def test_phase_quantiles_count_the_waits_too_short_for_a_span() -> None:
     """
-    16 of 100 waits are long enough for a span: the median of their queueing is 0, the 99th of a hundred is the span's.
+    16 of 100 waits are long enough for a span: the median of their queueing is 0, the 99th of a
+    hundred is the span's.
     """
     queue = only_pool(DATA / "cumulative.jsonl", TRACES).waits.phases[0]
 
@@ -135,9 +118,7 @@ def test_phase_quantiles_count_the_waits_too_short_for_a_span() -> None:
 
 
 def test_a_tenth_of_all_waits_has_spans_whatever_share_of_them_was_sampled() -> None:
-    """
-    With a tenth of the waits slow, the 95th of a hundred waits is the median of the slow ones.
-    """
+    """With a tenth of the waits slow, the 95th of a hundred waits is the median of the slow ones."""
     spans = [float(seconds) for seconds in range(1, 101)]
 
     assert over_all_waits(spans, waits(short=900, long=100), 0.001) == Quantiles(0.0, 50.0, 90.0)
@@ -170,9 +151,7 @@ def test_a_threshold_of_spans_that_is_not_the_default_moves_no_quantile() -> Non
 def test_the_spans_say_from_which_wait_on_there_are_spans(
     tmp_path: Path, threshold: float | None, p95: float | None
 ) -> None:
-    """
-    The report takes the threshold from them; where they do not say it, what the phases took is not known.
-    """
+    """The report takes the threshold from them; where they do not say it, what the phases took is not known."""
     file = tmp_path / "traces.jsonl"
     said = '{"key":"poolscope.checkout.span_threshold","value":{"doubleValue":0.001}}'
     text = TRACES.read_text()
@@ -186,9 +165,7 @@ def test_the_spans_say_from_which_wait_on_there_are_spans(
 
 
 def test_without_hold_spans_the_units_of_work_are_the_holders() -> None:
-    """
-    With no trace sampled the route is known all the same; the line is not.
-    """
+    """With no trace sampled the route is known all the same; the line is not."""
     first, second = only_pool(DATA / "cumulative.jsonl").holders
 
     assert (first.call_site, second.call_site) == (CallSite(ROUTES[1]), CallSite(ROUTES[0]))
@@ -197,9 +174,7 @@ def test_without_hold_spans_the_units_of_work_are_the_holders() -> None:
 
 
 def test_a_finding_on_a_span_alone_is_reported_too() -> None:
-    """
-    Without a log pipeline the ids on the spans are what is left; with the event the id is not repeated.
-    """
+    """Without a log pipeline the ids on the spans are what is left; with the event the id is not repeated."""
     report = build_report([DATA / "cumulative.jsonl", TRACES])
 
     (found,) = report.findings
@@ -207,9 +182,7 @@ def test_a_finding_on_a_span_alone_is_reported_too() -> None:
 
 
 def test_the_collectors_file_says_the_same() -> None:
-    """
-    What went through the Collector's file exporter reads as what came from the SDK's.
-    """
+    """What went through the Collector's file exporter reads as what came from the SDK's."""
     direct = build_report([DATA / "cumulative.jsonl", TRACES, LOGS])
 
     assert build_report([DATA / "collector.jsonl"]) == direct
@@ -223,7 +196,8 @@ def test_a_leak_is_held_to_the_end_unless_it_came_back(
     tmp_path: Path, kind: str, *, came_back: bool, not_returned: int
 ) -> None:
     """
-    The span of a leak ends where it was found; the hold goes on until it is resolved, and longer than any that ended.
+    The span of a leak ends where it was found; the hold goes on until it is resolved, and longer
+    than any that ended.
     """
     exports = [json.loads(line) for line in TRACES.read_text().splitlines()]
     spans = [span for e in exports for r in e["resourceSpans"] for s in r["scopeSpans"] for span in s["spans"]]
@@ -242,9 +216,7 @@ def test_a_leak_is_held_to_the_end_unless_it_came_back(
 
 
 def test_each_cause_is_one_finding() -> None:
-    """
-    Events of the same line are one finding; what was held back counts, what came back is told apart.
-    """
+    """Events of the same line are one finding; what was held back counts, what came back is told apart."""
     (found,) = build_report([DATA / "cumulative.jsonl", LOGS]).findings
 
     assert (found.id, found.severity, found.count, found.resolved) == (finding.LEAK, "critical", 5, 1)
@@ -254,9 +226,7 @@ def test_each_cause_is_one_finding() -> None:
 
 
 def test_a_directory_is_read_whole(tmp_path: Path) -> None:
-    """
-    Every JSON file of a directory is read.
-    """
+    """Every JSON file of a directory is read."""
     for source in (DATA / "cumulative.jsonl", TRACES, LOGS):
         (tmp_path / source.name).write_text(source.read_text())
 
@@ -264,9 +234,7 @@ def test_a_directory_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_a_restarted_counter_keeps_what_it_had(tmp_path: Path) -> None:
-    """
-    A cumulative counter that begins again, with a new start or with the same, adds up.
-    """
+    """A cumulative counter that begins again, with a new start or with the same, adds up."""
     file = tmp_path / "restart.jsonl"
     values = [(100, 5), (100, 7), (900, 2), (900, 1)]
     file.write_text("".join(f"{json.dumps(timeouts(start, value))}\n" for start, value in values))
@@ -275,9 +243,7 @@ def test_a_restarted_counter_keeps_what_it_had(tmp_path: Path) -> None:
 
 
 def timeouts(start: int, value: int) -> dict[str, object]:
-    """
-    One export with a counter of timeouts.
-    """
+    """One export with a counter of timeouts."""
     pool = [{"key": "db.client.connection.pool.name", "value": {"stringValue": "p"}}]
     point = {
         "attributes": pool,
@@ -295,9 +261,7 @@ def timeouts(start: int, value: int) -> dict[str, object]:
 
 
 def test_a_truncated_last_line_is_left_out_with_one_warning(tmp_path: Path) -> None:
-    """
-    What is complete is reported; one warning names the file and the line.
-    """
+    """What is complete is reported; one warning names the file and the line."""
     file = tmp_path / "cut.jsonl"
     text = (DATA / "delta.jsonl").read_text()
     file.write_text(text + text.splitlines()[0][:500])
@@ -312,9 +276,7 @@ def test_a_truncated_last_line_is_left_out_with_one_warning(tmp_path: Path) -> N
 
 
 def test_foreign_lines_are_left_out_with_one_warning(tmp_path: Path) -> None:
-    """
-    Whatever else a process printed between its exports is counted, not fatal.
-    """
+    """Whatever else a process printed between its exports is counted, not fatal."""
     file = tmp_path / "stdout.jsonl"
     file.write_text("starting\n" + (DATA / "delta.jsonl").read_text() + '{"message": "stopped"}\n')
 
@@ -342,9 +304,7 @@ def test_foreign_lines_are_left_out_with_one_warning(tmp_path: Path) -> None:
 def test_without_telemetry_the_error_names_the_file_and_the_fix(
     tmp_path: Path, content: bytes, problem: str, fix: str
 ) -> None:
-    """
-    There is one clear error, never an empty report.
-    """
+    """There is one clear error, never an empty report."""
     file = tmp_path / "telemetry.jsonl"
     file.write_bytes(content)
 
@@ -356,17 +316,13 @@ def test_without_telemetry_the_error_names_the_file_and_the_fix(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """
-    The error names the path that was given.
-    """
+    """The error names the path that was given."""
     with pytest.raises(ReportError, match=r"nowhere\.jsonl"):
         build_report([tmp_path / "nowhere.jsonl"])
 
 
 def test_an_empty_file_beside_a_full_one_is_a_warning(tmp_path: Path) -> None:
-    """
-    A signal that nothing was sent for does not hide the others.
-    """
+    """A signal that nothing was sent for does not hide the others."""
     (tmp_path / "logs.jsonl").touch()
     (tmp_path / "metrics.jsonl").write_text((DATA / "delta.jsonl").read_text())
 

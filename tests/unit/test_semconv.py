@@ -1,6 +1,4 @@
-"""
-The semantic conventions: what is emitted is what they say, or carries our own prefix.
-"""
+"""The semantic conventions: what is emitted is what they say, or carries our own prefix."""
 
 from __future__ import annotations
 
@@ -32,16 +30,12 @@ CONVENTIONAL = [metric for metric in semconv.METRICS if metric.conventional]
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """
-    Poolscope, on.
-    """
+    """Poolscope, on."""
     yield from instrumented(checkout_spans="always")
 
 
 def everything(telemetry: Telemetry, folder: Any) -> Collected:
-    """
-    A pool with a bit of everything, collected.
-    """
+    """A pool with a bit of everything, collected."""
     limits = {"poolclass": sqlalchemy.pool.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.01}
     engine = sqlalchemy.create_engine(f"sqlite:///{folder / 'all.db'}", **limits)
     with telemetry.tracer.start_as_current_span("request"), engine.connect() as connection:
@@ -54,9 +48,7 @@ def everything(telemetry: Telemetry, folder: Any) -> Collected:
 
 
 def kind_of(data: Any) -> semconv.Kind:
-    """
-    The kind of exported data.
-    """
+    """The kind of exported data."""
     if isinstance(data, Histogram):
         return semconv.Kind.HISTOGRAM
     if isinstance(data, Gauge):
@@ -66,9 +58,7 @@ def kind_of(data: Any) -> semconv.Kind:
 
 
 def constants() -> set[str]:
-    """
-    Every attribute key that the conventions' package knows, stable and incubating.
-    """
+    """Every attribute key that the conventions' package knows, stable and incubating."""
     found: set[str] = set()
     for package in ("opentelemetry.semconv.attributes", "opentelemetry.semconv._incubating.attributes"):
         module = importlib.import_module(package)
@@ -81,7 +71,8 @@ def constants() -> set[str]:
 @pytest.mark.parametrize("metric", CONVENTIONAL, ids=[metric.name for metric in CONVENTIONAL])
 def test_a_metric_of_the_conventions_is_as_their_factory_makes_it(metric: semconv.Metric) -> None:
     """
-    Name, unit, description and kind of data are those of the instrument that the conventions' own factory creates.
+    Name, unit, description and kind of data are those of the instrument that the conventions' own
+    factory creates.
     """
     factory = getattr(db_metrics, f"create_{metric.name.replace('.', '_')}", None)
     require(factory, f"{metric.name} is not in this package of the conventions", "make env")
@@ -100,7 +91,8 @@ def test_a_metric_of_the_conventions_is_as_their_factory_makes_it(metric: semcon
 
 def test_what_is_exported_is_what_the_dictionary_says(telemetry: Telemetry, tmp_path: Any) -> None:
     """
-    Each exported metric has the dictionary's unit, description and kind of data, and no attribute but the dictionary's.
+    Each exported metric has the dictionary's unit, description and kind of data, and no attribute
+    but the dictionary's.
     """
     collected = everything(telemetry, tmp_path)
     dictionary = {metric.name: metric for metric in semconv.METRICS}
@@ -116,9 +108,7 @@ def test_what_is_exported_is_what_the_dictionary_says(telemetry: Telemetry, tmp_
 
 
 def test_the_scope_names_us_and_the_conventions(telemetry: Telemetry, tmp_path: Any) -> None:
-    """
-    Instrumentation scope and schema URL stand on metrics and spans alike.
-    """
+    """Instrumentation scope and schema URL stand on metrics and spans alike."""
     everything(telemetry, tmp_path)
     data = telemetry.reader.get_metrics_data()
     scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
@@ -130,9 +120,7 @@ def test_the_scope_names_us_and_the_conventions(telemetry: Telemetry, tmp_path: 
 
 
 def test_spans_carry_what_the_dictionary_says(telemetry: Telemetry, tmp_path: Any) -> None:
-    """
-    Each span's name starts with its kind and its attributes are among the dictionary's.
-    """
+    """Each span's name starts with its kind and its attributes are among the dictionary's."""
     everything(telemetry, tmp_path)
     for kind in semconv.SPANS:
         spans = telemetry.spans(kind)
@@ -148,9 +136,7 @@ def test_spans_carry_what_the_dictionary_says(telemetry: Telemetry, tmp_path: An
 def test_a_checkout_span_says_from_which_wait_on_there_are_some(
     settings: dict[str, Any], threshold: float, tmp_path: Any
 ) -> None:
-    """
-    The setting in force, in seconds; 0 where every checkout has a span.
-    """
+    """The setting in force, in seconds; 0 where every checkout has a span."""
     for telemetry in instrumented(**settings):
         everything(telemetry, tmp_path)
         spans = telemetry.spans(semconv.CHECKOUT_SPAN)

@@ -1,6 +1,4 @@
-"""
-Files stay small enough to be read in one piece.
-"""
+"""Files stay small enough to be read in one piece."""
 
 from __future__ import annotations
 
@@ -17,7 +15,5 @@ MOST_LINES: Final = 350
     "path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 def test_a_file_of_the_package_is_short(path: Path) -> None:
-    """
-    No file of the package is longer than 350 lines.
-    """
+    """No file of the package is longer than 350 lines."""
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES

@@ -1,6 +1,4 @@
-"""
-The lines that say how far a run is.
-"""
+"""The lines that say how far a run is."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ def test_slow(number):
 
 
 class Reporter:
-    """
-    Keeps lines.
-    """
+    """Keeps lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -44,9 +40,7 @@ class Reporter:
 
 
 def test_it_names_how_many_are_done_and_what_takes_longest() -> None:
-    """
-    Of the tests that run the first to have started comes first, without the group that it is in.
-    """
+    """Of the tests that run the first to have started comes first, without the group that it is in."""
     progress = Progress(Reporter())  # type: ignore[arg-type]
     progress.pytest_xdist_node_collection_finished(["a", "b", "c"])
     for name in ("tests/a.py::one@scene", "tests/b.py::two", "tests/c.py::three"):
@@ -57,16 +51,12 @@ def test_it_names_how_many_are_done_and_what_takes_longest() -> None:
 
 
 def test_nothing_runs() -> None:
-    """
-    Before the first test and after the last one that is said too.
-    """
+    """Before the first test and after the last one that is said too."""
     assert re.fullmatch(r"\d+ s: 0 tests are done; now: none", Progress(Reporter()).line())  # type: ignore[arg-type]
 
 
 def test_a_run_in_several_processes_tells(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """
-    The lines come while tests run in other processes, and pytest's closing line stays the last one.
-    """
+    """The lines come while tests run in other processes, and pytest's closing line stays the last one."""
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_slow.py").write_text(SLOW)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

@@ -1,6 +1,4 @@
-"""
-Skips: counted with their fix, and failures where CI could have had the tool.
-"""
+"""Skips: counted with their fix, and failures where CI could have had the tool."""
 
 from __future__ import annotations
 
@@ -18,26 +16,20 @@ pytest_plugins = ["pytester"]
 
 
 def test_only_what_is_absent_skips() -> None:
-    """
-    `require` lets a test run when the thing is there, and skips it naming thing and fix when it is not.
-    """
+    """`require` lets a test run when the thing is there, and skips it naming thing and fix when it is not."""
     require("/usr/bin/thing", "thing missing", "apt-get install thing")
     with pytest.raises(pytest.skip.Exception, match="thing missing; fix: apt-get install thing"):
         require(None, "thing missing", "apt-get install thing")
 
 
 def test_skips_are_counted_by_reason_with_the_cure() -> None:
-    """
-    Each reason is one line with its number and fix, the most frequent first; a reason without a fix says so.
-    """
+    """Each reason is one line with its number and fix, the most frequent first; a reason without a fix says so."""
     assert summary(["no fork", "a; fix: b", "a; fix: b"]) == ["   2  a  ->  b", "   1  no fork  ->  no fix named"]
 
 
 @pytest.mark.parametrize(("ci", "go", "due"), [("true", "go", True), ("true", None, False), ("", "go", False)])
 def test_the_pipeline_is_due_in_ci_with_go(monkeypatch: pytest.MonkeyPatch, ci: str, go: str | None, due: bool) -> None:
-    """
-    A missing program of the pipeline is a failure only under CI on a machine that could build it.
-    """
+    """A missing program of the pipeline is a failure only under CI on a machine that could build it."""
     monkeypatch.setenv("CI", ci)
     monkeypatch.setattr(shutil, "which", lambda name: go)
     assert pipeline_tools_are_due() is due

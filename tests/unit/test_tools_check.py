@@ -1,6 +1,4 @@
-"""
-The static checks: one failure fails the whole, a warning nothing.
-"""
+"""The static checks: one failure fails the whole, a warning nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from tools import check, venvs
 
 @pytest.fixture
 def results(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """
-    The exit code of each check, for the test to set, in place of the real ones.
-    """
+    """The exit code of each check, for the test to set, in place of the real ones."""
     codes: dict[str, int] = {"one": 0, "two": 0}
 
     def checks(_: list[str]) -> dict[str, list[str]]:
@@ -36,9 +32,7 @@ def _lines(capfd: pytest.CaptureFixture[str]) -> list[str]:
 def test_a_warning_is_a_line_and_no_failure(
     results: dict[str, int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    Each sentence is a line that begins with `warn`, what has nothing to say has no line, and the checks pass.
-    """
+    """Each sentence is a line that begins with `warn`, what has nothing to say has no line, and the checks pass."""
     monkeypatch.setattr(check, "WARNINGS", (lambda _: "it is late", lambda _: "", lambda now: f"{now:%Z}"))
     assert check.main() == 0
     assert _lines(capfd) == ["ok    one", "ok    two", "warn  it is late", "warn  UTC", "", "all checks passed"]
@@ -47,9 +41,7 @@ def test_a_warning_is_a_line_and_no_failure(
 def test_a_failure_fails_with_its_words(
     results: dict[str, int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    The other checks run all the same, and what the failed one printed is shown.
-    """
+    """The other checks run all the same, and what the failed one printed is shown."""
     monkeypatch.setattr(check, "WARNINGS", ())
     results["one"] = 1
     assert check.main() == 1
@@ -57,9 +49,7 @@ def test_a_failure_fails_with_its_words(
 
 
 def test_a_moment_long_ago_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    What newest means is among the warnings once it is too old.
-    """
+    """What newest means is among the warnings once it is too old."""
     monkeypatch.setattr(venvs, "AS_OF", "2026-01-02T00:00:00Z")
     then = datetime(2026, 1, 2, tzinfo=timezone.utc)
     assert check.warnings(then) == []

@@ -1,6 +1,4 @@
-"""
-The checker of the documentation: a page with a fault is reported, the same page without it is not.
-"""
+"""The checker of the documentation: a page with a fault is reported, the same page without it is not."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def problems(folder: Path, text: str) -> list[str]:
-    """
-    What is wrong with a page of that text beside `other.md`, which has the heading "What it costs".
-    """
+    """What is wrong with a page of that text beside `other.md`, which has the heading "What it costs"."""
     page = folder / "page.md"
     page.write_text(text)
     (folder / "other.md").write_text("# Other\n\n## What it costs: a `lot`\n")
@@ -28,9 +24,7 @@ def problems(folder: Path, text: str) -> list[str]:
     "link", ["other.md", "other.md#what-it-costs-a-lot", "#here", "/other.md", "https://example.org/none", "./"]
 )
 def test_a_link_that_leads_somewhere_passes(tmp_path: Path, link: str) -> None:
-    """
-    A relative link to a file or a heading that exists, and any address outside, is no problem.
-    """
+    """A relative link to a file or a heading that exists, and any address outside, is no problem."""
     assert problems(tmp_path, f"# Here\n\nSee [it]({link}).\n") == []
 
 
@@ -45,7 +39,8 @@ def test_a_link_that_leads_somewhere_passes(tmp_path: Path, link: str) -> None:
 )
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, link: str, problem: str) -> None:
     """
-    A link to a file or heading that does not exist, or out of the project, is reported with the reason, in every form.
+    A link to a file or heading that does not exist, or out of the project, is reported with the
+    reason, in every form.
     """
     assert problems(tmp_path, f"# Here\n\nSee [it]({link}).\n") == [f"{link}: {problem}"]
     assert problems(tmp_path, f'# Here\n\n[![x]({link})](other.md) [it]: <img src="{link}">\n') == [
@@ -55,23 +50,17 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, link: str, problem: 
 
 
 def test_code_is_not_read_as_links(tmp_path: Path) -> None:
-    """
-    What stands in a fence or in backticks is an example, not a link.
-    """
+    """What stands in a fence or in backticks is an example, not a link."""
     assert problems(tmp_path, "# Here\n\n```md\n[it](absent.md)\n```\n\n`[it](absent.md)`\n") == []
 
 
 def test_headings_of_the_same_words_get_numbered_anchors() -> None:
-    """
-    The second heading of the same words has `-1` at its anchor, as GitHub forms them; a fence holds no headings.
-    """
+    """The second heading of the same words has `-1` at its anchor, as GitHub forms them; a fence holds no headings."""
     assert anchors("# A b\n## A b\n```\n# c\n```\n") == {"a-b", "a-b-1"}
 
 
 def test_a_name_that_nobody_emits_is_named() -> None:
-    """
-    A metric name in backticks that is neither ours nor the conventions' is reported; the right spelling is not.
-    """
+    """A metric name in backticks that is neither ours nor the conventions' is reported; the right spelling is not."""
     known = known_names()
     right = "`db.client.connection.count` `poolscope.connection.*` `poolscope.core.guard` `poolscope.semconv.METRICS`"
     assert list(unknown_names(right, known)) == []
@@ -83,9 +72,7 @@ def test_a_name_that_nobody_emits_is_named() -> None:
 
 
 def test_names_of_before_may_be_gone() -> None:
-    """
-    In a table of what was renamed, the first column has names that are gone; the second one has not.
-    """
+    """In a table of what was renamed, the first column has names that are gone; the second one has not."""
     table = (
         "| before | now |\n| --- | --- |\n| `poolscope.old` | `poolscope.pool.limit` |\n| `A` | `poolscope.gone` |\n"
     )

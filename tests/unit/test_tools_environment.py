@@ -1,6 +1,4 @@
-"""
-The lock: fits pyproject.toml, and names no place.
-"""
+"""The lock: fits pyproject.toml, and names no place."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ line-length = 120
     [('"a>=1"', '"a>=2"'), ('x = ["b>=2"]', 'x = ["b>=2", "c"]'), (">=3.10", ">=3.11"), ("x =", "y =")],
 )
 def test_a_change_of_dependencies_makes_the_lock_stale(before: str, after: str) -> None:
-    """
-    Another dependency, bound, extra or Python is another fingerprint.
-    """
+    """Another dependency, bound, extra or Python is another fingerprint."""
     assert before in PROJECT
     assert fingerprint(PROJECT) != fingerprint(PROJECT.replace(before, after))
 
@@ -43,9 +39,7 @@ def test_a_change_of_dependencies_makes_the_lock_stale(before: str, after: str) 
     [("120", "88"), ('name = "p"', 'name = "q"'), ('  "a>=1",', '  # why\n  "a>=1",'), ('["b>=2"]', '[\n"b>=2"]')],
 )
 def test_any_other_change_does_not(before: str, after: str) -> None:
-    """
-    Settings of tools, metadata, comments and layout leave the fingerprint as it is.
-    """
+    """Settings of tools, metadata, comments and layout leave the fingerprint as it is."""
     assert before in PROJECT
     assert fingerprint(PROJECT) == fingerprint(PROJECT.replace(before, after))
 

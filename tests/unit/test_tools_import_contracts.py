@@ -1,6 +1,4 @@
-"""
-The contract on libraries: the longest matching line decides, the standard library is free.
-"""
+"""The contract on libraries: the longest matching line decides, the standard library is free."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ ALLOWED = parse(
     ],
 )
 def test_a_listed_library_and_the_standard_library_are_permitted(importer: str, imported: str) -> None:
-    """
-    A module may import what its line, or that of the package it is in, lists; and the standard library always.
-    """
+    """A module may import what its line, or that of the package it is in, lists; and the standard library always."""
     assert permits(ALLOWED, importer, imported)
 
 

@@ -1,6 +1,4 @@
-"""
-The matrix: which Pythons and which cells there are, which of them run, and what is noted then.
-"""
+"""The matrix: which Pythons and which cells there are, which of them run, and what is noted then."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ NOTED = re.compile(r'^AS_OF = "(.*)"$', re.MULTILINE)
 
 
 class Runs:
-    """
-    What would have run: the cells, and up to which moment a package counts as released.
-    """
+    """What would have run: the cells, and up to which moment a package counts as released."""
 
     def __init__(self) -> None:
         self.cells: list[Cell] = []
@@ -38,9 +34,7 @@ class Runs:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """
-    A machine with three Pythons, on which a cell only notes that it would run.
-    """
+    """A machine with three Pythons, on which a cell only notes that it would run."""
     made = Runs()
     monkeypatch.setattr(matrix, "interpreters", lambda: PYTHONS)
     monkeypatch.setattr(matrix, "_run", made)
@@ -48,26 +42,20 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 
 def test_of_each_minor_version_the_newest_patch_counts() -> None:
-    """
-    Interpreters below 3.10 and builds that are no plain release are left out, and 3.9 does not sort after 3.10.
-    """
+    """Interpreters below 3.10 and builds that are no plain release are left out, and 3.9 does not sort after 3.10."""
     found = [("3.11.2", "a"), ("3.11.12", "b"), ("3.9.18", "c"), ("3.13.0t", "d"), ("3.10.1", "e"), ("2.7.18", "f")]
     assert [(python.minor, str(python.path)) for python in newest_of_each(found)] == [("3.10", "e"), ("3.11", "b")]
 
 
 def test_quick_is_the_two_ends() -> None:
-    """
-    The quick matrix is the oldest Python on the oldest libraries and the newest Python on the newest.
-    """
+    """The quick matrix is the oldest Python on the oldest libraries and the newest Python on the newest."""
     oldest, newest = cells(PYTHONS, quick=True)
     assert (oldest.python.minor, oldest.pins) == ("3.10", ALL_OLDEST)
     assert (newest.python.minor, newest.pins) == ("3.13", ())
 
 
 def test_every_python_and_every_version_has_a_cell() -> None:
-    """
-    The whole matrix has each Python with the newest libraries and each older version of a library.
-    """
+    """The whole matrix has each Python with the newest libraries and each older version of a library."""
     whole = cells(PYTHONS)
     assert {cell.python.minor for cell in whole if not cell.pins} == {"3.10", "3.11", "3.13"}
     assert set(OLDER.values()) <= {cell.pins for cell in whole}
@@ -88,17 +76,13 @@ def test_the_peer_is_there_where_it_works() -> None:
 
 
 def test_one_python_is_enough() -> None:
-    """
-    A machine with a single Python still runs every library's versions on it, and one without any has no cells.
-    """
+    """A machine with a single Python still runs every library's versions on it, and one without any has no cells."""
     assert {cell.python for cell in cells(PYTHONS[:1])} == {PYTHONS[0]}
     assert cells([]) == []
 
 
 def test_oldest_is_one_end(runs: Runs) -> None:
-    """
-    The oldest end alone runs whole, which with the environment of the checkout is both ends.
-    """
+    """The oldest end alone runs whole, which with the environment of the checkout is both ends."""
     assert main(["--oldest"]) == 0
     assert runs.cells == cells(PYTHONS, quick=True)[:1]
     assert runs.moments == {AS_OF}
@@ -136,9 +120,7 @@ def test_a_part_tells_how_to_repeat_it(runs: Runs, capsys: pytest.CaptureFixture
 
 
 def test_the_files_are_those_that_a_cell_runs() -> None:
-    """
-    Files are drawn from both layers, without the tools' own tests, and all of them exist.
-    """
+    """Files are drawn from both layers, without the tools' own tests, and all of them exist."""
     files = matrix.test_files()
     assert {file.split("/")[1] for file in files} == {"unit", "contract"}
     assert not [file for file in files if "test_tools_" in file or "test_support_" in file]
@@ -146,9 +128,7 @@ def test_the_files_are_those_that_a_cell_runs() -> None:
 
 
 def test_choices_that_exclude_each_other_are_errors(runs: Runs) -> None:
-    """
-    Both ends and one end, or a drawn cell and named ones, are no run at all.
-    """
+    """Both ends and one end, or a drawn cell and named ones, are no run at all."""
     for arguments in (["--quick", "--oldest"], ["--part", "a", "--only", "oldest"]):
         with pytest.raises(SystemExit):
             main(arguments)
@@ -157,7 +137,8 @@ def test_choices_that_exclude_each_other_are_errors(runs: Runs) -> None:
 
 def test_the_newest_that_passed_is_the_line_to_note(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     """
-    The moment to note is that of the beginning, to the second, and what was released until then is what was tested.
+    The moment to note is that of the beginning, to the second, and what was released until then is
+    what was tested.
     """
     before = datetime.now(timezone.utc).replace(microsecond=0)
     assert main(["--latest"]) == 0
@@ -169,9 +150,7 @@ def test_the_newest_that_passed_is_the_line_to_note(runs: Runs, capsys: pytest.C
 
 
 def test_a_failure_notes_nothing(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    One cell that fails is enough; and what is pinned to a moment has no newer one to note.
-    """
+    """One cell that fails is enough; and what is pinned to a moment has no newer one to note."""
     runs.failing = cells(PYTHONS)[3].name
     assert main(["--latest"]) == 1
     runs.failing = ""
@@ -191,9 +170,7 @@ def test_a_failure_notes_nothing(runs: Runs, capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_less_than_the_whole_notes_nothing(runs: Runs, capsys: pytest.CaptureFixture[str], narrower: list[str]) -> None:
-    """
-    A run that left cells or tests out passes, and says what keeps the moment from being set anew.
-    """
+    """A run that left cells or tests out passes, and says what keeps the moment from being set anew."""
     assert main(["--latest", *narrower]) == 0
     printed = capsys.readouterr().out
     assert not NOTED.search(printed)
@@ -202,8 +179,6 @@ def test_less_than_the_whole_notes_nothing(runs: Runs, capsys: pytest.CaptureFix
 
 
 def test_no_python_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A machine without a fitting Python runs nothing, also where a part is asked for, and that is a failure.
-    """
+    """A machine without a fitting Python runs nothing, also where a part is asked for, and that is a failure."""
     monkeypatch.setattr(matrix, "interpreters", list)
     assert main([]) == main(["--oldest", "--part", "a"]) == 1

@@ -1,6 +1,4 @@
-"""
-Building the pipeline's programs: one at a time, and nothing is left running.
-"""
+"""Building the pipeline's programs: one at a time, and nothing is left running."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_two_builds_do_not_meet(tmp_path: Path) -> None:
-    """
-    While one builds, a second one says that it waits, and starts when the first is done.
-    """
+    """While one builds, a second one says that it waits, and starts when the first is done."""
     program = (
         "import pathlib, sys\n"
         "from tools import pipeline_build\n"
@@ -42,9 +38,7 @@ def test_two_builds_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_step_leaves_nothing_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Ctrl-C while a step runs ends the step's program too.
-    """
+    """Ctrl-C while a step runs ends the step's program too."""
     ended = tmp_path / "ended"
     program = (
         "import pathlib, signal, sys\n"

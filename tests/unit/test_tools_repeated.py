@@ -1,6 +1,4 @@
-"""
-The tools that run tests again: many times on a busy machine, late on purpose, and all of what CI runs in part.
-"""
+"""The tools that run tests again: many times on a busy machine, late on purpose, and all of what CI runs in part."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ def test_always():
 
 @pytest.fixture
 def tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """
-    A file of tests, and a cache of its own.
-    """
+    """A file of tests, and a cache of its own."""
     monkeypatch.setenv("POOLSCOPE_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "test_made_up.py"
     file.write_text(EVERY_SECOND)
@@ -44,18 +40,14 @@ def tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_flaky(tests: Path, capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
-    """
-    The exit code, and what it says as JSON.
-    """
+    """The exit code, and what it says as JSON."""
     capfd.readouterr()
     code = flaky.main(["--json", "--cpu", "0", *words, "--", str(tests)])
     return code, json.loads(capfd.readouterr().out)
 
 
 def test_what_fails_now_and_then_is_counted(tests: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """
-    Of four runs two fail: the test is named with that number and what it said, and the output of both is kept.
-    """
+    """Of four runs two fail: the test is named with that number and what it said, and the output of both is kept."""
     code, told = run_flaky(tests, capfd, "--times", "4")
     assert code == 1
     (failed,) = told["failed"]
@@ -67,18 +59,14 @@ def test_what_fails_now_and_then_is_counted(tests: Path, capfd: pytest.CaptureFi
 
 
 def test_a_run_that_is_no_run_is_no_success(tests: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """
-    Where pytest has nothing to run, or cannot, the run counts as broken.
-    """
+    """Where pytest has nothing to run, or cannot, the run counts as broken."""
     tests.write_text("")
     code, told = run_flaky(tests, capfd, "--times", "1")
     assert (code, told["failed"], told["broken"]) == (1, [], {"1": 5})
 
 
 def test_the_load_is_there_for_as_long_as_the_block() -> None:
-    """
-    As many processes as asked for, of each kind, each at work; none afterwards.
-    """
+    """As many processes as asked for, of each kind, each at work; none afterwards."""
     with flaky.loaded({"cpu": 2, "memory": 1, "disk": 1}) as loads:
         assert len(loads) == 4
         assert all(psutil.pid_exists(one.pid) and one.exit_code() is None for one in loads)
@@ -87,9 +75,7 @@ def test_the_load_is_there_for_as_long_as_the_block() -> None:
 
 @pytest.mark.parametrize("kind", flaky.LOADS)
 def test_every_kind_of_load_works(kind: str) -> None:
-    """
-    It does not end by itself: it still runs after it has used some CPU.
-    """
+    """It does not end by itself: it still runs after it has used some CPU."""
     with flaky.loaded({kind: 1}) as (load,):
 
         def worked() -> bool:
@@ -101,18 +87,14 @@ def test_every_kind_of_load_works(kind: str) -> None:
 
 @pytest.mark.parametrize("number", ["0", "-1", "many"])
 def test_a_number_of_runs_that_is_none_is_refused(number: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """
-    One line names it.
-    """
+    """One line names it."""
     with pytest.raises(SystemExit, match="2"):
         flaky.main(["--times", number, "tests"])
     assert f"'{number}' is not a number of runs" in capfd.readouterr().err
 
 
 def test_a_part_is_the_same_for_the_same_seed() -> None:
-    """
-    A seed draws one way and a part of the files; over seeds every way and every file is drawn.
-    """
+    """A seed draws one way and a part of the files; over seeds every way and every file is drawn."""
     files = late.test_files()
     assert all((ROOT / file).is_file() for file in files)
     assert late.draw("one", list(WAYS), files) == late.draw("one", list(WAYS), files)

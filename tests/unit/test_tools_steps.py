@@ -1,5 +1,6 @@
 """
-A graph of commands: in which order they run, what is printed, and what is left when one fails or all are interrupted.
+A graph of commands: in which order they run, what is printed, and what is left when one fails or
+all are interrupted.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """
-    An empty folder, in which the steps run, and a cache of the test's own.
-    """
+    """An empty folder, in which the steps run, and a cache of the test's own."""
     monkeypatch.setenv("POOLSCOPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     # Where a step runs this process's Ctrl-C handling, the test's own comes back.
@@ -51,7 +50,8 @@ def test_a_step_starts_when_those_before_it_have_ended(capfd: pytest.CaptureFixt
 
 def test_what_a_step_prints_is_printed_whole_and_kept(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """
-    The lines of steps that run at the same time do not mix, stderr stands among them, and each has a file of its own.
+    The lines of steps that run at the same time do not mix, stderr stands among them, and each has
+    a file of its own.
     """
     count = "for n in 1 2 3; do echo {0}$n; echo {0}err$n >&2; sleep 0.01; done"
     assert steps.main(["--logs", "logs", "x", "", count.format("x"), "y", "", count.format("y")]) == 0
@@ -63,9 +63,7 @@ def test_what_a_step_prints_is_printed_whole_and_kept(folder: Path, capfd: pytes
 
 
 def test_a_failure_is_named_and_hides_nothing_behind_it(capfd: pytest.CaptureFixture[str]) -> None:
-    """
-    A step behind one that failed runs all the same, the result names what failed and with which code.
-    """
+    """A step behind one that failed runs all the same, the result names what failed and with which code."""
     assert steps.main(["bad", "", "exit 7", "good", "bad", "echo still here"]) == 1
     printed = capfd.readouterr().out
     assert "--- bad: FAILED with 7" in printed
@@ -75,7 +73,8 @@ def test_a_failure_is_named_and_hides_nothing_behind_it(capfd: pytest.CaptureFix
 
 def test_the_table_has_time_and_cpu_of_each(capfd: pytest.CaptureFixture[str]) -> None:
     """
-    A step that computes has used its CPU, that of the processes that it waited for included; one that waits has not.
+    A step that computes has used its CPU, that of the processes that it waited for included; one
+    that waits has not.
     """
     compute = f"{sys.executable} -c 'import time\nwhile time.process_time() < 1.2: pass'"
     assert steps.main(["computes", "", compute, "waits", "", "sleep 0.1"]) == 0
@@ -95,18 +94,14 @@ def test_the_table_has_time_and_cpu_of_each(capfd: pytest.CaptureFixture[str]) -
     ],
 )
 def test_steps_that_make_no_graph_are_refused(words: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """
-    Nothing runs, and one line says what is wrong.
-    """
+    """Nothing runs, and one line says what is wrong."""
     with pytest.raises(SystemExit, match="2"):
         steps.main(words)
     assert told in capfd.readouterr().err
 
 
 def test_when_it_last_passed(capfd: pytest.CaptureFixture[str]) -> None:
-    """
-    A run of a name says when the one of that name last passed; one that fails does not count.
-    """
+    """A run of a name says when the one of that name last passed; one that fails does not count."""
     for command, code, before in (("exit 1", 1, "never"), ("true", 0, "never"), ("exit 1", 1, "20")):
         assert steps.main(["--note", "whole", "only", "", command]) == code
         assert f"whole last passed: {before}" in capfd.readouterr().out
@@ -116,9 +111,7 @@ def test_when_it_last_passed(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_step_that_runs_for_long_is_told_of(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    While nothing ends, the last line that each running step printed is shown.
-    """
+    """While nothing ends, the last line that each running step printed is shown."""
     monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
     seen = folder / "seen"
     say = steps._say
@@ -136,9 +129,7 @@ def test_a_step_that_runs_for_long_is_told_of(
 
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_all_steps(folder: Path, word: signal.Signals) -> None:
-    """
-    Ctrl-C and a polite kill end what runs, with what that started, and the exit code is 130.
-    """
+    """Ctrl-C and a polite kill end what runs, with what that started, and the exit code is 130."""
     pids = folder / "pids"
     pids.mkdir()
     forever = f"sleep 1000 & touch {pids}/$!; wait"

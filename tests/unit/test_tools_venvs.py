@@ -1,6 +1,4 @@
-"""
-Environments by what is in them, from an index of our own, and the moment that newest is of.
-"""
+"""Environments by what is in them, from an index of our own, and the moment that newest is of."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ VERSION = "from importlib.metadata import version; print(version('tiny'))"
 
 
 def wheel(version: str) -> bytes:
-    """
-    A distribution with nothing in it.
-    """
+    """A distribution with nothing in it."""
     made = io.BytesIO()
     info = f"tiny-{version}.dist-info"
     with zipfile.ZipFile(made, "w") as archive:
@@ -43,9 +39,7 @@ def wheel(version: str) -> bytes:
 
 @pytest.fixture(params=[True, False], ids=["knows-when", "knows-not-when"])
 def dated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
-    """
-    An index of two releases, the only one there is; whether it says when they were made.
-    """
+    """An index of two releases, the only one there is; whether it says when they were made."""
     files = {f"tiny-{version}-py3-none-any.whl": wheel(version) for version in RELEASES}
     entries: list[dict[str, Any]] = [{"filename": name, "url": f"/{name}", "hashes": {}} for name in files]
     if request.param:
@@ -88,7 +82,8 @@ def dated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_newest_is_as_of_a_moment(dated: bool) -> None:
     """
-    What was released later is not taken, unless whatever there is now is asked for, or the index does not know when.
+    What was released later is not taken, unless whatever there is now is asked for, or the index
+    does not know when.
     """
     taken = [
         subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True).stdout.strip()
@@ -98,9 +93,7 @@ def test_newest_is_as_of_a_moment(dated: bool) -> None:
 
 
 def test_what_is_not_to_be_had_is_an_error(dated: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    """
-    With uv's own words, and no environment that looks complete.
-    """
+    """With uv's own words, and no environment that looks complete."""
     for moment in (AS_OF, None):
         with pytest.raises(subprocess.CalledProcessError):
             environment(sys.executable, ["tiny==3.0"], as_of=moment)
@@ -108,9 +101,7 @@ def test_what_is_not_to_be_had_is_an_error(dated: bool, capfd: pytest.CaptureFix
 
 
 def test_a_moment_long_ago_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Newest may be 60 days old, in any time zone; after that a sentence says how old it is and what to run.
-    """
+    """Newest may be 60 days old, in any time zone; after that a sentence says how old it is and what to run."""
     monkeypatch.setattr(venvs, "AS_OF", "2026-01-02T03:04:05Z")
     last = datetime(2026, 3, 3, 3, 4, 5, tzinfo=timezone.utc)
     assert stale_as_of(last) == stale_as_of(last.astimezone(timezone(timedelta(hours=5)))) == ""
@@ -121,8 +112,6 @@ def test_a_moment_long_ago_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_moment_is_one() -> None:
-    """
-    The moment in the tool is of the form that the matrix prints, and not yet stale when it begins.
-    """
+    """The moment in the tool is of the form that the matrix prints, and not yet stale when it begins."""
     moment = datetime.strptime(f"{venvs.AS_OF}+0000", f"{venvs.MOMENT}%z")
     assert stale_as_of(moment) == ""

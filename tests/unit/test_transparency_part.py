@@ -1,6 +1,4 @@
-"""
-The part of the transparency runs that a seed draws: small, and over time everything.
-"""
+"""The part of the transparency runs that a seed draws: small, and over time everything."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ QUICK = {suite.title: suite for suite in SUITES if suite.quick}
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[Suite]:
-    """
-    The suites that would have run.
-    """
+    """The suites that would have run."""
     seen: list[Suite] = []
 
     def judge(suites: list[Suite]) -> list[Verdict]:
@@ -55,7 +51,8 @@ def test_a_seed_draws_the_same_again() -> None:
 
 def test_everything_of_the_short_run_is_drawn_before_long() -> None:
     """
-    What the parts run of a suite is all that it has: any part of it once in three draws, a long test once in nine.
+    What the parts run of a suite is all that it has: any part of it once in three draws, a long
+    test once in nine.
     """
     drawn = Counter((suite.title, test) for seed in SEEDS for suite in draw(seed) for test in suite.tests)
     for suite in QUICK.values():
@@ -67,9 +64,7 @@ def test_everything_of_the_short_run_is_drawn_before_long() -> None:
 
 
 def test_a_part_asks_for_as_many_passes_as_it_has_tests_left() -> None:
-    """
-    A suite without some of its long tests has to pass as many fewer, one for each; a whole one as many as ever.
-    """
+    """A suite without some of its long tests has to pass as many fewer, one for each; a whole one as many as ever."""
     for suite in QUICK.values():
         long = {test for group in suite.long for test in group}
         assert len(long) == sum(map(len, suite.long))
@@ -82,9 +77,7 @@ def test_a_part_asks_for_as_many_passes_as_it_has_tests_left() -> None:
 
 
 def test_what_a_part_runs_is_of_the_whole() -> None:
-    """
-    Each file of the short tests and each long test lies below what the whole suite runs.
-    """
+    """Each file of the short tests and each long test lies below what the whole suite runs."""
     for suite in QUICK.values():
         for test in (*suite.short, *(test for group in suite.long for test in group)):
             assert test.startswith(suite.tests)
@@ -93,9 +86,7 @@ def test_what_a_part_runs_is_of_the_whole() -> None:
 
 
 def test_a_part_is_told_with_its_seed(judged: list[Suite], capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    The suites, the long tests and the command are told beside the result, which stays JSON.
-    """
+    """The suites, the long tests and the command are told beside the result, which stays JSON."""
     seed = next(seed for seed in SEEDS if draw(seed)[1].long)
     assert run.main(["--part", seed, "--json"]) == 0
     printed = capsys.readouterr()
@@ -110,9 +101,7 @@ def test_a_part_is_told_with_its_seed(judged: list[Suite], capsys: pytest.Captur
 
 
 def test_without_arguments_every_suite_runs(judged: list[Suite], monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Nothing is left out unless it is asked for.
-    """
+    """Nothing is left out unless it is asked for."""
     monkeypatch.setattr(sys, "argv", ["run.py"])
     assert run.main() == 0
     assert judged == list(SUITES)
@@ -122,9 +111,7 @@ def test_without_arguments_every_suite_runs(judged: list[Suite], monkeypatch: py
 
 
 def test_a_part_is_of_nothing_else(judged: list[Suite]) -> None:
-    """
-    A part of named suites, or of the short run, is no choice.
-    """
+    """A part of named suites, or of the short run, is no choice."""
     for more in ("--quick", "--only=sqlite"):
         with pytest.raises(SystemExit):
             run.main(["--part", "a", more])
@@ -154,7 +141,8 @@ class OneAfterTheOther:
 @pytest.mark.parametrize("hooks", [False, True])
 def test_a_run_in_which_too_few_passed_is_done_again(hooks: bool) -> None:
     """
-    Once or twice: the last one counts, as if the others had not been. A third is not tried, and the output is named.
+    Once or twice: the last one counts, as if the others had not been. A third is not tried, and the
+    output is named.
     """
     suite = SUITES[0]._replace(least=3)
     for passes, transparent in (([0, 3], True), ([2, 1, 3], True), ([2, 2, 2, 3], False)):
@@ -168,9 +156,7 @@ def test_a_run_in_which_too_few_passed_is_done_again(hooks: bool) -> None:
 
 
 def test_a_run_that_does_not_end_is_not_done_again() -> None:
-    """
-    It has taken its minutes once.
-    """
+    """It has taken its minutes once."""
     runner = OneAfterTheOther({True: [3], False: [0, 3]}, problem="it did not end")
     (verdict,) = judge_all(cast("Runner", runner), [SUITES[0]._replace(least=3)], lambda _: None)
     assert (verdict.transparent, verdict.again) == (False, [])

@@ -1,6 +1,4 @@
-"""
-The metrics of units of work, as a reader collects them; by the bridge and by ordinary instruments.
-"""
+"""The metrics of units of work, as a reader collects them; by the bridge and by ordinary instruments."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ REPEATED = "select * from t where id = 1"
 
 @pytest.fixture(params=[True, False], ids=["bridge", "instruments"])
 def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., Telemetry]]:
-    """
-    Starts poolscope with settings.
-    """
+    """Starts poolscope with settings."""
     started: list[Telemetry] = []
 
     def start_it(**settings: object) -> Telemetry:
@@ -42,9 +38,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[..., Telemetry]]:
 
 
 def test_each_unit_is_one_point_of_each_histogram_for_each_pool(start: Callable[..., Telemetry]) -> None:
-    """
-    A unit of work that uses two pools is in the series of both; one that uses none is in no series.
-    """
+    """A unit of work that uses two pools is in the series of both; one that uses none is in no series."""
     telemetry = start()
     shop, stock = Queries("shop"), Queries("stock")
     with poolscope.unit_of_work("both", kind="task"):
@@ -72,9 +66,7 @@ def test_each_unit_is_one_point_of_each_histogram_for_each_pool(start: Callable[
 
 
 def test_connections_is_the_most_held_at_once(start: Callable[..., Telemetry]) -> None:
-    """
-    Not how many were used one after the other.
-    """
+    """Not how many were used one after the other."""
     telemetry = start()
     queries = Queries()
     with poolscope.unit_of_work("one after the other"):
@@ -94,9 +86,7 @@ def test_connections_is_the_most_held_at_once(start: Callable[..., Telemetry]) -
 
 
 def test_waits_in_vain_count_and_so_does_what_is_still_held(start: Callable[..., Telemetry]) -> None:
-    """
-    A timeout is part of the wait; a connection that the unit of work leaves behind is part of its hold.
-    """
+    """A timeout is part of the wait; a connection that the unit of work leaves behind is part of its hold."""
     telemetry = start()
     queries = Queries()
     now = queries.pool.now
@@ -118,9 +108,7 @@ def test_waits_in_vain_count_and_so_does_what_is_still_held(start: Callable[...,
 
 
 def test_repeated_queries_counts_those_of_loops_only(start: Callable[..., Telemetry]) -> None:
-    """
-    Beyond the threshold all runs of the loop count; below it and when excused none.
-    """
+    """Beyond the threshold all runs of the loop count; below it and when excused none."""
     telemetry = start(n_plus_one_threshold=5)
     queries = Queries()
     for number in (5, 6):
@@ -135,9 +123,7 @@ def test_repeated_queries_counts_those_of_loops_only(start: Callable[..., Teleme
 
 
 def test_names_are_bounded(start: Callable[..., Telemetry], caplog: pytest.LogCaptureFixture) -> None:
-    """
-    Beyond the allowed number of names units of work share one series, and that is said once.
-    """
+    """Beyond the allowed number of names units of work share one series, and that is said once."""
     telemetry = start(max_units=3)
     queries = Queries()
     with caplog.at_level(logging.WARNING, "poolscope"):
@@ -150,9 +136,7 @@ def test_names_are_bounded(start: Callable[..., Telemetry], caplog: pytest.LogCa
 
 
 def test_a_name_that_becomes_known_late_is_the_one_that_counts(start: Callable[..., Telemetry]) -> None:
-    """
-    It is read at the end.
-    """
+    """It is read at the end."""
     from poolscope.core.work_scope import current
 
     telemetry = start()
@@ -166,9 +150,7 @@ def test_a_name_that_becomes_known_late_is_the_one_that_counts(start: Callable[.
 
 
 def test_what_belongs_to_no_unit_of_work_is_counted(start: Callable[..., Telemetry]) -> None:
-    """
-    Outside of any, and where the one that the context still has is over; 0 from the pool's first moment.
-    """
+    """Outside of any, and where the one that the context still has is over; 0 from the pool's first moment."""
     telemetry = start()
     queries = Queries()
     assert telemetry.collect().value(semconv.UNATTRIBUTED, "shop") == 0

@@ -91,24 +91,18 @@ PLACES: Final = (
 
 
 def files() -> list[Path]:
-    """
-    What is checked, in order.
-    """
+    """What is checked, in order."""
     found = {path for place in PLACES for path in ROOT.glob(place) if "node_modules" not in path.parts}
     return sorted(found)
 
 
 def name_of(path: Path) -> str:
-    """
-    A path as a test's id: relative to the project's root.
-    """
+    """A path as a test's id: relative to the project's root."""
     return path.relative_to(ROOT).as_posix()
 
 
 def prose_of(text: str, suffix: str) -> Iterator[tuple[int, str]]:
-    """
-    What a person reads in a file: the number of the line on which each piece begins, and the piece.
-    """
+    """What a person reads in a file: the number of the line on which each piece begins, and the piece."""
     if suffix == ".md":
         yield 1, FENCE.sub(lambda block: "\n" * block.group().count("\n"), text)
     elif suffix == ".py":
@@ -138,9 +132,7 @@ def _comments(text: str) -> Iterator[tuple[int, str]]:
 
 
 def old_words(text: str) -> Iterator[tuple[int, str, str]]:
-    """
-    The old words in a piece: the number of lines before each, the word, and what to write.
-    """
+    """The old words in a piece: the number of lines before each, the word, and what to write."""
     without_names = INLINE_CODE.sub(lambda name: "`" + "\n" * name.group().count("\n") + "`", text)
     lines = re.sub(r"[ \t]*\n[ \t]*", "\n", _ARGUMENT.sub(":", without_names))
     for pattern, word in _COMPILED:
@@ -151,7 +143,8 @@ def old_words(text: str) -> Iterator[tuple[int, str, str]]:
 @pytest.mark.parametrize("path", files(), ids=name_of)
 def test_people_read_one_word_for_each_thing(path: Path) -> None:
     """
-    No page, docstring, comment or text has a word of the old vocabulary; where one has, the message says what to write.
+    No page, docstring, comment or text has a word of the old vocabulary; where one has, the message
+    says what to write.
     """
     found = [
         f"{name_of(path)}:{began + before}: {word!r}; write: {instead}"
@@ -163,9 +156,7 @@ def test_people_read_one_word_for_each_thing(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=name_of)
 def test_no_name_is_an_old_word(path: Path) -> None:
-    """
-    No module, class, function, argument or variable that an importer can meet has a word of the old vocabulary.
-    """
+    """No module, class, function, argument or variable that an importer can meet has a word of the old vocabulary."""
     with path.open("rb") as source:
         names = {token.string for token in tokenize.tokenize(source.readline) if token.type == tokenize.NAME}
     old = [name for name in {*names, path.stem} if OLD_NAMES & {part.lower() for part in _PART.findall(name)}]

@@ -1,6 +1,4 @@
-"""
-The alert rules, for Prometheus and for Grafana.
-"""
+"""The alert rules, for Prometheus and for Grafana."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-The dashboards' JSON, made from the Python in `grafana/dashboards`.
-"""
+"""The dashboards' JSON, made from the Python in `grafana/dashboards`."""
 
 from __future__ import annotations
 

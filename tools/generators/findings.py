@@ -1,6 +1,4 @@
-"""
-docs/findings.md: every kind of finding, made from the catalogue.
-"""
+"""docs/findings.md: every kind of finding, made from the catalogue."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-docs/metrics.md, made from the dictionary of names.
-"""
+"""docs/metrics.md, made from the dictionary of names."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-docs/pools.md: what is written by hand, and the support matrix from the adapters' own declarations.
-"""
+"""docs/pools.md: what is written by hand, and the support matrix from the adapters' own declarations."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-docs/settings.md, made from the settings and their rules.
-"""
+"""docs/settings.md, made from the settings and their rules."""
 
 from __future__ import annotations
 

@@ -1,3 +1,1 @@
-"""
-The shop in Django, on its own ORM and its pool option.
-"""
+"""The shop in Django, on its own ORM and its pool option."""

@@ -1,6 +1,4 @@
-"""
-Django's settings, from the shop's.
-"""
+"""Django's settings, from the shop's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-The shop's addresses.
-"""
+"""The shop's addresses."""
 
 from __future__ import annotations
 

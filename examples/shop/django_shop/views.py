@@ -36,39 +36,29 @@ carts: dict[int, BaseDatabaseWrapper] = {}
 
 
 class Busy:
-    """
-    Answers requests that got no connection.
-    """
+    """Answers requests that got no connection."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """
-        Let the request pass.
-        """
+        """Let the request pass."""
         return self._get_response(request)
 
     def process_exception(self, _request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """
-        Turn the pool's timeout into 503.
-        """
+        """Turn the pool's timeout into 503."""
         if isinstance(error, OperationalError) and isinstance(error.__cause__, PoolTimeout):
             return JsonResponse({"error": "busy"}, status=503)
         return None
 
 
 def show_user(_request: HttpRequest, user_id: int) -> HttpResponse:
-    """
-    Healthy: one indexed query.
-    """
+    """Healthy: one indexed query."""
     return JsonResponse({"name": User.objects.get(pk=user_id).name})
 
 
 def sales(_request: HttpRequest) -> HttpResponse:
-    """
-    A slow query while a customer waits.
-    """
+    """A slow query while a customer waits."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT sum(total_cents), pg_sleep(%s) FROM orders", [SHOP.slow_seconds])
         (cents, _) = cursor.fetchone()
@@ -76,33 +66,25 @@ def sales(_request: HttpRequest) -> HttpResponse:
 
 
 def sales_fixed(_request: HttpRequest) -> HttpResponse:
-    """
-    The part that the customer looks at, through an index.
-    """
+    """The part that the customer looks at, through an index."""
     yesterday = datetime.now() - timedelta(days=1)  # noqa: DTZ005 - the column has no zone either
     return JsonResponse(Order.objects.filter(created_at__gte=yesterday).aggregate(cents=Sum("total_cents")))
 
 
 def feed(_request: HttpRequest) -> HttpResponse:
-    """
-    N+1: one query for the users, then one for the posts of each.
-    """
+    """N+1: one query for the users, then one for the posts of each."""
     users = User.objects.order_by("-id")[:FEED_LENGTH]
     return JsonResponse({user.name: [post.title for post in user.posts.all()] for user in users})
 
 
 def feed_fixed(_request: HttpRequest) -> HttpResponse:
-    """
-    The same page from two queries.
-    """
+    """The same page from two queries."""
     users = User.objects.order_by("-id").prefetch_related("posts")[:FEED_LENGTH]
     return JsonResponse({user.name: [post.title for post in user.posts.all()] for user in users})
 
 
 def checkout(_request: HttpRequest, user_id: int) -> HttpResponse:
-    """
-    A transaction that stays open while the payment provider thinks.
-    """
+    """A transaction that stays open while the payment provider thinks."""
     with transaction.atomic():
         order = Order.objects.create(user_id=user_id, total_cents=PRICE_CENTS, status="new")
         receipt = payments.charge(order.total_cents)
@@ -112,18 +94,14 @@ def checkout(_request: HttpRequest, user_id: int) -> HttpResponse:
 
 
 def checkout_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
-    """
-    The provider first, then one short transaction.
-    """
+    """The provider first, then one short transaction."""
     receipt = payments.charge(PRICE_CENTS)
     Order.objects.create(user_id=user_id, total_cents=PRICE_CENTS, status="paid")
     return JsonResponse({"receipt": receipt})
 
 
 def cart(_request: HttpRequest, user_id: int) -> HttpResponse:
-    """
-    A connection kept for the customer's next visit; it is never closed when there is none.
-    """
+    """A connection kept for the customer's next visit; it is never closed when there is none."""
     kept = carts.setdefault(user_id, connection.copy())
     with kept.cursor() as cursor:
         cursor.execute(_LAST_ORDER, [user_id])
@@ -132,9 +110,7 @@ def cart(_request: HttpRequest, user_id: int) -> HttpResponse:
 
 
 def cart_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
-    """
-    The request's own connection, which goes back with the request.
-    """
+    """The request's own connection, which goes back with the request."""
     with connection.cursor() as cursor:
         cursor.execute(_LAST_ORDER, [user_id])
         (cents,) = cursor.fetchone()
@@ -142,9 +118,7 @@ def cart_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
 
 
 def profile(_request: HttpRequest, user_id: int) -> HttpResponse:
-    """
-    A second connection, checked out while the first is held.
-    """
+    """A second connection, checked out while the first is held."""
     name = User.objects.get(pk=user_id).name
     with closing(connection.copy()) as second, second.cursor() as cursor:
         cursor.execute(_ORDER_COUNT, [user_id])
@@ -153,8 +127,6 @@ def profile(_request: HttpRequest, user_id: int) -> HttpResponse:
 
 
 def profile_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
-    """
-    Both questions on one connection.
-    """
+    """Both questions on one connection."""
     user = User.objects.get(pk=user_id)
     return JsonResponse({"name": user.name, "orders": user.order_set.count()})

@@ -1,6 +1,4 @@
-"""
-The WSGI application.
-"""
+"""The WSGI application."""
 
 from __future__ import annotations
 

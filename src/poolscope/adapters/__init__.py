@@ -1,3 +1,1 @@
-"""
-One file per pool library: where its checkouts and checkins are hooked.
-"""
+"""One file per pool library: where its checkouts and checkins are hooked."""

@@ -35,9 +35,7 @@ _LIBRARY_REFERENCES: Final = 3
 
 
 class Fill(Point):
-    """
-    A pool may make connections: they are its own. Each checkout passes here.
-    """
+    """A pool may make connections: they are its own. Each checkout passes here."""
 
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG002
@@ -73,9 +71,7 @@ _REASONS: Final[dict[str, str | Callable[[FrameType], str]]] = {
 
 
 class AiomysqlAdapter(PointAdapter):
-    """
-    Hooks aiomysql's pool.
-    """
+    """Hooks aiomysql's pool."""
 
     name, module, versions = "aiomysql", "aiomysql", ">=0.2,<0.4"
     pool_classes = ("aiomysql.pool:Pool",)
@@ -93,9 +89,7 @@ class AiomysqlAdapter(PointAdapter):
     )
 
     def identify(self, library_pool: LibraryObject) -> Identity:
-        """
-        What a pool is, by its connect arguments.
-        """
+        """What a pool is, by its connect arguments."""
         given = [library_pool._conn_kwargs]
         # What a file of options says, the first connection knows.
         otherwise = None if first_of(given, "read_default_file") else "localhost"
@@ -105,16 +99,12 @@ class AiomysqlAdapter(PointAdapter):
         )
 
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:  # noqa: ARG002
-        """
-        What a pool is, by a connection of it.
-        """
+        """What a pool is, by a connection of it."""
         where = connection.unix_socket or connection.host
         return identity("mysql", namespace=connection.db, address=where, port=connection.port)
 
     def stats(self, library_pool: LibraryObject) -> Stats:
-        """
-        The library's own account of a pool.
-        """
+        """The library's own account of a pool."""
         return Stats(
             limit=library_pool.maxsize,
             idle=library_pool.freesize,
@@ -124,46 +114,32 @@ class AiomysqlAdapter(PointAdapter):
         )
 
     def held(self, library_pool: LibraryObject) -> set[LibraryObject]:
-        """
-        The connections that callers hold.
-        """
+        """The connections that callers hold."""
         used: set[LibraryObject] = library_pool._used
         return used
 
     def idle(self, library_pool: LibraryObject) -> LibraryObject:
-        """
-        The open connections that no caller holds.
-        """
+        """The open connections that no caller holds."""
         return library_pool._free
 
     def is_open(self, library_pool: LibraryObject) -> bool:
-        """
-        Whether a pool is still in use: a closed one cannot be opened again.
-        """
+        """Whether a pool is still in use: a closed one cannot be opened again."""
         return not library_pool.closed
 
     def connection_of(self, hooked: LibraryObject) -> LibraryObject:
-        """
-        The connection of a cursor, or the connection itself.
-        """
+        """The connection of a cursor, or the connection itself."""
         return getattr(hooked, "_connection", hooked)
 
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:  # noqa: ARG002 - a connection knows no pool
-        """
-        The pool that makes a connection.
-        """
+        """The pool that makes a connection."""
         return _FILLING.get()
 
     def in_transaction(self, connection: LibraryObject) -> bool:
-        """
-        Whether a transaction is open.
-        """
+        """Whether a transaction is open."""
         return not connection.closed and bool(connection.get_transaction_status())
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
-        """
-        The leases whose connection no caller holds (CPython only).
-        """
+        """The leases whose connection no caller holds (CPython only)."""
         used = list(library_pool._used)
         found = []
         for place in range(len(used)):

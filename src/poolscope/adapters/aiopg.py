@@ -66,9 +66,7 @@ class Lost(ColdPoint):
 
 
 class AiopgAdapter(PointAdapter):
-    """
-    Hooks aiopg's pool.
-    """
+    """Hooks aiopg's pool."""
 
     name, module, versions = "aiopg", "aiopg", ">=1.3.5,<2"
     pool_classes = ("aiopg.pool:Pool",)

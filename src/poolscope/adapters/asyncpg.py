@@ -46,9 +46,7 @@ def _copy(_: LibraryObject, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
 
 
 class AsyncpgAdapter(ConnectionsById, PointAdapter):
-    """
-    Hooks asyncpg's pools.
-    """
+    """Hooks asyncpg's pools."""
 
     name, module, versions = "asyncpg", "asyncpg", ">=0.29,<0.33"
     pool_classes = (_POOL,)

@@ -1,5 +1,6 @@
 """
-What happens at asyncpg's hook points: taking and resetting a slot, why a connection is closed, and where the server is.
+What happens at asyncpg's hook points: taking and resetting a slot, why a connection is closed, and
+where the server is.
 """
 
 from __future__ import annotations
@@ -151,9 +152,7 @@ def identify(library_pool: LibraryObject, *more: dict[str, Any]) -> Identity:
 
 
 def parameters_of(connection: LibraryObject) -> dict[str, Any]:
-    """
-    What a connection knows of its server.
-    """
+    """What a connection knows of its server."""
     address = connection._addr
     host, port = (address, None) if isinstance(address, str) else (address[0], address[1])
     return {"host": host, "port": port, "database": connection._params.database}

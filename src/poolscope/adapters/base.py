@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 
 class Capability(Flag):
-    """
-    What an adapter can measure; the contract tests leave out what is not declared.
-    """
+    """What an adapter can measure; the contract tests leave out what is not declared."""
 
     WAIT = auto()
     WAIT_PHASES = auto()
@@ -65,9 +63,7 @@ class PoolAdapter(Hook, Protocol):
 
     @property
     def capabilities(self) -> Capability:
-        """
-        What it can measure.
-        """
+        """What it can measure."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,7 @@ class Point:
     inherited: bool = False
 
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        """
-        The function that takes the original's place.
-        """
+        """The function that takes the original's place."""
         raise NotImplementedError
 
     def find(self, module: ModuleType) -> tuple[LibraryObject, str] | None:
@@ -152,9 +146,7 @@ class PointAdapter(Pools):
 
     @property
     def capabilities(self) -> Capability:
-        """
-        What it can measure: derived from the points, `stats`, and the exceptions that it distinguishes.
-        """
+        """What it can measure: derived from the points, `stats`, and the exceptions that it distinguishes."""
         by_points = functools.reduce(operator.or_, (point.measures for point in self.points), NOTHING)
         knows_timeouts = bool(self.timeout_errors) or type(self).outcome is not Pools.outcome
         timeouts = Capability.TIMEOUT if knows_timeouts else NOTHING
@@ -192,17 +184,13 @@ class PointAdapter(Pools):
             find_existing(classes, f"{self.name}.find", self.found)
 
     def found(self, library_pools: list[LibraryObject]) -> None:
-        """
-        Pools were made before poolscope came.
-        """
+        """Pools were made before poolscope came."""
         for library_pool in library_pools:
             if guard.run(f"{self.name}.is_open", lambda one=library_pool: self.is_open(one), default=False):  # type: ignore[misc]
                 self.know(library_pool)
 
     def release(self) -> None:
-        """
-        After the patches were reverted: take every mark of ours off the library's objects.
-        """
+        """After the patches were reverted: take every mark of ours off the library's objects."""
         LEASE_FINDERS.pop(self.name, None)
         self.patcher = None
         super().release()

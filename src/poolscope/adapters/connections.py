@@ -1,6 +1,4 @@
-"""
-Which lease a connection has, and what is known of it: kept in its `ConnectionState`.
-"""
+"""Which lease a connection has, and what is known of it: kept in its `ConnectionState`."""
 
 from __future__ import annotations
 
@@ -39,15 +37,11 @@ class Connections:
         raise NotImplementedError
 
     def connection_of(self, hooked: LibraryObject) -> LibraryObject:
-        """
-        The connection of a cursor, or of what else a `Statement` or `Call` is hooked on.
-        """
+        """The connection of a cursor, or of what else a `Statement` or `Call` is hooked on."""
         return hooked
 
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:
-        """
-        The pool that a `Connect` makes a connection for; None for none.
-        """
+        """The pool that a `Connect` makes a connection for; None for none."""
         return hooked
 
     def connects_in(self, hooked: LibraryObject, pool: Pool) -> Lease | None:  # noqa: ARG002
@@ -61,15 +55,11 @@ class Connections:
         return None
 
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity | None:  # noqa: ARG002
-        """
-        What a pool is, by a connection of it, where `identify` did not find the server.
-        """
+        """What a pool is, by a connection of it, where `identify` did not find the server."""
         return None
 
     def backend_process_id(self, connection: LibraryObject) -> int | None:  # noqa: ARG002
-        """
-        The server's process for a connection, where the driver knows it.
-        """
+        """The server's process for a connection, where the driver knows it."""
         return None
 
     # What follows from it
@@ -88,20 +78,14 @@ class Connections:
         return state
 
     def prepare(self, anchor: LibraryObject) -> None:
-        """
-        A pool is about to be entered: make room for marks of ours, which `forget_pool` takes off.
-        """
+        """A pool is about to be entered: make room for marks of ours, which `forget_pool` takes off."""
 
     def belongs(self, connection: LibraryObject, pool: Pool) -> None:
-        """
-        A connection that no caller holds was found in a pool that is being entered.
-        """
+        """A connection that no caller holds was found in a pool that is being entered."""
         self.state(connection, pool)
 
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
-        """
-        A caller gets a connection by this lease, which is granted next. Hot.
-        """
+        """A caller gets a connection by this lease, which is granted next. Hot."""
         state: ConnectionState = connection.__dict__.get(CONNECTION_KEY) or self.state(connection, lease.pool)
         if state.lease is not None:  # adopted while it was being returned, which was not seen
             state.lease.released()
@@ -141,9 +125,7 @@ class Connections:
         return self.lease_of(connection)
 
     def lease_of(self, connection: LibraryObject) -> Lease | None:
-        """
-        The lease of a connection; also asked of other libraries' connections. Hot.
-        """
+        """The lease of a connection; also asked of other libraries' connections. Hot."""
         marks = getattr(connection, "__dict__", None)
         state = marks.get(CONNECTION_KEY) if type(marks) is dict else None
         return state.lease if state is not None else None
@@ -183,17 +165,13 @@ class Connections:
             lease.backend_process_id = state.backend_process_id
 
     def forget_connection(self, connection: LibraryObject) -> None:
-        """
-        Take our mark off a connection.
-        """
+        """Take our mark off a connection."""
         marks = getattr(connection, "__dict__", None)
         if type(marks) is dict:
             marks.pop(CONNECTION_KEY, None)
 
     def forget_pool(self, anchor: LibraryObject) -> None:
-        """
-        Take our marks off a pool, but for `KEY`.
-        """
+        """Take our marks off a pool, but for `KEY`."""
 
 
 class ConnectionsById(Connections):
@@ -207,14 +185,10 @@ class ConnectionsById(Connections):
         anchor.__dict__.setdefault(LEASES_KEY, {})
 
     def belongs(self, connection: LibraryObject, pool: Pool) -> None:
-        """
-        Nothing: an idle connection has nothing to be known of.
-        """
+        """Nothing: an idle connection has nothing to be known of."""
 
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
-        """
-        A caller holds a connection by this lease. Hot.
-        """
+        """A caller holds a connection by this lease. Hot."""
         leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
         if leases is None:  # poolscope was released during the checkout
             return
@@ -277,7 +251,5 @@ class ConnectionsById(Connections):
             lease.backend_process_id = self.backend_process_id(connection)
 
     def forget_pool(self, anchor: LibraryObject) -> None:
-        """
-        Take our marks off a pool, but for `KEY`.
-        """
+        """Take our marks off a pool, but for `KEY`."""
         anchor.__dict__.pop(LEASES_KEY, None)

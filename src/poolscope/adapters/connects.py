@@ -1,5 +1,6 @@
 """
-Physical connections: whose checkout a connect belongs to, how long it took, and what a pool's limit is afterwards.
+Physical connections: whose checkout a connect belongs to, how long it took, and what a pool's limit
+is afterwards.
 """
 
 from __future__ import annotations
@@ -70,9 +71,7 @@ def connect_fails(pool: Pool, lease: Lease | None, began: float, error: BaseExce
 
 
 def limit_changed(pool: Pool) -> None:
-    """
-    A pool was resized, or lost a slot.
-    """
+    """A pool was resized, or lost a slot."""
     pool.refresh_limit()
     if pool.limit is not None and len(pool.leases) >= pool.limit:
         pool.filled(pool.now())

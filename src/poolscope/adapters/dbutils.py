@@ -57,9 +57,7 @@ _REASONS: Final[dict[str, str | Callable[[FrameType], str | None]]] = {
 
 
 class DbutilsAdapter(PointAdapter):
-    """
-    Hooks DBUtils' pool.
-    """
+    """Hooks DBUtils' pool."""
 
     name, module, versions = "dbutils", "dbutils.pooled_db", ">=3.0,<4"
     pool_classes = ("PooledDB",)

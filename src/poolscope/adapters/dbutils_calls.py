@@ -34,9 +34,7 @@ MAKING: Final[ContextVar[Any]] = ContextVar("poolscope_dbutils_making", default=
 
 
 class SteadyState(ConnectionState):
-    """
-    What is known of a steady connection. It has no pool while that is being made.
-    """
+    """What is known of a steady connection. It has no pool while that is being made."""
 
     __slots__ = ("made", "sharers")
 
@@ -51,7 +49,8 @@ class SteadyState(ConnectionState):
 
 class Making(Created):
     """
-    A pool is made, or makes a steady connection. While it is made it checks out of itself: it becomes known at the end.
+    A pool is made, or makes a steady connection. While it is made it checks out of itself: it
+    becomes known at the end.
     """
 
     @override
@@ -67,9 +66,7 @@ class Making(Created):
 
 
 class Connecting(ColdPoint):
-    """
-    A steady connection makes a driver's connection: its first, or one to take the place of that.
-    """
+    """A steady connection makes a driver's connection: its first, or one to take the place of that."""
 
     measures: ClassVar[Capability] = Capability.CREATE | Capability.WAIT_PHASES
 
@@ -104,9 +101,7 @@ class Connecting(ColdPoint):
 
 
 class Connected(ColdPoint):
-    """
-    A steady connection takes the driver's connection that was made for it: now that counts.
-    """
+    """A steady connection takes the driver's connection that was made for it: now that counts."""
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -124,9 +119,7 @@ class Connected(ColdPoint):
 
 
 class Dropped(Abandoned):
-    """
-    A proxy is collected. Most were returned before, and pay for one look only.
-    """
+    """A proxy is collected. Most were returned before, and pay for one look only."""
 
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,9 +136,7 @@ class Dropped(Abandoned):
 
 
 class ToughStatement(Statement):
-    """
-    A cursor makes one of its methods that run a statement. What that does after the lease counts for no lease.
-    """
+    """A cursor makes one of its methods that run a statement. What that does after the lease counts for no lease."""
 
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:

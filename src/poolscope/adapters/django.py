@@ -42,9 +42,7 @@ _MOST_LOSSES: Final = 200
 
 
 class FirstUse(Checkout):
-    """
-    The first use of a connection in a request, which connects where it has to. Each cursor passes here.
-    """
+    """The first use of a connection in a request, which connects where it has to. Each cursor passes here."""
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
@@ -75,9 +73,7 @@ class FirstUse(Checkout):
 
 
 class RequestEnd(Checkin):
-    """
-    The end of a request, at which Django may close the connection. An open transaction goes on, with its lease.
-    """
+    """The end of a request, at which Django may close the connection. An open transaction goes on, with its lease."""
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
@@ -98,9 +94,7 @@ class RequestEnd(Checkin):
 
 
 class ClosingReturn(Close):
-    """
-    A connection is closed, which returns it too.
-    """
+    """A connection is closed, which returns it too."""
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
@@ -123,9 +117,7 @@ _REASONS: Final[dict[str, str | Callable[[FrameType], str]]] = {
 
 
 class DjangoAdapter(PointAdapter):
-    """
-    Hooks Django's database wrappers.
-    """
+    """Hooks Django's database wrappers."""
 
     name, module, versions = "django", "django.db.backends.base.base", ">=4.2,<7"
     pool_classes, library_modules = (_WRAPPER,), ("django.db", "django.utils.asyncio")

@@ -1,6 +1,4 @@
-"""
-What is known of Django's connections: of each alias, and of each thread's connection.
-"""
+"""What is known of Django's connections: of each alias, and of each thread's connection."""
 
 from __future__ import annotations
 

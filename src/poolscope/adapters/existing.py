@@ -1,6 +1,4 @@
-"""
-Finding the objects of a library that were made before poolscope came.
-"""
+"""Finding the objects of a library that were made before poolscope came."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ def find_existing(kinds: tuple[type, ...], component: str, found: Callable[[list
 
 @contextlib.contextmanager
 def one_walk() -> Iterator[None]:
-    """
-    While it runs, the requests of all adapters are put off; at its end one walk over all objects serves them.
-    """
+    """While it runs, the requests of all adapters are put off; at its end one walk over all objects serves them."""
     global _requests  # noqa: PLW0603 - one process starts its adapters once
     requests: list[Request] = []
     _requests = requests
@@ -71,9 +67,7 @@ def existing(kinds: tuple[type, ...]) -> list[LibraryObject]:
 
 
 def being_imported(module: LibraryObject) -> bool:
-    """
-    Whether a module is being imported now, so that no object of it exists yet.
-    """
+    """Whether a module is being imported now, so that no object of it exists yet."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 

@@ -15,14 +15,10 @@ if TYPE_CHECKING:
 
 
 class Greenlets:
-    """
-    `Switches` between greenlets. The library is not imported for them.
-    """
+    """`Switches` between greenlets. The library is not imported for them."""
 
     def outwards(self, stack: LibraryObject) -> tuple[LibraryObject, FrameType | None]:
-        """
-        The parent of a greenlet, or of the running one, and the frame at which it waits.
-        """
+        """The parent of a greenlet, or of the running one, and the frame at which it waits."""
         if stack is None:
             module = sys.modules.get("greenlet")
             if module is None:

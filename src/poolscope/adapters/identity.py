@@ -1,5 +1,6 @@
 """
-What a pool is and what it is called: from what its library was given, from a connection, and from the application.
+What a pool is and what it is called: from what its library was given, from a connection, and from
+the application.
 """
 
 from __future__ import annotations
@@ -82,9 +83,7 @@ def remember_name(anchor: LibraryObject) -> None:
 
 
 def named(anchor: LibraryObject, what: Identity) -> Identity:
-    """
-    A pool's identity with the name that the application gave it by `poolscope.pool_name`, if it did.
-    """
+    """A pool's identity with the name that the application gave it by `poolscope.pool_name`, if it did."""
     name = NAMES.get(anchor) or POOL_NAME.get()
     if name is None:
         return what
@@ -93,9 +92,7 @@ def named(anchor: LibraryObject, what: Identity) -> Identity:
 
 
 def name_by_framework(library_pool: LibraryObject) -> str | None:
-    """
-    The name of a pool that a framework made, such as Django's alias of the database.
-    """
+    """The name of a pool that a framework made, such as Django's alias of the database."""
     for name_of in NAMERS.values():
         name = guard.run("common.namer", lambda name_of=name_of: name_of(library_pool), None)  # type: ignore[misc]
         if name is not None:
@@ -104,9 +101,7 @@ def name_by_framework(library_pool: LibraryObject) -> str | None:
 
 
 def error_name(error: BaseException) -> str:
-    """
-    An exception's qualified name, as `error.type` has it: without the module for built-in ones.
-    """
+    """An exception's qualified name, as `error.type` has it: without the module for built-in ones."""
     kind = type(error)
     module = kind.__module__
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
@@ -114,7 +109,8 @@ def error_name(error: BaseException) -> str:
 
 def whole(value: object) -> int | None:
     """
-    A whole number from what a driver was given; None when it is none, or when several servers have different ones.
+    A whole number from what a driver was given; None when it is none, or when several servers have
+    different ones.
     """
     several = value if isinstance(value, (list, tuple)) else str(value).split(",")
     try:
@@ -134,16 +130,12 @@ def is_torn(url: str) -> bool:
 
 
 def database_file(path: str | None) -> str:
-    """
-    The name of a database that is a file.
-    """
+    """The name of a database that is a file."""
     return os.path.basename(path) if path else ":memory:"
 
 
 def first_of(mappings: Iterable[Mapping[str, Any]], *keys: str) -> LibraryObject:
-    """
-    The first value that is set under one of the keys.
-    """
+    """The first value that is set under one of the keys."""
     for mapping in mappings:
         for key in keys:
             if mapping.get(key):

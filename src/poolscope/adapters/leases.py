@@ -1,6 +1,4 @@
-"""
-Leases in an adapter's hands: how a connection keeps its own, and what becomes of one when a hook of ours fails.
-"""
+"""Leases in an adapter's hands: how a connection keeps its own, and what becomes of one when a hook of ours fails."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ class ConnectionState:
 
 
 def lease_below(connection: LibraryObject) -> Lease | None:
-    """
-    The lease of a driver's connection in the pool that it comes from, if it comes from one.
-    """
+    """The lease of a driver's connection in the pool that it comes from, if it comes from one."""
     for find in LEASE_FINDERS.values():
         lease = find(connection)
         if lease is not None:
@@ -172,9 +168,7 @@ class LeaseReference(weakref.ref[Any]):
     __slots__ = ("component", "lease")
 
     def __new__(cls, connection: LibraryObject, *_: object) -> LeaseReference:  # noqa: PYI034
-        """
-        A reference that calls `_collected`.
-        """
+        """A reference that calls `_collected`."""
         return weakref.ref.__new__(cls, connection, _collected)  # super() would cost as much again
 
     def __init__(self, connection: LibraryObject, lease: Lease, component: str) -> None:  # noqa: ARG002 - see __new__
@@ -183,7 +177,8 @@ class LeaseReference(weakref.ref[Any]):
 
     def collected(self) -> None:
         """
-        What the caller held is no more. The garbage collector may be running: nothing here may log or wait for a lock.
+        What the caller held is no more. The garbage collector may be running: nothing here may log
+        or wait for a lock.
         """
         self.lease.released(abandoned=True)
 

@@ -25,9 +25,7 @@ _UNKNOWN: Final = 4
 
 
 def parse(conninfo: object) -> dict[str, Any]:
-    """
-    The parts of a connection string; none when it is not one, or is not understood.
-    """
+    """The parts of a connection string; none when it is not one, or is not understood."""
     if not isinstance(conninfo, str) or not conninfo:
         return {}
     driver, driver2 = sys.modules.get("psycopg.conninfo"), sys.modules.get("psycopg2.extensions")
@@ -56,9 +54,7 @@ def identify(given: Sequence[Mapping[str, Any]], name: str | None = None) -> Ide
 
 
 def parameters_of(connection: LibraryObject) -> dict[str, Any]:
-    """
-    What a connection knows of its server.
-    """
+    """What a connection knows of its server."""
     info = connection.info
     return guard.run(
         "libpq.info", lambda: {"host": info.host, "port": info.port, "dbname": info.dbname} if info.host else {}, {}
@@ -66,14 +62,10 @@ def parameters_of(connection: LibraryObject) -> dict[str, Any]:
 
 
 def learn_from(pool: Pool, connection: LibraryObject) -> None:
-    """
-    A connection was made: if nothing named the pool's server yet, it does.
-    """
+    """A connection was made: if nothing named the pool's server yet, it does."""
     learn(pool, "libpq.learn", lambda: identify([parameters_of(connection)]))
 
 
 def is_in_transaction(status: int) -> bool:
-    """
-    Whether a transaction is open, by what libpq's ``PQtransactionStatus`` says.
-    """
+    """Whether a transaction is open, by what libpq's ``PQtransactionStatus`` says."""
     return _IDLE < status < _UNKNOWN

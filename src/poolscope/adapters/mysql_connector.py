@@ -31,9 +31,7 @@ _NAMED_AFTER: Final = ("host", "port", "user", "database")
 
 
 class MysqlConnectorAdapter(PointAdapter):
-    """
-    Hooks mysql-connector's pool.
-    """
+    """Hooks mysql-connector's pool."""
 
     name, module, versions = "mysql-connector", "mysql.connector.pooling", ">=8.1,<27"
     pool_classes = ("MySQLConnectionPool",)
@@ -86,9 +84,7 @@ class MysqlConnectorAdapter(PointAdapter):
             self.joined(library_pool, connection, pool)
 
     def joined(self, library_pool: LibraryObject, connection: LibraryObject, pool: Pool) -> PooledState:
-        """
-        The state of a connection of a pool.
-        """
+        """The state of a connection of a pool."""
         state: PooledState | None = connection.__dict__.get(CONNECTION_KEY)
         if state is None:
             state = connection.__dict__[CONNECTION_KEY] = PooledState(pool, library_pool)

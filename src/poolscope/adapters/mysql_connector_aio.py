@@ -14,9 +14,7 @@ from poolscope.adapters.mysql_connector_points import points_of
 
 
 class MysqlConnectorAioAdapter(MysqlConnectorAdapter):
-    """
-    Hooks mysql-connector's asyncio pool.
-    """
+    """Hooks mysql-connector's asyncio pool."""
 
     name, module, versions = "mysql-connector-aio", "mysql.connector.aio.pooling", ">=9.4,<27"
     points = points_of("mysql.connector.aio")

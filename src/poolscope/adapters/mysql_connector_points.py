@@ -1,6 +1,4 @@
-"""
-Where mysql-connector's pools are hooked, sync and async, and what is known of their connections.
-"""
+"""Where mysql-connector's pools are hooked, sync and async, and what is known of their connections."""
 
 from __future__ import annotations
 
@@ -79,9 +77,7 @@ class ProxyReference(LeaseReference):
 
 
 class Addition(Connect):
-    """
-    A pool connects anew, unless it is given a connection that comes back, as each return does.
-    """
+    """A pool connects anew, unless it is given a connection that comes back, as each return does."""
 
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,9 +93,7 @@ class Addition(Connect):
 
 
 class Ping(Point):
-    """
-    Inside a checkout, the pool tries the connection that it took out: its own method. Each checkout passes here.
-    """
+    """Inside a checkout, the pool tries the connection that it took out: its own method. Each checkout passes here."""
 
     measures = Capability.WAIT_PHASES
 

@@ -48,9 +48,7 @@ _POOLS: Final = ("ConnectionPool", "AsyncConnectionPool")
 
 
 class AwaitedCheckout(Checkout):
-    """
-    A pool returns a connection at once; the checkout begins when that is awaited.
-    """
+    """A pool returns a connection at once; the checkout begins when that is awaited."""
 
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,9 +69,7 @@ class AwaitedCheckout(Checkout):
 
 
 class OracledbAdapter(PointAdapter):
-    """
-    Hooks python-oracledb's pools.
-    """
+    """Hooks python-oracledb's pools."""
 
     name, module, versions = "oracledb", "oracledb", ">=2,<27"
     pool_classes = _POOLS
@@ -99,9 +95,7 @@ class OracledbAdapter(PointAdapter):
     )
 
     def identify(self, library_pool: LibraryObject) -> Identity:
-        """
-        What a pool is. Of the connect string only server, port and service are read.
-        """
+        """What a pool is. Of the connect string only server, port and service are read."""
         dsn = guard.run("oracledb.dsn", lambda: str(library_pool._impl.dsn or ""), "")
         hosts, ports, service = _server(dsn)
         return identity(
@@ -113,9 +107,7 @@ class OracledbAdapter(PointAdapter):
         )
 
     def stats(self, library_pool: LibraryObject) -> Stats:
-        """
-        The library's own account of a pool.
-        """
+        """The library's own account of a pool."""
         core = library_pool._impl
         if core is None:
             return Stats()
@@ -124,55 +116,41 @@ class OracledbAdapter(PointAdapter):
         return Stats(limit=limit, idle=idle, in_use=busy, least_idle=int(core.min), most_idle=limit)
 
     def is_open(self, library_pool: LibraryObject) -> bool:
-        """
-        Whether a pool is still in use: a closed one cannot be opened again.
-        """
+        """Whether a pool is still in use: a closed one cannot be opened again."""
         return library_pool._impl is not None
 
     def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
-        """
-        How a checkout ended that raised: one class of exceptions stands for all that the driver reports.
-        """
+        """How a checkout ended that raised: one class of exceptions stands for all that the driver reports."""
         if isinstance(error, Exception) and any(code in str(error) for code in _TIMEOUTS):
             return Outcome.TIMEOUT
         return super().outcome(library_pool, lease, error)
 
     def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
-        """
-        The connections that callers hold, as far as their checkouts were seen: the library keeps no list.
-        """
+        """The connections that callers hold, as far as their checkouts were seen: the library keeps no list."""
         pool: Pool | None = library_pool.__dict__.get(KEY)
         references = [lease.carrier for lease in pool.leases.copy()] if pool is not None else []
         connections = [reference() for reference in references if reference is not None]
         return [connection for connection in connections if connection is not None]
 
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
-        """
-        A caller holds a connection by this lease. Hot.
-        """
+        """A caller holds a connection by this lease. Hot."""
         super().tie(library_pool, connection, lease)
         # Async connections have no ``__del__``. The lease keeps the reference, so that it outlives the connection.
         lease.carrier = LeaseReference(connection, lease, "oracledb.collected")
 
     def forget_connection(self, connection: LibraryObject) -> None:
-        """
-        Take our marks off a connection.
-        """
+        """Take our marks off a connection."""
         lease = self.lease_of(connection)
         if lease is not None:
             lease.carrier = None
         super().forget_connection(connection)
 
     def connection_of(self, hooked: LibraryObject) -> LibraryObject:
-        """
-        The connection of a cursor, or the connection itself.
-        """
+        """The connection of a cursor, or the connection itself."""
         return getattr(hooked, "connection", hooked)
 
     def in_transaction(self, connection: LibraryObject) -> bool | None:
-        """
-        Whether a transaction is open; None in versions that do not pass on what the driver's core knows.
-        """
+        """Whether a transaction is open; None in versions that do not pass on what the driver's core knows."""
         if connection._impl is None:
             return False
         if hasattr(type(connection), "transaction_in_progress"):

@@ -61,9 +61,7 @@ _REASONS: Final[dict[str, str | Callable[[FrameType], str]]] = {
 
 
 class Discard(ColdPoint):
-    """
-    A pool finds out whether a connection is closed, and forgets it if so.
-    """
+    """A pool finds out whether a connection is closed, and forgets it if so."""
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -76,9 +74,7 @@ class Discard(ColdPoint):
 
 
 class PeeweeAdapter(ConnectionsById, PointAdapter):
-    """
-    Hooks peewee's pools.
-    """
+    """Hooks peewee's pools."""
 
     name, module, versions = "peewee", "playhouse.pool", ">=4.5,<5"
     pool_classes = ("PooledDatabase",)
@@ -101,69 +97,49 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
     has_pools_above = False
 
     def identify(self, library_pool: LibraryObject) -> Identity:
-        """
-        What a pool is, by the arguments that it was made with.
-        """
+        """What a pool is, by the arguments that it was made with."""
         return _identify(library_pool)
 
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity | None:
-        """
-        What a pool is, by a connection of it.
-        """
+        """What a pool is, by a connection of it."""
         is_libpq = type(connection).__module__.startswith("psycopg")
         return _identify(library_pool, libpq.parameters_of(connection)) if is_libpq else None
 
     def is_open(self, library_pool: LibraryObject) -> bool:
-        """
-        Whether a pool can be used: its database may be named later.
-        """
+        """Whether a pool can be used: its database may be named later."""
         return not library_pool.deferred
 
     def stats(self, library_pool: LibraryObject) -> Stats:
-        """
-        The library's own account of a pool.
-        """
+        """The library's own account of a pool."""
         limit = library_pool._max_connections or None
         return Stats(limit, idle=len(library_pool._connections), in_use=len(library_pool._in_use), most_idle=limit)
 
     def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
-        """
-        The connections that callers hold.
-        """
+        """The connections that callers hold."""
         return [used.connection for used in list(library_pool._in_use.values())]
 
     def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
-        """
-        How a checkout ended that raised: where the pool has no timeout, one beyond the limit is turned away.
-        """
+        """How a checkout ended that raised: where the pool has no timeout, one beyond the limit is turned away."""
         if type(error).__name__ == "MaxConnectionsExceeded":
             return Outcome.TIMEOUT if library_pool._wait_timeout else Outcome.REJECTED
         return super().outcome(library_pool, lease, error)
 
     def failed(self, library_pool: LibraryObject, lease: Lease, error: BaseException, args: tuple[Any, ...]) -> None:
-        """
-        A checkout ended in an exception. Should that come after the handover, the thread keeps the connection.
-        """
+        """A checkout ended in an exception. Should that come after the handover, the thread keeps the connection."""
         super().failed(library_pool, lease, error, args)
         keep_handed_over(library_pool.__dict__.get(LEASES_KEY, {}), lease)
 
     def lease_of(self, connection: LibraryObject) -> Lease | None:
-        """
-        The lease of the connection that the running thread has of a database. Hot.
-        """
+        """The lease of the connection that the running thread has of a database. Hot."""
         leases: dict[int, Lease] | None = connection.__dict__.get(LEASES_KEY)
         return leases.get(id(connection._state.conn)) if leases else None
 
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:
-        """
-        The pool that a database connects for: itself, where it is one.
-        """
+        """The pool that a database connects for: itself, where it is one."""
         return hooked if hasattr(hooked, "_pool_lock") else None
 
     def in_transaction(self, connection: LibraryObject) -> bool:
-        """
-        Whether a transaction is open on the connection that the running thread has of a database.
-        """
+        """Whether a transaction is open on the connection that the running thread has of a database."""
         used = connection._state.conn
         if used is None:
             return False

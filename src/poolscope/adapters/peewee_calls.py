@@ -1,6 +1,4 @@
-"""
-Calls of peewee to its server. A call may connect first, within: it then begins once the connection is there.
-"""
+"""Calls of peewee to its server. A call may connect first, within: it then begins once the connection is there."""
 
 from __future__ import annotations
 
@@ -66,45 +64,31 @@ def _ends(end: EndCall) -> EndCall:
 
 
 class AutoconnectingCall(Call):
-    """
-    The beginning or end of a transaction.
-    """
+    """The beginning or end of a transaction."""
 
     def begins(self, adapter: PointAdapter, name: str) -> BeginCall:
-        """
-        What is done before the call; see `Call.begins`.
-        """
+        """What is done before the call; see `Call.begins`."""
         return _begins(super().begins(adapter, name))
 
     def ends(self, adapter: PointAdapter) -> EndCall:
-        """
-        What is done after it.
-        """
+        """What is done after it."""
         return _ends(super().ends(adapter))
 
 
 class AutoconnectingStatement(Statement):
-    """
-    A statement.
-    """
+    """A statement."""
 
     def begins(self, adapter: PointAdapter, name: str) -> BeginCall:
-        """
-        What is done before the statement; see `Call.begins`.
-        """
+        """What is done before the statement; see `Call.begins`."""
         return _begins(super().begins(adapter, name))
 
     def ends(self, adapter: PointAdapter) -> EndCall:
-        """
-        What is done after it.
-        """
+        """What is done after it."""
         return _ends(super().ends(adapter))
 
 
 class Autoconnected(ColdPoint):
-    """
-    A database makes a cursor, and connects for that where it has to.
-    """
+    """A database makes a cursor, and connects for that where it has to."""
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:  # noqa: ARG002 - what is pending knows whose it is

@@ -51,9 +51,7 @@ class Pools(Connections):
     # What each adapter says of its library
 
     def identify(self, library_pool: LibraryObject) -> Identity:
-        """
-        What a pool is, by the arguments that it was made with. No connection of it was checked out yet.
-        """
+        """What a pool is, by the arguments that it was made with. No connection of it was checked out yet."""
         raise NotImplementedError
 
     def stats(self, library_pool: LibraryObject) -> Stats:
@@ -66,39 +64,27 @@ class Pools(Connections):
     # What it may say besides
 
     def held(self, library_pool: LibraryObject) -> Iterable[LibraryObject]:  # noqa: ARG002 - not every library knows
-        """
-        The connections that callers hold by the library's own account.
-        """
+        """The connections that callers hold by the library's own account."""
         return ()
 
     def idle(self, library_pool: LibraryObject) -> Iterable[LibraryObject]:  # noqa: ARG002
-        """
-        The open connections that no caller holds.
-        """
+        """The open connections that no caller holds."""
         return ()
 
     def is_open(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
-        """
-        Whether a pool can be used, now or once it is opened again.
-        """
+        """Whether a pool can be used, now or once it is opened again."""
         return True
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:  # noqa: ARG002
-        """
-        Leases whose connection no caller holds any more, though the library keeps it alive.
-        """
+        """Leases whose connection no caller holds any more, though the library keeps it alive."""
         return []
 
     def is_shared(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
-        """
-        Whether several callers may hold one of its connections at once.
-        """
+        """Whether several callers may hold one of its connections at once."""
         return False
 
     def continues(self, library_pool: LibraryObject) -> Pool | None:  # noqa: ARG002
-        """
-        The pool whose place it takes, if it does.
-        """
+        """The pool whose place it takes, if it does."""
         return None
 
     def anchor(self, library_pool: LibraryObject) -> LibraryObject:
@@ -109,21 +95,15 @@ class Pools(Connections):
         return library_pool
 
     def library_pool(self, anchor: LibraryObject) -> LibraryObject:
-        """
-        The pool of an anchor; None when it is no more.
-        """
+        """The pool of an anchor; None when it is no more."""
         return anchor
 
     def rejected(self, library_pool: LibraryObject, error: BaseException) -> bool:  # noqa: ARG002
-        """
-        Whether a checkout that raised was turned away without a wait.
-        """
+        """Whether a checkout that raised was turned away without a wait."""
         return isinstance(error, self.rejections)
 
     def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
-        """
-        How a checkout ended that raised: a timeout of the connect is an error, not one of the pool.
-        """
+        """How a checkout ended that raised: a timeout of the connect is an error, not one of the pool."""
         if not lease.connect_failed:
             if self.rejected(library_pool, error):
                 return Outcome.REJECTED
@@ -134,23 +114,17 @@ class Pools(Connections):
     # What follows from it
 
     def pool_of(self, library_pool: LibraryObject) -> Pool | None:
-        """
-        Our `Pool` of a library's pool, if it is known.
-        """
+        """Our `Pool` of a library's pool, if it is known."""
         anchor = self.anchor(library_pool) if self.pool_registry is not None and library_pool is not None else None
         return anchor.__dict__.get(KEY) if anchor is not None else None
 
     def made(self, library_pool: LibraryObject) -> Pool | None:
-        """
-        A pool was made. One that cannot be used yet becomes known later. Cold.
-        """
+        """A pool was made. One that cannot be used yet becomes known later. Cold."""
         self.remember_name(library_pool)
         return self.know(library_pool) if self.is_open(library_pool) else None
 
     def remember_name(self, library_pool: LibraryObject) -> None:
-        """
-        A pool was made, which becomes known later: keep the name that the application gives it. Cold.
-        """
+        """A pool was made, which becomes known later: keep the name that the application gives it. Cold."""
         guard.run(f"{self.name}.made", lambda: remember_name(self.anchor(library_pool)), None)
 
     def know(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
@@ -197,9 +171,7 @@ class Pools(Connections):
         return pool
 
     def source(self, anchor: LibraryObject) -> PoolSource:
-        """
-        What reports of a pool at collections.
-        """
+        """What reports of a pool at collections."""
         return StatsSource(self, anchor)
 
     def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:
@@ -243,9 +215,7 @@ class Pools(Connections):
             recover(f"{self.name}.failed", lease)
 
     def forget(self, anchor: LibraryObject) -> None:
-        """
-        Take every mark of ours off a pool and its connections, but for `KEY` of the anchor itself.
-        """
+        """Take every mark of ours off a pool and its connections, but for `KEY` of the anchor itself."""
         library_pool = self.library_pool(anchor)
         if library_pool is not None:
             for connection in (*self.held(library_pool), *self.idle(library_pool)):
@@ -253,9 +223,7 @@ class Pools(Connections):
         self.forget_pool(anchor)
 
     def release(self) -> None:
-        """
-        After the patches were reverted: take every mark of ours off the library's objects.
-        """
+        """After the patches were reverted: take every mark of ours off the library's objects."""
         self.pool_registry = None
         for anchor in list(self._anchors):
             guard.run(f"{self.name}.forget", lambda anchor=anchor: self.forget(anchor), None)  # type: ignore[misc]

@@ -114,9 +114,7 @@ def connection_classes(adapter: PointAdapter) -> Derived:
 
 
 def watch(library_pool: LibraryObject, classes: Derived) -> None:
-    """
-    Let a pool make connections of a hooked class from now on.
-    """
+    """Let a pool make connections of a hooked class from now on."""
     if WATCHED_KEY not in library_pool.__dict__:
         before = library_pool._args, library_pool._kwargs
         instead = classes.instead(*before, "connection_factory")
@@ -125,18 +123,14 @@ def watch(library_pool: LibraryObject, classes: Derived) -> None:
 
 
 def mark(library_pool: LibraryObject, *connections: LibraryObject) -> None:
-    """
-    Let connections find the leases of their pool, those of hooked classes and whichever else can carry a mark.
-    """
+    """Let connections find the leases of their pool, those of hooked classes and whichever else can carry a mark."""
     leases = library_pool.__dict__.get(LEASES_KEY)
     for connection in connections if leases is not None else ():
         getattr(connection, "__dict__", {})[LEASES_KEY] = leases
 
 
 def unwatch(library_pool: LibraryObject) -> None:
-    """
-    Let a pool make connections as it did; those that it has stay what they are, and their hooks do nothing.
-    """
+    """Let a pool make connections as it did; those that it has stay what they are, and their hooks do nothing."""
     before = library_pool.__dict__.pop(WATCHED_KEY, None)
     if before is not None:
         library_pool._args, library_pool._kwargs = before

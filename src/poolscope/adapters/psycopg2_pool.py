@@ -50,7 +50,8 @@ def _is_new(library_pool: LibraryObject, args: Arguments, kwargs: dict[str, Any]
 
 class Return(Checkin):
     """
-    A connection is returned: the pool keeps it, or closes it; or it cannot be reset, and the pool counts it as held.
+    A connection is returned: the pool keeps it, or closes it; or it cannot be reset, and the pool
+    counts it as held.
     """
 
     measures: ClassVar[Capability] = Capability.USE | Capability.CLOSE
@@ -98,9 +99,7 @@ def _settle(adapter: PointAdapter, library_pool: LibraryObject, connection: Libr
 
 
 class CloseAll(Sweep):
-    """
-    A pool closes its connections, also those that callers hold.
-    """
+    """A pool closes its connections, also those that callers hold."""
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -122,9 +121,7 @@ class CloseAll(Sweep):
 
 
 class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
-    """
-    Hooks psycopg2's pools.
-    """
+    """Hooks psycopg2's pools."""
 
     name, module, versions = "psycopg2", "psycopg2.pool", ">=2.9,<3"
     pool_classes = ("AbstractConnectionPool",)

@@ -73,9 +73,7 @@ class CursorStatement(Statement):
 
 
 class Stream(CursorStatement):
-    """
-    A statement whose rows are fetched one by one, by a generator.
-    """
+    """A statement whose rows are fetched one by one, by a generator."""
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
@@ -128,9 +126,7 @@ async def _timed_async(begun: Begun, end: EndCall, step: Function, *args: Librar
 
 
 class Copy(CursorStatement):
-    """
-    A COPY: a block, which the statement lasts for.
-    """
+    """A COPY: a block, which the statement lasts for."""
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
@@ -169,7 +165,8 @@ async def _copying_async(
 
 class Fetch(Call):
     """
-    A further fetch of a server-side cursor, sync or async: a generator that waits for the server, in a base of both.
+    A further fetch of a server-side cursor, sync or async: a generator that waits for the server,
+    in a base of both.
     """
 
     @override

@@ -39,9 +39,7 @@ _CONNECTIONS: Final = ("psycopg:Connection", "psycopg:AsyncConnection")
 
 
 class PsycopgPoolAdapter(PointAdapter):
-    """
-    Hooks psycopg's pools.
-    """
+    """Hooks psycopg's pools."""
 
     name, module, versions = "psycopg_pool", "psycopg_pool", ">=3.2,<4"
     # Of connections, too: a pool does not refer to one that a caller holds.

@@ -40,16 +40,12 @@ class Account:
 
     @classmethod
     def of(cls, library_pool: LibraryObject) -> Account:
-        """
-        That of a pool, made where there is none.
-        """
+        """That of a pool, made where there is none."""
         account: Account | None = library_pool.__dict__.get(ACCOUNT_KEY)
         return account if account is not None else library_pool.__dict__.setdefault(ACCOUNT_KEY, cls(library_pool))
 
     def state(self, connection: LibraryObject) -> PooledConnection:
-        """
-        The state of a connection of the pool, made where there is none.
-        """
+        """The state of a connection of the pool, made where there is none."""
         found: PooledConnection | None = connection.__dict__.get(CONNECTION_KEY)
         if found is not None:
             return found
@@ -60,9 +56,7 @@ class Account:
         return state
 
     def held(self) -> list[tuple[PooledConnection, LibraryObject]]:
-        """
-        The connections that the library has marked as held, each with its state.
-        """
+        """The connections that the library has marked as held, each with its state."""
         library_pool = self.reference()
         there = [(state, reference()) for state, reference in self.connections.copy().items()]
         return [

@@ -43,7 +43,8 @@ REASONS: Final[dict[str, str | Callable[[FrameType], str]]] = {
 
 class BackgroundConnect(Connect):
     """
-    A connection is made: by a worker of the pool, in advance or because callers wait, or in a checkout of a null pool.
+    A connection is made: by a worker of the pool, in advance or because callers wait, or in a
+    checkout of a null pool.
     """
 
     @override
@@ -90,9 +91,7 @@ class Check(Validation):
 
 
 class DirectClose(Close):
-    """
-    A pool closes a connection by the connection's own method: 3.2.0 has none of the pool's for that.
-    """
+    """A pool closes a connection by the connection's own method: 3.2.0 has none of the pool's for that."""
 
     @override
     def find(self, module: ModuleType) -> tuple[LibraryObject, str] | None:

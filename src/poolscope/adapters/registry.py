@@ -1,6 +1,4 @@
-"""
-All adapters, and the state of each.
-"""
+"""All adapters, and the state of each."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ ADAPTERS: Final = (
 
 
 def load(names: Iterable[str] = ADAPTERS) -> list[PoolAdapter]:
-    """
-    The adapters of those names; a module of `poolscope.adapters` holds its adapter as ``ADAPTER``.
-    """
+    """The adapters of those names; a module of `poolscope.adapters` holds its adapter as ``ADAPTER``."""
     return [importlib.import_module(f"poolscope.adapters.{name}").ADAPTER for name in names]
 
 
@@ -58,9 +54,7 @@ class Registry(HookRegistry["PoolAdapter"]):
         )
 
     def start(self) -> None:
-        """
-        Hook what is there and wait for the rest; pools that exist already are found by one walk for all adapters.
-        """
+        """Hook what is there and wait for the rest; pools that exist already are found by one walk for all adapters."""
         with one_walk():
             super().start()
 

@@ -1,6 +1,4 @@
-"""
-Statements on their way to a driver: what one is, and that it begins.
-"""
+"""Statements on their way to a driver: what one is, and that it begins."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ def begin_statement(
 
 
 def text_of(statement: LibraryObject) -> str:
-    """
-    The text of a statement that is not a plain string.
-    """
+    """The text of a statement that is not a plain string."""
     if isinstance(statement, bytes):
         return statement.decode(errors="replace")
     as_string = getattr(statement, "as_string", None)
@@ -42,9 +38,7 @@ def text_of(statement: LibraryObject) -> str:
 
 
 def dbapi_statement(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool, Any]:
-    """
-    What a method of PEP 249's name runs: the statement, whether it is for many rows, and its parameters.
-    """
+    """What a method of PEP 249's name runs: the statement, whether it is for many rows, and its parameters."""
     given = (*args, *kwargs.values()) if kwargs else args
     statement = given[0] if given else None
     if name.startswith("call"):

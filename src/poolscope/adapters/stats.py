@@ -1,6 +1,4 @@
-"""
-What a library's pool reports of itself, as the core reads it at collections.
-"""
+"""What a library's pool reports of itself, as the core reads it at collections."""
 
 from __future__ import annotations
 
@@ -34,35 +32,23 @@ class Stats(NamedTuple):
 
 
 class Reporter(Protocol):
-    """
-    The part of an adapter that reports of its library's pools.
-    """
+    """The part of an adapter that reports of its library's pools."""
 
     @property
     def name(self) -> str:
-        """
-        The adapter's name.
-        """
+        """The adapter's name."""
 
     def library_pool(self, anchor: LibraryObject) -> LibraryObject:
-        """
-        The pool of an anchor; None when it is no more.
-        """
+        """The pool of an anchor; None when it is no more."""
 
     def is_open(self, library_pool: LibraryObject) -> bool:
-        """
-        Whether the pool is still in use.
-        """
+        """Whether the pool is still in use."""
 
     def stats(self, library_pool: LibraryObject) -> Stats:
-        """
-        The library's own account.
-        """
+        """The library's own account."""
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
-        """
-        Leases whose connection no caller holds any more.
-        """
+        """Leases whose connection no caller holds any more."""
 
 
 class WeakSource:
@@ -78,33 +64,23 @@ class WeakSource:
         self.retired = False
 
     def alive(self) -> bool:
-        """
-        Whether the library's pool still exists.
-        """
+        """Whether the library's pool still exists."""
         return self.reference() is not None
 
     def limit(self) -> int | None:
-        """
-        The most connections it may have open; None when there is no limit.
-        """
+        """The most connections it may have open; None when there is no limit."""
         return None
 
     def idle_limits(self) -> tuple[int | None, int | None]:
-        """
-        The fewest and the most idle connections it keeps; None where it has no such limit.
-        """
+        """The fewest and the most idle connections it keeps; None where it has no such limit."""
         return (None, None)
 
     def idle(self) -> int:
-        """
-        How many open connections it has that no caller holds.
-        """
+        """How many open connections it has that no caller holds."""
         return 0
 
     def in_use(self) -> int | None:
-        """
-        How many connections callers hold by the library's own account; None when it keeps none.
-        """
+        """How many connections callers hold by the library's own account; None when it keeps none."""
         return None
 
 
@@ -122,46 +98,32 @@ class StatsSource(WeakSource):
         self._adapter = adapter
 
     def stats(self) -> Stats:
-        """
-        The library's own account; an empty one when the pool is no more.
-        """
+        """The library's own account; an empty one when the pool is no more."""
         return guard.run(f"{self._adapter.name}.stats", self._stats, Stats())
 
     def alive(self) -> bool:
-        """
-        Whether the library's pool still exists and is in use.
-        """
+        """Whether the library's pool still exists and is in use."""
         return guard.run(f"{self._adapter.name}.is_open", self._is_open, default=True)
 
     def limit(self) -> int | None:
-        """
-        The most connections it may have open; None when there is no limit.
-        """
+        """The most connections it may have open; None when there is no limit."""
         return self.stats().limit
 
     def idle_limits(self) -> tuple[int | None, int | None]:
-        """
-        The fewest and the most idle connections it keeps; None where it has no such limit.
-        """
+        """The fewest and the most idle connections it keeps; None where it has no such limit."""
         stats = self.stats()
         return (stats.least_idle, stats.most_idle)
 
     def idle(self) -> int:
-        """
-        How many open connections it has that no caller holds.
-        """
+        """How many open connections it has that no caller holds."""
         return self.stats().idle
 
     def in_use(self) -> int | None:
-        """
-        How many connections callers hold by the library's own account; None when it keeps none.
-        """
+        """How many connections callers hold by the library's own account; None when it keeps none."""
         return self.stats().in_use
 
     def unheld(self) -> list[Lease]:
-        """
-        The leases whose connection no caller holds, though the library keeps it alive.
-        """
+        """The leases whose connection no caller holds, though the library keeps it alive."""
         return guard.run(f"{self._adapter.name}.unheld", self._unheld, [])
 
     def _pool(self) -> LibraryObject:

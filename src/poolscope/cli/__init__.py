@@ -11,9 +11,7 @@ import sys
 
 
 def print_in_any_encoding() -> None:
-    """
-    Print a question mark for a character that the terminal's encoding lacks, such as a bar under ``LC_ALL=C``.
-    """
+    """Print a question mark for a character that the terminal's encoding lacks, such as a bar under ``LC_ALL=C``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -16,9 +16,7 @@ from poolscope.cli.report import report
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="poolscope", message="%(prog)s %(version)s")
 def app() -> None:
-    """
-    Find out why a Python service runs out of database connections.
-    """
+    """Find out why a Python service runs out of database connections."""
 
 
 app.add_command(report)

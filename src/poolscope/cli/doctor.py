@@ -1,6 +1,4 @@
-"""
-``poolscope doctor``: checks whether poolscope can work in this interpreter, and what prevents it.
-"""
+"""``poolscope doctor``: checks whether poolscope can work in this interpreter, and what prevents it."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
 
 
 def render(console: Console, examination: Examination) -> None:
-    """
-    Print the result of every check, each problem with its fix.
-    """
+    """Print the result of every check, each problem with its fix."""
     for result in examination.results:
         console.print(Text(result.title, "bold"))
         table = Table.grid(padding=(0, 2))

@@ -1,6 +1,4 @@
-"""
-Formats figures for people.
-"""
+"""Formats figures for people."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _PATH = re.compile(r"(?:/[^/\s:]+)*/([^/\s:]+/[^/\s:]+\.py)\b")
 
 
 def seconds(value: float | None) -> str:
-    """
-    A duration with a suitable unit and about three digits.
-    """
+    """A duration with a suitable unit and about three digits."""
     if value is None:
         return NOTHING
     value = float(f"{value:.3g}")
@@ -43,42 +39,32 @@ def seconds(value: float | None) -> str:
 
 
 def number(value: float) -> str:
-    """
-    A number without a unit: whole if it is whole or large, else about three digits.
-    """
+    """A number without a unit: whole if it is whole or large, else about three digits."""
     if value == round(value) or abs(value) >= _LARGE:
         return f"{value:.0f}"
     return f"{value:.3g}"
 
 
 def counted(number: int, what: str) -> str:
-    """
-    A number and a noun with a regular plural.
-    """
+    """A number and a noun with a regular plural."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def percent(share: float) -> str:
-    """
-    A share as a percentage; only 0 is shown as 0.
-    """
+    """A share as a percentage; only 0 is shown as 0."""
     if 0.0 < share < _PERCENT:
         return "<1 %"
     return f"{share * 100:.0f} %"
 
 
 def bar(share: float, width: int) -> str:
-    """
-    A horizontal bar, in eighths of a character.
-    """
+    """A horizontal bar, in eighths of a character."""
     full, part = divmod(round(max(0.0, min(share, 1.0)) * width * 8), 8)
     return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width)
 
 
 def code_location(call_site: CallSite) -> str:
-    """
-    File, line and function, with the last parts of the path.
-    """
+    """File, line and function, with the last parts of the path."""
     if not call_site.file:
         return call_site.function or NOTHING
     path = "/".join(PurePath(call_site.file).parts[-_PATH_PARTS:])
@@ -86,9 +72,7 @@ def code_location(call_site: CallSite) -> str:
 
 
 def short_paths(text: str) -> str:
-    """
-    A text with every path of a Python file cut to its last two parts, and function names without comprehensions.
-    """
+    """A text with every path of a Python file cut to its last two parts, and function names without comprehensions."""
     return _NAMELESS.sub("", _PATH.sub(r"\1", text))
 
 

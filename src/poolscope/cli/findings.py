@@ -1,6 +1,4 @@
-"""
-Findings on a terminal: each cause with its location, evidence and fix.
-"""
+"""Findings on a terminal: each cause with its location, evidence and fix."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ _SHARE = "_share"
 
 
 def render_findings(console: Console, findings: Sequence[FindingReport]) -> None:
-    """
-    Print each finding in a panel of its own.
-    """
+    """Print each finding in a panel of its own."""
     for finding in findings:
         console.print(_panel(finding))
 

@@ -1,6 +1,4 @@
-"""
-Saves the terminal's output as a picture.
-"""
+"""Saves the terminal's output as a picture."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-A report on a terminal.
-"""
+"""A report on a terminal."""
 
 from __future__ import annotations
 
@@ -44,18 +42,14 @@ _PHASES = {
 
 
 def render_report(console: Console, report: Report) -> None:
-    """
-    Print every pool, then the findings.
-    """
+    """Print every pool, then the findings."""
     for pool in report.pools:
         console.print(pool_panel(pool))
     render_findings(console, report.findings)
 
 
 def pool_panel(pool: PoolReport) -> RenderableType:
-    """
-    One pool.
-    """
+    """One pool."""
     where = " ".join(part for part in (pool.system, pool.server, pool.namespace) if part)
     parts: list[RenderableType] = [
         _summary(pool),

@@ -1,6 +1,4 @@
-"""
-``poolscope report``: reports on the connection pools in telemetry files.
-"""
+"""``poolscope report``: reports on the connection pools in telemetry files."""
 
 from __future__ import annotations
 
@@ -26,17 +24,13 @@ _LARGE_BYTES: Final = 10_000_000
 
 
 class CommandError(click.ClickException):
-    """
-    An error with the problem and its fix; exit code 1.
-    """
+    """An error with the problem and its fix; exit code 1."""
 
     def __init__(self, error: ReportError) -> None:
         super().__init__(f"{error.problem}\n{error.fix}")
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """
-        Print both lines to stderr.
-        """
+        """Print both lines to stderr."""
         click.echo(f"poolscope report: {self.message}", err=file is None, file=file)
 
 
@@ -81,9 +75,7 @@ def _read(paths: Sequence[Path]) -> Report:
 
 
 def as_dict(result: Report) -> dict[str, Any]:
-    """
-    The report as plain dictionaries and lists, with the derived figures.
-    """
+    """The report as plain dictionaries and lists, with the derived figures."""
     plain = asdict(result)
     for pool, described in zip(result.pools, plain["pools"], strict=True):
         described["saturation"] = pool.saturation

@@ -1,3 +1,1 @@
-"""
-The vocabulary and the hot path: pools, leases, waits, phases. Standard library only.
-"""
+"""The vocabulary and the hot path: pools, leases, waits, phases. Standard library only."""

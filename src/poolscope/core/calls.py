@@ -1,6 +1,4 @@
-"""
-What a leased connection does: its calls to the server, and the statements among them.
-"""
+"""What a leased connection does: its calls to the server, and the statements among them."""
 
 from __future__ import annotations
 
@@ -72,9 +70,7 @@ class Calls:
         self.call_begins()
 
     def statement_begins_below(self, statement: str) -> None:
-        """
-        A statement passes through here on its way from a pool on top of this one, which has counted it.
-        """
+        """A statement passes through here on its way from a pool on top of this one, which has counted it."""
         if is_query(statement):
             self.queries += 1
             self.statement = statement
@@ -92,9 +88,7 @@ class Calls:
         return lease is not None and lease.running
 
     def call_begins(self) -> None:
-        """
-        A call to the server begins: a statement, a commit, a rollback.
-        """
+        """A call to the server begins: a statement, a commit, a rollback."""
         now = self.pool.now()
         if self.running:  # two tasks share the connection
             self.query_time += now - self._mark

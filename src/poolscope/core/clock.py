@@ -1,6 +1,4 @@
-"""
-The monotonic clock that all durations are measured with, and its place on the calendar.
-"""
+"""The monotonic clock that all durations are measured with, and its place on the calendar."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Counters that many threads write without a lock and that lose nothing, in the way of `histogram`.
-"""
+"""Counters that many threads write without a lock and that lose nothing, in the way of `histogram`."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ if TYPE_CHECKING:
 
 
 class Sum:
-    """
-    A sum that many threads add to without a lock; for rare things, its cells are few.
-    """
+    """A sum that many threads add to without a lock; for rare things, its cells are few."""
 
     def __init__(self) -> None:
         self._free: deque[list[float]] = deque()
@@ -24,9 +20,7 @@ class Sum:
         self._readers = RLock()
 
     def add(self, amount: float) -> None:
-        """
-        Add an amount, 0 or more.
-        """
+        """Add an amount, 0 or more."""
         try:
             cell = self._free.pop()
         except IndexError:
@@ -35,9 +29,7 @@ class Sum:
         self._free.append(cell)
 
     def read(self) -> float:
-        """
-        The sum so far; it never falls.
-        """
+        """The sum so far; it never falls."""
         with self._readers:
             free = self._free
             for _ in range(len(free)):
@@ -51,35 +43,27 @@ class Sum:
             return self._total
 
     def reset(self) -> None:
-        """
-        Start anew at 0.
-        """
+        """Start anew at 0."""
         self._readers = RLock()
         self._free = deque()
         self._total = 0.0
 
 
 class Tally:
-    """
-    A count that many threads add one to without a lock, at a third of what `Sum.add` costs; for the hot path.
-    """
+    """A count that many threads add one to without a lock, at a third of what `Sum.add` costs; for the hot path."""
 
     def __init__(self) -> None:
         self.reset()
 
     def read(self) -> int:
-        """
-        How many times `add` was called so far.
-        """
+        """How many times `add` was called so far."""
         with self._readers:
             total: int = self.add() - self._reads  # reading the counter counts too
             self._reads += 1
             return total
 
     def reset(self) -> None:
-        """
-        Start anew at 0.
-        """
+        """Start anew at 0."""
         self._readers = RLock()
         self._reads = 0
         #: Add one; a single atomic operation.
@@ -116,9 +100,7 @@ class Peak:
             self._past.popleft()
 
     def highest(self, current: int) -> int:
-        """
-        The highest number within the window, the current one included. Any number of readers get the same.
-        """
+        """The highest number within the window, the current one included. Any number of readers get the same."""
         return max(
             current,
             max(self.seen.copy(), default=0),
@@ -126,8 +108,6 @@ class Peak:
         )
 
     def reset(self) -> None:
-        """
-        Forget all numbers.
-        """
+        """Forget all numbers."""
         self.seen = set()
         self._past = deque()

@@ -1,6 +1,4 @@
-"""
-Who runs the code: the thread, and the asyncio task where there is one; and what either executes now.
-"""
+"""Who runs the code: the thread, and the asyncio task where there is one; and what either executes now."""
 
 from __future__ import annotations
 
@@ -57,9 +55,7 @@ def task_in(loop: LibraryObject) -> TaskReference | None:
 
 
 class ThreadReference(weakref.ref["ThreadToken"]):
-    """
-    A weak reference to a thread's token that knows the thread's identifier, also after the thread has finished.
-    """
+    """A weak reference to a thread's token that knows the thread's identifier, also after the thread has finished."""
 
     __slots__ = ("ident",)
     ident: int
@@ -91,9 +87,7 @@ THREAD_TOKENS: Final = _ThreadTokens()
 
 
 def running_thread() -> ThreadToken:
-    """
-    The token of this thread; hold its reference, not itself.
-    """
+    """The token of this thread; hold its reference, not itself."""
     try:
         return THREAD_TOKENS.thread_token
     except AttributeError:

@@ -228,9 +228,7 @@ class UnitLabel(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        """
-        Kind and name.
-        """
+        """Kind and name."""
         return f"{self.kind} {self.name}"
 
 
@@ -267,25 +265,17 @@ class Finding:
 
     @property
     def id(self) -> str:
-        """
-        The id of its kind.
-        """
+        """The id of its kind."""
         return self.kind.id
 
     @property
     def event(self) -> semconv.Event | None:
-        """
-        The event that carries it.
-        """
+        """The event that carries it."""
         return self.kind.resolved_event if self.resolved else self.kind.event
 
 
 class FindingSink(Protocol):
-    """
-    Takes findings away, to telemetry, logs or a list; called from background threads and never on the hot path.
-    """
+    """Takes findings away, to telemetry, logs or a list; called from background threads and never on the hot path."""
 
     def report(self, finding: Finding) -> None:
-        """
-        Take one finding; must not raise.
-        """
+        """Take one finding; must not raise."""

@@ -1,6 +1,4 @@
-"""
-What every finding of one id has in common.
-"""
+"""What every finding of one id has in common."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
 
 
 class Severity(Enum):
-    """
-    How soon to look.
-    """
+    """How soon to look."""
 
     INFO = "info"
     WARNING = "warning"
@@ -25,9 +21,7 @@ class Severity(Enum):
 
 
 class Source(Enum):
-    """
-    What reports a kind of finding.
-    """
+    """What reports a kind of finding."""
 
     DETECTOR = "a detector in the process; its findings are events"
     CAUSE = "the diagnosis of an exhausted pool, as the cause that its event names"
@@ -35,9 +29,7 @@ class Source(Enum):
 
 
 class Unit(Enum):
-    """
-    What a piece of evidence is measured in (UCUM); empty for texts and identifiers.
-    """
+    """What a piece of evidence is measured in (UCUM); empty for texts and identifiers."""
 
     SECONDS = "s"
     PER_SECOND = "1/s"
@@ -92,20 +84,14 @@ class FindingKind:
 
     @property
     def page(self) -> str:
-        """
-        The documentation page, relative to the project's root.
-        """
+        """The documentation page, relative to the project's root."""
         return f"docs/findings/{self.id}.md"
 
     def fix_for(self, case: str) -> str:
-        """
-        What to change in a case: `fix`, if there is no further one for it.
-        """
+        """What to change in a case: `fix`, if there is no further one for it."""
         return self.further_fixes.get(case, self.fix)
 
     @property
     def heading(self) -> str:
-        """
-        The id in words, for people.
-        """
+        """The id in words, for people."""
         return self.title or self.id.replace("_", " ")

@@ -22,9 +22,7 @@ _Result = TypeVar("_Result")
 
 
 class Guard:
-    """
-    Where caught errors of poolscope's own are counted.
-    """
+    """Where caught errors of poolscope's own are counted."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -57,9 +55,7 @@ class Guard:
         self._counts[component] += 1
 
     def count(self, component: str) -> None:
-        """
-        Count something lost without an exception; it is logged once.
-        """
+        """Count something lost without an exception; it is logged once."""
         self._counts[component] += 1
         if self._counts[component] == 1:
             _logger.warning("poolscope dropped data at %s; its figures are incomplete", component)
@@ -78,15 +74,11 @@ class Guard:
             return default
 
     def counts(self) -> dict[str, int]:
-        """
-        How many errors were caught, by site.
-        """
+        """How many errors were caught, by site."""
         return dict(self._counts)
 
     def reset(self) -> None:
-        """
-        Forget all counts; a child process after a fork starts at none.
-        """
+        """Forget all counts; a child process after a fork starts at none."""
         self._counts.clear()
 
 

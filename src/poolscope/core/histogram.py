@@ -64,15 +64,11 @@ class Totals(Generic[_Trace]):
 
     @property
     def count(self) -> int:
-        """
-        How many values there are.
-        """
+        """How many values there are."""
         return sum(self.counts)
 
     def add(self, cell: _Cell[_Trace]) -> None:
-        """
-        Add what a cell holds.
-        """
+        """Add what a cell holds."""
         for index, number in enumerate(cell.counts):
             self.counts[index] += number
         self.total += cell.total
@@ -83,9 +79,7 @@ class Totals(Generic[_Trace]):
         self.exemplars.update(cell.exemplars)
 
     def copy(self) -> Totals[_Trace]:
-        """
-        The same figures, independent of this one.
-        """
+        """The same figures, independent of this one."""
         return replace(self, counts=self.counts.copy(), phases=self.phases.copy(), exemplars=self.exemplars.copy())
 
 
@@ -103,9 +97,7 @@ class Tap(Generic[_Trace]):
         self._delta = delta
 
     def take(self) -> Totals[_Trace]:
-        """
-        The figures for this reading; the next one starts here.
-        """
+        """The figures for this reading; the next one starts here."""
         taken = self.totals.copy()
         if self._delta:
             self.totals = Totals([0] * len(taken.counts), phases=dict.fromkeys(taken.phases, 0.0))
@@ -164,17 +156,13 @@ class Distribution(Generic[_Trace]):
         free.append(cell)
 
     def read(self) -> Totals[_Trace]:
-        """
-        All figures since the start.
-        """
+        """All figures since the start."""
         with self._readers:
             self._drain()
             return self._totals.copy()
 
     def tap(self, *, delta: bool) -> Tap[_Trace]:
-        """
-        A view for one more reader; it begins with everything recorded so far. It is held weakly.
-        """
+        """A view for one more reader; it begins with everything recorded so far. It is held weakly."""
         with self._readers:
             self._drain()
             tap = Tap(self._totals.copy(), delta=delta)
@@ -182,17 +170,13 @@ class Distribution(Generic[_Trace]):
             return tap
 
     def take(self, tap: Tap[_Trace]) -> Totals[_Trace]:
-        """
-        Read through a view of `tap()`.
-        """
+        """Read through a view of `tap()`."""
         with self._readers:
             self._drain()
             return tap.take()
 
     def reset(self) -> None:
-        """
-        Start anew at nothing, as a child process does after a fork; no writer may be at work.
-        """
+        """Start anew at nothing, as a child process does after a fork; no writer may be at work."""
         self._readers = RLock()
         self._free = deque()
         self._totals = self._empty()
@@ -238,9 +222,7 @@ class KeepingDistribution(Distribution[_Trace]):
         self._kept.append((value, trace))
 
     def take_kept(self) -> list[tuple[float, _Trace | None]]:
-        """
-        Take the values away that came since the last time.
-        """
+        """Take the values away that came since the last time."""
         kept = []
         while True:
             try:

@@ -1,6 +1,4 @@
-"""
-The lease: one checkout of a connection, from the request for it to its return.
-"""
+"""The lease: one checkout of a connection, from the request for it to its return."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(Enum):
-    """
-    How a checkout ended that did not become a lease.
-    """
+    """How a checkout ended that did not become a lease."""
 
     TIMEOUT = "timeout"
     REJECTED = "rejected"
@@ -102,9 +98,7 @@ class Lease(Calls):
         return now
 
     def acquired(self) -> None:
-        """
-        The caller has the connection: the wait is over and the lease starts.
-        """
+        """The caller has the connection: the wait is over and the lease starts."""
         pool = self.pool
         handed_over = self.handed_over_at
         if handed_over is None:
@@ -217,45 +211,33 @@ class Lease(Calls):
 
     @property
     def thread(self) -> int:
-        """
-        The identifier of the thread that checks out.
-        """
+        """The identifier of the thread that checks out."""
         return self.thread_reference.ident
 
     @property
     def origin(self) -> RawStack:
-        """
-        Where the application checked out, from the line nearest to the pool outwards.
-        """
+        """Where the application checked out, from the line nearest to the pool outwards."""
         return stack_of(self.packed_stack)
 
     @property
     def phase(self) -> str:
-        """
-        What the connection is doing now: one of `HOLD_PHASES`.
-        """
+        """What the connection is doing now: one of `HOLD_PHASES`."""
         if self.running:
             return HOLD_PHASES[0]
         return HOLD_PHASES[1] if self.in_transaction else HOLD_PHASES[2]
 
     @property
     def last_used(self) -> float:
-        """
-        When the last call to the server began or ended; the start of the lease when there was none.
-        """
+        """When the last call to the server began or ended; the start of the lease when there was none."""
         return self._mark if self._mark >= 0.0 else self.acquired_at or self.requested_at
 
     def wait_phases(self) -> dict[str, float]:
-        """
-        Seconds waited, by phase; up to now for a pending checkout.
-        """
+        """Seconds waited, by phase; up to now for a pending checkout."""
         end = self.acquired_at or self.ended_at or self.pool.now()
         return dict(zip(WAIT_PHASES, self._wait_parts(end), strict=True))
 
     def hold_phases(self) -> dict[str, float]:
-        """
-        Seconds held, by phase; up to now for a lease that has not ended.
-        """
+        """Seconds held, by phase; up to now for a lease that has not ended."""
         if self.acquired_at is None:
             return dict.fromkeys(HOLD_PHASES, 0.0)
         now = self.ended_at or self.pool.now()
@@ -268,15 +250,11 @@ class Lease(Calls):
         return dict(zip(HOLD_PHASES, (query, in_transaction, idle), strict=True))
 
     def age(self) -> float:
-        """
-        Seconds since the lease started; for a pending checkout, since it began to wait.
-        """
+        """Seconds since the lease started; for a pending checkout, since it began to wait."""
         return self.pool.now() - (self.acquired_at or self.requested_at)
 
     def held(self) -> float:
-        """
-        Seconds that the lease lasted, or lasts; 0 for a checkout that never got a connection.
-        """
+        """Seconds that the lease lasted, or lasts; 0 for a checkout that never got a connection."""
         return 0.0 if self.acquired_at is None else (self.ended_at or self.pool.now()) - self.acquired_at
 
     def _wait_parts(self, end: float) -> tuple[float, float, float]:

@@ -1,6 +1,4 @@
-"""
-What is known of libraries by the word of the adapters and frameworks that hook them. Core itself names none.
-"""
+"""What is known of libraries by the word of the adapters and frameworks that hook them. Core itself names none."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ class Loader:
 
 
 class Switches(Protocol):
-    """
-    Stacks that go on elsewhere: a library runs code on a stack of its own, and other code waits for it.
-    """
+    """Stacks that go on elsewhere: a library runs code on a stack of its own, and other code waits for it."""
 
     def outwards(self, stack: LibraryObject) -> tuple[LibraryObject, FrameType | None]:
         """
@@ -53,9 +49,7 @@ class Switches(Protocol):
         """
 
     def inwards(self, frame: FrameType) -> FrameType | None:
-        """
-        The innermost frame of the stack that a coroutine's frame waits for; None where it waits for none.
-        """
+        """The innermost frame of the stack that a coroutine's frame waits for; None where it waits for none."""
 
 
 class _OneStack:
@@ -67,9 +61,7 @@ class _OneStack:
 
 
 class Libraries:
-    """
-    All that was declared.
-    """
+    """All that was declared."""
 
     def __init__(self) -> None:
         self.switches: Switches = _OneStack()
@@ -80,18 +72,14 @@ class Libraries:
         self._carries: dict[str, bool] = {}
 
     def carries(self, module: str) -> bool:
-        """
-        Whether a module only carries queries, between the pool and whoever wants something of the database.
-        """
+        """Whether a module only carries queries, between the pool and whoever wants something of the database."""
         known = self._carries.get(module)
         if known is None:
             known = self._carries[module] = is_within(module, self._carriers)
         return known
 
     def loader_of(self, code: CodeType) -> Loader | None:
-        """
-        The loader that a function is part of.
-        """
+        """The loader that a function is part of."""
         file = code.co_filename.replace("\\", "/")
         for loader in self.loaders.values():
             if file.endswith(loader.file) and (not loader.functions or code.co_name in loader.functions):
@@ -124,9 +112,7 @@ class Libraries:
 
 
 def is_within(module: str, packages: Iterable[str]) -> bool:
-    """
-    Whether a module is one of these, or inside one of them.
-    """
+    """Whether a module is one of these, or inside one of them."""
     return any(module == package or (package and module.startswith(f"{package}.")) for package in packages)
 
 

@@ -1,6 +1,4 @@
-"""
-How the hot path reports to the rest of poolscope what is worth a closer look.
-"""
+"""How the hot path reports to the rest of poolscope what is worth a closer look."""
 
 from __future__ import annotations
 
@@ -40,40 +38,26 @@ class PoolListener(Protocol):
         """
 
     def returned(self, lease: Lease) -> None:
-        """
-        A lease ended abandoned, or after a long hold, or after it was reported as leaked.
-        """
+        """A lease ended abandoned, or after a long hold, or after it was reported as leaked."""
 
     def traced(self, lease: Lease) -> None:
-        """
-        A lease ended inside a recorded span; after `returned`, where that is reported too.
-        """
+        """A lease ended inside a recorded span; after `returned`, where that is reported too."""
 
 
 class NullListener:
-    """
-    Looks at nothing.
-    """
+    """Looks at nothing."""
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
-        """
-        Nothing.
-        """
+        """Nothing."""
 
     def nested(self, lease: Lease, held: Lease) -> None:
-        """
-        Nothing.
-        """
+        """Nothing."""
 
     def returned(self, lease: Lease) -> None:
-        """
-        Nothing.
-        """
+        """Nothing."""
 
     def traced(self, lease: Lease) -> None:
-        """
-        Nothing.
-        """
+        """Nothing."""
 
 
 class Listeners:
@@ -90,22 +74,16 @@ class Listeners:
         self.traced = traced.traced
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
-        """
-        Pass it on.
-        """
+        """Pass it on."""
         for listener in self.listeners:
             listener.waited(lease, holders)
 
     def nested(self, lease: Lease, held: Lease) -> None:
-        """
-        Pass it on.
-        """
+        """Pass it on."""
         for listener in self.listeners:
             listener.nested(lease, held)
 
     def returned(self, lease: Lease) -> None:
-        """
-        Pass it on.
-        """
+        """Pass it on."""
         for listener in self.listeners:
             listener.returned(lease)

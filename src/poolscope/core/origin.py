@@ -73,9 +73,7 @@ class Location:
     line: int
 
     def __str__(self) -> str:
-        """
-        In the form of a traceback, on one line.
-        """
+        """In the form of a traceback, on one line."""
         return f"{self.file}:{self.line} in {self.function}"
 
 
@@ -190,9 +188,7 @@ class Origins:
         return None
 
     def of_function(self, function: LibraryObject) -> PackedStack:
-        """
-        Where a function of the application begins, whatever decorates it; empty for a library's.
-        """
+        """Where a function of the application begins, whatever decorates it; empty for a library's."""
         code: CodeType | None = getattr(inspect.unwrap(function), "__code__", None)
         if code is None or self._classify(code.co_filename) != APPLICATION:
             return ()
@@ -219,9 +215,7 @@ class Origins:
         return CALLED_FROM.get() or packed_stack(here or frame, depth)
 
     def trim(self, stack: RawStack) -> RawStack:
-        """
-        A raw stack from its innermost application frame outwards; the whole when it has none.
-        """
+        """A raw stack from its innermost application frame outwards; the whole when it has none."""
         for place, (code, _) in enumerate(stack):
             file = code.co_filename
             classified = self._classified.get(file)
@@ -230,9 +224,7 @@ class Origins:
         return stack
 
     def applications(self, stack: RawStack) -> set[CodeType]:
-        """
-        The code in a raw stack that is the application's.
-        """
+        """The code in a raw stack that is the application's."""
         return {code for code, _ in stack if self._classify(code.co_filename) == APPLICATION}
 
     def _classify(self, file: str) -> int:
@@ -283,9 +275,7 @@ def packed_stack(frame: FrameType | None, depth: int) -> PackedStack:
 
 
 def stack_of(kept: PackedStack) -> RawStack:
-    """
-    The frames of a packed stack, each a pair.
-    """
+    """The frames of a packed stack, each a pair."""
     return tuple(zip(kept[::2], kept[1::2], strict=True))
 
 
@@ -334,9 +324,7 @@ def know_template(frame: FrameType) -> None:
 
 
 def resolve(stack: RawStack) -> tuple[Location, ...]:
-    """
-    Resolve a raw stack, innermost first.
-    """
+    """Resolve a raw stack, innermost first."""
     return tuple(locate(code, instruction) for code, instruction in stack)
 
 

@@ -1,6 +1,4 @@
-"""
-The phases of a wait and of a hold, in the order in which their seconds are kept.
-"""
+"""The phases of a wait and of a hold, in the order in which their seconds are kept."""
 
 from __future__ import annotations
 

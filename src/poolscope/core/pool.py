@@ -1,6 +1,4 @@
-"""
-The pool as poolscope knows it: its identity, its limits, who waits and who holds, and what was measured.
-"""
+"""The pool as poolscope knows it: its identity, its limits, who waits and who holds, and what was measured."""
 
 from __future__ import annotations
 
@@ -151,7 +149,8 @@ class Pool(PoolFigures):
 
     def waiter(self) -> Lease | None:
         """
-        The pending checkout of this pool that the running thread and task waits in; the innermost of several. Cold.
+        The pending checkout of this pool that the running thread and task waits in; the innermost
+        of several. Cold.
         """
         thread_token, task = running_thread().reference, running_task()
         mine = [lease for lease in self.pending.copy() if lease.thread_reference is thread_token and lease.task is task]
@@ -172,9 +171,7 @@ class Pool(PoolFigures):
             self.emptied()
 
     def emptied(self) -> None:
-        """
-        A connection was returned; if the pool was full until now, that time is added up.
-        """
+        """A connection was returned; if the pool was full until now, that time is added up."""
         since = self.full_since.pop("moment", None)
         if since is None:
             return
@@ -186,9 +183,7 @@ class Pool(PoolFigures):
     # Cold: slow and failed checkouts, physical connections
 
     def waited(self, lease: Lease) -> None:
-        """
-        A checkout waited for longer than the threshold.
-        """
+        """A checkout waited for longer than the threshold."""
         self.pending_peak.seen.add(lease.pending_at_checkout)
         holders, lease.starved_by = lease.starved_by, ()
         self.listener.waited(lease, holders)
@@ -237,9 +232,7 @@ class Pool(PoolFigures):
             self.listener.nested(lease, min(mine, key=lambda held: held.requested_at))
 
     def locate(self, frame: FrameType | None) -> tuple[CodeType, int] | None:
-        """
-        The place in the application that is nearest to a frame (`Origins.nearest`); raw.
-        """
+        """The place in the application that is nearest to a frame (`Origins.nearest`); raw."""
         if self.origins is not None:
             return self.origins.nearest(frame)
         return (frame.f_code, frame.f_lasti) if frame is not None else None

@@ -1,6 +1,4 @@
-"""
-What a pool holds, and what was measured of it, as it is read at collections.
-"""
+"""What a pool holds, and what was measured of it, as it is read at collections."""
 
 from __future__ import annotations
 
@@ -68,9 +66,7 @@ class PoolFigures:
         self._saturation_reported = 0.0
 
     def saturation_time(self) -> float:
-        """
-        Seconds during which every allowed connection was in use, up to now.
-        """
+        """Seconds during which every allowed connection was in use, up to now."""
         since = self.full_since.get("moment")
         total = self._saturated.read()
         if since is not None:
@@ -80,29 +76,21 @@ class PoolFigures:
         return self._saturation_reported
 
     def wait_phase_times(self) -> dict[str, float]:
-        """
-        Seconds waited by phase, failed checkouts included.
-        """
+        """Seconds waited by phase, failed checkouts included."""
         all_waits = [waits.read().phases for waits in (self.waits, *self.failed_waits.copy().values())]
         return {phase: sum(phases[phase] for phases in all_waits) for phase in WAIT_PHASES}
 
     def hold_phase_times(self) -> dict[str, float]:
-        """
-        Seconds held by phase, of leases that ended.
-        """
+        """Seconds held by phase, of leases that ended."""
         return self.holds.read().phases
 
     def used(self) -> int:
-        """
-        How many connections callers hold.
-        """
+        """How many connections callers hold."""
         count = len(self.leases)
         return min(count, self.limit) if self.shared and self.limit is not None else count
 
     def oldest_lease_age(self) -> float:
-        """
-        The age of the oldest lease that is still held, in seconds; 0 when there is none.
-        """
+        """The age of the oldest lease that is still held, in seconds; 0 when there is none."""
         now = self.now()
         return max(
             (now - lease.acquired_at for lease in self.leases.copy() if lease.acquired_at is not None), default=0.0
@@ -116,14 +104,13 @@ class PoolFigures:
         return [source for source in self.sources if source.alive()]
 
     def idle(self) -> int:
-        """
-        How many open connections there are that are not checked out.
-        """
+        """How many open connections there are that are not checked out."""
         return sum(source.idle() for source in self.live_sources())
 
     def unheld(self) -> set[Lease]:
         """
-        Leases whose connection no code holds any more though its library keeps it alive, where a source knows that.
+        Leases whose connection no code holds any more though its library keeps it alive, where a
+        source knows that.
         """
         found: set[Lease] = set()
         for source in self.live_sources():
@@ -133,25 +120,19 @@ class PoolFigures:
         return found
 
     def refresh_limit(self) -> None:
-        """
-        Ask the sources for the limit anew, after one was added, retired or resized.
-        """
+        """Ask the sources for the limit anew, after one was added, retired or resized."""
         sources = None
         while sources is not self.sources:  # of several threads the last one to store has seen the last list
             sources = self.sources
             self.limit = limit_of(sources)
 
     def tick(self, now: float) -> None:
-        """
-        About once a second: store the numbers that were seen, for the peaks.
-        """
+        """About once a second: store the numbers that were seen, for the peaks."""
         self.used_peak.tick(now, len(self.leases))
         self.pending_peak.tick(now, 0)
 
     def forget_leases(self) -> None:
-        """
-        In a child process after a fork: what was checked out belongs to the parent; start anew.
-        """
+        """In a child process after a fork: what was checked out belongs to the parent; start anew."""
         inherited = self.inherited | self.leases
         self._start()
         self.inherited = inherited

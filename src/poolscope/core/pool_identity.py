@@ -1,6 +1,4 @@
-"""
-What tells one pool from another, and the library's pool behind it.
-"""
+"""What tells one pool from another, and the library's pool behind it."""
 
 from __future__ import annotations
 
@@ -44,29 +42,19 @@ class PoolSource(Protocol):
     retired: bool
 
     def alive(self) -> bool:
-        """
-        Whether the library's pool still exists.
-        """
+        """Whether the library's pool still exists."""
 
     def limit(self) -> int | None:
-        """
-        The most connections it may have open; None when there is no limit.
-        """
+        """The most connections it may have open; None when there is no limit."""
 
     def idle_limits(self) -> tuple[int | None, int | None]:
-        """
-        The fewest and the most idle connections it keeps; None where it has no such limit.
-        """
+        """The fewest and the most idle connections it keeps; None where it has no such limit."""
 
     def idle(self) -> int:
-        """
-        How many open connections it has that are not checked out.
-        """
+        """How many open connections it has that are not checked out."""
 
     def in_use(self) -> int | None:
-        """
-        How many connections are checked out by the library's own count; None when it keeps none.
-        """
+        """How many connections are checked out by the library's own count; None when it keeps none."""
 
 
 def limit_of(sources: Iterable[PoolSource]) -> int | None:

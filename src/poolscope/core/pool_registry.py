@@ -1,6 +1,4 @@
-"""
-The pool registry: all pools of the process, by name.
-"""
+"""The pool registry: all pools of the process, by name."""
 
 from __future__ import annotations
 
@@ -138,9 +136,7 @@ class PoolRegistry:
         _pool_registries.add(self)
 
     def register(self, identity: Identity, source: PoolSource, *, continues: Pool | None = None) -> Pool:
-        """
-        Enter a library's pool that no other thread can enter at the same time; `enter` is for all others.
-        """
+        """Enter a library's pool that no other thread can enter at the same time; `enter` is for all others."""
         return self.enter({}, identity, source, continues=continues)[0]
 
     def enter(
@@ -184,21 +180,15 @@ class PoolRegistry:
         return entry.pool, True
 
     def called_from(self, frame: FrameType | None) -> PackedStack:
-        """
-        The application's frames from one on, for `CALLED_FROM`; empty where there are none.
-        """
+        """The application's frames from one on, for `CALLED_FROM`; empty where there are none."""
         return self._origins.of_application(frame) if self._origins is not None else ()
 
     def place_of(self, function: LibraryObject) -> PackedStack:
-        """
-        Where a function of the application begins, for `CALLED_FROM`; empty for a library's.
-        """
+        """Where a function of the application begins, for `CALLED_FROM`; empty for a library's."""
         return self._origins.of_function(function) if self._origins is not None else ()
 
     def still_dormant(self) -> bool:
-        """
-        Whether there is no configured SDK yet; it looks at most once a second.
-        """
+        """Whether there is no configured SDK yet; it looks at most once a second."""
         now = self.now()
         if self.dormant and now >= self._check_listeners_at:
             self._check_listeners_at = now + 1.0
@@ -206,16 +196,12 @@ class PoolRegistry:
         return self.dormant
 
     def check_listeners(self) -> None:
-        """
-        An SDK may have been configured: look at once, and not only after a second.
-        """
+        """An SDK may have been configured: look at once, and not only after a second."""
         self._check_listeners_at = self.now()
         self.still_dormant()
 
     def tick(self) -> None:
-        """
-        From the background thread: once a second, have the pools store their peaks.
-        """
+        """From the background thread: once a second, have the pools store their peaks."""
         now = self.now()
         if now - self._ticked_at >= 1.0:
             self._ticked_at = now
@@ -223,9 +209,7 @@ class PoolRegistry:
                 pool.tick(now)
 
     def forget_leases(self) -> None:
-        """
-        In a child process after a fork: start anew at nothing.
-        """
+        """In a child process after a fork: start anew at nothing."""
         self._changing = RLock()
         self.began_at = clock.to_unix_nanoseconds(self.now(), self.now)
         self._check_listeners_at = self.now()

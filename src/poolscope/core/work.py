@@ -1,6 +1,4 @@
-"""
-The unit of work: one request, task or job, to which leases and queries belong.
-"""
+"""The unit of work: one request, task or job, to which leases and queries belong."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ OVERFLOW: Final = "overflow"
 
 
 class Usage:
-    """
-    One unit of work's usage of one pool. Threads and tasks of the unit may use it at the same time.
-    """
+    """One unit of work's usage of one pool. Threads and tasks of the unit may use it at the same time."""
 
     __slots__ = ("hold_time", "leases", "nested", "queries", "repetitions", "seen", "wait_time")
 
@@ -45,9 +41,7 @@ class Usage:
         self.repetitions = Repetitions(pool.identity.system, pool.locate)
 
     def most_held(self) -> int:
-        """
-        The most connections that the unit of work held at once.
-        """
+        """The most connections that the unit of work held at once."""
         return max(self.seen, default=0)
 
 
@@ -92,16 +86,12 @@ class UnitOfWork:
         self.findings: set[str] = set()
 
     def usage_of(self, pool: Pool) -> Usage:
-        """
-        Its usage of a pool; begun with the first checkout.
-        """
+        """Its usage of a pool; begun with the first checkout."""
         usage = self.usages.get(pool)
         return usage if usage is not None else self.usages.setdefault(pool, Usage(pool))
 
     def __str__(self) -> str:
-        """
-        Kind and name.
-        """
+        """Kind and name."""
         return f"{self.kind} {self.name}"
 
 
@@ -180,9 +170,7 @@ class Units:
         self._overflowing: dict[str, object] = {}
 
     def begin(self, kind: str, name: str) -> UnitOfWork:
-        """
-        A unit of work begins; the caller puts it into `CURRENT_UNIT` and calls `end` in any case.
-        """
+        """A unit of work begins; the caller puts it into `CURRENT_UNIT` and calls `end` in any case."""
         unit = UnitOfWork(kind, name, self.now())
         self.on_begin(unit)
         return unit
@@ -208,9 +196,7 @@ class Units:
                 series.repeated_queries.add(repetition.count)
 
     def series_of(self, kind: str, name: str, pool: str) -> UnitSeries:
-        """
-        The series of a kind and name in a pool; that of `OVERFLOW` when there are too many names.
-        """
+        """The series of a kind and name in a pool; that of `OVERFLOW` when there are too many names."""
         series = self.series.get((kind, name, pool))
         if series is not None:
             return series
@@ -245,16 +231,12 @@ class Units:
             )
 
     def findings_of(self, unit: UnitOfWork) -> list[str]:
-        """
-        The ids of what was found about a unit of work so far, in alphabetical order.
-        """
+        """The ids of what was found about a unit of work so far, in alphabetical order."""
         self._on_diagnose(unit)
         return sorted(unit.findings)
 
     def forget(self) -> None:
-        """
-        In a child process after a fork: start anew at nothing.
-        """
+        """In a child process after a fork: start anew at nothing."""
         self._start()
 
 

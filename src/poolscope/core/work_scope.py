@@ -1,6 +1,4 @@
-"""
-The work scope: when the running code enters a unit of work, leaves it, enters it again, and ends it.
-"""
+"""The work scope: when the running code enters a unit of work, leaves it, enters it again, and ends it."""
 
 from __future__ import annotations
 
@@ -41,27 +39,21 @@ class WorkScope:
     # An error of ours ends in each of these: they are called from hooks in between what is the application's.
 
     def enter(self) -> None:
-        """
-        What runs from here on belongs to the unit of work.
-        """
+        """What runs from here on belongs to the unit of work."""
         try:
             self._enter()
         except Exception:  # noqa: BLE001 - ours
             guard.caught("unit_of_work.enter")
 
     def leave(self) -> None:
-        """
-        What runs from here on belongs to what it belonged to before.
-        """
+        """What runs from here on belongs to what it belonged to before."""
         try:
             self._leave()
         except Exception:  # noqa: BLE001 - ours
             guard.caught("unit_of_work.leave")
 
     def end(self) -> None:
-        """
-        Leave and end the unit of work.
-        """
+        """Leave and end the unit of work."""
         try:
             self.leave()
             self._units.end(self.unit)
@@ -97,9 +89,7 @@ Begins = Callable[[], WorkScope | None]
 
 
 class _NoWorkScope:
-    """
-    The work scope where no unit of work began.
-    """
+    """The work scope where no unit of work began."""
 
     def enter(self) -> None:
         pass
@@ -144,9 +134,7 @@ def begin(pool_registry: PoolRegistry, kind: str, name: str, *, outermost: bool 
 
 
 def current() -> UnitOfWork | None:
-    """
-    The unit of work that the running code belongs to; None when that has ended.
-    """
+    """The unit of work that the running code belongs to; None when that has ended."""
     unit = CURRENT_UNIT.get()
     return unit if unit is not None and not unit.ended else None
 
@@ -192,9 +180,7 @@ def stepping(begins: Begins, function: Callable[..., Any]) -> Callable[..., Any]
 
 
 def async_stepping(begins: Begins, function: Callable[..., Any]) -> Callable[..., Any]:
-    """
-    The same for asynchronous generator functions.
-    """
+    """The same for asynchronous generator functions."""
 
     async def call(*args: LibraryObject, **kwargs: LibraryObject) -> AsyncGenerator[LibraryObject, LibraryObject]:
         way = begins() or _NO_WORK_SCOPE

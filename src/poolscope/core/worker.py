@@ -1,6 +1,4 @@
-"""
-The one background thread: it does what must not be done in the application's threads.
-"""
+"""The one background thread: it does what must not be done in the application's threads."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ class Worker:
         _workers.add(self)
 
     def start(self) -> None:
-        """
-        Start the thread if it does not run.
-        """
+        """Start the thread if it does not run."""
         if self._thread is None:
             self._stop = threading.Event()
             self._thread = threading.Thread(
@@ -47,9 +43,7 @@ class Worker:
             self._thread.start()
 
     def run_once(self) -> None:
-        """
-        Run all tasks once, now, in the calling thread; returns when they are done.
-        """
+        """Run all tasks once, now, in the calling thread; returns when they are done."""
         with self._running:
             for component, task in self._tasks:
                 guard.run(component, task, None)
@@ -70,9 +64,7 @@ class Worker:
         self.run_once()
 
     def after_fork(self) -> None:
-        """
-        In the child: the thread did not come along, and a lock may be held forever.
-        """
+        """In the child: the thread did not come along, and a lock may be held forever."""
         ran, self._thread = self._thread is not None, None
         self._running = threading.RLock()
         if ran:

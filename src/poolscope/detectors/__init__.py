@@ -1,3 +1,1 @@
-"""
-Evidence in, findings out: no telemetry, no libraries.
-"""
+"""Evidence in, findings out: no telemetry, no libraries."""

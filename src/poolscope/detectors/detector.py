@@ -1,6 +1,4 @@
-"""
-What a detector is: it observes on the hot path, and diagnoses in the background.
-"""
+"""What a detector is: it observes on the hot path, and diagnoses in the background."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ _MOST_KEPT: Final = 10_000
 
 
 class Waited(NamedTuple):
-    """
-    A checkout waited for longer than the threshold of slow waits, or failed (then `lease.outcome` is set).
-    """
+    """A checkout waited for longer than the threshold of slow waits, or failed (then `lease.outcome` is set)."""
 
     lease: Lease
 
@@ -46,17 +42,13 @@ class Nested(NamedTuple):
 
 
 class Released(NamedTuple):
-    """
-    A lease ended abandoned, or after a long hold, or after it was reported as leaked.
-    """
+    """A lease ended abandoned, or after a long hold, or after it was reported as leaked."""
 
     lease: Lease
 
 
 class WorkEnded(NamedTuple):
-    """
-    A unit of work ends.
-    """
+    """A unit of work ends."""
 
     unit: UnitOfWork
 
@@ -127,15 +119,11 @@ class Detector(Generic[Event, Seen]):
         """
 
     def diagnose(self, seen: Seen) -> Iterable[Occurrence]:  # noqa: ARG002 - a detector has this or `look`
-        """
-        What one observation amounts to. Called in the background thread, where formatting is allowed.
-        """
+        """What one observation amounts to. Called in the background thread, where formatting is allowed."""
         return ()
 
     def look(self, pool: Pool) -> Iterable[Occurrence]:  # noqa: ARG002 - a detector has this or `diagnose`
-        """
-        What is wrong with a pool now. Called in the background thread, about once a second for each pool.
-        """
+        """What is wrong with a pool now. Called in the background thread, about once a second for each pool."""
         return ()
 
     def mark(self, unit: UnitOfWork) -> None:
@@ -146,15 +134,11 @@ class Detector(Generic[Event, Seen]):
         """
 
     def forget(self) -> None:
-        """
-        In a child process after a fork: what was observed is the parent's to report.
-        """
+        """In a child process after a fork: what was observed is the parent's to report."""
         self.observations.clear()
 
     def keep(self, seen: Seen) -> None:
-        """
-        Keep an observation for `diagnose`. Two threads at once may exceed the bound by one, which does no harm.
-        """
+        """Keep an observation for `diagnose`. Two threads at once may exceed the bound by one, which does no harm."""
         if len(self.observations) < _MOST_KEPT:
             self.observations.append(seen)
         else:
@@ -162,15 +146,11 @@ class Detector(Generic[Event, Seen]):
 
 
 def place_of_lease(kind: str, lease: Lease) -> Hashable:
-    """
-    What makes two occurrences the same finding: its id, the pool, the unit of work by name, and the line.
-    """
+    """What makes two occurrences the same finding: its id, the pool, the unit of work by name, and the line."""
     return (kind, lease.pool.identity.name, str(lease.unit), lease.origin[:1])
 
 
 def mark(lease: Lease, kind: str) -> None:
-    """
-    Add an id to the findings of a lease's unit of work, if it belongs to one. Safe on the hot path.
-    """
+    """Add an id to the findings of a lease's unit of work, if it belongs to one. Safe on the hot path."""
     if lease.unit is not None:
         lease.unit.findings.add(kind)

@@ -1,6 +1,4 @@
-"""
-The holders of every pool on demand: at a signal.
-"""
+"""The holders of every pool on demand: at a signal."""
 
 from __future__ import annotations
 
@@ -24,17 +22,13 @@ _findings: Final = logging.getLogger("poolscope.findings")
 
 
 class Dump:
-    """
-    Writes the holders of every pool to the log, in the background, on demand.
-    """
+    """Writes the holders of every pool to the log, in the background, on demand."""
 
     def __init__(self) -> None:
         self._is_wanted = False
 
     def request(self) -> None:
-        """
-        Have it done soon. Safe in a signal handler.
-        """
+        """Have it done soon. Safe in a signal handler."""
         self._is_wanted = True
 
     def tick(self, pools: Iterable[Pool]) -> None:
@@ -51,9 +45,7 @@ class Dump:
 
 
 def holders_report(pool: Pool) -> str:
-    """
-    All holders of a pool now, in lines for people.
-    """
+    """All holders of a pool now, in lines for people."""
     limit = pool.limit if pool.limit is not None else "unlimited"
     head = f"pool {pool.identity.name}: {len(pool.leases)} in use, limit {limit}, {len(pool.pending)} waiting"
     holders = described(holders_of(pool), len(pool.leases), thread_names(), LONGEST_REPORT - len(head))
@@ -77,9 +69,7 @@ class DumpSignal:
         self._installed = False
 
     def install(self) -> None:
-        """
-        Begin to listen. Python allows that in the main thread only; elsewhere it says so and does nothing.
-        """
+        """Begin to listen. Python allows that in the main thread only; elsewhere it says so and does nothing."""
         if not self._name:
             return
         if self._number is None or threading.current_thread() is not threading.main_thread():
@@ -93,9 +83,7 @@ class DumpSignal:
         self._installed = True
 
     def remove(self) -> None:
-        """
-        Listen no more, if the handler is still ours and this is the main thread.
-        """
+        """Listen no more, if the handler is still ours and this is the main thread."""
         if not self._installed or self._number is None or threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(self._number) == self._handle:

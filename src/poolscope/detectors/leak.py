@@ -69,9 +69,7 @@ class LeakDetector(Detector[Released, "tuple[Lease, bool]"]):
         self._reported: weakref.WeakSet[Lease] = weakref.WeakSet()
 
     def observe(self, event: Released) -> None:
-        """
-        A lease ended that was known as leaked, or that the application dropped.
-        """
+        """A lease ended that was known as leaked, or that the application dropped."""
         lease = event.lease
         if lease.leak is not None:
             self.keep((lease, False))
@@ -80,9 +78,7 @@ class LeakDetector(Detector[Released, "tuple[Lease, bool]"]):
             self.keep((lease, True))
 
     def diagnose(self, seen: tuple[Lease, bool]) -> Iterator[Occurrence]:
-        """
-        A leak, or the end of one that was reported.
-        """
+        """A leak, or the end of one that was reported."""
         lease, is_new = seen
         if is_new:
             yield self._occurrence(lease)
@@ -90,17 +86,13 @@ class LeakDetector(Detector[Released, "tuple[Lease, bool]"]):
             yield Occurrence(None, lambda _: resolved(lease))
 
     def look(self, pool: Pool) -> Iterator[Occurrence]:
-        """
-        The leaks of a pool that were not known before.
-        """
+        """The leaks of a pool that were not known before."""
         for lease in new_leaks(pool, self._threshold):
             guard.run("leak.on_leak", partial(self._on_leak, lease), None)
             yield self._occurrence(lease)
 
     def forget(self) -> None:
-        """
-        In a child process after a fork: what was observed and reported is the parent's.
-        """
+        """In a child process after a fork: what was observed and reported is the parent's."""
         super().forget()
         self._reported = weakref.WeakSet()
 
@@ -183,9 +175,7 @@ def found(lease: Lease, repeated: int) -> Finding:
 
 
 def resolved(lease: Lease) -> Finding:
-    """
-    A connection that was reported as leaked was returned after all.
-    """
+    """A connection that was reported as leaked was returned after all."""
     how = "was garbage-collected" if lease.abandoned else "was returned"
     return finding_about(
         lease,

@@ -1,6 +1,4 @@
-"""
-Long holds: a lease that kept its connection for long, and what it did with it.
-"""
+"""Long holds: a lease that kept its connection for long, and what it did with it."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ _MAJORITY: Final = 0.5
 
 
 class LongHoldDetector(Detector[Released, Lease]):
-    """
-    Observes leases as they end. What another finding explains is reported as that one alone.
-    """
+    """Observes leases as they end. What another finding explains is reported as that one alone."""
 
     kinds = (LONG_HOLD, IDLE_IN_TRANSACTION)
     observes = Released
@@ -44,18 +40,14 @@ class LongHoldDetector(Detector[Released, Lease]):
         self._repetitions = context.settings.n_plus_one_threshold
 
     def observe(self, event: Released) -> None:
-        """
-        A lease ended; leaks are not long holds.
-        """
+        """A lease ended; leaks are not long holds."""
         lease = event.lease
         if lease.leak is None and not lease.abandoned and self._is_long(lease):
             mark(lease, kind_of(lease))
             self.keep(lease)
 
     def diagnose(self, seen: Lease) -> Iterator[Occurrence]:
-        """
-        One long hold.
-        """
+        """One long hold."""
         yield Occurrence(place_of_lease(kind_of(seen), seen), lambda repeated: found(seen, repeated))
 
     def mark(self, unit: UnitOfWork) -> None:
@@ -88,9 +80,7 @@ def phase_of(phases: Mapping[str, float]) -> str:
 
 
 def kind_of(lease: Lease) -> str:
-    """
-    Which finding a long hold is: `IDLE_IN_TRANSACTION` when that is what it was mostly for, else `LONG_HOLD`.
-    """
+    """Which finding a long hold is: `IDLE_IN_TRANSACTION` when that is what it was mostly for, else `LONG_HOLD`."""
     return IDLE_IN_TRANSACTION if phase_of(lease.hold_phases()) == "idle_in_transaction" else LONG_HOLD
 
 

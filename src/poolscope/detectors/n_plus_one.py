@@ -1,6 +1,4 @@
-"""
-N+1: the same shape of statement from the same line, again and again within one unit of work.
-"""
+"""N+1: the same shape of statement from the same line, again and again within one unit of work."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ class Repeated(NamedTuple):
 
 
 class NPlusOneDetector(Detector[WorkEnded, Repeated]):
-    """
-    Observes the ends of units of work: what ran too often by then is known.
-    """
+    """Observes the ends of units of work: what ran too often by then is known."""
 
     kinds = (N_PLUS_ONE,)
     observes = WorkEnded
@@ -59,24 +55,18 @@ class NPlusOneDetector(Detector[WorkEnded, Repeated]):
         self._threshold = context.settings.n_plus_one_threshold
 
     def observe(self, event: WorkEnded) -> None:
-        """
-        A unit of work ends.
-        """
+        """A unit of work ends."""
         for seen in self._repeated(event.unit):
             event.unit.findings.add(N_PLUS_ONE)
             self.keep(seen)
 
     def diagnose(self, seen: Repeated) -> Iterator[Occurrence]:
-        """
-        One group of repeated statements.
-        """
+        """One group of repeated statements."""
         place = (seen.pool.identity.name, str(seen.unit), seen.repetition.shape, seen.repetition.call_site)
         yield Occurrence(place, lambda repeated: found(seen, repeated))
 
     def mark(self, unit: UnitOfWork) -> None:
-        """
-        Mark a unit of work whose statements have run too often already: that is certain before its end.
-        """
+        """Mark a unit of work whose statements have run too often already: that is certain before its end."""
         if any(True for _ in self._repeated(unit)):
             unit.findings.add(N_PLUS_ONE)
 

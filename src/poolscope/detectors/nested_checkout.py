@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 class NestedCheckoutDetector(Detector[Nested, "tuple[Nested, int]"]):
     """
-    Observes second checkouts. An observation is the event, and the most workers that used the pool at once by then.
+    Observes second checkouts. An observation is the event, and the most workers that used the pool
+    at once by then.
     """
 
     kinds = (NESTED_CHECKOUT,)
@@ -36,9 +37,7 @@ class NestedCheckoutDetector(Detector[Nested, "tuple[Nested, int]"]):
         self._workers: dict[str, int] = {}
 
     def observe(self, event: Nested) -> None:
-        """
-        A second checkout begins.
-        """
+        """A second checkout begins."""
         lease = event.lease
         mark(lease, NESTED_CHECKOUT)
         concerned = lease.pool.leases.copy() | lease.pool.pending.copy()
@@ -48,9 +47,7 @@ class NestedCheckoutDetector(Detector[Nested, "tuple[Nested, int]"]):
         self.keep((event, workers))
 
     def diagnose(self, seen: tuple[Nested, int]) -> Iterator[Occurrence]:
-        """
-        One nested checkout; critical where the pool is too small to rule out a deadlock.
-        """
+        """One nested checkout; critical where the pool is too small to rule out a deadlock."""
         (lease, held), workers = seen
         yield Occurrence(
             place_of_lease(NESTED_CHECKOUT, lease),
@@ -59,9 +56,7 @@ class NestedCheckoutDetector(Detector[Nested, "tuple[Nested, int]"]):
         )
 
     def forget(self) -> None:
-        """
-        In a child process after a fork: what was observed, and the number of workers, is the parent's.
-        """
+        """In a child process after a fork: what was observed, and the number of workers, is the parent's."""
         super().forget()
         self._workers = {}
 
@@ -103,9 +98,7 @@ def size_for(lease: Lease, workers: int) -> int:
 
 
 def may_deadlock(lease: Lease, workers: int) -> bool:
-    """
-    Whether the pool is smaller than that.
-    """
+    """Whether the pool is smaller than that."""
     return lease.pool.limit is not None and lease.pool.limit < size_for(lease, workers)
 
 

@@ -1,6 +1,4 @@
-"""
-Exhausted pools: a checkout timed out, or waits for longer than the threshold; with all holders and the cause.
-"""
+"""Exhausted pools: a checkout timed out, or waits for longer than the threshold; with all holders and the cause."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         self._pace = Pace(self._interval, self._now)
 
     def observe(self, event: Waited) -> None:
-        """
-        On a timeout the thread that waited takes the snapshot itself: at this moment it shows the holders.
-        """
+        """On a timeout the thread that waited takes the snapshot itself: at this moment it shows the holders."""
         lease = event.lease
         if lease.outcome is not Outcome.TIMEOUT or lease.silent:
             return
@@ -54,15 +50,11 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         self.keep(Snapshot.take(lease) if self._pace.allows(lease.pool) else lease.pool.identity.name)
 
     def diagnose(self, seen: Snapshot | str) -> Iterator[Occurrence]:
-        """
-        A timeout.
-        """
+        """A timeout."""
         yield Occurrence(_place_of(seen), None) if isinstance(seen, str) else self._occurrence(seen)
 
     def look(self, pool: Pool) -> Iterator[Occurrence]:
-        """
-        Record what the pool carries, and report the longest of the long waits.
-        """
+        """Record what the pool carries, and report the longest of the long waits."""
         self._record_of(pool).add(Sample.of(pool))
         waiting = [lease for lease in pool.pending.copy() if lease.age() >= self._longest_wait and not lease.silent]
         for lease in waiting:
@@ -72,7 +64,8 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
 
     def forget(self) -> None:
         """
-        In a child process after a fork: start anew, with a new lock: a thread of the parent may have held the old one.
+        In a child process after a fork: start anew, with a new lock: a thread of the parent may
+        have held the old one.
         """
         super().forget()
         self._start()

@@ -1,6 +1,4 @@
-"""
-Every detector there is; one line each.
-"""
+"""Every detector there is; one line each."""
 
 from __future__ import annotations
 

@@ -46,9 +46,7 @@ class Throttle:
         self.forget()
 
     def forget(self) -> None:
-        """
-        Start anew at nothing.
-        """
+        """Start anew at nothing."""
         self._reported: dict[Hashable, _Reported] = {}
         self._held_back: dict[Hashable, int] = {}
 
@@ -73,9 +71,7 @@ class Throttle:
         return True
 
     def report_now(self, key: Hashable, make: Callable[[int], Finding]) -> None:
-        """
-        The same, whenever its place was reported.
-        """
+        """The same, whenever its place was reported."""
         if len(self._reported) >= _MOST_PLACES:
             self.forget()
         finding = make(self._held_back.pop(key, 0))
@@ -83,9 +79,7 @@ class Throttle:
         self._sink.report(finding)
 
     def count(self, key: Hashable) -> None:
-        """
-        One more of a place is held back.
-        """
+        """One more of a place is held back."""
         self._held_back[key] = self._held_back.get(key, 0) + 1
 
     def report_due(self, *, everything: bool = False) -> None:

@@ -45,9 +45,7 @@ class Refusal:
 
 
 class TurnedAwayDetector(Detector[Waited, Refusal]):
-    """
-    Observes refusals. The adapter says what is one: the library's own exception for a pool that is full.
-    """
+    """Observes refusals. The adapter says what is one: the library's own exception for a pool that is full."""
 
     kinds = (TURNED_AWAY,)
     observes = Waited
@@ -58,9 +56,7 @@ class TurnedAwayDetector(Detector[Waited, Refusal]):
         self._pace = Pace(context.settings.finding_interval, context.now)
 
     def observe(self, event: Waited) -> None:
-        """
-        A checkout failed. The thread that was refused takes the snapshot: at this moment it shows the holders.
-        """
+        """A checkout failed. The thread that was refused takes the snapshot: at this moment it shows the holders."""
         lease = event.lease
         if lease.outcome is not Outcome.REJECTED or lease.silent:
             return
@@ -70,9 +66,7 @@ class TurnedAwayDetector(Detector[Waited, Refusal]):
         self.keep(Refusal(lease, len(pool.leases), len(pool.pending), holders))
 
     def diagnose(self, seen: Refusal) -> Iterator[Occurrence]:
-        """
-        One refusal; of many at one pool within the interval the first is reported.
-        """
+        """One refusal; of many at one pool within the interval the first is reported."""
         place = (TURNED_AWAY, seen.lease.pool.identity.name)
         if seen.holders is None:
             yield Occurrence(place, None)
@@ -81,7 +75,8 @@ class TurnedAwayDetector(Detector[Waited, Refusal]):
 
     def forget(self) -> None:
         """
-        In a child process after a fork: start anew, with a new lock: a thread of the parent may have held the old one.
+        In a child process after a fork: start anew, with a new lock: a thread of the parent may
+        have held the old one.
         """
         super().forget()
         self._pace = Pace(self._context.settings.finding_interval, self._context.now)

@@ -57,9 +57,7 @@ class Watchdog:
         return tuple(detector for detector in self.detectors if detector.observes is event)
 
     def forget(self) -> None:
-        """
-        In a child process after a fork: what was kept and reported is the parent's.
-        """
+        """In a child process after a fork: what was kept and reported is the parent's."""
         self._throttle.forget()
         self._looked_at = self._now()
         for detector in self.detectors:
@@ -68,42 +66,30 @@ class Watchdog:
     # In the application's threads
 
     def waited(self, lease: Lease, _: Collection[Lease]) -> None:
-        """
-        Pass a slow or failed checkout to the detectors that observe it.
-        """
+        """Pass a slow or failed checkout to the detectors that observe it."""
         for detector in self._wait_listeners:
             detector.observe(Waited(lease))
 
     def nested(self, lease: Lease, held: Lease) -> None:
-        """
-        Pass a nested checkout to the detectors that observe it.
-        """
+        """Pass a nested checkout to the detectors that observe it."""
         for detector in self._nested_listeners:
             detector.observe(Nested(lease, held))
 
     def returned(self, lease: Lease) -> None:
-        """
-        Pass a lease that ended to the detectors that observe it.
-        """
+        """Pass a lease that ended to the detectors that observe it."""
         for detector in self._release_listeners:
             detector.observe(Released(lease))
 
     def traced(self, lease: Lease) -> None:
-        """
-        Nothing: these are for the spans.
-        """
+        """Nothing: these are for the spans."""
 
     def diagnose_unit(self, unit: UnitOfWork) -> None:
-        """
-        Have the detectors mark a unit of work that still runs, when the span around it ends.
-        """
+        """Have the detectors mark a unit of work that still runs, when the span around it ends."""
         for detector in self.detectors:
             detector.mark(unit)
 
     def unit_ended(self, unit: UnitOfWork) -> None:
-        """
-        Pass a unit of work that ends to the detectors that observe it.
-        """
+        """Pass a unit of work that ends to the detectors that observe it."""
         for detector in self._end_listeners:
             detector.observe(WorkEnded(unit))
 
@@ -131,9 +117,7 @@ class Watchdog:
         guard.run("watchdog.report", self._throttle.report_due, None)
 
     def end(self) -> None:
-        """
-        Poolscope or the process ends: the next run reports everything that it has held back.
-        """
+        """Poolscope or the process ends: the next run reports everything that it has held back."""
         self._is_last_tick = True
 
     def _look(self, pool: Pool) -> None:

@@ -1,6 +1,4 @@
-"""
-Every check, in the order of the report.
-"""
+"""Every check, in the order of the report."""
 
 from __future__ import annotations
 

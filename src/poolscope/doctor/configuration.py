@@ -1,6 +1,4 @@
-"""
-Poolscope's settings: those in effect, and what is wrong with those that were given.
-"""
+"""Poolscope's settings: those in effect, and what is wrong with those that were given."""
 
 from __future__ import annotations
 
@@ -19,7 +17,8 @@ if TYPE_CHECKING:
 
 def settings(environment: Environment) -> Iterator[Remark]:
     """
-    The settings that differ from their defaults, and the wrong ones. Arguments of `instrument()` are not seen here.
+    The settings that differ from their defaults, and the wrong ones. Arguments of `instrument()`
+    are not seen here.
     """
     read = environment.settings
     defaults = {name: default for name, (default, _) in rules().items()}

@@ -1,6 +1,4 @@
-"""
-Whether telemetry leaves the process: the SDK, who configures it, and the exporters that the environment names.
-"""
+"""Whether telemetry leaves the process: the SDK, who configures it, and the exporters that the environment names."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ _PACKAGES: Final = {
 
 
 def export(environment: Environment) -> Iterator[Remark]:
-    """
-    The SDK and its exporters. What the application configures in its own code is not seen from here.
-    """
+    """The SDK and its exporters. What the application configures in its own code is not seen from here."""
     environ = environment.environ
     sdk = installed("opentelemetry-sdk")
     if not sdk:

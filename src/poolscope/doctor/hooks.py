@@ -37,9 +37,7 @@ _NEWER: Final = "Use a version in that range, or a newer poolscope."
 
 
 def pool_libraries(environment: Environment) -> Iterator[Remark]:
-    """
-    Each pool library that is installed: its version, whether it is supported, and whether its hooks fit.
-    """
+    """Each pool library that is installed: its version, whether it is supported, and whether its hooks fit."""
     settings = environment.settings
     with _quiet():
         registry = Registry(PoolRegistry(()), settings.disabled_adapters)
@@ -55,9 +53,7 @@ def pool_libraries(environment: Environment) -> Iterator[Remark]:
 
 
 def frameworks(environment: Environment) -> Iterator[Remark]:
-    """
-    Each framework that is installed, and whether its hooks fit; those of Python's own are always there.
-    """
+    """Each framework that is installed, and whether its hooks fit; those of Python's own are always there."""
     settings = environment.settings
     with _quiet():
         registry = Frameworks(

@@ -1,5 +1,6 @@
 """
-What is installed: the interpreter, the packages that poolscope needs, and the entry point for auto-instrumentation.
+What is installed: the interpreter, the packages that poolscope needs, and the entry point for
+auto-instrumentation.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ _DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 
 
 def versions(_: Environment) -> Iterator[Remark]:
-    """
-    The interpreter, poolscope, and what it needs.
-    """
+    """The interpreter, poolscope, and what it needs."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     yield Remark(Status.OK, f"{python} at {sys.executable}", facts={"python": platform.python_version()})
     yield Remark(Status.OK, f"poolscope {__version__}", facts={"poolscope": __version__})
@@ -45,9 +44,7 @@ def versions(_: Environment) -> Iterator[Remark]:
 
 
 def entry_point(environment: Environment) -> Iterator[Remark]:
-    """
-    Whether `opentelemetry-instrument` finds poolscope, and may use it.
-    """
+    """Whether `opentelemetry-instrument` finds poolscope, and may use it."""
     found = [point.value for point in entry_points(group=_GROUP, name="poolscope")]
     if _TARGET in found:
         yield Remark(Status.OK, "opentelemetry-instrument finds poolscope")
@@ -60,9 +57,7 @@ def entry_point(environment: Environment) -> Iterator[Remark]:
 
 
 def installed(package: str) -> str:
-    """
-    The version of a distribution; empty where it is not installed.
-    """
+    """The version of a distribution; empty where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

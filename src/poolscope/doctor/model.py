@@ -1,6 +1,4 @@
-"""
-What an examination consists of, as plain data.
-"""
+"""What an examination consists of, as plain data."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ DOCUMENT_VERSION: Final = 1
 
 
 class Status(Enum):
-    """
-    What a remark means for the reader.
-    """
+    """What a remark means for the reader."""
 
     OK = "ok"
     #: Poolscope works, but not as it was meant to, or that is not certain.
@@ -65,9 +61,7 @@ class Environment:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Environment:
-        """
-        Read the settings from these variables.
-        """
+        """Read the settings from these variables."""
         settings, problems = examine(environ=environ)
         return cls(environ, settings, tuple(problems))
 
@@ -116,22 +110,16 @@ class Examination:
     results: tuple[Result, ...]
 
     def count(self, status: Status) -> int:
-        """
-        The number of remarks of one status.
-        """
+        """The number of remarks of one status."""
         return sum(remark.status is status for result in self.results for remark in result.remarks)
 
     @property
     def works(self) -> bool:
-        """
-        Whether nothing keeps poolscope from working.
-        """
+        """Whether nothing keeps poolscope from working."""
         return not self.count(Status.PROBLEM)
 
     def as_dict(self) -> dict[str, Any]:
-        """
-        The JSON document.
-        """
+        """The JSON document."""
         return {
             "version": DOCUMENT_VERSION,
             "poolscope": __version__,

@@ -1,3 +1,1 @@
-"""
-Frameworks that begin and end units of work: one file for each.
-"""
+"""Frameworks that begin and end units of work: one file for each."""

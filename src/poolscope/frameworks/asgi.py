@@ -42,9 +42,7 @@ class Middleware:
         self._pool_registry = pool_registry
 
     async def __call__(self, scope: LibraryObject, receive: LibraryObject, send: LibraryObject) -> LibraryObject:
-        """
-        One request.
-        """
+        """One request."""
         return await serve(self._pool_registry, scope, receive, lambda receive: self._application(scope, receive, send))
 
     def __getattr__(self, name: str) -> LibraryObject:
@@ -52,9 +50,7 @@ class Middleware:
 
 
 def make_call(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """
-    Makes the ``__call__`` of an application class begin and end units of work.
-    """
+    """Makes the ``__call__`` of an application class begin and end units of work."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         async def __call__(
@@ -106,9 +102,7 @@ async def serve(
 
 
 class _Messages:
-    """
-    The messages of one websocket, each a unit of work.
-    """
+    """The messages of one websocket, each a unit of work."""
 
     def __init__(self, pool_registry: PoolRegistry, receive: Callable[[], Awaitable[Any]]) -> None:
         self._pool_registry = pool_registry

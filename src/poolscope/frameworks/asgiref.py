@@ -26,25 +26,19 @@ if TYPE_CHECKING:
 
 
 class AsgirefFramework:
-    """
-    Synchronous functions that coroutines wait for.
-    """
+    """Synchronous functions that coroutines wait for."""
 
     name = "asgiref"
     module = "asgiref.sync"
     loops = ("/asgiref/current_thread_executor.py",)
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         patcher.require(module.SyncToAsync, ("__call__",))
         patcher.replace(module.SyncToAsync, "__call__", _make_call(pool_registry))
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 def _make_call(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

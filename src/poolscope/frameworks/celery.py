@@ -27,9 +27,7 @@ _WORK_SCOPES: Final[ContextVar[tuple[WorkScope | None, ...]]] = ContextVar("pool
 
 
 class CeleryFramework:
-    """
-    Tasks of Celery.
-    """
+    """Tasks of Celery."""
 
     name = "celery"
     module = "celery.signals"
@@ -39,9 +37,7 @@ class CeleryFramework:
         self._pool_registry: PoolRegistry | None = None
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         patcher.require(module, ("task_prerun", "task_postrun"))
         self._signals = module
         self._pool_registry = pool_registry
@@ -49,9 +45,7 @@ class CeleryFramework:
         module.task_postrun.connect(self._end, weak=False)
 
     def release(self) -> None:
-        """
-        Disconnect the receivers of signals.
-        """
+        """Disconnect the receivers of signals."""
         signals, self._signals = self._signals, None
         if signals is not None:
             signals.task_prerun.disconnect(self._begin)

@@ -33,18 +33,14 @@ _CLIENT: Final = "django.test.client"
 
 
 class DjangoFramework:
-    """
-    Requests to Django.
-    """
+    """Requests to Django."""
 
     name = "django"
     module = f"{_HANDLERS}base"
     modules = (module, f"{_HANDLERS}wsgi", f"{_HANDLERS}asgi", _CLIENT)
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         part = module.__name__.removeprefix(_HANDLERS)
         if part == _CLIENT:
             for handler in (module.ClientHandler, module.AsyncClientHandler):
@@ -63,9 +59,7 @@ class DjangoFramework:
             patcher.replace(module.ASGIHandler, "__call__", asgi.make_call(pool_registry))
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 def _make_resolve(original: Callable[..., Any]) -> Callable[..., Any]:

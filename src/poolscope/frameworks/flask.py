@@ -1,6 +1,4 @@
-"""
-Flask: ``Flask.__call__``, outside of whatever middleware ``wsgi_app`` is wrapped in, also from before we came.
-"""
+"""Flask: ``Flask.__call__``, outside of whatever middleware ``wsgi_app`` is wrapped in, also from before we came."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ if TYPE_CHECKING:
 
 
 class FlaskFramework:
-    """
-    Requests to Flask applications.
-    """
+    """Requests to Flask applications."""
 
     name = "flask"
     module = "flask"
@@ -31,9 +27,7 @@ class FlaskFramework:
         self._flask: Any = None
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         application = module.app.Flask
         patcher.require(application, ("__call__", "dispatch_request"))
         patcher.replace(application, "__call__", make_call(pool_registry))
@@ -44,9 +38,7 @@ class FlaskFramework:
             guard.caught("flask.signals")
 
     def release(self) -> None:
-        """
-        Disconnect the receivers of signals.
-        """
+        """Disconnect the receivers of signals."""
         flask, self._flask = self._flask, None
         if flask is not None:
             flask.request_started.disconnect(self._request_started)

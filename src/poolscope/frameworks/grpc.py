@@ -1,6 +1,4 @@
-"""
-gRPC servers, with threads and with asyncio: an interceptor around each method that exists.
-"""
+"""gRPC servers, with threads and with asyncio: an interceptor around each method that exists."""
 
 from __future__ import annotations
 
@@ -26,18 +24,14 @@ _POSITION: Final = 2
 
 
 class GrpcFramework:
-    """
-    Calls to gRPC servers that are made while it is hooked.
-    """
+    """Calls to gRPC servers that are made while it is hooked."""
 
     name = "grpc"
     module = "grpc"
     modules = (module, _AIO)
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         patcher.require(module, ("server", "ServerInterceptor"))
         base: Any = module.ServerInterceptor
         interceptor = (
@@ -53,9 +47,7 @@ class GrpcFramework:
         patcher.wrap(module, "server", server)
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 def _with(
@@ -92,9 +84,7 @@ def _async_interceptor(base: LibraryObject, pool_registry: PoolRegistry) -> Libr
 
 
 class _Handler:
-    """
-    A method's handler, with another function for it (`grpc.RpcMethodHandler`).
-    """
+    """A method's handler, with another function for it (`grpc.RpcMethodHandler`)."""
 
     def __init__(self, handler: LibraryObject, name: str, function: Callable[..., LibraryObject]) -> None:
         self._handler = handler

@@ -1,6 +1,4 @@
-"""
-Names of HTTP requests: the method and the route's template, never the raw path.
-"""
+"""Names of HTTP requests: the method and the route's template, never the raw path."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Task queues beside Celery: RQ, arq and dramatiq. What runs one job is hooked, so that enqueueing is left alone.
-"""
+"""Task queues beside Celery: RQ, arq and dramatiq. What runs one job is hooked, so that enqueueing is left alone."""
 
 from __future__ import annotations
 
@@ -24,17 +22,13 @@ UNNAMED: Final = "<unnamed>"
 
 
 class RqFramework:
-    """
-    Jobs of RQ. Its work horse is a child process that ends without notice: what is known is sent before it does.
-    """
+    """Jobs of RQ. Its work horse is a child process that ends without notice: what is known is sent before it does."""
 
     name = "rq"
     module = "rq.job"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         patcher.require(module.Job, ("perform",))
         parent = os.getpid()
 
@@ -55,23 +49,17 @@ class RqFramework:
         patcher.replace(module.Job, "perform", make)
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 class ArqFramework:
-    """
-    Jobs of arq. Which function a job is for is known once it has been read.
-    """
+    """Jobs of arq. Which function a job is for is known once it has been read."""
 
     name = "arq"
     module = "arq.worker"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         patcher.require(module.Worker, ("run_job",))
         patcher.require(module, ("deserialize_job_raw",))
 
@@ -91,9 +79,7 @@ class ArqFramework:
         patcher.replace(module, "deserialize_job_raw", _make_read)
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 def _make_read(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,17 +94,13 @@ def _make_read(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class DramatiqFramework:
-    """
-    Messages of dramatiq; middleware around the actor is part of it.
-    """
+    """Messages of dramatiq; middleware around the actor is part of it."""
 
     name = "dramatiq"
     module = "dramatiq.worker"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         # Before 2.0 its name had an underscore.
         worker = getattr(module, "WorkerThread", None) or getattr(module, "_WorkerThread", module)
         patcher.require(worker, ("process_message",))
@@ -140,9 +122,7 @@ class DramatiqFramework:
         patcher.replace(worker, "process_message", make)
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 FRAMEWORKS: Final[tuple[Hook, ...]] = (RqFramework(), ArqFramework(), DramatiqFramework())

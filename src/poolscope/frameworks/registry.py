@@ -1,6 +1,4 @@
-"""
-The hooks of all frameworks, and the state of each.
-"""
+"""The hooks of all frameworks, and the state of each."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ THREADS: Final = "threads"
 
 
 def load(names: Iterable[str] = MODULES) -> list[Hook]:
-    """
-    The hooks of those modules.
-    """
+    """The hooks of those modules."""
     return [hook for name in names for hook in importlib.import_module(f"poolscope.frameworks.{name}").FRAMEWORKS]
 
 

@@ -26,38 +26,28 @@ _WSGI_WORKERS: Final = frozenset(f"gunicorn.workers.{name}" for name in ("sync",
 
 
 class WaitressFramework:
-    """
-    Requests to waitress.
-    """
+    """Requests to waitress."""
 
     name = "waitress"
     module = "waitress.server"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         patcher.require(module.BaseWSGIServer, ("__init__",))
         patcher.wrap(module.BaseWSGIServer, "__init__", _afterwards("application", wsgi.Middleware, pool_registry))
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 class GunicornFramework:
-    """
-    Requests to gunicorn's workers.
-    """
+    """Requests to gunicorn's workers."""
 
     name = "gunicorn"
     module = "gunicorn.workers.base"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         patcher.require(module.Worker, ("load_wsgi",))
         wrapper = _afterwards("wsgi", wsgi.Middleware, pool_registry)
 
@@ -71,23 +61,17 @@ class GunicornFramework:
         patcher.wrap(module.Worker, "load_wsgi", load_wsgi)
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 class WsgirefFramework:
-    """
-    Requests to the standard library's server, and to Django's development server.
-    """
+    """Requests to the standard library's server, and to Django's development server."""
 
     name = "wsgiref"
     module = "wsgiref.handlers"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         patcher.require(module.BaseHandler, ("run",))
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,31 +83,23 @@ class WsgirefFramework:
         patcher.replace(module.BaseHandler, "run", make)
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 class UvicornFramework:
-    """
-    Requests to uvicorn.
-    """
+    """Requests to uvicorn."""
 
     name = "uvicorn"
     module = "uvicorn.config"
     loops = ("/uvloop/__init__.py",)
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         patcher.require(module.Config, ("load",))
         patcher.wrap(module.Config, "load", _afterwards("loaded_app", asgi.Middleware, pool_registry))
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 def _afterwards(attribute: str, middleware: Callable[..., Any], pool_registry: PoolRegistry) -> Callable[..., Any]:

@@ -26,18 +26,14 @@ _ROUTING: Final = "starlette.routing"
 
 
 class StarletteFramework:
-    """
-    Requests to Starlette applications.
-    """
+    """Requests to Starlette applications."""
 
     name = "starlette"
     module = "starlette.applications"
     modules = (module, _ROUTING)
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         if module.__name__ != _ROUTING:
             application = _own(module.Starlette)
             patcher.require(application, ("__call__",))
@@ -50,30 +46,22 @@ class StarletteFramework:
         patcher.replace(module.Mount, "handle", _make_mount)
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 class FastApiFramework:
-    """
-    The routes of FastAPI, which know their prefix only while they handle a request (0.137 and later).
-    """
+    """The routes of FastAPI, which know their prefix only while they handle a request (0.137 and later)."""
 
     name = "fastapi"
     module = "fastapi.routing"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:  # noqa: ARG002 - the interface
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         if "handle" in vars(module.APIRoute):
             patcher.replace(module.APIRoute, "handle", _make_handle)
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 def _own(application: type) -> type:

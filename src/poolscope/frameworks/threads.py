@@ -28,18 +28,14 @@ _POOL: Final = "concurrent.futures.thread"
 
 
 class ThreadsFramework:
-    """
-    Threads and jobs of `concurrent.futures.ThreadPoolExecutor`.
-    """
+    """Threads and jobs of `concurrent.futures.ThreadPoolExecutor`."""
 
     name = "threads"
     module = "threading"
     modules = (module, _POOL)
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:  # noqa: ARG002 - the interface
-        """
-        Put the hooks in.
-        """
+        """Put the hooks in."""
         if module.__name__ == _POOL:
             patcher.require(module.ThreadPoolExecutor, ("submit",))
             patcher.replace(module.ThreadPoolExecutor, "submit", _make_submit)
@@ -48,9 +44,7 @@ class ThreadsFramework:
             patcher.replace(module.Thread, "start", _make_start)
 
     def release(self) -> None:
-        """
-        Nothing: no object of the library has a mark.
-        """
+        """Nothing: no object of the library has a mark."""
 
 
 def _make_submit(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,9 +68,7 @@ def _make_start(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Carried:
-    """
-    A function that runs as part of a unit of work, in another thread.
-    """
+    """A function that runs as part of a unit of work, in another thread."""
 
     def __init__(self, unit: UnitOfWork, function: Callable[..., Any]) -> None:
         self._unit = unit
@@ -91,9 +83,7 @@ class _Carried:
 
 
 class _Run:
-    """
-    Takes the place of one thread's ``run`` until it runs.
-    """
+    """Takes the place of one thread's ``run`` until it runs."""
 
     def __init__(self, unit: UnitOfWork, thread: LibraryObject) -> None:
         self._unit = unit

@@ -1,6 +1,4 @@
-"""
-WSGI: a unit of work from the call to the ``close()`` of what it returned (PEP 3333).
-"""
+"""WSGI: a unit of work from the call to the ``close()`` of what it returned (PEP 3333)."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ class Middleware:
         self._pool_registry = pool_registry
 
     def __call__(self, environ: LibraryObject, start_response: LibraryObject) -> LibraryObject:
-        """
-        One request.
-        """
+        """One request."""
         return serve(self._pool_registry, environ, lambda: self._application(environ, start_response))
 
     def __getattr__(self, name: str) -> LibraryObject:
@@ -44,9 +40,7 @@ class Middleware:
 
 
 def make_call(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """
-    Makes the ``__call__`` of an application class begin and end units of work.
-    """
+    """Makes the ``__call__`` of an application class begin and end units of work."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def __call__(self: LibraryObject, environ: LibraryObject, start_response: LibraryObject) -> LibraryObject:
@@ -101,9 +95,7 @@ def _file(work_scope: WorkScope, body: LibraryObject) -> LibraryObject:
 
 
 class _Body:
-    """
-    What an application returned; computing each part of it is part of the unit of work.
-    """
+    """What an application returned; computing each part of it is part of the unit of work."""
 
     def __init__(self, work_scope: WorkScope, body: LibraryObject) -> None:
         self._work_scope = work_scope

@@ -1,3 +1,1 @@
-"""
-Patches, import hooks, and the state of each hooked library: the only users of wrapt.
-"""
+"""Patches, import hooks, and the state of each hooked library: the only users of wrapt."""

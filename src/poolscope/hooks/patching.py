@@ -32,9 +32,7 @@ _logger: Final = logging.getLogger("poolscope")
 
 
 class Refused(Exception):  # noqa: N818 - it is a refusal with a reason, and part of normal life
-    """
-    A library is not as a hook expects it; the message says what is missing. Nothing was patched.
-    """
+    """A library is not as a hook expects it; the message says what is missing. Nothing was patched."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,7 @@ class Patch:
     replacement: Any
 
     def __str__(self) -> str:
-        """
-        The attribute's qualified name.
-        """
+        """The attribute's qualified name."""
         module = getattr(self.owner, "__module__", None)
         where = getattr(self.owner, "__qualname__", getattr(self.owner, "__name__", repr(self.owner)))
         return f"{module}.{where}.{self.name}" if module else f"{where}.{self.name}"
@@ -67,16 +63,12 @@ _active: Final[list[Patch]] = []
 
 
 def active_patches() -> tuple[str, ...]:
-    """
-    The qualified names of all attributes that are replaced now.
-    """
+    """The qualified names of all attributes that are replaced now."""
     return tuple(str(patch) for patch in _active)
 
 
 class Patcher:
-    """
-    The patches of one library, applied together and reverted together.
-    """
+    """The patches of one library, applied together and reverted together."""
 
     def __init__(self) -> None:
         self._patches: list[Patch] = []
@@ -129,9 +121,7 @@ class Patcher:
         self._apply(Patch(owner, name, original, wrapt.FunctionWrapper(original, wrapper)))
 
     def has(self, owner: LibraryObject, name: str) -> bool:
-        """
-        Whether this patcher replaced that attribute.
-        """
+        """Whether this patcher replaced that attribute."""
         return any(patch.owner is owner and patch.name == name for patch in self._patches)
 
     def revert(self) -> None:

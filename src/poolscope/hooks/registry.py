@@ -1,6 +1,4 @@
-"""
-Hooks libraries as they are imported, and keeps the state of each.
-"""
+"""Hooks libraries as they are imported, and keeps the state of each."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ class Hook(Protocol):
         """
 
     def release(self) -> None:
-        """
-        After the patches were reverted: take every mark of ours off the library's objects.
-        """
+        """After the patches were reverted: take every mark of ours off the library's objects."""
 
 
 def declare(hook: Hook) -> None:
@@ -76,9 +72,7 @@ HookType = TypeVar("HookType", bound=Hook)
 
 
 class State(Enum):
-    """
-    Whether a library is hooked.
-    """
+    """Whether a library is hooked."""
 
     ABSENT = "absent"
     ACTIVE = "active"
@@ -129,9 +123,7 @@ class HookRegistry(Generic[HookType]):
                 )
 
     def start(self) -> None:
-        """
-        Hook what is there and wait for the rest.
-        """
+        """Hook what is there and wait for the rest."""
         KNOWN.know(patching.PACKAGES)
         for status in self.statuses.values():
             declare(status.hook)
@@ -140,9 +132,7 @@ class HookRegistry(Generic[HookType]):
                 self._await(status)
 
     def stop(self) -> None:
-        """
-        Put every original back.
-        """
+        """Put every original back."""
         while self._forgetting:
             self._forgetting.pop()()
         while self._patchers:

@@ -1,3 +1,1 @@
-"""
-The only place where telemetry leaves the process.
-"""
+"""The only place where telemetry leaves the process."""

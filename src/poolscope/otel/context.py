@@ -1,6 +1,4 @@
-"""
-What is around the running code: a recorded span, or the wish not to be instrumented.
-"""
+"""What is around the running code: a recorded span, or the wish not to be instrumented."""
 
 from __future__ import annotations
 

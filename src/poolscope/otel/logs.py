@@ -1,6 +1,4 @@
-"""
-Findings as events: log records with an event name, and the same as warnings of Python's `logging`.
-"""
+"""Findings as events: log records with an event name, and the same as warnings of Python's `logging`."""
 
 from __future__ import annotations
 
@@ -50,16 +48,12 @@ class Events:
         self._emitter: Any = None
 
     def open(self) -> None:
-        """
-        Take the logger; again when a provider was set since.
-        """
+        """Take the logger; again when a provider was set since."""
         provider = self._provider or otel_logs.get_logger_provider()
         self._emitter = provider.get_logger(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
 
     def report(self, finding: Finding) -> None:
-        """
-        Write a finding to the log and emit its event. Called from the background thread.
-        """
+        """Write a finding to the log and emit its event. Called from the background thread."""
         # A logging handler that fails does not keep the finding from the exporter, nor the other way round.
         guard.run("events.log", lambda: _log(finding), None)
         guard.run("events.emit", lambda: self._emit(finding), None)

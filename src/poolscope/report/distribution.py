@@ -1,6 +1,4 @@
-"""
-Histograms from OTLP: their sums and their quantiles.
-"""
+"""Histograms from OTLP: their sums and their quantiles."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quantiles:
-    """
-    The median and the 95th and 99th percentiles; ``None`` where nothing was measured.
-    """
+    """The median and the 95th and 99th percentiles; ``None`` where nothing was measured."""
 
     p50: float | None
     p95: float | None
@@ -49,15 +45,11 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """
-        The number of points.
-        """
+        """The number of points."""
         return sum(self.counts)
 
     def __add__(self, other: Distribution) -> Distribution:
-        """
-        The sum of both, over the bounds that both have.
-        """
+        """The sum of both, over the bounds that both have."""
         bounds = self.bounds if self.bounds == other.bounds else tuple(b for b in self.bounds if b in set(other.bounds))
         mine, theirs = self._over(bounds), other._over(bounds)
         return Distribution(
@@ -69,16 +61,12 @@ class Distribution:
         )
 
     def above(self, value: float) -> int:
-        """
-        The number of points in the buckets that are completely above a value.
-        """
+        """The number of points in the buckets that are completely above a value."""
         first = bisect_left(self.bounds, value) + 1
         return sum(self.counts[first:])
 
     def bound_from(self, value: float) -> float | None:
-        """
-        The lowest bound that is not below a value; None where there is none.
-        """
+        """The lowest bound that is not below a value; None where there is none."""
         index = bisect_left(self.bounds, value)
         return self.bounds[index] if index < len(self.bounds) else None
 
@@ -108,9 +96,7 @@ class Distribution:
         return lower + (upper - lower) * max(share, 0.0)
 
     def quantiles(self) -> Quantiles:
-        """
-        The three that the report shows.
-        """
+        """The three that the report shows."""
         return Quantiles(self.quantile(0.50), self.quantile(0.95), self.quantile(0.99))
 
     def _edges(self, index: int) -> tuple[float, float]:
@@ -153,9 +139,7 @@ def from_exponential(
 
 
 def exact_quantiles(values: Iterable[float]) -> Quantiles:
-    """
-    The quantiles of single values.
-    """
+    """The quantiles of single values."""
     ordered = sorted(values)
     return Quantiles(nearest(ordered, 0.50), nearest(ordered, 0.95), nearest(ordered, 0.99))
 

@@ -1,6 +1,4 @@
-"""
-Findings from events, one for each cause.
-"""
+"""Findings from events, one for each cause."""
 
 from __future__ import annotations
 

@@ -181,9 +181,7 @@ class PoolReport:
 
     @property
     def saturation(self) -> float:
-        """
-        The share of the time with every allowed connection in use, 0 to 1; 0 where it was not measured.
-        """
+        """The share of the time with every allowed connection in use, 0 to 1; 0 where it was not measured."""
         if not self.saturated_seconds or not self.observed_seconds:
             return 0.0
         return min(self.saturated_seconds / self.observed_seconds, 1.0)
@@ -223,9 +221,7 @@ class FindingReport:
 
 @dataclass(frozen=True)
 class Report:
-    """
-    The pools and the findings of all processes.
-    """
+    """The pools and the findings of all processes."""
 
     pools: tuple[PoolReport, ...]
     findings: tuple[FindingReport, ...]

@@ -25,9 +25,7 @@ _DISTRIBUTION_KINDS = ("histogram", "exponentialHistogram")
 
 
 class Temporality(Enum):
-    """
-    Whether a point counts since the last point or since the beginning; a gauge does neither.
-    """
+    """Whether a point counts since the last point or since the beginning; a gauge does neither."""
 
     DELTA = "delta"
     CUMULATIVE = "cumulative"
@@ -36,9 +34,7 @@ class Temporality(Enum):
 
 @dataclass(frozen=True)
 class Source:
-    """
-    The process that sent something.
-    """
+    """The process that sent something."""
 
     service: str
     instance: str
@@ -46,9 +42,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Point:
-    """
-    One value of one metric, for one set of attributes; times in nanoseconds since the epoch.
-    """
+    """One value of one metric, for one set of attributes; times in nanoseconds since the epoch."""
 
     source: Source
     metric: str
@@ -62,9 +56,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Span:
-    """
-    One span; times in nanoseconds since the epoch, links as trace id and span id.
-    """
+    """One span; times in nanoseconds since the epoch, links as trace id and span id."""
 
     source: Source
     scope: str
@@ -80,17 +72,13 @@ class Span:
 
     @property
     def seconds(self) -> float:
-        """
-        How long it took.
-        """
+        """How long it took."""
         return (self.end - self.start) / 1e9
 
 
 @dataclass(frozen=True)
 class Event:
-    """
-    One log record that has an event name.
-    """
+    """One log record that has an event name."""
 
     source: Source
     name: str
@@ -102,9 +90,7 @@ class Event:
 
 @dataclass
 class Batch:
-    """
-    The content of one line of a file.
-    """
+    """The content of one line of a file."""
 
     points: list[Point] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
@@ -113,9 +99,7 @@ class Batch:
 
 
 def is_export(document: object) -> bool:
-    """
-    Whether a JSON document is an OTLP export request with metrics, spans or logs.
-    """
+    """Whether a JSON document is an OTLP export request with metrics, spans or logs."""
     return isinstance(document, dict) and any(
         key in document for key in ("resourceMetrics", "resourceSpans", "resourceLogs")
     )

@@ -1,6 +1,4 @@
-"""
-Pools from metrics and spans.
-"""
+"""Pools from metrics and spans."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _NOTHING_SECONDS = 0.001
 
 
 def pool_reports(telemetry: Telemetry, traces: Traces) -> tuple[PoolReport, ...]:
-    """
-    Every pool of every process, the most saturated first.
-    """
+    """Every pool of every process, the most saturated first."""
     found: dict[tuple[Source, str], None] = {}
     for metric in (semconv.CONNECTION_COUNT, semconv.CONNECTION_MAX, semconv.WAIT_TIME, semconv.USE_TIME):
         for series in telemetry.series.of(metric):
@@ -36,9 +32,7 @@ def pool_reports(telemetry: Telemetry, traces: Traces) -> tuple[PoolReport, ...]
 
 
 class _Pool:
-    """
-    One pool's series and spans.
-    """
+    """One pool's series and spans."""
 
     def __init__(self, telemetry: Telemetry, traces: Traces, source: Source, name: str) -> None:
         self._telemetry = telemetry
@@ -125,23 +119,20 @@ class _Pool:
         return _timing(every, _count(failed), self._phases(semconv.WAIT_PHASE_TIME, semconv.WAIT_PHASE, measured))
 
     def _span_threshold(self) -> float | None:
-        """
-        The shortest wait of which this process makes a span, in seconds, from its spans; None without a span.
-        """
+        """The shortest wait of which this process makes a span, in seconds, from its spans; None without a span."""
         thresholds = [span.attributes.get(semconv.CHECKOUT_SPAN_THRESHOLD) for span in self._checkouts]
         return max((float(value) for value in thresholds if isinstance(value, (int, float))), default=None)
 
     def _not_returned(self) -> set[str]:
-        """
-        The ids of hold spans whose connection was not returned: a leak that was neither collected nor resolved.
-        """
+        """The ids of hold spans whose connection was not returned: a leak that was neither collected nor resolved."""
         resolved = {e.trace_id for e in self._telemetry.events if e.name == semconv.LEAK_RESOLVED_EVENT.name}
         kinds = {span.span_id: span.attributes.get(semconv.LEAK_KIND, ABANDONED) for span in self._holds}
         return {s.span_id for s in self._holds if kinds[s.span_id] != ABANDONED and s.trace_id not in resolved}
 
     def _holders_from_metrics(self) -> tuple[Holder, ...]:
         """
-        The holders from the histogram of the units of work, which counts all of them even if no trace was sampled.
+        The holders from the histogram of the units of work, which counts all of them even if no
+        trace was sampled.
         """
         held = [(s, s.total) for s in self._series(semconv.UNIT_HOLD_TIME) if isinstance(s.total, Distribution)]
         everything = sum(total.total for _, total in held)

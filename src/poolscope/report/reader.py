@@ -1,6 +1,4 @@
-"""
-Reads files of OTLP JSON lines, which the SDK's file exporter and the Collector's file exporter write.
-"""
+"""Reads files of OTLP JSON lines, which the SDK's file exporter and the Collector's file exporter write."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ class ReportError(Exception):
 
 @dataclass
 class Telemetry:
-    """
-    The content of all files.
-    """
+    """The content of all files."""
 
     series: SeriesStore = field(default_factory=SeriesStore)
     spans: list[Span] = field(default_factory=list)
@@ -46,9 +42,7 @@ class Telemetry:
     warnings: list[str] = field(default_factory=list)
 
     def add(self, batch: Batch) -> None:
-        """
-        Add the content of one line.
-        """
+        """Add the content of one line."""
         self.series.add(batch.points)
         self.spans.extend(batch.spans)
         self.events.extend(batch.events)

@@ -1,6 +1,4 @@
-"""
-Adds points up to one series per metric, process and set of attributes, with any temporality.
-"""
+"""Adds points up to one series per metric, process and set of attributes, with any temporality."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ class Series:
     _runs: dict[int, float | Distribution] = field(default_factory=dict)
 
     def add(self, point: Point) -> None:
-        """
-        Add the next point; the points of one series are in order of time.
-        """
+        """Add the next point; the points of one series are in order of time."""
         self.start = min(self.start, point.start or point.time)
         self.time = max(self.time, point.time)
         if point.monotonic:
@@ -71,17 +67,13 @@ class Series:
 
 
 class SeriesStore:
-    """
-    All series.
-    """
+    """All series."""
 
     def __init__(self) -> None:
         self._series: dict[Key, Series] = {}
 
     def add(self, points: Iterable[Point]) -> None:
-        """
-        Add the points of one batch.
-        """
+        """Add the points of one batch."""
         for point in points:
             key = (
                 point.metric,
@@ -95,29 +87,21 @@ class SeriesStore:
             series.add(point)
 
     def of(self, metric: Metric) -> Iterator[Series]:
-        """
-        Every series of a metric.
-        """
+        """Every series of a metric."""
         return (series for (name, _, _), series in self._series.items() if name == metric.name)
 
     def where(self, metric: Metric, matches: Callable[[Series], bool]) -> list[Series]:
-        """
-        The series of a metric that match.
-        """
+        """The series of a metric that match."""
         return [series for series in self.of(metric) if matches(series)]
 
 
 def counted(series: Iterable[Series]) -> float:
-    """
-    The sum of counters.
-    """
+    """The sum of counters."""
     return sum(one.total for one in series if isinstance(one.total, float))
 
 
 def distributed(series: Iterable[Series]) -> Distribution | None:
-    """
-    The sum of histograms; ``None`` where there is none.
-    """
+    """The sum of histograms; ``None`` where there is none."""
     result: Distribution | None = None
     for one in series:
         if isinstance(one.total, Distribution):

@@ -1,6 +1,4 @@
-"""
-Holders and waiters from spans.
-"""
+"""Holders and waiters from spans."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ WAIT_PHASES = ("queue", "connect", "validate")
 
 
 class Traces:
-    """
-    All spans, with lookups for the report.
-    """
+    """All spans, with lookups for the report."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self._by_id = {span.span_id: span for span in spans}
@@ -41,9 +37,7 @@ class Traces:
         return [s for s in self._by_id.values() if s.scope == semconv.SCOPE and s.name.startswith(f"{prefix} ")]
 
     def route(self, span_id: str) -> str:
-        """
-        The name of the unit of work around a span.
-        """
+        """The name of the unit of work around a span."""
         span = self._by_id.get(span_id)
         outermost = span
         for _ in range(_DEPTH):
@@ -67,9 +61,7 @@ class Traces:
         return self._entry_names.get(trace_id, NO_ROUTE)
 
     def call_site(self, span: Span) -> CallSite:
-        """
-        Where a span's connection was checked out.
-        """
+        """Where a span's connection was checked out."""
         return call_site_of(span.attributes, self.route(span.span_id))
 
 
@@ -80,9 +72,7 @@ def _name_of(entry: Span) -> str:
 
 
 def call_site_of(attributes: Mapping[str, object], route: str) -> CallSite:
-    """
-    The call site in the attributes of a span or event.
-    """
+    """The call site in the attributes of a span or event."""
     line = attributes.get(semconv.CODE_LINE, 0)
     return CallSite(
         route,
@@ -149,9 +139,7 @@ def _holder(call_site: CallSite, holds: Sequence[_Hold], everything: float) -> H
 
 
 def starvations(traces: Traces, checkouts: Sequence[Span]) -> tuple[Starvation, ...]:
-    """
-    The waits by waiter and holder, from the links of the checkout spans; longest total first.
-    """
+    """The waits by waiter and holder, from the links of the checkout spans; longest total first."""
     waits: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for span in checkouts:
         waiter = traces.route(span.span_id)

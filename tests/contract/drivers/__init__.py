@@ -1,6 +1,4 @@
-"""
-The drivers of all libraries; a module here holds a library's as ``DRIVERS``.
-"""
+"""The drivers of all libraries; a module here holds a library's as ``DRIVERS``."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ _NOT_A_LIBRARY = ("__init__", "base")
 
 
 def all_drivers() -> list[type[Driver]]:
-    """
-    Every driver of every module in this folder.
-    """
+    """Every driver of every module in this folder."""
     found: list[type[Driver]] = []
     for path in sorted(Path(__file__).parent.glob("*.py")):
         if path.stem not in _NOT_A_LIBRARY:

@@ -1,6 +1,4 @@
-"""
-aiopg's pool, in an event loop of its own.
-"""
+"""aiopg's pool, in an event loop of its own."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
 
 
 class Aiopg(Driver):
-    """
-    A pool that waits for its timeout; what is dropped stays with it: no Feature.ABANDON.
-    """
+    """A pool that waits for its timeout; what is dropped stays with it: no Feature.ABANDON."""
 
     label = "aiopg-Pool"
     adapter = "aiopg"

@@ -1,6 +1,4 @@
-"""
-What the laws ask of a pool library: one driver for each kind of pool, sync and async alike.
-"""
+"""What the laws ask of a pool library: one driver for each kind of pool, sync and async alike."""
 
 from __future__ import annotations
 
@@ -69,35 +67,25 @@ class Handle:
 
 
 class PendingCheckout(ABC):
-    """
-    An ask that was begun in a thread or task of its own.
-    """
+    """An ask that was begun in a thread or task of its own."""
 
     _done: Future[Any]
 
     def over(self) -> bool:
-        """
-        Whether `wait` has nothing more to wait for.
-        """
+        """Whether `wait` has nothing more to wait for."""
         return self._done.done()
 
     @abstractmethod
     def wait(self) -> Handle:
-        """
-        Its result: the handle, or the library's exception.
-        """
+        """Its result: the handle, or the library's exception."""
 
     @abstractmethod
     def cancel(self) -> None:
-        """
-        Cancel it; where `Feature.CANCEL` is.
-        """
+        """Cancel it; where `Feature.CANCEL` is."""
 
 
 class Driver(ABC):
-    """
-    One kind of pool of one library. Every method may be called from the test's thread, also for an async library.
-    """
+    """One kind of pool of one library. Every method may be called from the test's thread, also for an async library."""
 
     #: What the test is called.
     label: ClassVar[str]
@@ -119,16 +107,12 @@ class Driver(ABC):
         self.is_open = False
 
     def start(self, where: Postgres | None, folder: Path, **options: Any) -> None:
-        """
-        `open`, for `stop` to undo.
-        """
+        """`open`, for `stop` to undo."""
         self.open(where, folder, **options)
         self.is_open = True
 
     def stop(self) -> None:
-        """
-        `close`, where that has not been done.
-        """
+        """`close`, where that has not been done."""
         if self.is_open:
             self.is_open = False
             self.close()
@@ -136,15 +120,11 @@ class Driver(ABC):
     @property
     @abstractmethod
     def capabilities(self) -> Capability:
-        """
-        What the adapter can measure.
-        """
+        """What the adapter can measure."""
 
     @classmethod
     def missing(cls) -> str | None:
-        """
-        What is not installed that this driver needs, as the reason of a skip; None when all is there.
-        """
+        """What is not installed that this driver needs, as the reason of a skip; None when all is there."""
         return None
 
     @abstractmethod
@@ -162,48 +142,34 @@ class Driver(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """
-        Close the pool and all that belongs to it.
-        """
+        """Close the pool and all that belongs to it."""
 
     @property
     @abstractmethod
     def limit(self) -> int | None:
-        """
-        The most connections the open pool allows; None without a limit.
-        """
+        """The most connections the open pool allows; None without a limit."""
 
     @property
     @abstractmethod
     def timeout_error(self) -> str:
-        """
-        The qualified name of what the library raises when an ask waited too long.
-        """
+        """The qualified name of what the library raises when an ask waited too long."""
 
     @property
     def refusal(self) -> str:
-        """
-        The qualified name of what an ask beyond the limit ends in, where it ends: the timeout, or the rejection.
-        """
+        """The qualified name of what an ask beyond the limit ends in, where it ends: the timeout, or the rejection."""
         return self.timeout_error
 
     @abstractmethod
     def acquire(self) -> Handle:
-        """
-        Ask for a connection and have it.
-        """
+        """Ask for a connection and have it."""
 
     @abstractmethod
     def begin(self) -> PendingCheckout:
-        """
-        Ask in a thread or task of its own.
-        """
+        """Ask in a thread or task of its own."""
 
     @abstractmethod
     def release(self, handle: Handle) -> None:
-        """
-        Give the connection back.
-        """
+        """Give the connection back."""
 
     @abstractmethod
     def query(self, handle: Handle) -> object:
@@ -215,52 +181,36 @@ class Driver(ABC):
         """
 
     def invalidate(self, handle: Handle, *, soft: bool = False) -> None:
-        """
-        Declare the connection broken.
-        """
+        """Declare the connection broken."""
         raise NotImplementedError
 
     def detach(self, handle: Handle) -> None:
-        """
-        Take the connection out of the pool for good.
-        """
+        """Take the connection out of the pool for good."""
         raise NotImplementedError
 
     def close_detached(self, handle: Handle) -> None:
-        """
-        Close a connection that was detached.
-        """
+        """Close a connection that was detached."""
         self.release(handle)
 
     def dispose(self) -> None:
-        """
-        Close the pool's connections; it works on afterwards.
-        """
+        """Close the pool's connections; it works on afterwards."""
         raise NotImplementedError
 
     def abandon(self, handle: Handle) -> None:
-        """
-        Drop the connection without giving it back, and let it be collected.
-        """
+        """Drop the connection without giving it back, and let it be collected."""
         raise NotImplementedError
 
     def status(self) -> object:
-        """
-        The library's own account, for comparison with and without poolscope.
-        """
+        """The library's own account, for comparison with and without poolscope."""
         return None
 
     @abstractmethod
     def library_objects(self) -> list[Any]:
-        """
-        The library's pool, and what else must not outlive the driver because of us.
-        """
+        """The library's pool, and what else must not outlive the driver because of us."""
 
     @abstractmethod
     def forget(self) -> None:
-        """
-        Drop every reference to the library's objects; after `close`.
-        """
+        """Drop every reference to the library's objects; after `close`."""
 
 
 def drop(handle: Handle) -> None:
@@ -275,9 +225,7 @@ def drop(handle: Handle) -> None:
 
 
 class LoopThread:
-    """
-    An event loop in a thread, so that a law written for sync pools holds for async ones too.
-    """
+    """An event loop in a thread, so that a law written for sync pools holds for async ones too."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -285,21 +233,15 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """
-        Run a coroutine there and wait for it.
-        """
+        """Run a coroutine there and wait for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(DEADLINE)
 
     def begin(self, coroutine: Coroutine[Any, Any, Any]) -> TaskCheckout:
-        """
-        Start a task there.
-        """
+        """Start a task there."""
         return TaskCheckout(self.loop, coroutine)
 
     def close(self) -> None:
-        """
-        End the thread and close the loop.
-        """
+        """End the thread and close the loop."""
         self.run(self.loop.shutdown_default_executor())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(DEADLINE)
@@ -307,9 +249,7 @@ class LoopThread:
 
 
 class TaskCheckout(PendingCheckout):
-    """
-    An ask in a task.
-    """
+    """An ask in a task."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._loop = loop
@@ -342,9 +282,7 @@ class TaskCheckout(PendingCheckout):
 
 
 class ThreadCheckout(PendingCheckout):
-    """
-    An ask in a thread.
-    """
+    """An ask in a thread."""
 
     def __init__(self, checkout: Callable[[], Handle]) -> None:
         self._done = Future()

@@ -1,6 +1,4 @@
-"""
-Django's own connections, persistent and not; each wrapper stands for that of a thread.
-"""
+"""Django's own connections, persistent and not; each wrapper stands for that of a thread."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
 
 
 class DjangoDriver(Driver):
-    """
-    An alias of its own; a wrapper that was given back is used again, as by the next request of its thread.
-    """
+    """An alias of its own; a wrapper that was given back is used again, as by the next request of its thread."""
 
     adapter = "django"
     on_postgres = True

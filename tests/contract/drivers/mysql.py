@@ -1,6 +1,4 @@
-"""
-Pools of MySQL drivers on a MariaDB, and DBUtils on PostgreSQL.
-"""
+"""Pools of MySQL drivers on a MariaDB, and DBUtils on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -29,18 +27,14 @@ if TYPE_CHECKING:
 
 @functools.cache
 def server() -> mariadb.MariaDB:
-    """
-    The MariaDB of this process.
-    """
+    """The MariaDB of this process."""
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     return stack.enter_context(mariadb.mariadb())
 
 
 class SyncDriver(Driver):
-    """
-    A sync pool whose connections go back by being closed.
-    """
+    """A sync pool whose connections go back by being closed."""
 
     needs: ClassVar[str]
     on_mariadb: ClassVar[bool] = True
@@ -66,9 +60,7 @@ class SyncDriver(Driver):
         return Handle(self.take(), lambda function, *args: function(*args))
 
     def take(self) -> Any:
-        """
-        A connection of the library's.
-        """
+        """A connection of the library's."""
         raise NotImplementedError
 
     def begin(self) -> PendingCheckout:
@@ -91,7 +83,8 @@ class SyncDriver(Driver):
 
 class Connector(SyncDriver):
     """
-    mysql-connector's pool, which connects at once to its full size; what is dropped is lost, and to be made up for.
+    mysql-connector's pool, which connects at once to its full size; what is dropped is lost, and to
+    be made up for.
     """
 
     label = "mysql-connector-MySQLConnectionPool"
@@ -133,9 +126,7 @@ class Connector(SyncDriver):
 
 
 class DbutilsPostgres(SyncDriver):
-    """
-    DBUtils' pool over psycopg2; what is dropped comes back.
-    """
+    """DBUtils' pool over psycopg2; what is dropped comes back."""
 
     label = "dbutils-PooledDB-psycopg2"
     adapter = "dbutils"
@@ -190,9 +181,7 @@ class DbutilsPostgres(SyncDriver):
 
 
 class DbutilsBlocking(DbutilsPostgres):
-    """
-    Likewise; an ask beyond the limit waits until it is served, and nothing else ends its wait.
-    """
+    """Likewise; an ask beyond the limit waits until it is served, and nothing else ends its wait."""
 
     label = "dbutils-PooledDB-blocking"
     features = (DbutilsPostgres.features & ~Feature.REJECTS) | Feature.WAITS
@@ -202,9 +191,7 @@ class DbutilsBlocking(DbutilsPostgres):
 
 
 class Aiomysql(Driver):
-    """
-    aiomysql's pool, in an event loop of its own; nothing but the caller ends a wait.
-    """
+    """aiomysql's pool, in an event loop of its own; nothing but the caller ends a wait."""
 
     label = "aiomysql-Pool"
     adapter = "aiomysql"
@@ -282,9 +269,7 @@ class Aiomysql(Driver):
 
 
 class ConnectorAio(Driver):
-    """
-    mysql-connector's asyncio pool, in an event loop of its own.
-    """
+    """mysql-connector's asyncio pool, in an event loop of its own."""
 
     label = "mysql-connector-aio-MySQLConnectionPool"
     adapter = "mysql-connector-aio"

@@ -1,5 +1,6 @@
 """
-peewee's pools over PostgreSQL, MySQL (MariaDB) and SQLite. A thread has one connection, so each handle has a thread.
+peewee's pools over PostgreSQL, MySQL (MariaDB) and SQLite. A thread has one connection, so each
+handle has a thread.
 """
 
 from __future__ import annotations
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 
 
 class Holder:
-    """
-    A thread that holds one connection.
-    """
+    """A thread that holds one connection."""
 
     def __init__(self) -> None:
         self._todo: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
@@ -37,18 +36,14 @@ class Holder:
         self._thread.start()
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """
-        Call a function there, in the caller's context: what checks out belongs to the caller's unit of work.
-        """
+        """Call a function there, in the caller's context: what checks out belongs to the caller's unit of work."""
         context = contextvars.copy_context()
         done: Future[Any] = Future()
         self._todo.put((done, lambda: context.run(function, *args)))
         return done.result(DEADLINE)
 
     def end(self) -> None:
-        """
-        End the thread.
-        """
+        """End the thread."""
         self._todo.put(None)
         self._thread.join(DEADLINE)
 
@@ -63,9 +58,7 @@ class Holder:
 
 
 class PeeweeDriver(Driver):
-    """
-    A pool that waits for its timeout.
-    """
+    """A pool that waits for its timeout."""
 
     adapter = "peewee"
     features = (
@@ -90,9 +83,7 @@ class PeeweeDriver(Driver):
         return f"{absent[0]} missing" if absent else None
 
     def place(self, where: Postgres | None, folder: Path) -> dict[str, Any]:
-        """
-        The arguments that name the database.
-        """
+        """The arguments that name the database."""
         raise NotImplementedError
 
     def open(self, where: Postgres | None, folder: Path, *, size: int, timeout: float, **options: Any) -> None:
@@ -114,9 +105,7 @@ class PeeweeDriver(Driver):
         NAMES[self.library_pool] = self.pool
 
     def patience(self, timeout: float) -> dict[str, Any]:
-        """
-        How long a checkout waits.
-        """
+        """How long a checkout waits."""
         return {"timeout": timeout}
 
     def close(self) -> None:
@@ -187,9 +176,7 @@ class OnMariaDB(PeeweeDriver):
 
 
 class OnSqlite(PeeweeDriver):
-    """
-    A pool without a timeout: a checkout beyond its limit is turned away.
-    """
+    """A pool without a timeout: a checkout beyond its limit is turned away."""
 
     label = "peewee-PooledSqliteDatabase"
     pool_class = "PooledSqliteDatabase"

@@ -1,6 +1,4 @@
-"""
-psycopg2's pools.
-"""
+"""psycopg2's pools."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ if TYPE_CHECKING:
 
 
 class Psycopg2Driver(Driver):
-    """
-    A pool that keeps up to its size; what is dropped stays with it: no Feature.ABANDON.
-    """
+    """A pool that keeps up to its size; what is dropped stays with it: no Feature.ABANDON."""
 
     adapter = "psycopg2"
     on_postgres = True

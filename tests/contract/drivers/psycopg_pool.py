@@ -1,6 +1,4 @@
-"""
-psycopg's pools, sync and async, pooling and null.
-"""
+"""psycopg's pools, sync and async, pooling and null."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
 
 
 class PsycopgDriver(Driver):
-    """
-    A sync pool that starts empty; only an ask that finds it full waits no longer than the wanted timeout.
-    """
+    """A sync pool that starts empty; only an ask that finds it full waits no longer than the wanted timeout."""
 
     adapter = "psycopg_pool"
     on_postgres = True
@@ -56,9 +52,7 @@ class PsycopgDriver(Driver):
         self.make(where.dsn, {"min_size": 0, "max_size": size, "name": self.pool, **options})
 
     def make(self, dsn: str, options: dict[str, Any]) -> None:
-        """
-        Make and open the pool.
-        """
+        """Make and open the pool."""
         import psycopg_pool
 
         self.library_pool = getattr(psycopg_pool, self.pool_class)(dsn, open=False, **options)
@@ -82,15 +76,11 @@ class PsycopgDriver(Driver):
         return "psycopg_pool.PoolTimeout"
 
     def patience(self) -> float:
-        """
-        Seconds that the next ask may wait: a connect takes its time on a busy machine.
-        """
+        """Seconds that the next ask may wait: a connect takes its time on a busy machine."""
         return self._timeout if self.taken >= self._size - self._dropped else DEADLINE
 
     def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """
-        Call into the library.
-        """
+        """Call into the library."""
         return function(*args, **kwargs)
 
     def acquire(self) -> Handle:
@@ -115,9 +105,7 @@ class PsycopgDriver(Driver):
 
 
 class AsyncPsycopgDriver(PsycopgDriver):
-    """
-    An async pool in an event loop of its own.
-    """
+    """An async pool in an event loop of its own."""
 
     features = PsycopgDriver.features | Feature.CANCEL
     pool_class = "AsyncConnectionPool"

@@ -1,6 +1,4 @@
-"""
-SQLAlchemy's pools, sync and async, on SQLite and PostgreSQL.
-"""
+"""SQLAlchemy's pools, sync and async, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -40,16 +38,12 @@ _QUEUE = _OWN | Feature.LIMIT | Feature.WAITS | Feature.ABANDON | Feature.POOLED
 
 
 def plain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """
-    Call a function in this thread.
-    """
+    """Call a function in this thread."""
     return function(*args, **kwargs)
 
 
 class SqlAlchemyDriver(Driver):
-    """
-    An engine with a pool of the wanted class; handles are raw connections (`_ConnectionFairy`).
-    """
+    """An engine with a pool of the wanted class; handles are raw connections (`_ConnectionFairy`)."""
 
     adapter = "sqlalchemy"
     scheme: ClassVar[str] = "sqlite"
@@ -84,9 +78,7 @@ class SqlAlchemyDriver(Driver):
         self._disposed: list[Any] = []
 
     def make_engine(self, url: str, **options: Any) -> Any:
-        """
-        The sync engine.
-        """
+        """The sync engine."""
         return sqlalchemy.create_engine(url, **options)
 
     def close(self) -> None:
@@ -107,9 +99,7 @@ class SqlAlchemyDriver(Driver):
         return f"{exc.TimeoutError.__module__}.{exc.TimeoutError.__qualname__}"
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """
-        Call into the library.
-        """
+        """Call into the library."""
         return function(*args, **kwargs)
 
     def acquire(self) -> Handle:
@@ -141,9 +131,7 @@ class SqlAlchemyDriver(Driver):
             self.let_go(handle)
 
     def let_go(self, handle: Handle) -> None:
-        """
-        Drop a connection where it may be used.
-        """
+        """Drop a connection where it may be used."""
         handle.call(drop, handle)
 
     def status(self) -> object:
@@ -157,9 +145,7 @@ class SqlAlchemyDriver(Driver):
 
 
 class AsyncSqlAlchemyDriver(SqlAlchemyDriver):
-    """
-    An async engine in an event loop of its own.
-    """
+    """An async engine in an event loop of its own."""
 
     def make_engine(self, url: str, **options: Any) -> Any:
         from sqlalchemy.ext.asyncio import create_async_engine
@@ -245,9 +231,7 @@ class AssertionPoolSqlite(SqlAlchemyDriver):
 
 
 class SingletonThreadPoolSqlite(SqlAlchemyDriver):
-    """
-    One connection for each thread: every handle has a thread of its own.
-    """
+    """One connection for each thread: every handle has a thread of its own."""
 
     label = "sqlalchemy-SingletonThreadPool-sqlite"
     pool_class = pool.SingletonThreadPool

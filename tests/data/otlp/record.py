@@ -43,9 +43,7 @@ RESOURCE = Resource.create({"service.name": "shop", "service.instance.id": "one"
 
 
 def metrics(path: Path, temporality: AggregationTemporality, views: tuple[View, ...] = ()) -> None:
-    """
-    Two exports of a pool's metrics.
-    """
+    """Two exports of a pool's metrics."""
     path.unlink(missing_ok=True)
     preferred: dict[type, AggregationTemporality] = dict.fromkeys((Counter, Histogram, ObservableCounter), temporality)
     reader = PeriodicExportingMetricReader(FileMetricExporter(path, preferred_temporality=preferred), 3_600_000)
@@ -85,9 +83,7 @@ def _histogram(meter: Any, metric: semconv.Metric) -> Any:
 
 
 def traces(path: Path) -> None:
-    """
-    A request that held a connection for 2 s, mostly idle in a transaction, and one that waited for it.
-    """
+    """A request that held a connection for 2 s, mostly idle in a transaction, and one that waited for it."""
     path.unlink(missing_ok=True)
     provider = TracerProvider(resource=RESOURCE, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(FileSpanExporter(path)))
@@ -118,9 +114,7 @@ def traces(path: Path) -> None:
 
 
 def logs(path: Path) -> None:
-    """
-    Two leaks from the same line, three more held back, and one that came back.
-    """
+    """Two leaks from the same line, three more held back, and one that came back."""
     path.unlink(missing_ok=True)
     provider = LoggerProvider(RESOURCE, shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(FileLogExporter(path)))
@@ -156,9 +150,7 @@ def logs(path: Path) -> None:
 
 
 def main() -> None:
-    """
-    Record every file.
-    """
+    """Record every file."""
     exponential = View(instrument_type=Histogram, aggregation=ExponentialBucketHistogramAggregation())
     metrics(HERE / "cumulative.jsonl", AggregationTemporality.CUMULATIVE)
     metrics(HERE / "delta.jsonl", AggregationTemporality.DELTA)

@@ -1,6 +1,4 @@
-"""
-What the recorded telemetry beside this file says; importable without the exporters that recorded it.
-"""
+"""What the recorded telemetry beside this file says; importable without the exporters that recorded it."""
 
 from __future__ import annotations
 

@@ -1,3 +1,1 @@
-"""
-Programs that tests run in processes of their own.
-"""
+"""Programs that tests run in processes of their own."""

@@ -29,9 +29,7 @@ POOL = "collecting"
 
 
 class Cycle:
-    """
-    Holds a connection, and itself: only the garbage collector frees it, whenever it likes.
-    """
+    """Holds a connection, and itself: only the garbage collector frees it, whenever it likes."""
 
     def __init__(self, connection: object) -> None:
         self.connection = connection
@@ -39,9 +37,7 @@ class Cycle:
 
 
 def drop(engine: sqlalchemy.Engine, telemetry: Telemetry, failures: list[BaseException]) -> None:
-    """
-    Drop connections in cycles, with spans around them.
-    """
+    """Drop connections in cycles, with spans around them."""
     try:
         for _ in range(ROUNDS):
             with telemetry.tracer.start_as_current_span("drop"):
@@ -51,9 +47,7 @@ def drop(engine: sqlalchemy.Engine, telemetry: Telemetry, failures: list[BaseExc
 
 
 def main() -> None:
-    """
-    Two threads drop connections while two collect metrics; the garbage collector runs at nearly every allocation.
-    """
+    """Two threads drop connections while two collect metrics; the garbage collector runs at nearly every allocation."""
     telemetry = Telemetry(checkout_spans="always")
     telemetry.start()
     engine = sqlalchemy.create_engine(
@@ -81,9 +75,7 @@ def main() -> None:
 
 
 async def main_async() -> None:
-    """
-    The same with an async engine, whose dropped connections are terminated in the collection.
-    """
+    """The same with an async engine, whose dropped connections are terminated in the collection."""
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import AsyncAdaptedQueuePool
     from sqlalchemy.util import greenlet_spawn
@@ -117,9 +109,7 @@ async def main_async() -> None:
 
 
 def check(telemetry: Telemetry, failures: list[BaseException]) -> None:
-    """
-    Nothing hung; all is counted.
-    """
+    """Nothing hung; all is counted."""
     collected = telemetry.collect()
     asked = 2 * ROUNDS
     assert failures == [], failures

@@ -24,9 +24,7 @@ POOL = "forking"
 
 
 def figures(telemetry: Telemetry) -> dict[str, Any]:
-    """
-    What one collection says of the pool.
-    """
+    """What one collection says of the pool."""
     collected = telemetry.collect()
     waits = collected.points(semconv.WAIT_TIME, POOL)
     return {
@@ -44,9 +42,7 @@ def figures(telemetry: Telemetry) -> dict[str, Any]:
 
 
 def main(url: str, way: str) -> None:
-    """
-    Three leases before the fork, one of them out; then each process for itself.
-    """
+    """Three leases before the fork, one of them out; then each process for itself."""
     telemetry = Telemetry(native_aggregation=way == "native")
     telemetry.start()
     engine = sqlalchemy.create_engine(url, pool_size=2, max_overflow=0, pool_logging_name=POOL)

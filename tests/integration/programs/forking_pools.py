@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 
 def pools(dsn: str) -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    """
-    How to take from each pool and how to give back.
-    """
+    """How to take from each pool and how to give back."""
     psycopg = psycopg_pool.ConnectionPool(dsn, min_size=2, max_size=3, name="psycopg_pool", open=True)
     psycopg.wait(20)
     with pool_name("psycopg2"):
@@ -44,9 +42,7 @@ def pools(dsn: str) -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
 
 
 def told(seen: Watched) -> dict[str, list[int]]:
-    """
-    Of each pool: what is in use, the drift from the library's account, waits and uses.
-    """
+    """Of each pool: what is in use, the drift from the library's account, waits and uses."""
     return {
         pool.identity.name: [
             len(pool.leases),
@@ -59,9 +55,7 @@ def told(seen: Watched) -> dict[str, list[int]]:
 
 
 def main() -> None:
-    """
-    See above.
-    """
+    """See above."""
     with watched("psycopg_pool", "psycopg2_pool", "dbutils") as seen:
         ways = pools(sys.argv[1])
         out = [(give, take()) for take, give in ways]

@@ -28,23 +28,17 @@ held = engine.connect()
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """
-    The hook of gunicorn, in the worker: the master's connections are not the worker's.
-    """
+    """The hook of gunicorn, in the worker: the master's connections are not the worker's."""
     engine.dispose(close=False)
 
 
 def on_exit(server: Any) -> None:
-    """
-    The hook of gunicorn, in the master at its end.
-    """
+    """The hook of gunicorn, in the master at its end."""
     Path(os.environ["PREFORK_MASTER"]).write_text(json.dumps(figures(telemetry)))
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """
-    The WSGI application.
-    """
+    """The WSGI application."""
     answer: dict[str, Any] = {"pid": os.getpid()}
     if environ["PATH_INFO"] == "/work":
         with engine.connect() as connection:

@@ -24,18 +24,14 @@ POOL = "silent"
 
 
 def work(engine: sqlalchemy.Engine, times: int = 1) -> None:
-    """
-    What the application does.
-    """
+    """What the application does."""
     for _ in range(times):
         with engine.connect() as connection:
             assert connection.execute(sqlalchemy.text("select 1")).scalar() == 1
 
 
 def state(engine: sqlalchemy.Engine) -> dict[str, Any]:
-    """
-    What there is of poolscope in the process.
-    """
+    """What there is of poolscope in the process."""
     session = PoolscopeInstrumentor()._session
     assert session is not None
     pool = session.pool_registry.pools.get(POOL)
@@ -49,9 +45,7 @@ def state(engine: sqlalchemy.Engine) -> dict[str, Any]:
 
 
 def provider() -> tuple[Any, Any]:
-    """
-    An SDK with a reader.
-    """
+    """An SDK with a reader."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -81,9 +75,7 @@ def spans_under_a_later_tracer_provider(engine: sqlalchemy.Engine) -> tuple[int,
 
 
 def main(kind: str) -> None:
-    """
-    Instrument first, as a program that configures its SDK late does.
-    """
+    """Instrument first, as a program that configures its SDK late does."""
     reader = None
     if kind == "disabled":  # OTEL_SDK_DISABLED is set by the test
         made, reader = provider()

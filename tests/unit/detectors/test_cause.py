@@ -1,6 +1,4 @@
-"""
-The verdict, from simulated loads: each cause, and the same load without it.
-"""
+"""The verdict, from simulated loads: each cause, and the same load without it."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ class Arrival:
 
 
 def every(seconds: float, until: float, start: float = 0.0, **kind: Any) -> list[Arrival]:
-    """
-    Arrivals at even distances.
-    """
+    """Arrivals at even distances."""
     count = int((until - start) / seconds)
     return [Arrival(start + number * seconds, **kind) for number in range(count)]
 
@@ -135,9 +131,7 @@ class Simulation:
 
 
 def cause(limit: int, *loads: list[Arrival]) -> Any:
-    """
-    What the first blame report under these loads says.
-    """
+    """What the first blame report under these loads says."""
     return Simulation(limit, sorted(arrival for load in loads for arrival in load)).run()
 
 
@@ -149,7 +143,8 @@ BUSY = every(0.05, 40, query=0.2)  # 20 a second, 0.2 s each: four connections
 
 def test_a_leak() -> None:
     """
-    The load is constant and would fit; what is out grows until nothing is left. The same load without the leak holds.
+    The load is constant and would fit; what is out grows until nothing is left. The same load
+    without the leak holds.
     """
     finding = cause(10, BUSY, every(3, 40, query=0.01, returns=False))
     assert finding.evidence["cause"] == LEAK
@@ -161,9 +156,7 @@ def test_a_leak() -> None:
 
 
 def test_a_leak_that_tips_the_pool_over() -> None:
-    """
-    Less than a third of the pool is lost, but the whole pool would carry the load and the rest does not.
-    """
+    """Less than a third of the pool is lost, but the whole pool would carry the load and the rest does not."""
     load = every(0.05, 40, query=0.3), [Arrival(20, query=0.3) for _ in range(31)]
     finding = cause(10, *load, every(9, 20, query=0.01, returns=False))
     assert finding.evidence["cause"] == LEAK
@@ -172,9 +165,7 @@ def test_a_leak_that_tips_the_pool_over() -> None:
 
 
 def test_a_pool_that_is_too_small() -> None:
-    """
-    Short, busy holds, and more of them than fit. Half the load fits.
-    """
+    """Short, busy holds, and more of them than fit. Half the load fits."""
     finding = cause(3, BUSY)
     assert finding.evidence["cause"] == POOL_TOO_SMALL
     assert finding.evidence["connections_needed"] == pytest.approx(4, rel=0.3)
@@ -185,9 +176,7 @@ def test_a_pool_that_is_too_small() -> None:
 
 
 def test_queries_that_take_too_long() -> None:
-    """
-    Few asks, each held for seconds by a running query. The same number of quick queries fits.
-    """
+    """Few asks, each held for seconds by a running query. The same number of quick queries fits."""
     finding = cause(4, every(0.5, 40, query=4.0))
     assert finding.evidence["cause"] == LONG_HOLD
     assert finding.evidence["mean_hold"] > 1
@@ -197,9 +186,7 @@ def test_queries_that_take_too_long() -> None:
 
 
 def test_other_work_within_a_transaction() -> None:
-    """
-    A call to a service before the commit. With the call outside the pool suffices.
-    """
+    """A call to a service before the commit. With the call outside the pool suffices."""
     finding = cause(4, every(0.1, 40, query=0.01, in_transaction=0.6))
     assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
     assert finding.evidence["idle_in_transaction_share"] > 0.9
@@ -208,9 +195,7 @@ def test_other_work_within_a_transaction() -> None:
 
 
 def test_other_work_without_a_transaction() -> None:
-    """
-    Checked out long before the first query: held too long, and with another cure.
-    """
+    """Checked out long before the first query: held too long, and with another cure."""
     finding = cause(4, every(0.1, 40, idle=0.6, query=0.01))
     assert finding.evidence["cause"] == LONG_HOLD
     assert finding.evidence["idle_share"] > 0.9
@@ -219,9 +204,7 @@ def test_other_work_without_a_transaction() -> None:
 
 
 def test_a_few_long_holds_among_many_short_ones() -> None:
-    """
-    The mean is short; a connection that one looks at is in a long hold all the same.
-    """
+    """The mean is short; a connection that one looks at is in a long hold all the same."""
     finding = cause(5, every(0.02, 40, query=0.002), every(0.5, 40, query=0.01, in_transaction=3.0))
     assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
     assert finding.evidence["mean_hold"] < 0.3
@@ -229,18 +212,14 @@ def test_a_few_long_holds_among_many_short_ones() -> None:
 
 
 def test_the_applications_own_way_between_statements_is_no_other_work() -> None:
-    """
-    Most of a short hold may be idle in a transaction: the interpreter works. More connections are the cure.
-    """
+    """Most of a short hold may be idle in a transaction: the interpreter works. More connections are the cure."""
     finding = cause(3, every(0.01, 40, query=0.015, in_transaction=0.02))
     assert finding.evidence["cause"] == POOL_TOO_SMALL
     assert finding.evidence["idle_in_transaction_share"] > 0.5
 
 
 def test_a_burst() -> None:
-    """
-    Five times the usual load for two seconds, which the pool has no room for; before that it had.
-    """
+    """Five times the usual load for two seconds, which the pool has no room for; before that it had."""
     finding = cause(8, every(0.1, 40, query=0.4), every(0.02, 22, start=20, query=0.4))
     assert finding.evidence["cause"] == BURST
     assert finding.evidence["arrival_rate_now"] > 3 * finding.evidence["arrival_rate_before"]
@@ -250,7 +229,8 @@ def test_a_burst() -> None:
 
 def test_a_load_that_comes_in_bunches() -> None:
     """
-    On average it fits by far, at one moment it does not: no more connections are needed, but a limit on the bunch.
+    On average it fits by far, at one moment it does not: no more connections are needed, but a
+    limit on the bunch.
     """
     finding = cause(4, [Arrival(moment, query=0.5) for moment in (10.0, 20.0, 30.0) for _ in range(40)])
     assert finding.evidence["cause"] == BURST
@@ -258,9 +238,7 @@ def test_a_load_that_comes_in_bunches() -> None:
 
 
 def test_a_deadlock_of_nested_checkouts() -> None:
-    """
-    Everybody who holds asks for another: not a leak, not idleness.
-    """
+    """Everybody who holds asks for another: not a leak, not idleness."""
     scene = Scene(2)
     for _ in range(2):
         with scene.unit("GET /profile"):
@@ -275,9 +253,7 @@ def test_a_deadlock_of_nested_checkouts() -> None:
 
 
 def test_a_verdict_is_of_the_moment_of_the_timeout() -> None:
-    """
-    What was out then counts, though it is back when the background thread comes to judge.
-    """
+    """What was out then counts, though it is back when the background thread comes to judge."""
     scene = Scene(2)
     with scene.unit():
         leases = [scene.checkout(), scene.checkout()]
@@ -293,9 +269,7 @@ def test_a_verdict_is_of_the_moment_of_the_timeout() -> None:
 
 
 def test_leases_that_nobody_is_there_to_return_are_lost() -> None:
-    """
-    Also outside of any unit of work, in a thread that lives on and does something else; not one in use.
-    """
+    """Also outside of any unit of work, in a thread that lives on and does something else; not one in use."""
     scene = Scene(3, leak_threshold=0)
     with ThreadPoolExecutor(1) as executor:
         lost = executor.submit(scene.checkout, "forgets").result(60)
@@ -325,9 +299,7 @@ def test_leases_that_nobody_is_there_to_return_are_lost() -> None:
 
 
 def test_an_overdue_lease_counts_as_lost_only_when_nobody_is_there() -> None:
-    """
-    A long transaction whose holder stands in it is held too long; that is another cure.
-    """
+    """A long transaction whose holder stands in it is held too long; that is another cure."""
     scene = Scene(2, leak_threshold=30)
     with scene.unit():
         scene.query(scene.checkout())
@@ -340,9 +312,7 @@ def test_an_overdue_lease_counts_as_lost_only_when_nobody_is_there() -> None:
 
 
 def test_rates_are_those_of_the_last_minute() -> None:
-    """
-    What is older is forgotten; a pool that is younger counts from its beginning.
-    """
+    """What is older is forgotten; a pool that is younger counts from its beginning."""
     scene = Scene(4)
     record = Record(scene.pool)
     for _ in range(200):
@@ -358,9 +328,7 @@ def test_rates_are_those_of_the_last_minute() -> None:
 
 
 def test_the_shares_of_a_verdict_add_up() -> None:
-    """
-    Query, idle in a transaction and idle are all of the time held; what is leaked has no part in it.
-    """
+    """Query, idle in a transaction and idle are all of the time held; what is leaked has no part in it."""
     scene = Scene(4)
     with scene.unit():
         scene.checkout()
@@ -380,7 +348,8 @@ def test_the_shares_of_a_verdict_add_up() -> None:
 @pytest.mark.parametrize(("limit", "used"), [(10, 0), (10, 9), (None, 3)])
 def test_who_waits_at_a_pool_that_is_not_full_waits_for_a_connect(limit: int | None, used: int) -> None:
     """
-    The database does not answer. Neither size nor holders are to blame, and the report does not say that it is full.
+    The database does not answer. Neither size nor holders are to blame, and the report does not say
+    that it is full.
     """
     scene = Scene(limit)
     for _ in range(30):
@@ -426,9 +395,7 @@ def test_who_waits_beside_idle_connections_waits_for_its_turn_unless_it_opens_on
 
 
 def test_a_pool_that_is_full_most_of_the_time_is_to_blame() -> None:
-    """
-    Though it has a connection left at the very moment of the report.
-    """
+    """Though it has a connection left at the very moment of the report."""
     scene = Scene(1)
     lease = scene.checkout()
     scene.pass_time(5)
@@ -450,9 +417,7 @@ def test_a_pool_that_is_full_most_of_the_time_is_to_blame() -> None:
 
 
 def test_a_pool_of_which_nothing_is_known_is_judged_all_the_same() -> None:
-    """
-    The first ask of a process may time out: no division by nothing.
-    """
+    """The first ask of a process may time out: no division by nothing."""
     scene = Scene(0)
     figures = figures_of(scene.pool, Record(scene.pool), CheckedOut())
     assert (figures.mean_hold, figures.rate, figures.used) == (0, 0, 0)

@@ -26,9 +26,7 @@ CASES = [*CORPUS["found"], *CORPUS["not_found"]]
 
 
 def texts(template: str, i: int) -> str:
-    """
-    A statement's text at its run of that number.
-    """
+    """A statement's text at its run of that number."""
     values = {
         "i": i,
         "letter": chr(ord("a") + i),
@@ -46,9 +44,7 @@ def texts(template: str, i: int) -> str:
 
 
 def parameters(templates: Any, i: int) -> Any:
-    """
-    A statement's parameters at its run of that number: texts are templates, of which numbers become numbers.
-    """
+    """A statement's parameters at its run of that number: texts are templates, of which numbers become numbers."""
     if isinstance(templates, dict):
         return {name: parameters(value, i) for name, value in templates.items()}
     if isinstance(templates, list):
@@ -75,9 +71,7 @@ class Player:
         self._number = 0
 
     def play(self, steps: list[dict[str, Any]]) -> None:
-        """
-        A list of steps.
-        """
+        """A list of steps."""
         for step in steps:
             if "repeat" in step:
                 for _ in range(step["repeat"]):
@@ -122,9 +116,7 @@ class Player:
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_the_corpus(case: dict[str, Any]) -> None:
-    """
-    Exactly what is to be found is found: nothing less, and nothing else.
-    """
+    """Exactly what is to be found is found: nothing less, and nothing else."""
     scene = Scene(20, case.get("system", "postgresql"))
     for _ in range(case.get("requests", 1)):
         player = Player(scene)
@@ -143,9 +135,7 @@ def test_the_corpus(case: dict[str, Any]) -> None:
 
 
 def test_the_corpus_is_large_enough() -> None:
-    """
-    At least thirty of each, each with a name of its own and where it comes from.
-    """
+    """At least thirty of each, each with a name of its own and where it comes from."""
     assert len(CORPUS["found"]) >= 30
     assert len(CORPUS["not_found"]) >= 30
     assert len({case["name"] for case in CASES}) == len(CASES)

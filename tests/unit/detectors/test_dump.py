@@ -1,6 +1,4 @@
-"""
-The dump at a signal: installed on demand, in company with whoever handled the signal before.
-"""
+"""The dump at a signal: installed on demand, in company with whoever handled the signal before."""
 
 from __future__ import annotations
 
@@ -23,18 +21,14 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="the plat
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """
-    The handlers that were there are there afterwards.
-    """
+    """The handlers that were there are there afterwards."""
     before = signal.getsignal(signal.SIGUSR1)
     yield
     signal.signal(signal.SIGUSR1, before)
 
 
 def test_the_signal_writes_every_holder_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    The handler only takes a note; the background thread writes, once for each signal and pool.
-    """
+    """The handler only takes a note; the background thread writes, once for each signal and pool."""
     scene = Scene()
     scene.pool_registry.register(scene.pool.identity, scene.source)
     with scene.unit("GET /orders"):
@@ -54,9 +48,7 @@ def test_the_signal_writes_every_holder_to_the_log(caplog: pytest.LogCaptureFixt
 
 
 def test_whoever_handled_it_before_still_does() -> None:
-    """
-    After us while we are installed, and alone when we are gone.
-    """
+    """After us while we are installed, and alone when we are gone."""
     told: list[str] = []
     signal.signal(signal.SIGUSR1, lambda *_: told.append("theirs"))
     dump = DumpSignal("sigusr1", lambda: told.append("ours"))
@@ -70,9 +62,7 @@ def test_whoever_handled_it_before_still_does() -> None:
 
 
 def test_a_handler_that_came_later_is_left_in_its_place() -> None:
-    """
-    It may call ours: nothing is taken away from under it.
-    """
+    """It may call ours: nothing is taken away from under it."""
     dump = DumpSignal("sigusr1", lambda: None)
     dump.install()
 
@@ -85,9 +75,7 @@ def test_a_handler_that_came_later_is_left_in_its_place() -> None:
 
 
 def test_a_handler_that_python_does_not_know_is_replaced_by_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    What a C library installed cannot be put back: Python shows it as None.
-    """
+    """What a C library installed cannot be put back: Python shows it as None."""
     dump = DumpSignal("sigusr1", lambda: None)
     dump.install()
     monkeypatch.setattr(dump, "_before", None)
@@ -96,9 +84,7 @@ def test_a_handler_that_python_does_not_know_is_replaced_by_the_default(monkeypa
 
 
 def test_none_by_default() -> None:
-    """
-    Without the setting no handler is touched.
-    """
+    """Without the setting no handler is touched."""
     before = signal.getsignal(signal.SIGUSR1)
     dump = DumpSignal("", lambda: None)
     dump.install()
@@ -107,9 +93,7 @@ def test_none_by_default() -> None:
 
 
 def test_what_cannot_be_is_said_and_not_done(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    Python allows handlers in the main thread only; a platform may lack the signal.
-    """
+    """Python allows handlers in the main thread only; a platform may lack the signal."""
     before = signal.getsignal(signal.SIGUSR1)
     elsewhere = DumpSignal("sigusr1", lambda: None)
     for work in (elsewhere.install, elsewhere.remove):

@@ -1,6 +1,4 @@
-"""
-The blame report: who holds, where they checked out and where they stand, taken by whoever waits in vain.
-"""
+"""The blame report: who holds, where they checked out and where they stand, taken by whoever waits in vain."""
 
 from __future__ import annotations
 
@@ -40,16 +38,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scene() -> Scene:
-    """
-    A pool of two.
-    """
+    """A pool of two."""
     return Scene(2)
 
 
 def line_of(function: Callable[..., Any], words: str) -> str:
-    """
-    Where in a function a line with these words stands, as reports say it.
-    """
+    """Where in a function a line with these words stands, as reports say it."""
     lines, first = inspect.getsourcelines(function)
     (offset,) = [number for number, line in enumerate(lines) if words in line and "line_of" not in line]
     name = getattr(function.__code__, "co_qualname", function.__name__)
@@ -57,9 +51,7 @@ def line_of(function: Callable[..., Any], words: str) -> str:
 
 
 def holders(finding: Finding) -> list[str]:
-    """
-    The lines about holders.
-    """
+    """The lines about holders."""
     found = finding.evidence["holders"]
     assert isinstance(found, list)
     return found
@@ -69,9 +61,7 @@ def holders(finding: Finding) -> list[str]:
 
 
 def checks_out_and_calls(scene: Scene, handed_over: queue.Queue[Lease], answer: threading.Event) -> None:
-    """
-    Holds a connection while something else is waited for.
-    """
+    """Holds a connection while something else is waited for."""
     lease = scene.checkout("checkout")
     handed_over.put(lease)
     answer.wait(60)  # the call to another service
@@ -113,9 +103,7 @@ def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene)
 
 
 class Awaitable:
-    """
-    As a library's may be: asyncpg's and SQLAlchemy's return what a coroutine's ``__await__`` does.
-    """
+    """As a library's may be: asyncpg's and SQLAlchemy's return what a coroutine's ``__await__`` does."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._coroutine = coroutine
@@ -125,47 +113,35 @@ class Awaitable:
 
 
 async def calls_a_service() -> None:
-    """
-    What a holder stands in.
-    """
+    """What a holder stands in."""
     await asyncio.sleep(100)  # the call
 
 
 async def awaits_directly() -> None:
-    """
-    The plain way.
-    """
+    """The plain way."""
     await calls_a_service()
 
 
 async def awaits_an_object() -> None:
-    """
-    Through an object of a library's.
-    """
+    """Through an object of a library's."""
     await Awaitable(calls_a_service())
 
 
 async def streams() -> AsyncGenerator[int, None]:
-    """
-    Rows, or chunks of a response.
-    """
+    """Rows, or chunks of a response."""
     await calls_a_service()
     yield 1
 
 
 async def awaits_a_generator() -> None:
-    """
-    Through an asynchronous generator.
-    """
+    """Through an asynchronous generator."""
     async for _ in streams():
         pass
 
 
 @pytest.mark.parametrize("way", [awaits_directly, awaits_an_object, awaits_a_generator])
 def test_a_task_is_seen_where_it_awaits(scene: Scene, way: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """
-    The frames of whatever awaits one another, the library's left out.
-    """
+    """The frames of whatever awaits one another, the library's left out."""
 
     async def view(handed_over: asyncio.Event) -> None:
         scene.checkout("view")
@@ -191,9 +167,7 @@ def test_a_task_is_seen_where_it_awaits(scene: Scene, way: Callable[[], Coroutin
 
 
 def test_a_task_that_blocks_its_loop_is_seen_where_it_blocks(scene: Scene) -> None:
-    """
-    It awaits nothing while it runs: where it stands is where its thread does.
-    """
+    """It awaits nothing while it runs: where it stands is where its thread does."""
     handed_over: queue.Queue[Lease] = queue.Queue()
     answer = threading.Event()
 
@@ -264,9 +238,7 @@ def test_sqlalchemys_asyncio_hides_neither_the_call_nor_the_line(scene: Scene) -
 
 
 def test_where_a_holder_is_gone_nothing_is_said_about_where_it_stands(scene: Scene) -> None:
-    """
-    A unit of work that is over, a thread and a task that are: whatever their threads do now is not theirs.
-    """
+    """A unit of work that is over, a thread and a task that are: whatever their threads do now is not theirs."""
     with scene.unit():
         of_unit = scene.checkout()
     with ThreadPoolExecutor(1) as executor:
@@ -292,9 +264,7 @@ async def route(
 
 
 def test_a_request_whose_connection_a_thread_has_fetched_is_seen_where_it_stands(scene: Scene) -> None:
-    """
-    Not where that thread stands now, which waits in the same line for another request; and it is no leak.
-    """
+    """Not where that thread stands now, which waits in the same line for another request; and it is no leak."""
 
     async def requests() -> Finding:
         handed_over: asyncio.Queue[Lease] = asyncio.Queue()
@@ -321,9 +291,7 @@ def test_a_request_whose_connection_a_thread_has_fetched_is_seen_where_it_stands
 
 
 def test_the_report_says_everything_about_each_holder(scene: Scene) -> None:
-    """
-    Age, phase, unit of work, both places, last statement as a shape, the server's process; oldest first.
-    """
+    """Age, phase, unit of work, both places, last statement as a shape, the server's process; oldest first."""
     with scene.unit("GET /old"):
         old = scene.checkout("first")
         scene.clock.advance(2)
@@ -358,9 +326,7 @@ def test_the_report_says_everything_about_each_holder(scene: Scene) -> None:
 
 
 def test_the_report_is_bounded_in_holders() -> None:
-    """
-    Thirty, the oldest; the others are counted.
-    """
+    """Thirty, the oldest; the others are counted."""
     scene = Scene(40)
     for number in range(40):
         with scene.unit(f"GET /{number}"):
@@ -376,9 +342,7 @@ def test_the_report_is_bounded_in_holders() -> None:
 
 
 def test_the_report_is_bounded_in_size() -> None:
-    """
-    However long names and statements are; what has no room is counted.
-    """
+    """However long names and statements are; what has no room is counted."""
     scene = Scene(30)
     for number in range(30):
         with scene.unit(f"GET /{number}/" + "x" * 5_000):
@@ -392,9 +356,7 @@ def test_the_report_is_bounded_in_size() -> None:
 
 
 def test_known_leaks_are_marked(scene: Scene) -> None:
-    """
-    Beside what is held by somebody who works.
-    """
+    """Beside what is held by somebody who works."""
     with scene.unit("GET /cart"):
         scene.checkout("cart")
     scene.pass_time(2)
@@ -406,9 +368,7 @@ def test_known_leaks_are_marked(scene: Scene) -> None:
 
 
 def test_a_pool_without_a_limit_may_be_exhausted_too() -> None:
-    """
-    As when the server does not answer: it has none, and none is told.
-    """
+    """As when the server does not answer: it has none, and none is told."""
     scene = Scene(None)
     scene.checkout()
     scene.timeout()
@@ -421,9 +381,7 @@ def test_a_pool_without_a_limit_may_be_exhausted_too() -> None:
 
 
 def test_who_times_out_takes_it_at_that_moment(scene: Scene) -> None:
-    """
-    Not the background thread, which comes when the holders have gone on; and only a timeout is one.
-    """
+    """Not the background thread, which comes when the holders have gone on; and only a timeout is one."""
     lease = scene.checkout("culprit")
     scene.clock.advance(0.1)
     scene.checkout()
@@ -438,9 +396,7 @@ def test_who_times_out_takes_it_at_that_moment(scene: Scene) -> None:
 
 
 def test_a_long_wait_is_reported_by_the_watchdog(scene: Scene) -> None:
-    """
-    While it still waits; every unit of work that waits so long carries the id, one that waits for less does not.
-    """
+    """While it still waits; every unit of work that waits so long carries the id, one that waits for less does not."""
     scene.checkout()
     scene.checkout()
     with scene.unit("GET /long") as long:
@@ -490,9 +446,7 @@ def test_who_was_torn_out_of_his_ask_waits_no_more(scene: Scene) -> None:
 
 
 def test_a_bound_of_0_leaves_it_to_timeouts() -> None:
-    """
-    The setting turns reports of long waits off, and only these.
-    """
+    """The setting turns reports of long waits off, and only these."""
     scene = Scene(1, exhaustion_threshold=0, leak_threshold=0)
     scene.checkout()
     scene.begin_checkout()
@@ -503,9 +457,7 @@ def test_a_bound_of_0_leaves_it_to_timeouts() -> None:
 
 
 def test_one_pool_is_reported_once_in_an_interval_and_says_what_it_left_out(scene: Scene) -> None:
-    """
-    Thirty seconds by default; another pool has its own.
-    """
+    """Thirty seconds by default; another pool has its own."""
     for _ in range(2):
         scene.checkout()
     with scene.unit() as unit:
@@ -524,9 +476,7 @@ def test_one_pool_is_reported_once_in_an_interval_and_says_what_it_left_out(scen
 
 
 def test_of_many_that_time_out_at_once_one_reports() -> None:
-    """
-    And nobody waits for another.
-    """
+    """And nobody waits for another."""
     scene = Scene(1)
     scene.checkout()
     asks = [scene.begin_checkout() for _ in range(20)]
@@ -548,9 +498,7 @@ def test_of_many_that_time_out_at_once_one_reports() -> None:
 
 
 def test_who_finds_another_looking_around_does_not_wait_for_him(scene: Scene) -> None:
-    """
-    He is counted.
-    """
+    """He is counted."""
     (detector,) = (one for one in scene.watchdog.detectors if isinstance(one, PoolExhaustedDetector))
     detector._pace._deciding.acquire()
     scene.timeout()
@@ -561,9 +509,7 @@ def test_who_finds_another_looking_around_does_not_wait_for_him(scene: Scene) ->
 
 
 def test_a_wait_outside_of_any_unit_is_reported_too(scene: Scene) -> None:
-    """
-    A script's, by its thread.
-    """
+    """A script's, by its thread."""
     scene.begin_checkout()
     scene.pass_time(2)
     (finding,) = scene.found()
@@ -572,9 +518,7 @@ def test_a_wait_outside_of_any_unit_is_reported_too(scene: Scene) -> None:
 
 
 def test_what_is_not_to_be_watched_does_not_report(scene: Scene) -> None:
-    """
-    Where the application suppressed instrumentation.
-    """
+    """Where the application suppressed instrumentation."""
     lease = scene.begin_checkout()
     lease.silent = True
     scene.pass_time(5)
@@ -583,9 +527,7 @@ def test_what_is_not_to_be_watched_does_not_report(scene: Scene) -> None:
 
 
 def test_it_takes_no_longer_than_the_wait_is_worth() -> None:
-    """
-    With 200 connections out, whoever has waited in vain pays milliseconds, once in the interval.
-    """
+    """With 200 connections out, whoever has waited in vain pays milliseconds, once in the interval."""
     scene = Scene(200)
     for _ in range(200):
         scene.checkout()
@@ -604,9 +546,7 @@ def test_it_takes_no_longer_than_the_wait_is_worth() -> None:
 
 
 def test_a_dump_has_every_holder_of_a_pool(scene: Scene) -> None:
-    """
-    The same lines, whether somebody waits or not; bounded in the same way.
-    """
+    """The same lines, whether somebody waits or not; bounded in the same way."""
     with scene.unit("GET /orders"):
         scene.checkout("orders")
         text = holders_report(scene.pool)
@@ -622,9 +562,7 @@ def test_a_dump_has_every_holder_of_a_pool(scene: Scene) -> None:
 
 
 def test_a_deadlock_of_nested_checkouts_is_recognised(scene: Scene) -> None:
-    """
-    Every holder waits for a second connection: no longer wait and no larger pool of the same kind helps.
-    """
+    """Every holder waits for a second connection: no longer wait and no larger pool of the same kind helps."""
 
     def nests() -> None:
         with scene.unit("GET /profile"):
@@ -648,8 +586,6 @@ def test_a_deadlock_of_nested_checkouts_is_recognised(scene: Scene) -> None:
 
 
 def test_lines_have_names() -> None:
-    """
-    The support of these tests: the same name is the same line, another is another.
-    """
+    """The support of these tests: the same name is the same line, another is another."""
     assert line("a") is line("a")
     assert line("a").__code__ is not line("b").__code__

@@ -1,6 +1,4 @@
-"""
-Leaks: each kind, when it is known, what it says, and what is none.
-"""
+"""Leaks: each kind, when it is known, what it says, and what is none."""
 
 from __future__ import annotations
 
@@ -22,16 +20,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scene() -> Scene:
-    """
-    A pool that nobody uses yet.
-    """
+    """A pool that nobody uses yet."""
     return Scene()
 
 
 def leaks(scene: Scene) -> dict[str, float]:
-    """
-    The pool's counters of leaks that are not 0.
-    """
+    """The pool's counters of leaks that are not 0."""
     return {kind: total.read() for kind, total in scene.pool.leaks.items() if total.read()}
 
 
@@ -39,9 +33,7 @@ def leaks(scene: Scene) -> dict[str, float]:
 
 
 def test_what_the_garbage_collector_found_is_abandoned(scene: Scene) -> None:
-    """
-    Told of once, counted at once, and known to the unit of work while that still runs; a return is nothing.
-    """
+    """Told of once, counted at once, and known to the unit of work while that still runs; a return is nothing."""
     with scene.unit() as bad:
         scene.checkout("forgets").released(abandoned=True)
         assert leaks(scene) == {"abandoned": 1}
@@ -59,9 +51,7 @@ def test_what_the_garbage_collector_found_is_abandoned(scene: Scene) -> None:
 
 
 def test_what_a_librarys_pool_keeps_alive_for_nobody_is_abandoned(scene: Scene) -> None:
-    """
-    Some libraries refer to what is out themselves, so that the garbage collector never comes: their source tells.
-    """
+    """Some libraries refer to what is out themselves, so that the garbage collector never comes: their source tells."""
     dropped, kept = scene.checkout("drops"), scene.checkout("keeps")
     scene.source.unheld = lambda: [dropped]  # type: ignore[attr-defined]
     scene.pass_time(2)
@@ -73,9 +63,7 @@ def test_what_a_librarys_pool_keeps_alive_for_nobody_is_abandoned(scene: Scene) 
 
 
 def test_a_unit_that_is_over_and_still_holds_has_leaked(scene: Scene) -> None:
-    """
-    Known a second after its end, while the connection is out; its twin returned it before the end.
-    """
+    """Known a second after its end, while the connection is out; its twin returned it before the end."""
     with scene.unit("GET /fixed"):
         scene.checkout().released()
     with scene.unit() as unit:
@@ -101,9 +89,7 @@ def test_a_unit_that_is_over_and_still_holds_has_leaked(scene: Scene) -> None:
 
 
 def test_what_a_unit_left_behind_may_go_on_using_it(scene: Scene) -> None:
-    """
-    As long as statements run on it, it is no leak; a second after the last one it is.
-    """
+    """As long as statements run on it, it is no leak; a second after the last one it is."""
     with scene.unit():
         lease = scene.checkout()
     for _ in range(10):
@@ -118,9 +104,7 @@ def test_what_a_unit_left_behind_may_go_on_using_it(scene: Scene) -> None:
 
 
 def test_a_thread_of_a_unit_may_outlive_it(scene: Scene) -> None:
-    """
-    While the code that checked out is on its thread's stack there is somebody to return it; then there is not.
-    """
+    """While the code that checked out is on its thread's stack there is somebody to return it; then there is not."""
     started, go_on = threading.Event(), threading.Event()
 
     def checkout_and_stay() -> Lease:
@@ -147,9 +131,7 @@ def test_a_thread_of_a_unit_may_outlive_it(scene: Scene) -> None:
 
 
 def test_a_thread_that_is_over_has_leaked(scene: Scene) -> None:
-    """
-    Known five seconds later, even though another thread has got its number; a thread that lives has not.
-    """
+    """Known five seconds later, even though another thread has got its number; a thread that lives has not."""
     held: list[Lease] = []
     thread = threading.Thread(target=lambda: held.append(scene.checkout("job")))
     thread.start()
@@ -168,9 +150,7 @@ def test_a_thread_that_is_over_has_leaked(scene: Scene) -> None:
 
 
 def test_a_task_that_is_over_has_leaked(scene: Scene) -> None:
-    """
-    Finished, cancelled or collected makes no difference; a task that awaits something has not leaked.
-    """
+    """Finished, cancelled or collected makes no difference; a task that awaits something has not leaked."""
 
     async def forgets() -> Lease:
         return scene.checkout("forgets")
@@ -213,9 +193,7 @@ def test_a_task_that_is_over_has_leaked(scene: Scene) -> None:
 
 
 def test_what_is_out_for_longer_than_the_threshold_is_overdue(scene: Scene) -> None:
-    """
-    With where its holder stands now; one that came back in time is not.
-    """
+    """With where its holder stands now; one that came back in time is not."""
     scene.checkout("quick").released()
     with scene.unit() as unit:
         scene.checkout("slow")
@@ -232,9 +210,7 @@ def test_what_is_out_for_longer_than_the_threshold_is_overdue(scene: Scene) -> N
 
 
 def test_a_threshold_of_0_is_never_overdue() -> None:
-    """
-    The setting turns overdue leaks off, and only these.
-    """
+    """The setting turns overdue leaks off, and only these."""
     scene = Scene(leak_threshold=0)
     scene.checkout("slow")
     scene.pass_time(1000)
@@ -249,9 +225,7 @@ def test_a_threshold_of_0_is_never_overdue() -> None:
 
 
 def test_what_is_excused_is_no_leak(scene: Scene) -> None:
-    """
-    What was asked for inside `expected_long_hold` is neither overdue nor finished; beside it the same is both.
-    """
+    """What was asked for inside `expected_long_hold` is neither overdue nor finished; beside it the same is both."""
     token = EXPECTED_LONG_HOLD.set("it listens for notifications")
     with scene.unit():
         scene.checkout("listener")
@@ -284,9 +258,7 @@ def test_what_is_not_to_be_watched_is_no_leak() -> None:
 
 
 def test_a_leak_that_comes_back_is_resolved(scene: Scene) -> None:
-    """
-    Once, with the time it was out; it is neither a leak again nor a long hold.
-    """
+    """Once, with the time it was out; it is neither a leak again nor a long hold."""
     lease = scene.checkout("slow")
     scene.pass_time(61)
     scene.clock.advance(9)
@@ -300,9 +272,7 @@ def test_a_leak_that_comes_back_is_resolved(scene: Scene) -> None:
 
 
 def test_a_leak_that_the_garbage_collector_brings_back_is_resolved_and_still_one(scene: Scene) -> None:
-    """
-    It is out no more, but nobody returned it: counted once, as what it was known to be first.
-    """
+    """It is out no more, but nobody returned it: counted once, as what it was known to be first."""
     with scene.unit():
         lease = scene.checkout("forgets")
     scene.pass_time(3)
@@ -341,9 +311,7 @@ def test_leaks_of_one_place_are_told_of_once_in_an_interval(scene: Scene) -> Non
 
 
 def test_the_server_process_and_the_trace_are_told(scene: Scene) -> None:
-    """
-    What leads to the server's own account, and to the trace.
-    """
+    """What leads to the server's own account, and to the trace."""
 
     class Context:
         trace_id = 0xABC

@@ -1,6 +1,4 @@
-"""
-Long holds, told apart by what the connection did meanwhile.
-"""
+"""Long holds, told apart by what the connection did meanwhile."""
 
 from __future__ import annotations
 
@@ -25,16 +23,12 @@ from tests.support.scene import Scene
     ],
 )
 def test_what_a_hold_was_for(query: float, in_transaction: float, idle: float, phase: str) -> None:
-    """
-    The database's work if it is half of it or more; else the longer kind of idleness.
-    """
+    """The database's work if it is half of it or more; else the longer kind of idleness."""
     assert phase_of({"query": query, "idle_in_transaction": in_transaction, "idle": idle}) == phase
 
 
 def test_a_long_query_is_a_long_hold() -> None:
-    """
-    With the query as a shape; a quick one is nothing.
-    """
+    """With the query as a shape; a quick one is nothing."""
     scene = Scene()
     with scene.unit("GET /report") as bad:
         lease = scene.checkout("report")
@@ -56,9 +50,7 @@ def test_a_long_query_is_a_long_hold() -> None:
 
 
 def test_other_work_within_a_transaction_is_idleness_in_it() -> None:
-    """
-    A call to a service between the query and the commit; after the commit and the return it is nothing.
-    """
+    """A call to a service between the query and the commit; after the commit and the return it is nothing."""
     scene = Scene()
     scene.request("POST /checkout", query=0.01, idle=1.0)
     with scene.unit("POST /fixed"):
@@ -73,9 +65,7 @@ def test_other_work_within_a_transaction_is_idleness_in_it() -> None:
 
 
 def test_other_work_outside_of_a_transaction_is_a_long_hold() -> None:
-    """
-    Checked out too early; the cure is another than for a long query, and no transaction is blamed.
-    """
+    """Checked out too early; the cure is another than for a long query, and no transaction is blamed."""
     scene = Scene()
     with scene.unit():
         lease = scene.checkout()
@@ -89,9 +79,7 @@ def test_other_work_outside_of_a_transaction_is_a_long_hold() -> None:
 
 
 def test_the_threshold_is_a_setting() -> None:
-    """
-    Half a second by default, to the moment.
-    """
+    """Half a second by default, to the moment."""
     for threshold, found in ((0.5, True), (2.0, False)):
         scene = Scene(long_hold_threshold=threshold)
         scene.request(query=0.5)
@@ -99,9 +87,7 @@ def test_the_threshold_is_a_setting() -> None:
 
 
 def test_what_is_excused_is_no_long_hold() -> None:
-    """
-    Asked for inside `expected_long_hold`.
-    """
+    """Asked for inside `expected_long_hold`."""
     scene = Scene()
     token = EXPECTED_LONG_HOLD.set("a nightly export")
     scene.request(query=100)
@@ -129,9 +115,7 @@ def test_what_is_still_held_is_judged_when_somebody_asks() -> None:
 
 
 def test_outside_of_any_unit_the_thread_is_named() -> None:
-    """
-    A script's hold is one too.
-    """
+    """A script's hold is one too."""
     scene = Scene()
     lease = scene.checkout()
     scene.clock.advance(1)
@@ -142,9 +126,7 @@ def test_outside_of_any_unit_the_thread_is_named() -> None:
 
 
 def test_one_place_is_told_of_once_in_an_interval() -> None:
-    """
-    Each place and each unit of work by itself.
-    """
+    """Each place and each unit of work by itself."""
     scene = Scene()
     for name, at in (("GET /a", "x"), ("GET /a", "x"), ("GET /a", "y"), ("GET /b", "x"), ("GET /a", "x")):
         scene.request(name, query=1.0, at=at)

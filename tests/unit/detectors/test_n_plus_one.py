@@ -1,6 +1,4 @@
-"""
-N+1: judged at the end of the unit of work, once for each, with the cure that fits.
-"""
+"""N+1: judged at the end of the unit of work, once for each, with the cure that fits."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
 
 
 def repeat(scene: Scene, times: int, name: str = "GET /feed", at: str = "loop") -> UnitOfWork:
-    """
-    A unit of work that runs one shape so often from one line.
-    """
+    """A unit of work that runs one shape so often from one line."""
     with scene.unit(name) as unit:
         lease = scene.checkout("view")
         for number in range(times):
@@ -33,9 +29,7 @@ def repeat(scene: Scene, times: int, name: str = "GET /feed", at: str = "loop") 
 
 
 def test_more_than_the_threshold_is_an_n_plus_one() -> None:
-    """
-    Six of five; exactly five are none. It says shape, count, time, line and cure, and no literal.
-    """
+    """Six of five; exactly five are none. It says shape, count, time, line and cure, and no literal."""
     scene = Scene()
     fixed, bad = repeat(scene, 5, "GET /fixed"), repeat(scene, 6)
     (finding,) = scene.found()
@@ -83,9 +77,7 @@ def test_its_time_is_no_long_hold_of_its_own(times: int, slow: float, ids: list[
 
 
 def test_a_long_hold_beside_a_repetition_is_told() -> None:
-    """
-    One connection is held for one slow query, while another one of the same unit runs the repetition.
-    """
+    """One connection is held for one slow query, while another one of the same unit runs the repetition."""
     scene = Scene()
     with scene.unit("GET /feed") as unit:
         slow, quick = scene.checkout("report"), scene.checkout("view")
@@ -98,9 +90,7 @@ def test_a_long_hold_beside_a_repetition_is_told() -> None:
 
 
 def test_it_is_judged_at_the_end_of_the_unit() -> None:
-    """
-    Before, nothing is told, though the unit's ids are known to whoever asks; what is said is the whole of it.
-    """
+    """Before, nothing is told, though the unit's ids are known to whoever asks; what is said is the whole of it."""
     scene = Scene()
     with scene.unit() as unit:
         lease = scene.checkout()
@@ -117,9 +107,7 @@ def test_it_is_judged_at_the_end_of_the_unit() -> None:
 
 
 def test_two_loops_of_one_unit_are_two() -> None:
-    """
-    By line and by shape.
-    """
+    """By line and by shape."""
     scene = Scene()
     with scene.unit():
         lease = scene.checkout()
@@ -135,9 +123,7 @@ def test_two_loops_of_one_unit_are_two() -> None:
 
 
 def test_units_do_not_add_up() -> None:
-    """
-    One run in each of a hundred requests is none.
-    """
+    """One run in each of a hundred requests is none."""
     scene = Scene()
     for _ in range(100):
         repeat(scene, 1)
@@ -145,9 +131,7 @@ def test_units_do_not_add_up() -> None:
 
 
 def test_what_is_annotated_is_none() -> None:
-    """
-    Inside `expected_repetition`; the same line outside of it counts what it ran there.
-    """
+    """Inside `expected_repetition`; the same line outside of it counts what it ran there."""
     scene = Scene()
     with scene.unit():
         lease = scene.checkout()
@@ -169,9 +153,7 @@ def test_what_is_annotated_is_none() -> None:
 
 
 def test_the_threshold_is_a_setting() -> None:
-    """
-    Five by default.
-    """
+    """Five by default."""
     for threshold, ids in ((5, [N_PLUS_ONE]), (10, []), (1, [N_PLUS_ONE])):
         scene = Scene(n_plus_one_threshold=threshold)
         repeat(scene, 10)
@@ -179,9 +161,7 @@ def test_the_threshold_is_a_setting() -> None:
 
 
 def test_one_place_is_told_of_once_in_an_interval() -> None:
-    """
-    The next says in how many units of work it was found meanwhile; each of these has the id.
-    """
+    """The next says in how many units of work it was found meanwhile; each of these has the id."""
     scene = Scene()
     units = [repeat(scene, 6) for _ in range(4)]
     assert len(scene.found()) == 1
@@ -192,9 +172,7 @@ def test_one_place_is_told_of_once_in_an_interval() -> None:
 
 
 def test_a_batch_is_one_query_and_no_repetition() -> None:
-    """
-    What runs for many rows in one call.
-    """
+    """What runs for many rows in one call."""
     scene = Scene()
     with scene.unit() as unit:
         lease = scene.checkout()
@@ -225,9 +203,7 @@ def test_a_batch_is_one_query_and_no_repetition() -> None:
     ],
 )
 def test_the_fix_fits(shape: str, loader: Loader | None, fix: str) -> None:
-    """
-    Eager loading where an ORM loaded lazily, of the ORM that it was; by the kind of statement for SQL by hand.
-    """
+    """Eager loading where an ORM loaded lazily, of the ORM that it was; by the kind of statement for SQL by hand."""
     scene = Scene()
     repetition = Repetition(shape, None)
     repetition.loader = loader

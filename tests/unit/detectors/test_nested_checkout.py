@@ -1,6 +1,4 @@
-"""
-Nested check-outs: who asks for a second connection, and the size at which that cannot deadlock.
-"""
+"""Nested check-outs: who asks for a second connection, and the size at which that cannot deadlock."""
 
 from __future__ import annotations
 
@@ -25,16 +23,12 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize(("workers", "connections", "size"), [(1, 1, 1), (1, 2, 2), (8, 2, 9), (3, 4, 10), (40, 2, 41)])
 def test_the_formula_is_hikaricps(workers: int, connections: int, size: int) -> None:
-    """
-    Threads x (connections per thread - 1) + 1.
-    """
+    """Threads x (connections per thread - 1) + 1."""
     assert safe_size(workers, connections) == size
 
 
 def test_the_second_connection_is_found_and_both_lines_are_told() -> None:
-    """
-    Once for each unit of work; one after the other is nothing.
-    """
+    """Once for each unit of work; one after the other is nothing."""
     scene = Scene(10)
     with scene.unit("GET /profile") as bad:
         first = scene.checkout("outer")
@@ -60,9 +54,7 @@ def test_the_second_connection_is_found_and_both_lines_are_told() -> None:
 
 
 def test_a_pool_that_can_deadlock_is_critical() -> None:
-    """
-    Six at once with two each need seven; a pool without a limit needs nothing.
-    """
+    """Six at once with two each need seven; a pool without a limit needs nothing."""
     for limit, severity in ((6, Severity.CRITICAL), (7, Severity.WARNING), (None, Severity.WARNING)):
         scene = Scene(limit)
         for _ in range(5):
@@ -78,9 +70,7 @@ def test_a_pool_that_can_deadlock_is_critical() -> None:
 
 
 def test_the_most_at_once_are_remembered() -> None:
-    """
-    The formula counts with the busiest moment, not with the one at which it was told last.
-    """
+    """The formula counts with the busiest moment, not with the one at which it was told last."""
     scene = Scene(10, finding_interval=0)
     with scene.unit():
         scene.checkout()
@@ -98,9 +88,7 @@ def test_the_most_at_once_are_remembered() -> None:
 
 
 def test_workers_are_units_tasks_and_threads() -> None:
-    """
-    Outside of units of work whoever holds counts once for each thread.
-    """
+    """Outside of units of work whoever holds counts once for each thread."""
     scene = Scene(10)
     thread = threading.Thread(target=scene.checkout)
     thread.start()
@@ -148,9 +136,7 @@ def test_what_a_thread_has_fetched_for_a_request_is_held_by_the_request(at: str)
 
 
 def test_another_thread_of_the_unit_may_have_its_own() -> None:
-    """
-    It returns its connection without waiting for ours: nothing is nested.
-    """
+    """It returns its connection without waiting for ours: nothing is nested."""
     scene = Scene(10)
     with scene.unit() as unit:
         scene.checkout()
@@ -187,9 +173,7 @@ def test_its_wait_is_no_long_hold_of_its_own() -> None:
 
 
 def test_what_may_deadlock_now_is_told_at_once() -> None:
-    """
-    A place that was told of when few were about is told of again when more are than the pool is safe with; once.
-    """
+    """A place that was told of when few were about is told of again when more are than the pool is safe with; once."""
     scene = Scene(4)
 
     def nests(others: int) -> None:
@@ -215,9 +199,7 @@ def _alone(scene: Scene) -> Lease:
 
 
 def test_one_place_is_told_of_once_in_an_interval() -> None:
-    """
-    With the number of those left out at the next.
-    """
+    """With the number of those left out at the next."""
     scene = Scene(10)
     for seconds in (0, 0, 0, 40):
         scene.clock.advance(seconds)

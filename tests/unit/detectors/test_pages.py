@@ -1,6 +1,4 @@
-"""
-One page for each finding: it exists, its code is true, and it explains every field of the evidence.
-"""
+"""One page for each finding: it exists, its code is true, and it explains every field of the evidence."""
 
 from __future__ import annotations
 
@@ -28,16 +26,12 @@ ALERT = re.compile(r"- alert: (\w+)\n(?:(?!- alert).)*?finding: \"?(\w+)", re.DO
 
 
 def page(identity: str) -> str:
-    """
-    The text of a finding's page.
-    """
+    """The text of a finding's page."""
     return (PAGES / f"{identity}.md").read_text(encoding="utf-8")
 
 
 def test_every_finding_has_its_page_and_every_page_its_finding() -> None:
-    """
-    The id is the name; a finding leads to its page.
-    """
+    """The id is the name; a finding leads to its page."""
     assert {path.stem for path in PAGES.glob("*.md")} == set(FINDING_IDS)
     for identity in FINDING_IDS:
         assert page(identity).startswith(f"# {identity}\n")
@@ -46,9 +40,7 @@ def test_every_finding_has_its_page_and_every_page_its_finding() -> None:
 
 @pytest.mark.parametrize("identity", FINDING_IDS)
 def test_a_page_teaches_the_cause_and_the_repair(identity: str) -> None:
-    """
-    How it is known, what the evidence means, which alert fires; with code for the bad and the repaired.
-    """
+    """How it is known, what the evidence means, which alert fires; with code for the bad and the repaired."""
     headings = set(re.findall(r"^## (.+)$", page(identity), re.MULTILINE))
     assert {"Evidence", "Alerts and settings"} <= headings
     assert headings & {"How poolscope knows", "How poolscope finds the cause"}
@@ -58,9 +50,7 @@ def test_a_page_teaches_the_cause_and_the_repair(identity: str) -> None:
 
 @pytest.mark.parametrize("identity", FINDING_IDS)
 def test_the_code_of_a_page_is_true(identity: str) -> None:
-    """
-    Each block compiles; one that names a file is that function, word for word.
-    """
+    """Each block compiles; one that names a file is that function, word for word."""
     for block in BLOCK.finditer(page(identity)):
         ast.parse(block["code"])
         if block["file"]:
@@ -74,18 +64,14 @@ def test_the_code_of_a_page_is_true(identity: str) -> None:
 
 
 def test_the_arithmetic_of_the_fleet_is_right() -> None:
-    """
-    Its blocks assert what they say.
-    """
+    """Its blocks assert what they say."""
     for block in BLOCK.finditer(page("fleet_budget")):
         exec(compile(block["code"], "fleet_budget.md", "exec"), {})
 
 
 @pytest.mark.parametrize("identity", FINDING_IDS)
 def test_a_page_explains_the_evidence_of_the_catalogue(identity: str) -> None:
-    """
-    Every field of it, and where the evidence is that of an exhausted pool, it says so.
-    """
+    """Every field of it, and where the evidence is that of an exhausted pool, it says so."""
     of_cause = KINDS[identity].source is Source.CAUSE
     assert not of_cause or "[pool_exhausted](pool_exhausted.md#evidence)" in page(identity)
     words = set(re.findall(r"`(\w+)`", page(POOL_EXHAUSTED if of_cause else identity)))
@@ -94,18 +80,14 @@ def test_a_page_explains_the_evidence_of_the_catalogue(identity: str) -> None:
 
 @pytest.mark.parametrize(("identity", "cause"), CAUSES.items())
 def test_the_evidence_of_a_finding_is_that_of_the_catalogue(identity: str, cause: Callable[[], Scene]) -> None:
-    """
-    Of a finding that was really made: no field has no unit and no attribute.
-    """
+    """Of a finding that was really made: no field has no unit and no attribute."""
     for finding in cause().found():
         assert set(finding.evidence) <= set(finding.kind.evidence), identity
 
 
 @pytest.mark.parametrize("identity", FINDING_IDS)
 def test_a_page_names_the_alerts_that_lead_to_it(identity: str) -> None:
-    """
-    All of them, and none that does not exist.
-    """
+    """All of them, and none that does not exist."""
     rules_file = (ROOT / "grafana" / "generated" / "alerts" / "prometheus.yaml").read_text(encoding="utf-8")
     alerts = ALERT.findall(rules_file)
     named = set(re.findall(r"`((?=\w*[a-z])[A-Z][A-Za-z]*[A-Z][A-Za-z]*)`", page(identity)))
@@ -115,8 +97,6 @@ def test_a_page_names_the_alerts_that_lead_to_it(identity: str) -> None:
 
 @pytest.mark.parametrize("identity", FINDING_IDS)
 def test_the_settings_of_a_page_exist(identity: str) -> None:
-    """
-    By the name of their variable.
-    """
+    """By the name of their variable."""
     known = {PREFIX + name.upper() for name in rules()}
     assert set(re.findall(rf"{PREFIX}\w+", page(identity))) <= known

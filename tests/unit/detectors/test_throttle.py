@@ -1,5 +1,6 @@
 """
-What is held back: told within a bounded time, also when nothing of it happens any more, and when the process ends.
+What is held back: told within a bounded time, also when nothing of it happens any more, and when
+the process ends.
 """
 # ruff: noqa: D103 - what the application does is named for it
 
@@ -62,17 +63,13 @@ CAUSES = {
 
 
 def occurrences(found: list[Finding]) -> int:
-    """
-    What the events stand for: each for itself and for those that it says were held back.
-    """
+    """What the events stand for: each for itself and for those that it says were held back."""
     return sum(1 + int(finding.evidence["repeated"]) for finding in found)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("identity", "cause"), CAUSES.items(), ids=CAUSES)
 def test_what_is_held_back_is_told_when_the_interval_is_over(identity: str, cause: Callable[[Scene], None]) -> None:
-    """
-    By the background thread, with no further event of its kind; after that there is nothing left to tell.
-    """
+    """By the background thread, with no further event of its kind; after that there is nothing left to tell."""
     scene = Scene(None if identity == LEAK else 20, finding_interval=INTERVAL)
     for _ in range(TIMES):
         cause(scene)
@@ -91,9 +88,7 @@ def test_what_is_held_back_is_told_when_the_interval_is_over(identity: str, caus
 
 
 def test_what_happens_after_the_interval_is_told_at_once() -> None:
-    """
-    The count that was told does not hold it back.
-    """
+    """The count that was told does not hold it back."""
     scene = Scene(finding_interval=INTERVAL)
     for _ in range(3):
         nests(scene)
@@ -104,9 +99,7 @@ def test_what_happens_after_the_interval_is_told_at_once() -> None:
 
 
 def test_at_the_end_nothing_is_held_back() -> None:
-    """
-    The last turn does not wait for the interval.
-    """
+    """The last turn does not wait for the interval."""
     scene = Scene(finding_interval=INTERVAL)
     for _ in range(TIMES):
         nests(scene)
@@ -117,9 +110,7 @@ def test_at_the_end_nothing_is_held_back() -> None:
 
 
 def test_uninstrumenting_tells_what_is_held_back(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    As the end of the process does.
-    """
+    """As the end of the process does."""
     telemetry = Telemetry(finding_interval=1000)
     telemetry.start()
     pool = open_pool_registries[-1].register(identity("shop"), Source(2))
@@ -136,9 +127,7 @@ def test_uninstrumenting_tells_what_is_held_back(caplog: pytest.LogCaptureFixtur
 
 
 def test_what_is_kept_to_be_told_again_keeps_nothing_alive() -> None:
-    """
-    Neither the unit of work nor what it held.
-    """
+    """Neither the unit of work nor what it held."""
     scene = Scene(finding_interval=INTERVAL)
     with scene.unit() as unit:
         lease = scene.checkout()
@@ -154,7 +143,8 @@ def test_what_is_kept_to_be_told_again_keeps_nothing_alive() -> None:
 
 def test_of_very_many_places_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Of those beyond the first few hundred the count is told without the evidence; of those without one nothing stays.
+    Of those beyond the first few hundred the count is told without the evidence; of those without
+    one nothing stays.
     """
     monkeypatch.setattr(throttle, "_MOST_WHOLE", 3)
     scene = Scene(finding_interval=INTERVAL)

@@ -1,6 +1,4 @@
-"""
-Pools that let nobody wait: who is turned away, who holds meanwhile, and what is no refusal.
-"""
+"""Pools that let nobody wait: who is turned away, who holds meanwhile, and what is no refusal."""
 
 from __future__ import annotations
 
@@ -63,9 +61,7 @@ def _holders(finding: object) -> list[str]:
     [(Outcome.TIMEOUT, [POOL_EXHAUSTED]), (Outcome.ERROR, []), (Outcome.CANCELLED, [])],
 )
 def test_no_other_failure_is_a_refusal(outcome: Outcome, ids: list[str]) -> None:
-    """
-    A timeout is an exhausted pool; a connect that fails and a caller that goes away are neither.
-    """
+    """A timeout is an exhausted pool; a connect that fails and a caller that goes away are neither."""
     scene = Scene(1)
     scene.checkout()
     scene.begin_checkout().failed(outcome, "Error")
@@ -73,9 +69,7 @@ def test_no_other_failure_is_a_refusal(outcome: Outcome, ids: list[str]) -> None
 
 
 def test_of_many_refusals_one_is_described_and_all_are_counted() -> None:
-    """
-    A service in trouble is refused thousands of times: one picture an interval, and the number.
-    """
+    """A service in trouble is refused thousands of times: one picture an interval, and the number."""
     scene = Scene(1, finding_interval=30)
     with scene.unit("GET /report"):
         scene.checkout("report")
@@ -87,9 +81,7 @@ def test_of_many_refusals_one_is_described_and_all_are_counted() -> None:
 
 
 def test_each_pool_has_its_own() -> None:
-    """
-    What one pool refuses hides nothing of another.
-    """
+    """What one pool refuses hides nothing of another."""
     scene = Scene(1)
     other = scene.pool_registry.register(scene.pool.identity, scene.source)
     refuse(scene)
@@ -98,9 +90,7 @@ def test_each_pool_has_its_own() -> None:
 
 
 def test_a_pool_without_a_limit_says_none() -> None:
-    """
-    Of psycopg_pool's queue that is full while its size is not known.
-    """
+    """Of psycopg_pool's queue that is full while its size is not known."""
     scene = Scene(None)
     refuse(scene)
     (finding,) = scene.found(TURNED_AWAY)
@@ -109,9 +99,7 @@ def test_a_pool_without_a_limit_says_none() -> None:
 
 
 def test_what_is_not_to_be_watched_does_not_report() -> None:
-    """
-    Where the application suppressed instrumentation.
-    """
+    """Where the application suppressed instrumentation."""
     scene = Scene(1)
     lease = scene.begin_checkout()
     lease.silent = True
@@ -120,9 +108,7 @@ def test_what_is_not_to_be_watched_does_not_report() -> None:
 
 
 def test_a_child_process_starts_anew() -> None:
-    """
-    What was refused, and when a picture was taken, is the parent's.
-    """
+    """What was refused, and when a picture was taken, is the parent's."""
     scene = Scene(1)
     refuse(scene)
     scene.watchdog.forget()

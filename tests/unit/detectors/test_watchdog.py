@@ -1,6 +1,4 @@
-"""
-The watchdog: what it keeps, for how long, and that no error of its own stops it.
-"""
+"""The watchdog: what it keeps, for how long, and that no error of its own stops it."""
 
 from __future__ import annotations
 
@@ -22,7 +20,8 @@ if TYPE_CHECKING:
 
 def test_evidence_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """
-    While the background thread does not come, no more is kept than there is room for; what is lost is counted and said.
+    While the background thread does not come, no more is kept than there is room for; what is lost
+    is counted and said.
     """
     monkeypatch.setattr(detector, "_MOST_KEPT", 3)
     before = guard.counts().get("watchdog.dropped", 0)
@@ -38,9 +37,7 @@ def test_evidence_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
 
 
 def test_the_places_it_remembers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A service with endless places starts over: it is told of some twice, and grows no more.
-    """
+    """A service with endless places starts over: it is told of some twice, and grows no more."""
     monkeypatch.setattr(throttle, "_MOST_PLACES", 3)
     scene = Scene()
     for number in (0, 1, 2, 0, 3, 0):
@@ -50,9 +47,7 @@ def test_the_places_it_remembers_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_error_of_its_own_is_counted_and_the_rest_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    A sink that raises loses its finding, and nothing else.
-    """
+    """A sink that raises loses its finding, and nothing else."""
     scene = Scene()
     report = scene.sink.report
 
@@ -70,9 +65,7 @@ def test_an_error_of_its_own_is_counted_and_the_rest_goes_on(caplog: pytest.LogC
 
 
 def test_a_pool_that_cannot_be_looked_at_does_not_hide_the_others() -> None:
-    """
-    Each is looked at under the guard.
-    """
+    """Each is looked at under the guard."""
     scene = Scene()
     scene.pool_registry.pools = {"broken": object(), **scene.pool_registry.pools}  # type: ignore[dict-item]
     with scene.unit():
@@ -84,9 +77,7 @@ def test_a_pool_that_cannot_be_looked_at_does_not_hide_the_others() -> None:
 
 
 def test_it_looks_at_the_pools_once_a_second() -> None:
-    """
-    However often it turns.
-    """
+    """However often it turns."""
     scene = Scene()
     with scene.unit():
         scene.checkout()
@@ -99,9 +90,7 @@ def test_it_looks_at_the_pools_once_a_second() -> None:
 
 
 def test_nothing_is_retained_after_a_unit_of_work() -> None:
-    """
-    Unit and leases go without the garbage collector's help once their findings were told.
-    """
+    """Unit and leases go without the garbage collector's help once their findings were told."""
     scene = Scene(1, finding_interval=0)
     gc.collect()
     gc.disable()
@@ -122,9 +111,7 @@ def test_nothing_is_retained_after_a_unit_of_work() -> None:
 
 
 def test_a_leak_that_came_back_is_not_retained() -> None:
-    """
-    Leaks that were told of are remembered weakly.
-    """
+    """Leaks that were told of are remembered weakly."""
     scene = Scene()
     with scene.unit():
         lease = scene.checkout()
@@ -139,9 +126,7 @@ def test_a_leak_that_came_back_is_not_retained() -> None:
 
 
 def test_a_child_process_starts_anew() -> None:
-    """
-    What was kept, told of and held back is the parent's.
-    """
+    """What was kept, told of and held back is the parent's."""
     scene = Scene(1)
     scene.checkout()
     scene.timeout()

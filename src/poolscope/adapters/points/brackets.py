@@ -1,5 +1,6 @@
 """
-How a function of a library is bracketed: plain, a coroutine function, or a plain function that returns a coroutine.
+How a function of a library is bracketed: plain, a coroutine function, or a plain function that
+returns a coroutine.
 """
 
 from __future__ import annotations
@@ -148,9 +149,7 @@ def _preceded_coroutine(original: Function, do: Callable[[LibraryObject], None])
 
 
 def nothing(*_: object) -> None:
-    """
-    For a bracket with one end.
-    """
+    """For a bracket with one end."""
 
 
 def library_frames(modules: tuple[str, ...]) -> Iterator[FrameType]:

@@ -1,6 +1,4 @@
-"""
-What a connection does while a caller holds it: its calls to the server.
-"""
+"""What a connection does while a caller holds it: its calls to the server."""
 
 from __future__ import annotations
 
@@ -73,9 +71,7 @@ class Call(Point):
         return begin
 
     def ends(self, adapter: PointAdapter) -> EndCall:
-        """
-        What is done after it, whether it ended well or not.
-        """
+        """What is done after it, whether it ended well or not."""
         component, in_transaction, opens = f"{adapter.name}.call", adapter.in_transaction, self.opens
 
         def end(connection: LibraryObject, lease: Lease) -> None:
@@ -108,9 +104,7 @@ class Statement(Call):
     describe: Callable[[LibraryObject, Arguments, dict[str, Any]], tuple[Any, bool, Any]] | None = None
 
     def begins(self, adapter: PointAdapter, name: str) -> BeginCall:
-        """
-        What is done before the statement; see `Call.begins`.
-        """
+        """What is done before the statement; see `Call.begins`."""
         component, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
         own, describe = self.of_connection, self.describe
 

@@ -1,6 +1,4 @@
-"""
-Returns of connections, and those that were dropped without one.
-"""
+"""Returns of connections, and those that were dropped without one."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class Checkin(Point):
         )
 
     def ends(self, adapter: PointAdapter) -> End:
-        """
-        What is done before a connection's own method.
-        """
+        """What is done before a connection's own method."""
         component, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, self.abandoned
 
         def end(connection: LibraryObject) -> None:
@@ -106,7 +102,8 @@ def _checkin_async(original: Function, untie: Untie, lost: Untie, component: str
 @dataclass(frozen=True)
 class Abandoned(Checkin):
     """
-    What a caller held was dropped without being returned: the ``__del__`` of it. The garbage collector calls that.
+    What a caller held was dropped without being returned: the ``__del__`` of it. The garbage
+    collector calls that.
     """
 
     measures: ClassVar[Capability] = Capability.ABANDONED

@@ -1,6 +1,4 @@
-"""
-Hook points that few checkouts pass: pools that are made, physical connections, validation, closing many at once.
-"""
+"""Hook points that few checkouts pass: pools that are made, physical connections, validation, closing many at once."""
 
 from __future__ import annotations
 
@@ -26,18 +24,14 @@ if TYPE_CHECKING:
 
 
 class ColdPoint(Point):
-    """
-    A point whose hook is a bracket.
-    """
+    """A point whose hook is a bracket."""
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
         return bracket(adapter, f"{adapter.name}.{type(self).__name__.lower()}", original, *self.hooks(adapter))
 
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
-        """
-        What is done before and after; see `bracket`.
-        """
+        """What is done before and after; see `bracket`."""
         raise NotImplementedError
 
 
@@ -71,9 +65,7 @@ class Created(ColdPoint):
 
 @dataclass(frozen=True)
 class Opened(ColdPoint):
-    """
-    A pool that was made earlier is opened.
-    """
+    """A pool that was made earlier is opened."""
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -82,9 +74,7 @@ class Opened(ColdPoint):
 
 @dataclass(frozen=True)
 class Resize(ColdPoint):
-    """
-    A pool gets another limit.
-    """
+    """A pool gets another limit."""
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -93,9 +83,7 @@ class Resize(ColdPoint):
 
 @dataclass(frozen=True)
 class Handover(ColdPoint):
-    """
-    Inside a checkout, the pool takes out the connection that it will hand over: the result.
-    """
+    """Inside a checkout, the pool takes out the connection that it will hand over: the result."""
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -148,9 +136,7 @@ class Validation(ColdPoint):
 
 @dataclass(frozen=True)
 class Sweep(ColdPoint):
-    """
-    Several connections are returned or closed at once: the leases end of those that the library counts no more.
-    """
+    """Several connections are returned or closed at once: the leases end of those that the library counts no more."""
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -265,9 +251,7 @@ class Close(ColdPoint):
 
 
 def waiting(adapter: PointAdapter, library_pool: LibraryObject) -> Lease | None:
-    """
-    The checkout of this pool that the running code is part of, if it has no connection yet.
-    """
+    """The checkout of this pool that the running code is part of, if it has no connection yet."""
     lease = PENDING_CHECKOUT.get()
     if lease is None or lease.handed_over_at is not None or lease.pool is not adapter.pool_of(library_pool):
         return None

@@ -49,9 +49,7 @@ _POOL_TIMEOUT: Final = "3o7r"
 
 
 class SqlAlchemyAdapter(RecordConnections, PointAdapter):
-    """
-    Hooks SQLAlchemy's pools.
-    """
+    """Hooks SQLAlchemy's pools."""
 
     name, module, versions = "sqlalchemy", "sqlalchemy", ">=1.4.24,<2.2"
     pool_classes = (_ENGINE, _RECORD)
@@ -101,9 +99,7 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
         return super().made(library_pool.pool)
 
     def disposed(self, before: LibraryObject, engine: LibraryObject) -> None:
-        """
-        An engine put another pool in the place of the one that it had before; it goes by the same name.
-        """
+        """An engine put another pool in the place of the one that it had before; it goes by the same name."""
         after = engine.pool
         self._urls[after] = engine.url
         if before in NAMES:

@@ -1,6 +1,4 @@
-"""
-The parts of SQLAlchemy's ORM that run statements on the application's behalf.
-"""
+"""The parts of SQLAlchemy's ORM that run statements on the application's behalf."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Checkouts, returns and disposal. The hot hooks are written out: the brackets of the common points would cost more.
-"""
+"""Checkouts, returns and disposal. The hot hooks are written out: the brackets of the common points would cost more."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ _CHECKIN: Final = "sqlalchemy.checkin"
 
 
 class Checkout(Point):
-    """
-    A caller checks out a connection: ``_ConnectionFairy._checkout``.
-    """
+    """A caller checks out a connection: ``_ConnectionFairy._checkout``."""
 
     measures: ClassVar[Capability] = Capability.WAIT
 
@@ -89,9 +85,7 @@ class Checkout(Point):
 
 
 class Handover(Point):
-    """
-    Inside a checkout, the pool takes out the record that it will hand over: ``_ConnectionRecord.checkout``.
-    """
+    """Inside a checkout, the pool takes out the record that it will hand over: ``_ConnectionRecord.checkout``."""
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
@@ -126,9 +120,7 @@ class Handover(Point):
 
 
 class Checkin(Point):
-    """
-    A record is returned: ``_ConnectionRecord.checkin``.
-    """
+    """A record is returned: ``_ConnectionRecord.checkin``."""
 
     measures: ClassVar[Capability] = Capability.USE | Capability.ABANDONED
 
@@ -183,9 +175,7 @@ class Detach(ColdPoint):
 
 
 class Dispose(ColdPoint):
-    """
-    An engine disposes of its pool and puts a new one in its place.
-    """
+    """An engine disposes of its pool and puts a new one in its place."""
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -240,9 +230,7 @@ def _share(fairy: LibraryObject, lease: Lease) -> None:
 
 
 def take_back_shared(pool: Pool) -> None:
-    """
-    Take our marks off the fairies of a pool whose checkouts share a record.
-    """
+    """Take our marks off the fairies of a pool whose checkouts share a record."""
     for lease in pool.leases.copy():
         fairy = lease.carrier() if lease.carrier is not None else None
         if fairy is not None:

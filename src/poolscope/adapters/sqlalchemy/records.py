@@ -32,9 +32,7 @@ _LIBPQ: Final = ("psycopg", "psycopg2")
 
 
 class RecordConnections(Pools):
-    """
-    The part of the adapter that is about records.
-    """
+    """The part of the adapter that is about records."""
 
     @override
     def lease_of(self, connection: LibraryObject) -> Lease | None:
@@ -99,9 +97,7 @@ class RecordConnections(Pools):
 
 
 def records_of(library_pool: LibraryObject) -> list[LibraryObject]:
-    """
-    The records of a pool's connections. The library keeps a list of them up to 2.0 only.
-    """
+    """The records of a pool's connections. The library keeps a list of them up to 2.0 only."""
     known = library_pool.__dict__.get(RECORDS_KEY)
     references = known.data.copy() if known is not None else ()  # at one go: another thread may add to it
     return [record for reference in references if (record := reference()) is not None]

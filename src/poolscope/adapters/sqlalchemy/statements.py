@@ -30,15 +30,11 @@ _COMPONENT: Final = "sqlalchemy.call"
 
 
 class DialectPoint(Point):
-    """
-    A method of ``DefaultDialect``; also hooked where a dialect has its own.
-    """
+    """A method of ``DefaultDialect``; also hooked where a dialect has its own."""
 
 
 class Statement(DialectPoint):
-    """
-    A statement is run with its parameters.
-    """
+    """A statement is run with its parameters."""
 
     measures: ClassVar[Capability] = Capability.HOLD_PHASES
 
@@ -64,9 +60,7 @@ class Statement(DialectPoint):
 
 
 class BareStatement(DialectPoint):
-    """
-    A statement is run that has none.
-    """
+    """A statement is run that has none."""
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
@@ -86,9 +80,7 @@ class BareStatement(DialectPoint):
 
 
 class TransactionEnd(DialectPoint):
-    """
-    A transaction ends.
-    """
+    """A transaction ends."""
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002

@@ -1,3 +1,1 @@
-"""
-SQL: its tokens, fingerprints of statements, batches, and repetitions of a statement.
-"""
+"""SQL: its tokens, fingerprints of statements, batches, and repetitions of a statement."""

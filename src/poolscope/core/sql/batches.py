@@ -84,9 +84,7 @@ class Chunked(NamedTuple):
 
 
 class Progress:
-    """
-    How far the chunks of one shape from one line have come.
-    """
+    """How far the chunks of one shape from one line have come."""
 
     __slots__ = ("_series",)
 

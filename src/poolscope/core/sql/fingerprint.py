@@ -70,9 +70,7 @@ class Shape(NamedTuple):
 
 
 class _Remembered:
-    """
-    Shapes by the text of the statement, as many as fit.
-    """
+    """Shapes by the text of the statement, as many as fit."""
 
     def __init__(self) -> None:
         self.shapes: dict[tuple[str, str], Shape] = {}
@@ -105,16 +103,12 @@ def shape_of(statement: str, system: str = "postgresql") -> str:
 
 
 def remembered(statement: str, system: str) -> Shape | None:
-    """
-    The shape of a statement, if it is known already: this costs next to nothing.
-    """
+    """The shape of a statement, if it is known already: this costs next to nothing."""
     return _remembered.shapes.get((statement, system))
 
 
 def analyse(statement: str, system: str) -> Shape:
-    """
-    Compute the shape of a statement, and remember it.
-    """
+    """Compute the shape of a statement, and remember it."""
     text, loops = _folded(_without_literals(statement, system), cut=len(statement) > LONGEST)
     for _ in range(_MOST_PASSES):
         if not _MAY_CHANGE.search(text):
@@ -131,16 +125,12 @@ def analyse(statement: str, system: str) -> Shape:
 
 
 def is_query(statement: str) -> bool:
-    """
-    Whether a statement is a query: not the begin or end of a transaction, a setting, or a cursor's fetch.
-    """
+    """Whether a statement is a query: not the begin or end of a transaction, a setting, or a cursor's fetch."""
     return statement[:4].lower() in _USUAL or _CONTROL.match(statement, 0, LONGEST) is None
 
 
 def summary_of(statement: str) -> str:
-    """
-    The first word of a statement in capitals, such as ``SELECT``; ``SQL`` when there is none.
-    """
+    """The first word of a statement in capitals, such as ``SELECT``; ``SQL`` when there is none."""
     match = re.search(r"[A-Za-z]+", re.sub(COMMENT, " ", statement[:LONGEST]))
     return match.group().upper() if match else "SQL"
 

@@ -1,6 +1,4 @@
-"""
-Repetitions: how often one unit of work runs one shape of statement from one line.
-"""
+"""Repetitions: how often one unit of work runs one shape of statement from one line."""
 
 from __future__ import annotations
 
@@ -118,9 +116,7 @@ class Repetitions:
         return self._count(statement, call_site, line, frame, parameters)
 
     def beyond_threshold(self, threshold: int) -> Iterator[Repetition]:
-        """
-        What was repeated more often than the threshold.
-        """
+        """What was repeated more often than the threshold."""
         return (group for group in tuple(self._groups) if group.count > threshold)
 
     def _count(

@@ -1,3 +1,1 @@
-"""
-Why a pool is exhausted: what it had to carry, who holds its connections, and the cause that follows.
-"""
+"""Why a pool is exhausted: what it had to carry, who holds its connections, and the cause that follows."""

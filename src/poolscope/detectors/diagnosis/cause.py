@@ -105,39 +105,29 @@ class Figures:
 
     @property
     def needed(self) -> float:
-        """
-        The connections that the load needs.
-        """
+        """The connections that the load needs."""
         return self.rate * self.mean_hold
 
     @property
     def capacity(self) -> int:
-        """
-        The connections that leaks have left over.
-        """
+        """The connections that leaks have left over."""
         return max(0, self.limit - self.leaked)
 
     @property
     def tipped_by_leaks(self) -> bool:
-        """
-        Whether the whole pool would carry the load, and what leaks have left over does not.
-        """
+        """Whether the whole pool would carry the load, and what leaks have left over does not."""
         return _FITS * self.capacity <= self.needed < _FITS * self.limit
 
     @property
     def bursting(self) -> bool:
-        """
-        Whether the load of the last seconds is a multiple of what came before, which the pool could carry.
-        """
+        """Whether the load of the last seconds is a multiple of what came before, which the pool could carry."""
         return (
             self.rate_now >= _BURST_FACTOR * self.rate_before > 0
             and self.rate_before * self.mean_hold < _FITS * self.capacity
         )
 
     def evidence(self) -> dict[str, Evidence]:
-        """
-        All of them.
-        """
+        """All of them."""
         return {
             "arrival_rate": round(self.rate, 3),
             "arrival_rate_now": round(self.rate_now, 3),

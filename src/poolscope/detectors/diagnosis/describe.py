@@ -1,6 +1,4 @@
-"""
-Leases in words: what every finding says of one.
-"""
+"""Leases in words: what every finding says of one."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ def current_stack(lease: Lease, depth: int = 5, frames: Frames | None = None, wa
 
 
 def of_application(lease: Lease, stack: RawStack) -> RawStack:
-    """
-    The application's frames of a stack; the whole where it has none.
-    """
+    """The application's frames of a stack; the whole where it has none."""
     codes = lease.pool.origins.applications(stack) if lease.pool.origins is not None else ()
     return tuple(frame for frame in stack if frame[0] in codes) or stack
 
@@ -142,30 +138,22 @@ def owner_of(lease: Lease, threads: dict[int, str] | None = None) -> str:
 
 
 def thread_names() -> dict[int, str]:
-    """
-    The names of the threads that run, by identifier.
-    """
+    """The names of the threads that run, by identifier."""
     return {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
 
 
 def place_of(stack: RawStack) -> str:
-    """
-    The innermost frame of a raw stack, as ``file:line in function``; ``unknown`` for an empty one.
-    """
+    """The innermost frame of a raw stack, as ``file:line in function``; ``unknown`` for an empty one."""
     return str(locate(*stack[0])) if stack else "unknown"
 
 
 def lines_of(stack: RawStack) -> list[str]:
-    """
-    A raw stack, innermost first, as ``file:line in function``.
-    """
+    """A raw stack, innermost first, as ``file:line in function``."""
     return [str(location) for location in resolve(stack)]
 
 
 def statement_of(lease: Lease) -> str:
-    """
-    The shape of the last statement of a lease; empty when it ran none. No literal is in it.
-    """
+    """The shape of the last statement of a lease; empty when it ran none. No literal is in it."""
     return shape_of(lease.statement, lease.pool.identity.system) if lease.statement else ""
 
 
@@ -218,15 +206,11 @@ def trace_of(lease: Lease) -> LibraryObject:
 
 
 def trace_id_of(lease: Lease) -> str:
-    """
-    The id of the trace that a lease belongs to, in hexadecimal; empty when it is in none that is recorded.
-    """
+    """The id of the trace that a lease belongs to, in hexadecimal; empty when it is in none that is recorded."""
     span = trace_of(lease)
     return format(span.get_span_context().trace_id, "032x") if span is not None else ""
 
 
 def seconds(duration: float) -> str:
-    """
-    A duration for people: ``12.3 s``, ``45 ms``.
-    """
+    """A duration for people: ``12.3 s``, ``45 ms``."""
     return f"{duration:.1f} s" if duration >= 1 else f"{duration * 1000:.0f} ms"

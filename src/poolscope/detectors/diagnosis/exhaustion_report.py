@@ -48,7 +48,8 @@ class Snapshot:
     @classmethod
     def take(cls, waiter: Lease) -> Snapshot:
         """
-        Look at the waiter's pool now. It takes some ten microseconds a holder; the caller has waited for far longer.
+        Look at the waiter's pool now. It takes some ten microseconds a holder; the caller has
+        waited for far longer.
         """
         pool = waiter.pool
         waited = (waiter.ended_at or pool.now()) - waiter.requested_at

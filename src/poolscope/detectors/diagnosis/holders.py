@@ -1,5 +1,6 @@
 """
-Who holds the connections of a pool: since when, doing what, checked out where, and what each executes at this moment.
+Who holds the connections of a pool: since when, doing what, checked out where, and what each
+executes at this moment.
 """
 
 from __future__ import annotations
@@ -75,9 +76,7 @@ class Holder:
         return "; ".join(part for part in parts if part)[:_LONGEST_LINE]
 
     def stacks(self) -> list[str]:
-        """
-        Both stacks, a line for each frame.
-        """
+        """Both stacks, a line for each frame."""
         origin = of_application(self.lease, self.lease.origin)
         lines = [
             *(f"      checked out:         {line}" for line in lines_of(origin[:_DEPTH])),

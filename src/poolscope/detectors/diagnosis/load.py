@@ -56,9 +56,7 @@ class Sample:
 
     @classmethod
     def of(cls, pool: Pool) -> Sample:
-        """
-        Read them off a pool now.
-        """
+        """Read them off a pool now."""
         holds, waits = pool.holds.read(), pool.waits.read()
         failed = sum(distribution.read().count for distribution in pool.failed_waits.copy().values())
         return cls(
@@ -88,9 +86,7 @@ class Record:
             self._samples.append(Sample(pool.began_at))
 
     def add(self, sample: Sample) -> None:
-        """
-        Add the next sample.
-        """
+        """Add the next sample."""
         self._samples.append(sample)
         while self._samples[0].moment < sample.moment - WINDOW:
             self._samples.popleft()

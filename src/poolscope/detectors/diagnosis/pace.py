@@ -1,6 +1,4 @@
-"""
-How often a snapshot of a pool is taken: it costs the thread that takes it, and the first of many is enough.
-"""
+"""How often a snapshot of a pool is taken: it costs the thread that takes it, and the first of many is enough."""
 
 from __future__ import annotations
 

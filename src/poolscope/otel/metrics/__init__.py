@@ -1,3 +1,1 @@
-"""
-Metrics: instruments, what is observed at a collection, and histograms that are handed over ready-made.
-"""
+"""Metrics: instruments, what is observed at a collection, and histograms that are handed over ready-made."""

@@ -73,9 +73,7 @@ class Metrics:
         self.pool_registry = pool_registry
 
     def close(self) -> None:
-        """
-        Report no more.
-        """
+        """Report no more."""
         self.drain()
         self.pool_registry = None
         if self._producer is not None:
@@ -83,9 +81,7 @@ class Metrics:
             self._producer = None
 
     def after_fork(self) -> None:
-        """
-        In a child process: its series begin anew, as the pool registry does.
-        """
+        """In a child process: its series begin anew, as the pool registry does."""
         begin_anew(self._provider, self._instruments(), alone=True)
 
     def _instruments(self) -> list[Any]:
@@ -129,9 +125,7 @@ _made: Final[weakref.WeakKeyDictionary[Any, Metrics]] = weakref.WeakKeyDictionar
 
 
 def metrics_of(provider: otel_metrics.MeterProvider) -> Metrics:
-    """
-    The metrics of a provider: those made before, or new ones.
-    """
+    """The metrics of a provider: those made before, or new ones."""
     known = _made.get(provider)
     if known is None:
         known = _made[provider] = Metrics(provider)

@@ -126,9 +126,7 @@ class HistogramProducer:
         )
 
     def connect(self) -> None:
-        """
-        Begin to join.
-        """
+        """Begin to join."""
         _producers.append(self)
         if not _wraps:
             original = self._storage_class.collect
@@ -136,9 +134,7 @@ class HistogramProducer:
             _wraps.append((original, replacement))
 
     def disconnect(self) -> None:
-        """
-        Join no more.
-        """
+        """Join no more."""
         if self not in _producers:
             return
         _producers.remove(self)
@@ -147,9 +143,7 @@ class HistogramProducer:
             self._storage_class.collect = _wraps.pop()[0]
 
     def serves(self, storage: LibraryObject) -> bool:
-        """
-        Whether a reader's storage belongs to this provider.
-        """
+        """Whether a reader's storage belongs to this provider."""
         return storage._sdk_config is self._config
 
     def join(self, storage: LibraryObject, data: LibraryObject) -> LibraryObject:
@@ -206,9 +200,7 @@ def _joining(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Reader:
-    """
-    What one reader of the SDK has seen of each distribution.
-    """
+    """What one reader of the SDK has seen of each distribution."""
 
     def __init__(self, storage: LibraryObject, pool_registry: PoolRegistry) -> None:
         from opentelemetry.sdk.metrics._internal.instrument import _Histogram  # noqa: PLC0415

@@ -1,6 +1,4 @@
-"""
-What each metric reads from the pool registry.
-"""
+"""What each metric reads from the pool registry."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ Series = tuple[Attributes, "Distribution[Any]"]
 
 @lru_cache(maxsize=4096)
 def identity_attributes(identity: Identity) -> tuple[tuple[str, str | int], ...]:
-    """
-    What distinguishes a pool from others, as attributes.
-    """
+    """What distinguishes a pool from others, as attributes."""
     given = {
         semconv.POOL_NAME: identity.name,
         semconv.DB_SYSTEM: identity.system,
@@ -195,9 +191,7 @@ def _waits(pool: Pool) -> Iterator[Series]:
 
 
 def histograms(pool_registry: PoolRegistry) -> Iterator[tuple[semconv.Metric, list[Series]]]:
-    """
-    Every histogram metric, with its series.
-    """
+    """Every histogram metric, with its series."""
     pools = tuple(pool_registry.pools.values())
     yield semconv.WAIT_TIME, [series for pool in pools for series in _waits(pool)]
     yield semconv.USE_TIME, [(pool_attributes(pool), pool.holds) for pool in pools]

@@ -1,3 +1,1 @@
-"""
-Spans: of checkouts and holds, and what is added to the spans around them.
-"""
+"""Spans: of checkouts and holds, and what is added to the spans around them."""

@@ -40,9 +40,7 @@ class EntrySpans:
     # ------------------------------------------------------------------------------------------------
 
     def on_start(self, span: LibraryObject, parent_context: LibraryObject = None) -> None:  # noqa: ARG002 - the SDK's interface
-        """
-        A span starts; inside a unit of work that has none yet, it is the one around it.
-        """
+        """A span starts; inside a unit of work that has none yet, it is the one around it."""
         if self.units is None or span.kind not in _KINDS:
             return
         try:
@@ -53,33 +51,23 @@ class EntrySpans:
             guard.caught("surrounding.start")
 
     def on_end(self, span: LibraryObject) -> None:
-        """
-        Nothing; it is too late.
-        """
+        """Nothing; it is too late."""
 
     def _on_ending(self, span: LibraryObject) -> None:
-        """
-        Nothing; it is too late from 1.45 on.
-        """
+        """Nothing; it is too late from 1.45 on."""
 
     def shutdown(self) -> None:
-        """
-        Nothing to let go of.
-        """
+        """Nothing to let go of."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's interface
-        """
-        Nothing is held back.
-        """
+        """Nothing is held back."""
         return True
 
     # What units of work report
     # -------------------------------------------------------------------------------------------
 
     def began(self, unit: UnitOfWork) -> None:
-        """
-        A unit of work begins; a span that has begun already is the one around it.
-        """
+        """A unit of work begins; a span that has begun already is the one around it."""
         if self.units is None:
             return
         span: Any = trace.get_current_span()
@@ -87,9 +75,7 @@ class EntrySpans:
             self._take(unit, span)
 
     def ended(self, unit: UnitOfWork) -> None:
-        """
-        A unit of work ends; if its span has not, that gets the figures now.
-        """
+        """A unit of work ends; if its span has not, that gets the figures now."""
         ending = _ending(unit.span)
         if ending is not None:
             ending.settle()
@@ -100,9 +86,7 @@ class EntrySpans:
 
 
 class _Ending:
-    """
-    Takes the place of ``span.end`` until the figures are on the span.
-    """
+    """Takes the place of ``span.end`` until the figures are on the span."""
 
     __slots__ = ("_original", "_processor", "_span", "_unit")
 
@@ -192,18 +176,14 @@ class EntrySpanProcessors:
         units.on_end = self._unit_ended
 
     def attach(self) -> None:
-        """
-        Add the processor, as soon as there is a provider that takes it.
-        """
+        """Add the processor, as soon as there is a provider that takes it."""
         if self._processor is None:
             self._processor = _processor_of(self._provider) or _processor_of(trace.get_tracer_provider())
             if self._processor is not None:
                 self._processor.units = self._units
 
     def detach(self) -> None:
-        """
-        Look at spans no more.
-        """
+        """Look at spans no more."""
         if self._processor is not None:
             self._processor.units = None
 

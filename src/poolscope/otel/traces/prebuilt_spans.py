@@ -56,7 +56,8 @@ class PrebuiltSpans:
 
     def usable(self) -> bool:
         """
-        Whether prebuilt spans may be used now. Processors may be added at any time: to be called before each batch.
+        Whether prebuilt spans may be used now. Processors may be added at any time: to be called
+        before each batch.
         """
         if not self._known:
             return False

@@ -64,34 +64,24 @@ class Spans:
         self.open()
 
     def open(self) -> None:
-        """
-        Take the tracer; again when a provider was set since.
-        """
+        """Take the tracer; again when a provider was set since."""
         self._tracer: Any = self._provider.get_tracer(semconv.SCOPE, __version__, schema_url=semconv.SCHEMA_URL)
         self._ids = _Ids.of(self._tracer)
         self._ready = PrebuiltSpans(self._tracer)
 
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
-        """
-        Keep a slow or failed checkout for the background thread, which makes its span.
-        """
+        """Keep a slow or failed checkout for the background thread, which makes its span."""
         if self._checkouts and not lease.unrecorded and not lease.silent and self._room(self._waits):
             self._waits.append((lease, holders))
 
     def nested(self, lease: Lease, held: Lease) -> None:
-        """
-        Nothing: a nested checkout has no span of its own.
-        """
+        """Nothing: a nested checkout has no span of its own."""
 
     def returned(self, lease: Lease) -> None:
-        """
-        Nothing: leases that have a span come through `traced`.
-        """
+        """Nothing: leases that have a span come through `traced`."""
 
     def traced(self, lease: Lease) -> None:
-        """
-        Keep a lease that ended for the background thread, which makes its span.
-        """
+        """Keep a lease that ended for the background thread, which makes its span."""
         if self._hold_spans and not lease.span_reported and self._room(self._holds):
             self._holds.append(lease)
 
@@ -105,9 +95,7 @@ class Spans:
             self._hold(lease, ready=self._ready.usable())
 
     def drain(self) -> None:
-        """
-        Make the spans of all leases so far. Only ever from one thread at a time.
-        """
+        """Make the spans of all leases so far. Only ever from one thread at a time."""
         if type(self._tracer).__module__.startswith("opentelemetry.trace"):
             self.open()  # the API's proxy, until a provider is set: it may be by now
         while self._waits:
@@ -126,9 +114,7 @@ class Spans:
                 guard.caught("spans.hold")
 
     def forget(self) -> None:
-        """
-        In a child process after a fork: what was kept is the parent's to report.
-        """
+        """In a child process after a fork: what was kept is the parent's to report."""
         self._waits.clear()
         self._holds.clear()
 
