@@ -94,15 +94,15 @@ class Session:
         self._dump_signal = DumpSignal(settings.dump_signal, self._dump.request)
         self.registry = Registry(self.pool_registry, settings.disabled_adapters)
         self.frameworks = Frameworks(
-            self.pool_registry, settings.disabled_frameworks, carry_to_threads=settings.propagate_to_threads
+            self.pool_registry, settings.disabled_frameworks, propagate_to_threads=settings.propagate_to_threads
         )
         self.worker = Worker(
-            ("ledger.turn", self.pool_registry.tick),
-            ("dump.turn", lambda: self._dump.tick(self.pool_registry.pools.values())),
-            ("watchdog.turn", lambda: self._watchdog.tick(self.pool_registry.pools.values())),
+            ("pool_registry.tick", self.pool_registry.tick),
+            ("dump.tick", lambda: self._dump.tick(self.pool_registry.pools.values())),
+            ("watchdog.tick", lambda: self._watchdog.tick(self.pool_registry.pools.values())),
             ("metrics.drain", self._drain),
             ("spans.drain", self._spans.drain),
-            ("surroundings.attach", self._entry_span_processors.attach),
+            ("entry_span.attach", self._entry_span_processors.attach),
         )
         _sessions.add(self)
 

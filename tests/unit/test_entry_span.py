@@ -166,7 +166,7 @@ def test_an_error_of_ours_ends_the_span_all_the_same(
     monkeypatch.undo()
     unit.end()
     assert exported(telemetry) == [("request", {})]
-    assert guard.counts()["surrounding.end"] == 1
+    assert guard.counts()["entry_span.end"] == 1
     guard.reset()
 
 
@@ -301,7 +301,7 @@ def test_spans_that_are_not_the_sdks_are_left_alone(telemetry: Telemetry, querie
         queries(1)
         unit.end()
     assert queries_by_unit(telemetry.collect()) == {"http GET /": (1, 1.0)}
-    assert "surrounding.begin" not in guard.counts()
+    assert "entry_span.begin" not in guard.counts()
 
 
 def test_an_exporter_sees_the_figures(telemetry: Telemetry, queries: Queries) -> None:

@@ -94,7 +94,7 @@ def named(anchor: LibraryObject, what: Identity) -> Identity:
 def name_by_framework(library_pool: LibraryObject) -> str | None:
     """The name of a pool that a framework made, such as Django's alias of the database."""
     for name_of in NAMERS.values():
-        name = guard.run("common.namer", lambda name_of=name_of: name_of(library_pool), None)  # type: ignore[misc]
+        name = guard.run("identity.namer", lambda name_of=name_of: name_of(library_pool), None)  # type: ignore[misc]
         if name is not None:
             return str(name)
     return None

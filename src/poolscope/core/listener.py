@@ -62,7 +62,7 @@ class NullListener:
 
 class Listeners:
     """
-    Passes events to several observers, in order.
+    Passes events to several listeners, in order.
 
     Args:
         listeners: Those that receive them.

@@ -48,15 +48,15 @@ class Pool(PoolFigures):
     """
     A pool, with its leases, its pending checkouts and its figures.
 
-    The hot path runs through `ask()` and the methods of the `Lease` that it returns. It takes no lock: sets and
-    deques are changed by single atomic operations, and `end()` may run inside the garbage collector.
+    The hot path runs through `checkout()` and the methods of the `Lease` that it returns. It takes no lock: sets and
+    deques are changed by single atomic operations, and `released()` may run inside the garbage collector.
 
     Args:
         identity: What distinguishes it from others.
         bounds: Upper bounds of its duration histograms, in seconds.
         origins: Captures where the application checks out.
         ambient: Returns the recorded span around the running code, `UNRECORDED`, `SUPPRESSED` or None.
-        slow_wait: The wait from which it is reported to the observer, in seconds.
+        slow_wait: The wait from which it is reported to the listener, in seconds.
         now: The clock.
         distribution: The kind of histogram to keep.
     """
@@ -74,7 +74,7 @@ class Pool(PoolFigures):
     ) -> None:
         super().__init__(identity, bounds, now, distribution)
         self.slow_wait = slow_wait
-        #: The hold from which it is reported to the observer, in seconds.
+        #: The hold from which it is reported to the listener, in seconds.
         self.long_hold = float("inf")
         self.origins = origins
         self.listener: PoolListener = NullListener()
@@ -92,7 +92,7 @@ class Pool(PoolFigures):
             outwards: How many frames out from this one the first frame is that may be the application's.
 
         Returns:
-            The pending checkout, on which `handed_over`, `acquired`, `fail` and `end` are to be called.
+            The pending checkout, on which `handed_over`, `acquired`, `failed` and `released` are to be called.
         """
         if thread_token is None:
             try:

@@ -76,12 +76,12 @@ class PoolRegistry:
         origins: Captures where the application checks out; None to capture nothing.
         ambient: Returns the recorded span around the running code, `UNRECORDED`, `SUPPRESSED` or None.
         listener: Receives the leases that matter.
-        slow_wait: The wait from which it is reported to the observer, in seconds.
+        slow_wait: The wait from which it is reported to the listener, in seconds.
         count_bounds: Upper bounds of histograms of counts.
         most_units: How many names of units of work there may be.
         repetition_threshold: How often a unit of work may run one shape of statement from one line.
         now: The clock.
-        long_hold: The hold from which it is reported to the observer, in seconds.
+        long_hold: The hold from which it is reported to the listener, in seconds.
         on_diagnose: Adds the ids of what is known about a unit of work to its findings.
         flush: Makes telemetry of everything known so far and sends it; for processes that end without notice.
     """
@@ -192,7 +192,7 @@ class PoolRegistry:
         now = self.now()
         if self.dormant and now >= self._check_listeners_at:
             self._check_listeners_at = now + 1.0
-            self.dormant = not guard.run("ledger.wake", self.has_listeners, default=False)
+            self.dormant = not guard.run("pool_registry.wake", self.has_listeners, default=False)
         return self.dormant
 
     def check_listeners(self) -> None:

@@ -57,7 +57,7 @@ def frameworks(environment: Environment) -> Iterator[Remark]:
     settings = environment.settings
     with _quiet():
         registry = Frameworks(
-            PoolRegistry(()), settings.disabled_frameworks, carry_to_threads=settings.propagate_to_threads
+            PoolRegistry(()), settings.disabled_frameworks, propagate_to_threads=settings.propagate_to_threads
         )
     for name in [name for name, status in registry.statuses.items() if _top(status.hook) in sys.stdlib_module_names]:
         del registry.statuses[name]

@@ -31,7 +31,7 @@ class Frameworks(HookRegistry[Hook]):
     Args:
         pool_registry: The pool registry, where units of work begin.
         disabled: Names of frameworks not to hook.
-        carry_to_threads: Whether threads that a unit of work starts belong to it.
+        propagate_to_threads: Whether threads that a unit of work starts belong to it.
         hooks: The hooks of each framework.
     """
 
@@ -40,10 +40,10 @@ class Frameworks(HookRegistry[Hook]):
         pool_registry: PoolRegistry,
         disabled: Iterable[str] = (),
         *,
-        carry_to_threads: bool = False,
+        propagate_to_threads: bool = False,
         hooks: Iterable[Hook] | None = None,
     ) -> None:
         wanted = load() if hooks is None else hooks
-        if not carry_to_threads:
+        if not propagate_to_threads:
             wanted = [hook for hook in wanted if hook.name != THREADS]
         super().__init__(pool_registry, wanted, disabled, "POOLSCOPE_DISABLED_FRAMEWORKS")

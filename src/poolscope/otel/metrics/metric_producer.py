@@ -194,7 +194,11 @@ def _joining(original: Callable[..., Any]) -> Callable[..., Any]:
     def collect(storage: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         data = original(storage, *args, **kwargs)
         producer = next((producer for producer in tuple(_producers) if producer.serves(storage)), None)
-        return data if producer is None else guard.run("bridge.collect", lambda: producer.join(storage, data), data)
+        return (
+            data
+            if producer is None
+            else guard.run("metric_producer.collect", lambda: producer.join(storage, data), data)
+        )
 
     return collect
 

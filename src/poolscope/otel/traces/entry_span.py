@@ -48,7 +48,7 @@ class EntrySpans:
             if unit is not None and not unit.ended and unit.span is None:
                 self._take(unit, span)
         except Exception:  # noqa: BLE001 - ours
-            guard.caught("surrounding.start")
+            guard.caught("entry_span.start")
 
     def on_end(self, span: LibraryObject) -> None:
         """Nothing; it is too late."""
@@ -97,7 +97,7 @@ class _Ending:
         self._original = span.end
 
     def __call__(self, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        guard.run("surrounding.end", self.settle, None)
+        guard.run("entry_span.end", self.settle, None)
         return self._original(*args, **kwargs)
 
     def settle(self) -> None:
@@ -190,13 +190,13 @@ class EntrySpanProcessors:
     def _unit_began(self, unit: UnitOfWork) -> None:
         processor = self._processor
         if processor is not None:
-            guard.run("surrounding.begin", lambda: processor.began(unit), None)
+            guard.run("entry_span.begin", lambda: processor.began(unit), None)
 
     def _unit_ended(self, unit: UnitOfWork) -> None:
         guard.run("unit_of_work.ended", lambda: self._ended(unit), None)
         processor = self._processor
         if processor is not None:
-            guard.run("surrounding.end", lambda: processor.ended(unit), None)
+            guard.run("entry_span.end", lambda: processor.ended(unit), None)
 
 
 _made: Final[weakref.WeakKeyDictionary[Any, EntrySpans]] = weakref.WeakKeyDictionary()
