@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from grafana import query
 from grafana.collector import INSTANCE, SERVICE
-from poolscope.core.finding import KINDS
+from poolscope.core.catalogue import KINDS
 
 
 class Dashboard(Enum):

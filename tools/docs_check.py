@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from poolscope import semconv
-from poolscope.core.finding import UNITS
+from poolscope.core.catalogue import UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,8 @@ from grafana.alerts.model import Alert, Group, Urgency, ValueFormat
 from grafana.collector import INSTANCE, SERVICE
 from grafana.prometheus import family
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.exhaustion import FLEET_BUDGET
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION
 
 if TYPE_CHECKING:
     from grafana.alerts.model import Pace
@@ -56,7 +57,7 @@ def near_max_connections(pace: Pace) -> Alert:
         expression=f"sum by ({BY_SERVER}) ({family(collector.SERVER_CONNECTIONS)}) / {usable()} > {SERVER_USED_SHARE}",
         pending=pace("5m"),
         urgency=Urgency.PAGE,
-        finding=finding.FLEET_BUDGET,
+        finding=FLEET_BUDGET,
         summary=f"<value> of the connections of {SERVER} are in use",
         description='At 100 % the server rejects every client ("too many clients already"), even the operator\'s '
         "tools. The dashboard shows which applications hold the connections.",
@@ -74,7 +75,7 @@ def oldest_idle_in_transaction(pace: Pace) -> Alert:
         expression=f"{age} > {IDLE_IN_TRANSACTION_SECONDS / pace.divisor:g}",
         pending=pace("1m"),
         urgency=Urgency.TICKET,
-        finding=finding.IDLE_IN_TRANSACTION,
+        finding=IDLE_IN_TRANSACTION,
         summary=f"A transaction on {SERVER} has been open and idle for <value>",
         description="It keeps its locks, delays vacuum, and holds a connection of a pool. "
         "`pg_stat_activity` names its application.",
@@ -92,7 +93,7 @@ def fleet_budget(pace: Pace) -> Alert:
         expression=f"{limits} > {usable()}",
         pending=pace("10m"),
         urgency=Urgency.TICKET,
-        finding=finding.FLEET_BUDGET,
+        finding=FLEET_BUDGET,
         summary=f"All pools together may open <value> connections to {SERVER}, more than it accepts",
         description="There are no errors until the pools fill at the same time: then the server rejects connections, "
         "and all services fail together. Lower pool limits or worker counts, or put a pooler before the server.",
@@ -115,7 +116,7 @@ def unwatched(pace: Pace) -> Alert:
         f"and on ()\ngroup(count_over_time({limit}[{pace('1d')}]))",
         pending=pace("10m"),
         urgency=Urgency.NOTE,
-        finding=finding.FLEET_BUDGET,
+        finding=FLEET_BUDGET,
         summary=f"Pools may open <value> connections to {SERVER}, but no Collector monitors that server",
         description="The alerts on servers and on the fleet budget do not cover it. The Collector cannot log in there, "
         "or it knows the server by another name (POOLSCOPE_PG_HOST), or this is a connection pooler.",

@@ -21,7 +21,10 @@ from grafana.alerts.model import Alert, Group, Urgency, ValueFormat
 from grafana.collector import INSTANCE, SERVICE, VERSION
 from grafana.prometheus import family
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, POOL_TOO_SMALL
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 
 if TYPE_CHECKING:
     from grafana.alerts.model import Pace
@@ -57,7 +60,7 @@ def saturated(pace: Pace) -> Alert:
         expression=f"max by ({BY_POOL}) ({per_instance}) > {SATURATED_SHARE}",
         pending=pace("2m"),
         urgency=Urgency.TICKET,
-        finding=finding.POOL_TOO_SMALL,
+        finding=POOL_TOO_SMALL,
         summary=f"The {WHERE} has no free connection <value> of the time",
         description="Requests that need a connection then have to wait. Look for a leak or for long holds first: a "
         "larger pool only delays them. If holds are short and there is more work than connections, raise the limit.",
@@ -87,7 +90,7 @@ def _burn(pace: Pace, name: str, factor: float, *, windows: tuple[str, str], pen
         expression=f"{long} > {limit}\nand\n{short} > {limit}\nand\n{number} >= {FEWEST_SLOW}",
         pending=pace(pending),
         urgency=urgency,
-        finding=finding.POOL_EXHAUSTED,
+        finding=POOL_EXHAUSTED,
         summary=f"<value> of the checkouts from the {WHERE} fail or wait longer than {pace.wait_limit:g} s",
         description=f"The objective is {OBJECTIVE:.0%} within {pace.wait_limit:g} s; at this rate its budget is used "
         f"up within {30 / factor:.0f} days. The dashboard shows which requests wait and which hold connections.",
@@ -104,7 +107,7 @@ def timeouts(pace: Pace) -> Alert:
         expression=f"{events(family(semconv.TIMEOUTS), BY_POOL, '5m', pace)} > 0",
         pending=pace("0s"),
         urgency=Urgency.PAGE,
-        finding=finding.POOL_EXHAUSTED,
+        finding=POOL_EXHAUSTED,
         summary=f"<value> requests got no connection from the {WHERE}",
         description="Users see errors. The event `poolscope.pool.exhausted` lists every holder at that moment, longest "
         "hold first, with route, line and last statement.",
@@ -123,7 +126,7 @@ def leak(pace: Pace) -> Alert:
         expression=f"{events(series, f'{BY_POOL}, {kind}', '15m', pace)} > 0",
         pending=pace("0s"),
         urgency=Urgency.PAGE,
-        finding=finding.LEAK,
+        finding=LEAK,
         summary=f"<value> connections leaked (<{kind}>) from the {WHERE}",
         description="At this rate the pool runs out of connections whatever its size; a restart only delays that. The "
         "event `poolscope.connection.leak` has the line that checked out each connection.",
@@ -141,7 +144,7 @@ def overdue(pace: Pace) -> Alert:
         expression=f"{events(series, BY_POOL, '15m', pace)} > 0",
         pending=pace("0s"),
         urgency=Urgency.TICKET,
-        finding=finding.LONG_HOLD,
+        finding=LONG_HOLD,
         summary=f"<value> connections of the {WHERE} are held longer than the leak threshold",
         description="The holders still run: in a slow query, in a call to another service, or waiting for a lock. The "
         "event `poolscope.connection.leak` has the code that each one currently executes. A connection that returns "
@@ -163,7 +166,7 @@ def n_plus_one(pace: Pace) -> Alert:
         expression=f"{now} >= {REPEATED_QUERIES}\nunless on ({SERVICE}, {UNIT})\n{before} >= {REPEATED_QUERIES}",
         pending=pace("0s"),
         urgency=Urgency.TICKET,
-        finding=finding.N_PLUS_ONE,
+        finding=N_PLUS_ONE,
         summary=f"<{UNIT}> of <service_name> ran <value> queries in N+1 loops within 15 minutes",
         description="It ran no such loop at this time yesterday: look at what this version changed. The event "
         "`poolscope.unit_of_work.n_plus_one` has the statement and the line that repeats it. After a day the loop "
@@ -181,7 +184,7 @@ def nested(pace: Pace) -> Alert:
         expression=f"{events(family(semconv.NESTED_CHECKOUTS), BY_POOL, '15m', pace)} > 0",
         pending=pace("0s"),
         urgency=Urgency.TICKET,
-        finding=finding.NESTED_CHECKOUT,
+        finding=NESTED_CHECKOUT,
         summary=f"<value> requests checked out a second connection of the {WHERE} while holding one",
         description="If as many of these requests run at once as the pool has connections, each waits for another one "
         "until the timeout (deadlock). The event `poolscope.unit_of_work.nested_checkout` has both lines.",
@@ -202,7 +205,7 @@ def idle_in_transaction(pace: Pace) -> Alert:
         expression=f"{held} / {limit} > {IDLE_IN_TRANSACTION_SHARE}",
         pending=pace("5m"),
         urgency=Urgency.TICKET,
-        finding=finding.IDLE_IN_TRANSACTION,
+        finding=IDLE_IN_TRANSACTION,
         summary=f"Open transactions that run no query hold <value> of the {WHERE}",
         description="These connections wait for the application: for a call to another service, or for work between "
         "two statements. Commit before that work, so that other requests can use the connections.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.core.finding import KINDS
+from poolscope.core.catalogue import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

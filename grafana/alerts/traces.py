@@ -11,7 +11,7 @@ from grafana.alerts.model import Alert, Group, Pace, Urgency, ValueFormat
 from grafana.alerts.pools import WHERE
 from grafana.collector import SERVICE
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, POOL_TOO_SMALL
 
 CHECKOUT: Final = f'span_name=~"{semconv.CHECKOUT_SPAN.prefix} .*"'
 
@@ -30,7 +30,7 @@ def failed_checkouts(pace: Pace) -> Alert:
         expression=f"{events(series, f'{BY_POOL}, {error}', '5m', pace)} > 0",
         pending=pace("0s"),
         urgency=Urgency.TICKET,
-        finding=finding.POOL_EXHAUSTED,
+        finding=POOL_EXHAUSTED,
         summary=f"<value> checkouts from the {WHERE} failed with <{error}>",
         description="Counted from spans before sampling. Every such trace is kept: the checkout's span links to the "
         "spans that held the connections.",
@@ -48,7 +48,7 @@ def slow_checkouts(pace: Pace) -> Alert:
         expression=f"histogram_quantile(0.95, {buckets}) > {pace.slow_checkout:g}",
         pending=pace("5m"),
         urgency=Urgency.TICKET,
-        finding=finding.POOL_EXHAUSTED,
+        finding=POOL_EXHAUSTED,
         summary=f"One in twenty of the checkouts that wait for the {WHERE} waits longer than <value>",
         description="Counted from spans: only checkouts that waited have one. Exemplars on the dashboard lead to the "
         "traces.",
@@ -98,14 +98,14 @@ TRACE_QUERIES: Final = (
         "TraceQLFailedCheckouts",
         f'{{ name =~ "{semconv.CHECKOUT_SPAN.prefix} .*" && status = error }}'
         " | count_over_time() by (resource.service.name)",
-        finding.POOL_EXHAUSTED,
+        POOL_EXHAUSTED,
         "Checkouts failed, by the count of the trace store",
     ),
     TraceQuery(
         "TraceQLLongWaits",
         f"{{ span.{semconv.UNIT_OF_WORK_WAIT_TIME} > {Pace().slow_checkout:g} }}"
         " | count_over_time() by (resource.service.name)",
-        finding.POOL_TOO_SMALL,
+        POOL_TOO_SMALL,
         "Requests waited longer than a second for connections, by the count of the trace store",
     ),
 )

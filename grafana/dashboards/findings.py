@@ -36,7 +36,11 @@ from grafana.query import (
 )
 from grafana.tables import Column, table_panel
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue import FINDING_IDS, KINDS
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 
 if TYPE_CHECKING:
     from grafana.board import Panels
@@ -75,15 +79,15 @@ def dashboard() -> dict[str, object]:
 
 def _found() -> Panels:
     counts: list[tuple[str, str, Metric, str]] = [
-        ("Leaks", finding.LEAK, semconv.LEAKS, "any."),
-        ("Timeouts", finding.POOL_EXHAUSTED, semconv.TIMEOUTS, "any: requests failed."),
+        ("Leaks", LEAK, semconv.LEAKS, "any."),
+        ("Timeouts", POOL_EXHAUSTED, semconv.TIMEOUTS, "any: requests failed."),
         (
             "Nested checkouts",
-            finding.NESTED_CHECKOUT,
+            NESTED_CHECKOUT,
             semconv.NESTED_CHECKOUTS,
             "any: under load these requests can deadlock.",
         ),
-        ("N+1 queries", finding.N_PLUS_ONE, semconv.REPEATED_QUERIES, "any; hundreds take seconds."),
+        ("N+1 queries", N_PLUS_ONE, semconv.REPEATED_QUERIES, "any; hundreds take seconds."),
     ]
     for title, found, metric, bad in counts:
         yield stat_panel(
@@ -138,7 +142,7 @@ def _where() -> Panels:
             width=12,
             height=9,
         ),
-        [Target(_per_minute(found), found) for found in finding.FINDING_IDS],
+        [Target(_per_minute(found), found) for found in FINDING_IDS],
         many_series=True,
     )
     yield table_panel(
@@ -203,7 +207,7 @@ def _per_minute(found: str) -> str:
 
 
 def _meanings() -> str:
-    lines = (f"| [{one.id}]({links.page(one.id).url}) | {one.meaning} | {one.fix} |" for one in finding.KINDS.values())
+    lines = (f"| [{one.id}]({links.page(one.id).url}) | {one.meaning} | {one.fix} |" for one in KINDS.values())
     return "\n".join(("| finding | what is wrong | fix |", "| --- | --- | --- |", *lines))
 
 

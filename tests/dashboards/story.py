@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from grafana import collector
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.holds import NESTED_CHECKOUT
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.dashboards.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _route(recorder: Recorder, process: Process, route: Route, dice: random.Rand
     for phase, share in (("queue", 0.97), ("connect", 0.02), ("validate", 0.01)):
         recorder.add(semconv.WAIT_PHASE_TIME, {**labels, semconv.WAIT_PHASE: phase}, sum(waits) * share)
     _spans(recorder, labels, route, holds, waits)
-    found = {"GET /orders": finding.N_PLUS_ONE, "POST /checkout": finding.NESTED_CHECKOUT}.get(route.name)
+    found = {"GET /orders": N_PLUS_ONE, "POST /checkout": NESTED_CHECKOUT}.get(route.name)
     if sick and found:
         kept = {collector.SERVICE: process.service, semconv.FINDINGS: f'["{found}"]'}
         recorder.add(collector.TRACE_FINDINGS, kept, calls)

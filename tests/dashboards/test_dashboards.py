@@ -17,7 +17,7 @@ from grafana.board import TAG
 from grafana.dashboards import ALL
 from grafana.sdk import dashboard as sdk
 from grafana.sdk import plain
-from poolscope.core.finding import FINDING_IDS
+from poolscope.core.catalogue import FINDING_IDS
 from tests.dashboards import lint
 
 if TYPE_CHECKING:

@@ -18,7 +18,10 @@ import pytest
 
 from examples.lab.processes import Child, wait_until
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.report import Report, build_report
 from poolscope.report.model import NO_CALL_SITE
 from poolscope.report.reader import read
@@ -38,11 +41,11 @@ pytestmark = pytest.mark.timeout(2 * DEADLINE_SECONDS)
 
 # Every planted cause: its finding, its route, and the function that does it.
 CAUSES = {
-    (finding.LEAK, "GET /cart/<int:user_id>", "cart"),
-    (finding.NESTED_CHECKOUT, "GET /profile/<int:user_id>", "profile"),
-    (finding.IDLE_IN_TRANSACTION, "POST /checkout/<int:user_id>", "checkout"),
-    (finding.LONG_HOLD, "GET /reports/sales", "sales"),
-    (finding.N_PLUS_ONE, "GET /feed", "feed"),
+    (LEAK, "GET /cart/<int:user_id>", "cart"),
+    (NESTED_CHECKOUT, "GET /profile/<int:user_id>", "profile"),
+    (IDLE_IN_TRANSACTION, "POST /checkout/<int:user_id>", "checkout"),
+    (LONG_HOLD, "GET /reports/sales", "sales"),
+    (N_PLUS_ONE, "GET /feed", "feed"),
 }
 # Of these, the routes that hold for long.
 PLANTED = {
@@ -220,9 +223,9 @@ def test_each_planted_cause_is_found_once_and_nothing_else(report: Report) -> No
 
 def test_the_verdict_is_the_leak(report: Report, demo: Run) -> None:
     """At constant load the carts eat the pool: exhaustion is put down to the leak, and the demo ends with that."""
-    (exhausted,) = (one for one in report.findings if one.id == finding.POOL_EXHAUSTED)
+    (exhausted,) = (one for one in report.findings if one.id == POOL_EXHAUSTED)
 
-    assert exhausted.evidence[semconv.CAUSE] == finding.LEAK
+    assert exhausted.evidence[semconv.CAUSE] == LEAK
     assert "Cause: connection leak in GET /cart/<int:user_id>, shop/flask_app.py:" in demo.output
 
 
@@ -231,9 +234,9 @@ def test_a_finding_is_on_the_span_that_surrounds_it(demo: Run) -> None:
     spans = [span for span in read([demo.telemetry]).spans if span.kind == "SERVER"]
     marked = {(span.name, one) for span in spans for one in span.attributes.get(semconv.FINDINGS, ())}
 
-    assert ("GET /reports/sales", finding.LONG_HOLD) in marked
-    assert ("GET /feed", finding.N_PLUS_ONE) in marked
-    assert {one for name, one in marked if "/fixed/" in name or "/users/" in name} <= {finding.POOL_EXHAUSTED}
+    assert ("GET /reports/sales", LONG_HOLD) in marked
+    assert ("GET /feed", N_PLUS_ONE) in marked
+    assert {one for name, one in marked if "/fixed/" in name or "/users/" in name} <= {POOL_EXHAUSTED}
 
 
 @pytest.mark.parametrize("secret", [USER, PASSWORD, PARAMETER, "postgresql://"])

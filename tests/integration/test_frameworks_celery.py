@@ -15,7 +15,7 @@ import pytest
 
 from examples.lab.processes import Child, wait_until
 from poolscope import semconv
-from poolscope.core.finding import N_PLUS_ONE
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.support.redis import redis_server
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from werkzeug.test import Client
 
 from examples.lab.processes import wait_until
 from poolscope import semconv
-from poolscope.core.finding import N_PLUS_ONE
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.work_scope import current
 from tests.support.telemetry import Telemetry, instrumented
 from tests.support.units import Queries, figures, queries_by_unit

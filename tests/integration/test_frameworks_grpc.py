@@ -13,7 +13,7 @@ from opentelemetry.instrumentation.grpc import GrpcAioInstrumentorServer, GrpcIn
 from opentelemetry.trace import SpanKind
 
 from poolscope import semconv
-from poolscope.core.finding import N_PLUS_ONE
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.support.telemetry import Telemetry, instrumented
 from tests.support.units import Queries, figures, queries_by_unit
 

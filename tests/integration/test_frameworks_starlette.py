@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 
 from examples.lab.processes import wait_until
 from poolscope import semconv
-from poolscope.core.finding import N_PLUS_ONE
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.work_scope import current
 from poolscope.frameworks.asgi import Middleware

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 import poolscope
 from examples.lab.processes import wait_until
 from poolscope import semconv
-from poolscope.core.finding import LEAK
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.detectors import leak
 from tests.support.telemetry import Telemetry
 

@@ -20,14 +20,10 @@ from examples.lab.processes import wait_until
 from poolscope import semconv
 from poolscope.adapters.django_loaders import QUERY_SET
 from poolscope.adapters.sqlalchemy.loaders import LAZY
-from poolscope.core.finding import (
-    IDLE_IN_TRANSACTION,
-    LEAK,
-    LONG_HOLD,
-    N_PLUS_ONE,
-    NESTED_CHECKOUT,
-    POOL_EXHAUSTED,
-)
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.report import PoolReport, build_report
 
 if TYPE_CHECKING:

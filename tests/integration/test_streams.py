@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind
 from werkzeug.test import Client
 
 from poolscope import semconv
-from poolscope.core.finding import N_PLUS_ONE
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.frameworks import asgi, wsgi
 from tests.support.telemetry import Telemetry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.lab.processes import wait_until
-from poolscope.core.finding import TURNED_AWAY
+from poolscope.core.catalogue.exhaustion import TURNED_AWAY
 from poolscope.otel.logs import Events
 from tests.support.telemetry import Telemetry, instrumented
 

@@ -23,7 +23,9 @@ from grafana.alerts.model import Pace
 from grafana.collector import SERVICE
 from grafana.prometheus import family
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.holds import NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.pipeline.emitter import Process
 from tests.pipeline.sink import Sink
 
@@ -66,7 +68,7 @@ def leaking(process: Process, seconds: float) -> None:
     """Exhausted because connections do not come back."""
     exhausted(process, seconds)
     process.add(semconv.LEAKS, 1, {semconv.LEAK_KIND: "owner_finished"})
-    process.request(findings=[finding.LEAK])
+    process.request(findings=[LEAK])
 
 
 def overdue(process: Process, seconds: float) -> None:
@@ -79,14 +81,14 @@ def looping(process: Process, seconds: float) -> None:
     """The same query over and over."""
     healthy(process, seconds)
     process.add(semconv.REPEATED_QUERIES, 20, UNIT)
-    process.request(findings=[finding.N_PLUS_ONE])
+    process.request(findings=[N_PLUS_ONE])
 
 
 def nesting(process: Process, seconds: float) -> None:
     """A second connection while holding one."""
     healthy(process, seconds)
     process.add(semconv.NESTED_CHECKOUTS, 1)
-    process.request(findings=[finding.NESTED_CHECKOUT])
+    process.request(findings=[NESTED_CHECKOUT])
 
 
 def dawdling(process: Process, seconds: float) -> None:

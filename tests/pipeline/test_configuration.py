@@ -15,7 +15,7 @@ import grafana.alerts
 from examples.lab.pipeline import CONFIG, REQUIRED, ROOT
 from grafana import collector as made
 from poolscope import semconv
-from poolscope.core.finding import FINDING_IDS
+from poolscope.core.catalogue import FINDING_IDS
 from tools.pipeline_build import PROMETHEUS_VERSION
 
 if TYPE_CHECKING:

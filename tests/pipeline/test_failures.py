@@ -17,7 +17,7 @@ from grafana import collector as made
 from grafana.collector import INSTANCE
 from grafana.prometheus import family
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.pipeline.sink import Sink, figure
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def quiet_exporters() -> Iterator[None]:
 
 def traces_with_findings(process: Process, number: int) -> set[str]:
     """Requests of an application; none of them waits for an export."""
-    ids = {process.request(findings=[finding.N_PLUS_ONE]) for _ in range(number)}
+    ids = {process.request(findings=[N_PLUS_ONE]) for _ in range(number)}
     assert len(ids) == number
     assert process.in_requests == 0
     return ids

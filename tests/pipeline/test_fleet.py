@@ -14,7 +14,7 @@ from examples.lab.processes import wait_until
 from grafana import collector as made
 from grafana.prometheus import family
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.pipeline.emitter import Process
 from tests.pipeline.sink import Sink, figure
 
@@ -29,7 +29,7 @@ SPANS_PER_TRACE = 2
 KEPT_SHARE = 0.1
 # One in each hundred is of these kinds; all other traces are ordinary.
 SPECIAL = {
-    0: {"findings": [finding.N_PLUS_ONE]},
+    0: {"findings": [N_PLUS_ONE]},
     25: {"error": "TimeoutError", "wait": 2.0},
     50: {"wait": 0.3},
 }

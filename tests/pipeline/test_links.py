@@ -21,7 +21,7 @@ from examples.lab.pipeline import ROOT
 from grafana.collector import SERVICE
 from grafana.links import DOCS, Dashboard
 from grafana.pictures import serve
-from poolscope.core.finding import FINDING_IDS
+from poolscope.core.catalogue import FINDING_IDS
 from tests.support.shops import CAUSES
 from tests.support.skips import require
 

@@ -10,7 +10,7 @@ import pytest
 from examples.lab.pipeline import CONFIG, Collector
 from examples.lab.processes import wait_until
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from tests.pipeline.sink import Sink, figure
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def test_a_slow_request_is_decided_when_it_is_over(
     assert decided(otel) == SOME
     for unit in slow:
         unit.set_attribute(semconv.UNIT_OF_WORK_QUERIES, 1)
-        unit.set_attribute(semconv.FINDINGS, [finding.POOL_EXHAUSTED])
+        unit.set_attribute(semconv.FINDINGS, [POOL_EXHAUSTED])
         unit.end()
     assert process.flush()
     wanted = {f"{unit.get_span_context().trace_id:032x}" for unit in slow}

@@ -5,18 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.finding import (
-    BURST,
-    IDLE_IN_TRANSACTION,
-    LEAK,
-    LONG_HOLD,
-    N_PLUS_ONE,
-    NESTED_CHECKOUT,
-    POOL_EXHAUSTED,
-    POOL_TOO_SMALL,
-    SLOW_CONNECT,
-    TURNED_AWAY,
-)
+from poolscope.core.catalogue.exhaustion import BURST, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, TURNED_AWAY
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.lease import Outcome
 from tests.support.pools import Source
 from tests.support.scene import Scene

@@ -29,7 +29,10 @@ from grafana.collector import SERVICE
 from grafana.pictures import serve
 from grafana.prometheus import family
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.pipeline.sink import Sink
 
 if TYPE_CHECKING:
@@ -76,23 +79,23 @@ CAUSES = {
     "too-small": cause(
         {"GET /reports/sales": 12.0}, 3,
         "PoolSaturated", "PoolTimeouts", "PoolWaitBurnsFast", "PoolWaitBurnsSlowly", "CheckoutSpansFail",
-        "CheckoutSpansSlow", "TracesWithFindings", found=((finding.POOL_EXHAUSTED, ""),),
+        "CheckoutSpansSlow", "TracesWithFindings", found=((POOL_EXHAUSTED, ""),),
     ),
     "leaking": cause(
         {"GET /cart/{user}": 0.5, **ORDINARY}, 40, "ConnectionLeak", "TracesWithFindings",
-        found=((finding.LEAK, "GET /cart/<int:user_id>"),),
+        found=((LEAK, "GET /cart/<int:user_id>"),),
     ),
     "looping": cause(
         {"GET /feed": 1.0, **ORDINARY}, 30, "NPlusOneFound", "TracesWithFindings",
-        found=((finding.N_PLUS_ONE, "GET /feed"),),
+        found=((N_PLUS_ONE, "GET /feed"),),
     ),
     "nesting": cause(
         {"GET /profile/{user}": 2.0, **ORDINARY}, 30, "NestedCheckout", "TracesWithFindings",
-        found=((finding.NESTED_CHECKOUT, "GET /profile/<int:user_id>"),),
+        found=((NESTED_CHECKOUT, "GET /profile/<int:user_id>"),),
     ),
     "dawdling": cause(
         {"POST /checkout/{user}": 3.0, **ORDINARY}, 24, "HeldIdleInTransaction", "TracesWithFindings",
-        found=((finding.IDLE_IN_TRANSACTION, "POST /checkout/<int:user_id>"),),
+        found=((IDLE_IN_TRANSACTION, "POST /checkout/<int:user_id>"),),
     ),
     "repaired": cause({request: rate / 6 for request, rate in REPAIRED.items()}, 30),
 }  # fmt: skip

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 
 import poolscope
 from poolscope import semconv
-from poolscope.core.finding import N_PLUS_ONE
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.guard import guard
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.work_scope import begin

@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 import poolscope
 from examples.lab.processes import wait_until
 from poolscope import semconv
-from poolscope.core.finding import LEAK
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.pool_registry import open_pool_registries
 from tests.support.pools import Source, identity
 from tests.support.telemetry import Telemetry, instrumented

@@ -14,7 +14,8 @@ import pytest
 from grafana.prometheus import series
 from poolscope import semconv
 from poolscope.cli.app import app
-from poolscope.core.finding import KINDS, POOL_EXHAUSTED
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.finding_kind import Source
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome

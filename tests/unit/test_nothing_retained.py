@@ -13,7 +13,10 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 
-from poolscope.core.finding import LEAK, LONG_HOLD, N_PLUS_ONE, NESTED_CHECKOUT, POOL_EXHAUSTED
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Outcome
 from poolscope.core.pool_registry import open_pool_registries

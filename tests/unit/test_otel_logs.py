@@ -9,7 +9,10 @@ import pytest
 from opentelemetry._logs import SeverityNumber
 
 from poolscope import semconv
-from poolscope.core.finding import KINDS, LEAK, N_PLUS_ONE, UNITS, Finding
+from poolscope.core.catalogue import KINDS, UNITS
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
+from poolscope.core.finding import Finding
 from poolscope.core.finding_kind import FindingKind, Severity, Unit
 from poolscope.core.guard import guard
 from poolscope.otel.logs import Events

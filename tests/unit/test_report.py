@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from poolscope.core import finding
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.detectors.leak import ABANDONED, OVERDUE, OWNER_FINISHED
 from poolscope.report import CallSite, PoolReport, ReportError, build_report
 from poolscope.report.distribution import NO_QUANTILES, Distribution, Quantiles
@@ -178,7 +179,7 @@ def test_a_finding_on_a_span_alone_is_reported_too() -> None:
     report = build_report([DATA / "cumulative.jsonl", TRACES])
 
     (found,) = report.findings
-    assert (found.id, found.call_site.route) == (finding.IDLE_IN_TRANSACTION, "POST /checkout/{id}")
+    assert (found.id, found.call_site.route) == (IDLE_IN_TRANSACTION, "POST /checkout/{id}")
 
 
 def test_the_collectors_file_says_the_same() -> None:
@@ -219,7 +220,7 @@ def test_each_cause_is_one_finding() -> None:
     """Events of the same line are one finding; what was held back counts, what came back is told apart."""
     (found,) = build_report([DATA / "cumulative.jsonl", LOGS]).findings
 
-    assert (found.id, found.severity, found.count, found.resolved) == (finding.LEAK, "critical", 5, 1)
+    assert (found.id, found.severity, found.count, found.resolved) == (LEAK, "critical", 5, 1)
     assert found.call_site == CallSite("GET /cart/{id}", "", "/srv/shop/app.py", 77)
     assert found.fix == "close the session"
     assert 2.5 in found.evidence.values()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from poolscope.core.finding import KINDS
+from poolscope.core.catalogue import KINDS
 from poolscope.core.finding_kind import Source, Unit
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HEAD = """\
 # Findings
 
-<!-- Made by `make generate` from src/poolscope/core/finding.py; do not edit. -->
+<!-- Made by `make generate` from src/poolscope/core/catalogue; do not edit. -->
 
 A finding is one problem that poolscope has detected, with the place in the code, the evidence and the fix. Its id is
 the same in the event, on the span, in the alert, on the dashboard, in the report and in the name of its page.

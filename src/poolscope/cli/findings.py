@@ -11,7 +11,7 @@ from rich.text import Text
 
 from poolscope import semconv
 from poolscope.cli import figures
-from poolscope.core.finding import KINDS, UNITS
+from poolscope.core.catalogue import KINDS, UNITS
 from poolscope.core.finding_kind import Unit
 
 if TYPE_CHECKING:

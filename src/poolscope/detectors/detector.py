@@ -101,7 +101,7 @@ class Detector(Generic[Event, Seen]):
         context: What it needs of its surroundings; its thresholds are its own.
     """
 
-    #: The ids of the findings that it may report (`poolscope.core.finding.KINDS`).
+    #: The ids of the findings that it may report (`poolscope.core.catalogue.KINDS`).
     kinds: ClassVar[tuple[str, ...]]
     #: The event that it observes; None for one that only looks.
     observes: type[Event] | None = None

@@ -12,8 +12,9 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.execution import ThreadsNow
-from poolscope.core.finding import KINDS, LEAK
 from poolscope.core.finding_kind import Severity
 from poolscope.core.guard import guard
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease

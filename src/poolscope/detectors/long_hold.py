@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.finding import IDLE_IN_TRANSACTION, KINDS, LONG_HOLD
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
 from poolscope.core.lease import Lease
 from poolscope.detectors import n_plus_one, nested_checkout
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease

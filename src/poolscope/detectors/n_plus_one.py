@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from poolscope.core.finding import KINDS, N_PLUS_ONE, Finding, UnitLabel
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.queries import N_PLUS_ONE
+from poolscope.core.finding import Finding, UnitLabel
 from poolscope.core.origin import locate
 from poolscope.core.sql.fingerprint import summary_of
 from poolscope.detectors.detector import Detector, Occurrence, WorkEnded

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poolscope.core.finding import NESTED_CHECKOUT
+from poolscope.core.catalogue.holds import NESTED_CHECKOUT
 from poolscope.core.finding_kind import Severity
 from poolscope.detectors.detector import Detector, Nested, Occurrence, mark, place_of_lease
 from poolscope.detectors.diagnosis.describe import finding_about, lines_of, owner_of, place_of

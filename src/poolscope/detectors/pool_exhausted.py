@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poolscope.core.finding import POOL_EXHAUSTED
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.lease import Outcome
 from poolscope.detectors.detector import Detector, Occurrence, Waited, mark
 from poolscope.detectors.diagnosis.cause import cause_of

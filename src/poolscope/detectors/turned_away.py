@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from poolscope.core.finding import TURNED_AWAY
+from poolscope.core.catalogue.exhaustion import TURNED_AWAY
 from poolscope.core.lease import Outcome
 from poolscope.detectors.detector import Detector, Occurrence, Waited, mark
 from poolscope.detectors.diagnosis.describe import finding_about, lines_of, owner_of, place_of, thread_names

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from poolscope import semconv
-from poolscope.core.finding import KINDS
+from poolscope.core.catalogue import KINDS
 from poolscope.report.model import NO_CALL_SITE, CallSite, FindingReport
 from poolscope.report.traces import Traces, call_site_of
 

@@ -28,7 +28,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
 from poolscope import semconv
-from poolscope.core import finding
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.finding_kind import Severity
 from tests.data.otlp.truth import HOLDS, ROUTES, TIMEOUTS, USED, WAITS
 
@@ -89,7 +90,7 @@ def traces(path: Path) -> None:
     provider.add_span_processor(SimpleSpanProcessor(FileSpanExporter(path)))
     web, ours = provider.get_tracer("web"), provider.get_tracer(semconv.SCOPE)
     second = 1_000_000_000
-    found = {semconv.FINDINGS: [finding.IDLE_IN_TRANSACTION]}
+    found = {semconv.FINDINGS: [IDLE_IN_TRANSACTION]}
     holder = web.start_span("POST /checkout/{id}", kind=SpanKind.SERVER, start_time=second, attributes=found)
     inner = web.start_span("charge", context=set_span_in_context(holder), start_time=second)
     where = {semconv.CODE_FUNCTION: "checkout", semconv.CODE_FILE: "/srv/shop/app.py", semconv.CODE_LINE: 42}
@@ -126,7 +127,7 @@ def logs(path: Path) -> None:
         (semconv.LEAK_RESOLVED_EVENT, 4.0, 0),
     ):
         attributes: dict[str, Any] = {
-            semconv.FINDING_ID: finding.LEAK,
+            semconv.FINDING_ID: LEAK,
             semconv.FINDING_SEVERITY: Severity.CRITICAL.value,
             semconv.FINDING_SUMMARY: "GET /cart/{id} is over and still has a connection",
             semconv.FINDING_FIX: "close the session",

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.finding import (
-    BURST,
-    IDLE_IN_TRANSACTION,
-    LEAK,
-    LONG_HOLD,
-    NESTED_CHECKOUT,
-    POOL_EXHAUSTED,
-    POOL_TOO_SMALL,
-    SLOW_CONNECT,
-)
+from poolscope.core.catalogue.exhaustion import BURST, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.lease import Outcome
 from poolscope.detectors.diagnosis.cause import Figures, cause_of, figures_of
 from poolscope.detectors.diagnosis.load import CheckedOut, Record, Sample, is_lost

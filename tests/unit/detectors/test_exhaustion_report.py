@@ -18,7 +18,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from examples.lab.processes import wait_until
 from poolscope.adapters.greenlets import Greenlets
-from poolscope.core.finding import NESTED_CHECKOUT, POOL_EXHAUSTED, Severity
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import NESTED_CHECKOUT
+from poolscope.core.finding_kind import Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.origin import resolve
 from poolscope.detectors.diagnosis.describe import current_stack

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from poolscope.core.finding import LEAK, Severity
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.finding_kind import Severity
 from poolscope.core.work import EXPECTED_LONG_HOLD
 from tests.support.scene import Scene, line
 

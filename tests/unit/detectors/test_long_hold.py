@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poolscope.core.finding import IDLE_IN_TRANSACTION, LONG_HOLD
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
 from poolscope.core.work import EXPECTED_LONG_HOLD
 from poolscope.detectors.long_hold import phase_of
 from tests.support.scene import Scene

@@ -8,7 +8,8 @@ import pytest
 
 from poolscope.adapters.django_loaders import PREFETCH, QUERY_SET, RELATED
 from poolscope.adapters.sqlalchemy.loaders import EAGER, EXPIRED, LAZY
-from poolscope.core.finding import LONG_HOLD, N_PLUS_ONE
+from poolscope.core.catalogue.holds import LONG_HOLD
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.sql.repetition import Repetition
 from poolscope.core.work import EXPECTED_REPETITION, UnitOfWork
 from poolscope.detectors.n_plus_one import Repeated, found

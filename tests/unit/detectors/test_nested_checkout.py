@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.finding import IDLE_IN_TRANSACTION, NESTED_CHECKOUT, Severity
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, NESTED_CHECKOUT
+from poolscope.core.finding_kind import Severity
 from poolscope.detectors.nested_checkout import safe_size
 from tests.support.scene import Scene, line
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poolscope.config import PREFIX, rules
-from poolscope.core.finding import FINDING_IDS, KINDS, POOL_EXHAUSTED
+from poolscope.core.catalogue import FINDING_IDS, KINDS
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.finding_kind import Source
 from tests.support.causes import CAUSES
 

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from poolscope.core.finding import LEAK, LONG_HOLD, N_PLUS_ONE, NESTED_CHECKOUT, POOL_EXHAUSTED
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.detectors import throttle
 from tests.support.pools import Source, identity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poolscope.core.finding import POOL_EXHAUSTED, TURNED_AWAY
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, TURNED_AWAY
 from poolscope.core.finding_kind import Severity
 from poolscope.core.lease import Outcome
 from tests.support.scene import Scene

@@ -7,7 +7,9 @@ import logging
 import weakref
 from typing import TYPE_CHECKING
 
-from poolscope.core.finding import LEAK, LONG_HOLD, POOL_EXHAUSTED
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import LONG_HOLD
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.guard import guard
 from poolscope.detectors import detector, throttle
 from tests.support.scene import Scene

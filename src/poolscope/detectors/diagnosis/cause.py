@@ -13,16 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.finding import (
-    BURST,
-    IDLE_IN_TRANSACTION,
-    KINDS,
-    LEAK,
-    LONG_HOLD,
-    NESTED_CHECKOUT,
-    POOL_TOO_SMALL,
-    SLOW_CONNECT,
-)
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.exhaustion import BURST, POOL_TOO_SMALL, SLOW_CONNECT
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.detectors.diagnosis.describe import seconds
 from poolscope.detectors.diagnosis.load import Sample
 

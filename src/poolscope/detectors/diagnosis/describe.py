@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from poolscope.core.catalogue import KINDS
 from poolscope.core.execution import stack_of_task, stack_of_thread
-from poolscope.core.finding import KINDS, Finding, UnitLabel
+from poolscope.core.finding import Finding, UnitLabel
 from poolscope.core.origin import locate, resolve
 from poolscope.core.pool import is_on
 from poolscope.core.sql.fingerprint import shape_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from poolscope.core.finding import POOL_EXHAUSTED
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.lease import Outcome
 from poolscope.detectors.diagnosis.describe import finding_about, owner_of, seconds, thread_names
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, described, holders_of

@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from poolscope import __version__, semconv
 from poolscope.core import clock
-from poolscope.core.finding import LEAK
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.core.origin import locate
