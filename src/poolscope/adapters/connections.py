@@ -187,8 +187,8 @@ class ConnectionsById(Connections):
     def belongs(self, connection: LibraryObject, pool: Pool) -> None:
         """Nothing: an idle connection has nothing to be known of."""
 
+    @override
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
-        """A caller holds a connection by this lease. Hot."""
         leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
         if leases is None:  # poolscope was released during the checkout
             return
@@ -197,59 +197,31 @@ class ConnectionsById(Connections):
         if earlier is not None:  # adopted while it was being returned, which was not seen
             earlier.released()
 
+    @override
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
-        """
-        A caller returns a connection. Hot.
-
-        Args:
-            library_pool: The pool that it is returned to.
-            connection: The connection.
-
-        Returns:
-            Its lease; None when it has none of this pool.
-        """
         leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
         return leases.pop(id(connection), None) if leases else None
 
+    @override
     def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
-        """
-        The lease of a connection, looked for in another way than by `untie`, as where that failed. Cold.
-
-        Args:
-            library_pool: The pool that it is returned to.
-            connection: The connection.
-        """
         leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
         return leases.get(id(connection)) if leases else None
 
+    @override
     def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002
-        """
-        The pool whose connection a `Close` closes.
-
-        Args:
-            hooked: What the point is hooked on: here, the pool.
-            args: The connection.
-        """
+        # Hooked on the pool: the call's argument is the connection.
         marks = getattr(hooked, "__dict__", {})
         pool: Pool | None = marks.get(KEY)
         return pool
 
+    @override
     def connected(
         self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
     ) -> None:
-        """
-        A physical connection was made.
-
-        Args:
-            library_pool: The pool that it was made for.
-            pool: Ours.
-            connection: The connection.
-            lease: The checkout that it was made for, if it was.
-        """
         learn(pool, f"{self.name}.learn", lambda: self.identify_by(library_pool, connection))
         if lease is not None:
             lease.backend_process_id = self.backend_process_id(connection)
 
+    @override
     def forget_pool(self, anchor: LibraryObject) -> None:
-        """Take our marks off a pool, but for `KEY`."""
         anchor.__dict__.pop(LEASES_KEY, None)

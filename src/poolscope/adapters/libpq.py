@@ -9,13 +9,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.identity import first_of, identity, is_torn, learn
+from poolscope.adapters.identity import first_of, identity, is_torn
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
     from poolscope.types import LibraryObject
 
@@ -59,11 +58,6 @@ def parameters_of(connection: LibraryObject) -> dict[str, Any]:
     return guard.run(
         "libpq.info", lambda: {"host": info.host, "port": info.port, "dbname": info.dbname} if info.host else {}, {}
     )
-
-
-def learn_from(pool: Pool, connection: LibraryObject) -> None:
-    """A connection was made: if nothing named the pool's server yet, it does."""
-    learn(pool, "libpq.learn", lambda: identify([parameters_of(connection)]))
 
 
 def is_in_transaction(status: int) -> bool:
