@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.sql.fingerprint import is_query
+from poolscope.core.sql.repetition import PAUSE
 from poolscope.core.work import EXPECTED_REPETITION
 
 if TYPE_CHECKING:
@@ -105,13 +106,20 @@ class Calls:
             in_transaction: Whether a transaction is open now.
         """
         now = self.pool.now()
-        seconds = now - self._mark
-        self.query_time += seconds
+        began = self._mark
+        seconds = now - began
+        queried = self.query_time
+        self.query_time = queried + seconds
         self._mark = now
         self.running = False
         repetition = self.repetition
         if repetition is not None:
             repetition.seconds += seconds
+            busy = queried - repetition.queried
+            if began - repetition.ended_at - (busy if busy >= 0.0 else queried) >= PAUSE:
+                repetition.pauses += 1
+            repetition.ended_at = now
+            repetition.queried = queried + seconds
             self.repetition = None
         self.in_transaction = in_transaction
 

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 CallSite = tuple["CodeType", int]
 
 _SEARCH: Final = 80
+#: Where a connection ran nothing for so many seconds between two runs, the second is a poll, a retry or the answer to a
+#: message: a loop over the rows of an earlier result goes on at once.
+PAUSE: Final = 0.05
+# Before the first run that ended there is no pause.
+_NOT_YET: Final = float("inf")
 
 
 class Repetition:
@@ -32,7 +37,7 @@ class Repetition:
         call_site: The line.
     """
 
-    __slots__ = ("call_site", "count", "loader", "progress", "seconds", "shape")
+    __slots__ = ("call_site", "count", "ended_at", "loader", "pauses", "progress", "queried", "seconds", "shape")
 
     def __init__(self, shape: str, call_site: CallSite | None) -> None:
         self.shape = shape
@@ -40,6 +45,12 @@ class Repetition:
         self.count = 0
         #: How long the runs took from the second one on, in seconds.
         self.seconds = 0.0
+        #: When the last run ended, in seconds of the pool's clock.
+        self.ended_at = _NOT_YET
+        #: How long its connection had run queries by then, in seconds.
+        self.queried = 0.0
+        #: How many runs began only after a pause.
+        self.pauses = 0
         #: Who ran it on the application's behalf; None for SQL by hand.
         self.loader: Loader | None = None
         #: How far it has come, where it may be chunks.
@@ -116,8 +127,8 @@ class Repetitions:
         return self._count(statement, call_site, line, frame, parameters)
 
     def beyond_threshold(self, threshold: int) -> Iterator[Repetition]:
-        """What was repeated more often than the threshold."""
-        return (group for group in tuple(self._groups) if group.count > threshold)
+        """What was repeated more often than the threshold, not counting runs after a pause."""
+        return (group for group in tuple(self._groups) if group.count - group.pauses > threshold)
 
     def _count(
         self,
