@@ -114,7 +114,20 @@ class ClosingReturn(Close):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        return super().make(adapter, Checkin(self.where, of_connection=True).make(adapter, original))
+        (closing, _), end = self.hooks(adapter), Checkin(self.where).ends(adapter)
+
+        def close(self_: LibraryObject) -> LibraryObject:
+            state: WrapperState | None = self_.__dict__.get(CONNECTION_KEY)
+            if state is not None and state.pool is not None:
+                try:
+                    closing(self_, (), {})
+                except Exception:  # noqa: BLE001 - ours
+                    guard.caught("django.close")
+            if state is not None and state.lease is not None:
+                end(self_)
+            return original(self_)
+
+        return close
 
 
 def _why_at_request_end(frame: FrameType) -> str:

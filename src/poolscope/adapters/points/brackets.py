@@ -164,7 +164,8 @@ def library_frames(modules: tuple[str, ...], names: Container[str] | None = None
     for _ in range(_MOST_FRAMES):
         if frame is None:
             return
-        wanted = names is None or frame.f_code.co_name in names
-        if wanted and is_within(str(frame.f_globals.get("__name__", "")), modules):
+        if (names is None or frame.f_code.co_name in names) and is_within(
+            str(frame.f_globals.get("__name__", "")), modules
+        ):
             yield frame
         frame = frame.f_back
