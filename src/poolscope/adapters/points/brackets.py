@@ -13,7 +13,7 @@ from poolscope.core.guard import guard
 from poolscope.core.libraries import is_within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from types import FrameType
 
     from poolscope.adapters.base import PointAdapter
@@ -152,17 +152,20 @@ def nothing(*_: object) -> None:
     """For a bracket with one end."""
 
 
-def library_frames(modules: tuple[str, ...]) -> Iterator[FrameType]:
+def library_frames(modules: tuple[str, ...], names: Container[str] | None = None) -> Iterator[FrameType]:
     """
     The frames of a library that are running, the innermost first; other libraries' wrappers may lie between. Cold.
 
     Args:
         modules: The names of its packages, or modules.
+        names: Those of the functions that are wanted; all when left out.
     """
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_MOST_FRAMES):
         if frame is None:
             return
-        if is_within(str(frame.f_globals.get("__name__", "")), modules):
+        if (names is None or frame.f_code.co_name in names) and is_within(
+            str(frame.f_globals.get("__name__", "")), modules
+        ):
             yield frame
         frame = frame.f_back

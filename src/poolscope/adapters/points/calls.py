@@ -136,10 +136,11 @@ def _call(original: Function, begin: BeginCall, end: EndCall) -> Function:
         begun = begin(self_, args, kwargs)
         if begun is None:
             return original(self_, *args, **kwargs)
+        connection, lease = begun
         try:
             return original(self_, *args, **kwargs)
         finally:
-            end(*begun)
+            end(connection, lease)
 
     return call
 
@@ -149,11 +150,12 @@ def _call_async(original: Function, begin: BeginCall, end: EndCall) -> Function:
         begun = begin(self_, args, kwargs)
         if begun is None:
             return await original(self_, *args, **kwargs)
+        connection, lease = begun
         try:
             return await (
                 original(self_, args[0]) if not kwargs and len(args) == 1 else original(self_, *args, **kwargs)
             )
         finally:
-            end(*begun)
+            end(connection, lease)
 
     return call

@@ -56,7 +56,7 @@ class Checkout(Point):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        begin, failed = _begin(self, adapter), _failed(self, adapter)
+        begin, failed = begins(self, adapter), fails(self, adapter)
         hands_over = any(isinstance(point, Handover) for point in adapter.points)
         if hands_over or self.library_pool is not None or self.where.endswith(".__init__"):
             finish = _finish_handed_over(adapter) if hands_over else _finish(self, adapter)
@@ -167,7 +167,8 @@ def _checkout_async(original: Function, begin: Begin, finish: Finish, failed: Fa
     return checkout
 
 
-def _begin(point: Checkout, adapter: PointAdapter) -> Begin:
+def begins(point: Checkout, adapter: PointAdapter) -> Begin:
+    """What is done before a checkout: it returns the lease; None where this call is left alone."""
     component, pool_registry, enter = f"{adapter.name}.checkout", adapter.pool_registry, adapter.enter
     find, when = point.library_pool, point.when
     anchor_of = adapter.anchor if adapter.has_anchors else None
@@ -241,7 +242,8 @@ def _finish_handed_over(adapter: PointAdapter) -> Finish:
     return finish
 
 
-def _failed(point: Checkout, adapter: PointAdapter) -> Failed:
+def fails(point: Checkout, adapter: PointAdapter) -> Failed:
+    """What is done when a checkout raised."""
     component, find = f"{adapter.name}.failed", point.library_pool
 
     def failed(

@@ -239,8 +239,8 @@ class Close(ColdPoint):
             modules: The names of its packages.
         """
         found: str | None = None
-        for frame in library_frames(modules):
-            reason = self.reasons.get(frame.f_code.co_name)
+        for frame in library_frames(modules, self.reasons):
+            reason: str | Callable[[FrameType], str | None] | None = self.reasons[frame.f_code.co_name]
             if callable(reason):
                 reason = reason(frame)
             if reason is not None:
