@@ -73,8 +73,8 @@ class DbutilsAdapter(PointAdapter):
         Connected(f"{_STEADY}._store"),
         Close(f"{_STEADY}._close", reasons=_REASONS),
         ToughStatement("dbutils.steady_db:SteadyDBCursor._get_tough_method"),
-        Call(f"{_STEADY}.begin", opens=True),
-        *(Call(f"{_STEADY}.{name}") for name in ("commit", "rollback")),
+        Call(f"{_STEADY}.begin", of_connection=True, opens=True),
+        *(Call(f"{_STEADY}.{name}", of_connection=True) for name in ("commit", "rollback")),
     )
     has_pools_above = False
 
@@ -164,8 +164,11 @@ class DbutilsAdapter(PointAdapter):
         state: SteadyState | None = steady.__dict__.get(CONNECTION_KEY) if steady is not None else None
         if state is None:
             return None
-        lease, state.lease = state.lease, None
-        return lease or state.sharers.pop(id(connection), None)
+        lease = state.lease
+        if lease is None:
+            return state.sharers.pop(id(connection), None)
+        state.lease = None
+        return lease
 
     @override
     def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     Function = Callable[..., Any]
     Begun = tuple[LibraryObject, Lease] | None
 
-_EXHAUSTED: Final = object()
-
 
 @dataclass(frozen=True)
 class CursorStatement(Statement):
@@ -58,12 +56,14 @@ class CursorStatement(Statement):
             try:
                 connection = hooked._conn
                 state = connection.__dict__.get(CONNECTION_KEY)
-                lease = state.lease if state is not None else None
-                if lease is None:
+                if state is None or (lease := state.lease) is None:
                     return None
                 query = args[0] if args else next(iter(kwargs.values()), "")
-                parameters = None if many else args[1] if len(args) > 1 else kwargs.get("params")
-                begin_statement(lease, query, many=many, parameters=parameters)
+                parameters = None if many else args[1] if len(args) > 1 else kwargs.get("params") if kwargs else None
+                if type(query) is str and lease.above is None:  # as most are
+                    lease.statement_begins(query, many=many, parameters=parameters)
+                else:
+                    begin_statement(lease, query, many=many, parameters=parameters)
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                 recover_call(component, lease)
                 return None
@@ -77,7 +77,17 @@ class Stream(CursorStatement):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        begin, fetch, end = self.begins(adapter, ""), Call.begins(self, adapter, ""), self.ends(adapter)
+        begin, end, component = self.begins(adapter, ""), self.ends(adapter), f"{adapter.name}.call"
+
+        def fetch(lease: Lease) -> bool:  # whether a further call begins
+            try:
+                if lease.running or lease.ended_at is not None:
+                    return False
+                lease.call_begins()
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_call(component, lease)
+                return False
+            return True
 
         def stream(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> Iterator[LibraryObject]:
             rows = original(self_, *args, **kwargs)
@@ -85,44 +95,45 @@ class Stream(CursorStatement):
             if begun is None:
                 yield from rows
                 return
+            (connection, lease), runs = begun, True
             try:
-                while (row := _timed(begun, end, next, rows, _EXHAUSTED)) is not _EXHAUSTED:
+                for row in rows:
+                    if runs:
+                        end(connection, lease)
+                        runs = False
                     yield row
-                    begun = fetch(self_, (), {})
+                    runs = fetch(lease)
             except BaseException:  # broken off: the cursor cancels what the server still does
-                _timed(fetch(self_, (), {}), end, rows.close)
+                runs = runs or fetch(lease)
+                rows.close()
                 raise
+            finally:
+                if runs:
+                    end(connection, lease)
 
         async def stream_async(
             self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
         ) -> AsyncIterator[LibraryObject]:
             rows = original(self_, *args, **kwargs)
             begun = begin(self_, args, kwargs)
+            runs = begun is not None
+            connection, lease = begun or (None, None)
             try:
-                while (row := await _timed_async(begun, end, anext, rows, _EXHAUSTED)) is not _EXHAUSTED:
+                async for row in rows:
+                    if runs:
+                        end(connection, lease)
+                        runs = False
                     yield row
-                    begun = fetch(self_, (), {})
+                    runs = lease is not None and fetch(lease)
             except BaseException:
-                await _timed_async(fetch(self_, (), {}), end, rows.aclose)
+                runs = runs or (lease is not None and fetch(lease))
+                await rows.aclose()
                 raise
+            finally:
+                if runs:
+                    end(connection, lease)
 
         return stream_async if inspect.isasyncgenfunction(inspect.unwrap(original)) else stream
-
-
-def _timed(begun: Begun, end: EndCall, step: Function, *args: LibraryObject) -> LibraryObject:
-    try:
-        return step(*args)
-    finally:
-        if begun is not None:
-            end(*begun)
-
-
-async def _timed_async(begun: Begun, end: EndCall, step: Function, *args: LibraryObject) -> LibraryObject:
-    try:
-        return await step(*args)
-    finally:
-        if begun is not None:
-            end(*begun)
 
 
 class Copy(CursorStatement):
