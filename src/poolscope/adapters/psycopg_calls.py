@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     Function = Callable[..., Any]
     Begun = tuple[LibraryObject, Lease] | None
 
+# In the place of a connection and its lease.
+_UNHELD: Final[tuple[Any, Any]] = (None, None)
+
 
 @dataclass(frozen=True)
 class CursorStatement(Statement):
@@ -77,63 +80,71 @@ class Stream(CursorStatement):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        begin, end, component = self.begins(adapter, ""), self.ends(adapter), f"{adapter.name}.call"
+        watched = _stream_async if inspect.isasyncgenfunction(inspect.unwrap(original)) else _stream
+        return watched(original, self.begins(adapter, ""), self.ends(adapter), f"{adapter.name}.call")
 
-        def fetch(lease: Lease) -> bool:  # whether a further call begins
-            try:
-                if lease.running or lease.ended_at is not None:
-                    return False
-                lease.call_begins()
-            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_call(component, lease)
-                return False
-            return True
 
-        def stream(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> Iterator[LibraryObject]:
-            rows = original(self_, *args, **kwargs)
-            begun = begin(self_, args, kwargs)
-            if begun is None:
-                yield from rows
-                return
-            (connection, lease), runs = begun, True
-            try:
-                for row in rows:
-                    if runs:
-                        end(connection, lease)
-                        runs = False
-                    yield row
-                    runs = fetch(lease)
-            except BaseException:  # broken off: the cursor cancels what the server still does
-                runs = runs or fetch(lease)
-                rows.close()
-                raise
-            finally:
+def _stream(original: Function, begin: BeginCall, end: EndCall, component: str) -> Function:
+    def stream(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> Iterator[LibraryObject]:
+        rows = original(self_, *args, **kwargs)
+        begun = begin(self_, args, kwargs)
+        if begun is None:
+            yield from rows
+            return
+        (connection, lease), runs = begun, True
+        try:
+            for row in rows:
                 if runs:
                     end(connection, lease)
+                    runs = False
+                yield row
+                runs = _fetches(lease, component)
+        except BaseException:  # broken off: the cursor cancels what the server still does
+            runs = runs or _fetches(lease, component)
+            rows.close()
+            raise
+        finally:
+            if runs:
+                end(connection, lease)
 
-        async def stream_async(
-            self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
-        ) -> AsyncIterator[LibraryObject]:
-            rows = original(self_, *args, **kwargs)
-            begun = begin(self_, args, kwargs)
-            runs = begun is not None
-            connection, lease = begun or (None, None)
-            try:
-                async for row in rows:
-                    if runs:
-                        end(connection, lease)
-                        runs = False
-                    yield row
-                    runs = lease is not None and fetch(lease)
-            except BaseException:
-                runs = runs or (lease is not None and fetch(lease))
-                await rows.aclose()
-                raise
-            finally:
+    return stream
+
+
+def _stream_async(original: Function, begin: BeginCall, end: EndCall, component: str) -> Function:
+    async def stream(
+        self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
+    ) -> AsyncIterator[LibraryObject]:
+        rows = original(self_, *args, **kwargs)
+        connection, lease = begin(self_, args, kwargs) or _UNHELD
+        runs = lease is not None
+        try:
+            async for row in rows:
                 if runs:
                     end(connection, lease)
+                    runs = False
+                yield row
+                runs = _fetches(lease, component)
+        except BaseException:
+            runs = runs or _fetches(lease, component)
+            await rows.aclose()
+            raise
+        finally:
+            if runs:
+                end(connection, lease)
 
-        return stream_async if inspect.isasyncgenfunction(inspect.unwrap(original)) else stream
+    return stream
+
+
+def _fetches(lease: Lease | None, component: str) -> bool:
+    # Whether a further fetch begins as a call of its own.
+    try:
+        if lease is None or lease.running or lease.ended_at is not None:
+            return False
+        lease.call_begins()
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover_call(component, lease)
+        return False
+    return True
 
 
 class Copy(CursorStatement):
