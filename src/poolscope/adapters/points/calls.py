@@ -136,8 +136,8 @@ def _call(original: Function, begin: BeginCall, end: EndCall) -> Function:
         begun = begin(self_, args, kwargs)
         if begun is None:
             return original(self_, *args, **kwargs)
-        try:
-            return original(self_, *args, **kwargs)
+        try:  # to unpack costs more than the call
+            return original(self_, args[0]) if not kwargs and len(args) == 1 else original(self_, *args, **kwargs)
         finally:
             end(*begun)
 
