@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters import libpq
 from poolscope.adapters.base import PointAdapter
-from poolscope.adapters.dbutils_calls import MAKING, Connected, Connecting, Dropped, Making, SteadyState, ToughStatement
+from poolscope.adapters.dbutils_calls import (
+    MAKING,
+    Connected,
+    Connecting,
+    Making,
+    Returned,
+    SteadyState,
+    ToughStatement,
+)
 from poolscope.adapters.identity import database_file, first_of, identity
 from poolscope.adapters.marks import CONNECTION_KEY
-from poolscope.adapters.points import Call, Checkin, Checkout, Close
+from poolscope.adapters.points import Call, Checkout, Close
 from poolscope.adapters.stats import Stats
 from poolscope.types import override
 
@@ -67,14 +75,14 @@ class DbutilsAdapter(PointAdapter):
         Making("PooledDB.__init__"),
         Making("PooledDB.steady_connection", known=False),
         Checkout("PooledDB.connection"),
-        *(Checkin(f"{proxy}.close", of_connection=True) for proxy in _PROXIES),
-        *(Dropped(f"{proxy}.__del__") for proxy in _PROXIES),
+        *(Returned(f"{proxy}.close") for proxy in _PROXIES),
+        *(Returned(f"{proxy}.__del__", abandoned=True) for proxy in _PROXIES),
         Connecting(f"{_STEADY}._create"),
         Connected(f"{_STEADY}._store"),
         Close(f"{_STEADY}._close", reasons=_REASONS),
         ToughStatement("dbutils.steady_db:SteadyDBCursor._get_tough_method"),
-        Call(f"{_STEADY}.begin", opens=True),
-        *(Call(f"{_STEADY}.{name}") for name in ("commit", "rollback")),
+        Call(f"{_STEADY}.begin", of_connection=True, opens=True),
+        *(Call(f"{_STEADY}.{name}", of_connection=True) for name in ("commit", "rollback")),
     )
     has_pools_above = False
 
@@ -164,8 +172,11 @@ class DbutilsAdapter(PointAdapter):
         state: SteadyState | None = steady.__dict__.get(CONNECTION_KEY) if steady is not None else None
         if state is None:
             return None
-        lease, state.lease = state.lease, None
-        return lease or state.sharers.pop(id(connection), None)
+        lease = state.lease
+        if lease is None:
+            return state.sharers.pop(id(connection), None)
+        state.lease = None
+        return lease
 
     @override
     def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002

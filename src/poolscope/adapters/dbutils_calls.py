@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from poolscope.adapters.base import Capability
 from poolscope.adapters.connects import connect_begins, connect_fails
 from poolscope.adapters.identity import learn
-from poolscope.adapters.leases import ConnectionState
+from poolscope.adapters.leases import ConnectionState, recover_return
 from poolscope.adapters.marks import CONNECTION_KEY
-from poolscope.adapters.points import Abandoned, Created, Statement
+from poolscope.adapters.points import Checkin, Created, Statement
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.core.guard import guard
 from poolscope.types import override
@@ -118,21 +118,27 @@ class Connected(ColdPoint):
         return lambda steady, _, __: steady, after
 
 
-class Dropped(Abandoned):
-    """A proxy is collected. Most were returned before, and pay for one look only."""
+class Returned(Checkin):
+    """A proxy is returned, or collected. Most are collected after their return, and pay for one look only."""
+
+    measures: ClassVar[Capability] = Capability.USE | Capability.ABANDONED
 
     @override
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
-        drop = super().make(adapter, original)
+        component, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, self.abandoned
 
-        def __del__(self_: LibraryObject) -> None:
+        def close(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+            lease = None
             try:
-                finalize = drop if self_._con is not None else original
-            except Exception:  # noqa: BLE001 - one that was never made has no connection
-                finalize = original
-            finalize(self_)
+                if self_.__dict__.get("_con") is not None:
+                    lease = untie(None, self_)
+                    if lease is not None:
+                        lease.released(abandoned=abandoned)
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_return(component, lease, lambda: lost(None, self_), quietly=abandoned)
+            return original(self_, *args, **kwargs) if args or kwargs else original(self_)
 
-        return __del__
+        return close
 
 
 class ToughStatement(Statement):

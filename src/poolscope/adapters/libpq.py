@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from poolscope.core.pool_identity import Identity
     from poolscope.types import LibraryObject
 
-# libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN (libpq-fe.h): what lies between is an open transaction.
-_IDLE: Final = 0
-_UNKNOWN: Final = 4
+#: What libpq's ``PQtransactionStatus`` says while a transaction is open (libpq-fe.h): PQTRANS_ACTIVE, PQTRANS_INTRANS
+#: and PQTRANS_INERROR.
+IN_TRANSACTION: Final = frozenset((1, 2, 3))
 
 
 def parse(conninfo: object) -> dict[str, Any]:
@@ -62,4 +62,4 @@ def parameters_of(connection: LibraryObject) -> dict[str, Any]:
 
 def is_in_transaction(status: int) -> bool:
     """Whether a transaction is open, by what libpq's ``PQtransactionStatus`` says."""
-    return _IDLE < status < _UNKNOWN
+    return status in IN_TRANSACTION

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     Function = Callable[..., Any]
     Begun = tuple[LibraryObject, Lease] | None
 
-_EXHAUSTED: Final = object()
+# In the place of a connection and its lease.
+_UNHELD: Final[tuple[Any, Any]] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ class CursorStatement(Statement):
             try:
                 connection = hooked._conn
                 state = connection.__dict__.get(CONNECTION_KEY)
-                lease = state.lease if state is not None else None
-                if lease is None:
+                if state is None or (lease := state.lease) is None:
                     return None
                 query = args[0] if args else next(iter(kwargs.values()), "")
-                parameters = None if many else args[1] if len(args) > 1 else kwargs.get("params")
-                begin_statement(lease, query, many=many, parameters=parameters)
+                parameters = None if many else args[1] if len(args) > 1 else kwargs.get("params") if kwargs else None
+                if type(query) is str and lease.above is None:  # as most are
+                    lease.statement_begins(query, many=many, parameters=parameters)
+                else:
+                    begin_statement(lease, query, many=many, parameters=parameters)
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                 recover_call(component, lease)
                 return None
@@ -77,52 +80,71 @@ class Stream(CursorStatement):
 
     @override
     def make(self, adapter: PointAdapter, original: Function) -> Function:
-        begin, fetch, end = self.begins(adapter, ""), Call.begins(self, adapter, ""), self.ends(adapter)
-
-        def stream(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> Iterator[LibraryObject]:
-            rows = original(self_, *args, **kwargs)
-            begun = begin(self_, args, kwargs)
-            if begun is None:
-                yield from rows
-                return
-            try:
-                while (row := _timed(begun, end, next, rows, _EXHAUSTED)) is not _EXHAUSTED:
-                    yield row
-                    begun = fetch(self_, (), {})
-            except BaseException:  # broken off: the cursor cancels what the server still does
-                _timed(fetch(self_, (), {}), end, rows.close)
-                raise
-
-        async def stream_async(
-            self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
-        ) -> AsyncIterator[LibraryObject]:
-            rows = original(self_, *args, **kwargs)
-            begun = begin(self_, args, kwargs)
-            try:
-                while (row := await _timed_async(begun, end, anext, rows, _EXHAUSTED)) is not _EXHAUSTED:
-                    yield row
-                    begun = fetch(self_, (), {})
-            except BaseException:
-                await _timed_async(fetch(self_, (), {}), end, rows.aclose)
-                raise
-
-        return stream_async if inspect.isasyncgenfunction(inspect.unwrap(original)) else stream
+        watched = _stream_async if inspect.isasyncgenfunction(inspect.unwrap(original)) else _stream
+        return watched(original, self.begins(adapter, ""), self.ends(adapter), f"{adapter.name}.call")
 
 
-def _timed(begun: Begun, end: EndCall, step: Function, *args: LibraryObject) -> LibraryObject:
+def _stream(original: Function, begin: BeginCall, end: EndCall, component: str) -> Function:
+    def stream(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> Iterator[LibraryObject]:
+        rows = original(self_, *args, **kwargs)
+        begun = begin(self_, args, kwargs)
+        if begun is None:
+            yield from rows
+            return
+        (connection, lease), runs = begun, True
+        try:
+            for row in rows:
+                if runs:
+                    end(connection, lease)
+                    runs = False
+                yield row
+                runs = _fetches(lease, component)
+        except BaseException:  # broken off: the cursor cancels what the server still does
+            runs = runs or _fetches(lease, component)
+            rows.close()
+            raise
+        finally:
+            if runs:
+                end(connection, lease)
+
+    return stream
+
+
+def _stream_async(original: Function, begin: BeginCall, end: EndCall, component: str) -> Function:
+    async def stream(
+        self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
+    ) -> AsyncIterator[LibraryObject]:
+        rows = original(self_, *args, **kwargs)
+        connection, lease = begin(self_, args, kwargs) or _UNHELD
+        runs = lease is not None
+        try:
+            async for row in rows:
+                if runs:
+                    end(connection, lease)
+                    runs = False
+                yield row
+                runs = _fetches(lease, component)
+        except BaseException:
+            runs = runs or _fetches(lease, component)
+            await rows.aclose()
+            raise
+        finally:
+            if runs:
+                end(connection, lease)
+
+    return stream
+
+
+def _fetches(lease: Lease | None, component: str) -> bool:
+    # Whether a further fetch begins as a call of its own.
     try:
-        return step(*args)
-    finally:
-        if begun is not None:
-            end(*begun)
-
-
-async def _timed_async(begun: Begun, end: EndCall, step: Function, *args: LibraryObject) -> LibraryObject:
-    try:
-        return await step(*args)
-    finally:
-        if begun is not None:
-            end(*begun)
+        if lease is None or lease.running or lease.ended_at is not None:
+            return False
+        lease.call_begins()
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover_call(component, lease)
+        return False
+    return True
 
 
 class Copy(CursorStatement):

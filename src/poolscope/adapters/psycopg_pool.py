@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.adapters import libpq
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.identity import first_of, learn, name_by_framework
+from poolscope.adapters.libpq import IN_TRANSACTION
 from poolscope.adapters.marks import ACCOUNT_KEY, CONNECTION_KEY
 from poolscope.adapters.points import Checkin, Checkout, Close, Created, Opened, Resize
 from poolscope.adapters.psycopg_calls import CALLS
@@ -176,7 +177,7 @@ class PsycopgPoolAdapter(PointAdapter):
 
     @override
     def in_transaction(self, connection: LibraryObject) -> bool:
-        return libpq.is_in_transaction(connection.pgconn.transaction_status)
+        return connection.pgconn.transaction_status in IN_TRANSACTION
 
 
 def _arguments(library_pool: LibraryObject) -> list[dict[str, LibraryObject]]:
