@@ -156,8 +156,7 @@ class Distribution(Generic[_Trace]):
                 if third:
                     phases[2] += third
             else:
-                for phase, part in enumerate(parts):
-                    phases[phase] += part
+                _add(phases, parts)
         if trace is not None:
             cell.exemplars[index] = (value, trace)
         free.append(cell)
@@ -241,3 +240,8 @@ class KeepingDistribution(Distribution[_Trace]):
     def reset(self) -> None:
         super().reset()
         self._kept = deque(maxlen=self.MOST_KEPT)
+
+
+def _add(phases: list[float], parts: Sequence[float]) -> None:
+    for phase, part in enumerate(parts):
+        phases[phase] += part
