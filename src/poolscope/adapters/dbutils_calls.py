@@ -127,7 +127,7 @@ class Returned(Checkin):
     def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
         component, untie, lost, abandoned = f"{adapter.name}.checkin", adapter.untie, adapter.lost, self.abandoned
 
-        def close(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        def close(self_: LibraryObject, /) -> LibraryObject:
             lease = None
             try:
                 if self_.__dict__.get("_con") is not None:
@@ -136,7 +136,7 @@ class Returned(Checkin):
                         lease.released(abandoned=abandoned)
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                 recover_return(component, lease, lambda: lost(None, self_), quietly=abandoned)
-            return original(self_, *args, **kwargs) if args or kwargs else original(self_)
+            return original(self_)
 
         return close
 

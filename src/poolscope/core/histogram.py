@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _INFINITY: Final = float("inf")
+_MOST_PHASES: Final = 3
 _Trace = TypeVar("_Trace")
 
 #: What pools record beside a value measured inside a recorded span: the span, and the moment in seconds of the clock.
@@ -30,11 +31,11 @@ Trace = tuple[Any, float]
 
 
 class _Cell(Generic[_Trace]):
-    __slots__ = ("counts", "exemplars", "least", "most", "phases", "total")
+    __slots__ = ("counts", "exemplars", "first", "least", "most", "second", "third", "total")
 
-    def __init__(self, buckets: int, phases: int) -> None:
+    def __init__(self, buckets: int) -> None:
         self.counts = [0] * buckets
-        self.phases = [0.0] * phases
+        self.first = self.second = self.third = 0.0
         self.total = 0.0
         self.least = _INFINITY
         self.most = -_INFINITY
@@ -72,7 +73,7 @@ class Totals(Generic[_Trace]):
         for index, number in enumerate(cell.counts):
             self.counts[index] += number
         self.total += cell.total
-        for name, part in zip(self.phases, cell.phases, strict=True):
+        for name, part in zip(self.phases, (cell.first, cell.second, cell.third), strict=False):
             self.phases[name] += part
         self.least = min(self.least, cell.least)
         self.most = max(self.most, cell.most)
@@ -112,10 +113,16 @@ class Distribution(Generic[_Trace]):
 
     Args:
         bounds: Upper bounds of the buckets, inclusive, ascending (the data model of OpenTelemetry).
-        phases: The names of the phases that values are split into.
+        phases: The names of the phases that values are split into; three at the most, for a list of them costs each
+            write more than all else.
+
+    Raises:
+        ValueError: There are more phases.
     """
 
     def __init__(self, bounds: Sequence[float], phases: Sequence[str] = ()) -> None:
+        if len(phases) > _MOST_PHASES:
+            raise ValueError(f"a value has {_MOST_PHASES} phases at the most, not {len(phases)}: {', '.join(phases)}")
         self.bounds = tuple(bounds)
         self.phases = tuple(phases)
         self._lowest = self.bounds[0] if self.bounds else _INFINITY
@@ -124,20 +131,24 @@ class Distribution(Generic[_Trace]):
         self._taps: weakref.WeakSet[Tap[_Trace]] = weakref.WeakSet()  # each lives as long as its reader
         self._readers = RLock()  # among readers only; no writer takes it
 
-    def record(self, value: float, trace: _Trace | None = None, parts: Sequence[float] = ()) -> None:
+    def record(
+        self, value: float, trace: _Trace | None = None, first: float = 0.0, second: float = 0.0, third: float = 0.0
+    ) -> None:
         """
         Record one value. Safe from any thread, from finalisers, and again while it runs.
 
         Args:
             value: The value, in the unit of the bounds.
             trace: The trace that it was measured in, where that is recorded.
-            parts: The value by phase, in the order of the phases.
+            first: How much of the value belongs to the first phase.
+            second: How much to the second.
+            third: How much to the third.
         """
         free = self._free
         try:
             cell = free.pop()
         except IndexError:
-            cell = _Cell(len(self.bounds) + 1, len(self.phases))
+            cell = _Cell(len(self.bounds) + 1)
         index = bisect_left(self.bounds, value) if value > self._lowest else 0
         cell.counts[index] += 1
         cell.total += value
@@ -145,18 +156,12 @@ class Distribution(Generic[_Trace]):
             cell.least = value
         if value > cell.most:
             cell.most = value
-        if parts:
-            phases = cell.phases
-            if len(phases) == 3:  # noqa: PLR2004 - as waits and holds have: a loop over them costs a tenth of a checkout
-                first, second, third = parts
-                if first:
-                    phases[0] += first
-                if second:
-                    phases[1] += second
-                if third:
-                    phases[2] += third
-            else:
-                _add(phases, parts)
+        if first:
+            cell.first += first
+        if second:
+            cell.second += second
+        if third:
+            cell.third += third
         if trace is not None:
             cell.exemplars[index] = (value, trace)
         free.append(cell)
@@ -204,7 +209,7 @@ class Distribution(Generic[_Trace]):
                 self._totals.add(cell)
                 for tap in self._taps:
                     tap.totals.add(cell)
-                cell = _Cell(len(self.bounds) + 1, len(self.phases))
+                cell = _Cell(len(self.bounds) + 1)
             free.append(cell)
 
 
@@ -223,8 +228,10 @@ class KeepingDistribution(Distribution[_Trace]):
         self._kept: deque[tuple[float, _Trace | None]] = deque(maxlen=self.MOST_KEPT)
 
     @override
-    def record(self, value: float, trace: _Trace | None = None, parts: Sequence[float] = ()) -> None:
-        super().record(value, trace, parts)
+    def record(
+        self, value: float, trace: _Trace | None = None, first: float = 0.0, second: float = 0.0, third: float = 0.0
+    ) -> None:
+        super().record(value, trace, first, second, third)
         self._kept.append((value, trace))
 
     def take_kept(self) -> list[tuple[float, _Trace | None]]:
@@ -240,8 +247,3 @@ class KeepingDistribution(Distribution[_Trace]):
     def reset(self) -> None:
         super().reset()
         self._kept = deque(maxlen=self.MOST_KEPT)
-
-
-def _add(phases: list[float], parts: Sequence[float]) -> None:
-    for phase, part in enumerate(parts):
-        phases[phase] += part

@@ -113,9 +113,9 @@ class Lease(Calls):
         trace = self.trace
         traced = (trace, now) if trace is not None else None
         if self._split:
-            pool.waits.record(wait, traced, self._wait_parts(now))
+            pool.waits.record(wait, traced, *self._wait_parts(now))
         else:
-            pool.waits.record(wait, traced, (handed_over - self.requested_at, 0.0, now - handed_over))
+            pool.waits.record(wait, traced, handed_over - self.requested_at, 0.0, now - handed_over)
         if wait >= pool.slow_wait:
             pool.waited(self)
         elif self.starved_by:
@@ -181,9 +181,9 @@ class Lease(Calls):
                 self._close_phase(now)
             query, in_transaction = self.query_time, self.idle_in_transaction_time
             idle = hold - query - in_transaction
-            pool.holds.record(hold, traced, (query, in_transaction, idle if idle > 0.0 else 0.0))
+            pool.holds.record(hold, traced, query, in_transaction, idle if idle > 0.0 else 0.0)
         else:  # nothing was sent
-            pool.holds.record(hold, traced, (0.0, 0.0, hold))
+            pool.holds.record(hold, traced, 0.0, 0.0, hold)
         if abandoned or hold >= pool.long_hold or self.leak is not None:
             pool.listener.returned(self)
         if traced is not None:

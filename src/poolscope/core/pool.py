@@ -203,7 +203,7 @@ class Pool(PoolFigures):
             if len(self.failed_waits) >= _MOST_ERROR_TYPES:
                 error_type = OTHER_ERROR
             waits = self.failed_waits.setdefault(error_type, self._distribution(self._bounds, WAIT_PHASES))
-        waits.record(wait, (lease.trace, lease.ended_at or self.now()) if lease.trace is not None else None, parts)
+        waits.record(wait, (lease.trace, lease.ended_at or self.now()) if lease.trace is not None else None, *parts)
         if lease.outcome is Outcome.TIMEOUT:
             self.timeouts.add(1)
         self.waited(lease)
