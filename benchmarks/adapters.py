@@ -133,6 +133,37 @@ def asyncpg_pool(server: Postgres, _: mariadb.MariaDB | None, loop: asyncio.Abst
     return _on_loop("asyncpg", "asyncpg", CALLS // 4, loop, batch, pool.close)
 
 
+def aiopg_pool(server: Postgres, _: mariadb.MariaDB | None, loop: asyncio.AbstractEventLoop) -> Subject:
+    """The pool of aiopg."""
+    import aiopg
+
+    pool = loop.run_until_complete(aiopg.create_pool(server.dsn, minsize=1, maxsize=5))
+
+    async def batch(count: int) -> None:
+        for _ in range(count):
+            await pool.release(await pool.acquire())
+
+    async def close() -> None:
+        pool.terminate()
+        await pool.wait_closed()
+
+    return _on_loop("aiopg", "aiopg", CALLS, loop, batch, close)
+
+
+def peewee_pool(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.AbstractEventLoop) -> Subject:
+    """The PostgreSQL pool of peewee; each release looks at the state of the transaction."""
+    from playhouse.pool import PooledPostgresqlDatabase
+
+    database = PooledPostgresqlDatabase(server.dsn, max_connections=5)
+
+    def batch(count: int) -> None:
+        for _ in range(count):
+            database.connect()
+            database.close()
+
+    return Subject("peewee, PostgreSQL", "peewee", CALLS, batch, database.close_all)
+
+
 def psycopg2_threaded(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.AbstractEventLoop) -> Subject:
     """The threaded pool of psycopg2."""
     from psycopg2.pool import ThreadedConnectionPool
@@ -240,8 +271,10 @@ SUBJECTS = (
     psycopg_sync,
     psycopg_async,
     asyncpg_pool,
+    aiopg_pool,
     psycopg2_threaded,
     dbutils_pool,
+    peewee_pool,
     django_persistent,
     aiomysql_pool,
     mysql_connector,
