@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
     last = len(LONGEST)
     rank = {item: LONGEST.index(group) if group in LONGEST else last for item, group in groups.items()}
-    # Where two layers look at one scene, first what is told while it goes on, then what is drawn of it.
+    # Where two layers look at one scene, first what is reported while it goes on, then what is drawn of it.
     items.sort(key=lambda item: (rank[item], _layer(item) != "pipeline"))
 
 

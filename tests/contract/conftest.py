@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.contract.drivers.base import Driver, Feature
 
-#: Seconds that asks wait in vain where a law does not need longer.
+#: Seconds that a checkout waits before it times out, where a law does not need longer.
 SHORT = 0.05
 
 

@@ -78,7 +78,7 @@ class Subject:
         return self._granted(handle)
 
     def release(self, handle: Handle) -> None:
-        """Give back."""
+        """Return the connection."""
         self.gone(handle)
         self.driver.release(handle)
 
@@ -137,7 +137,7 @@ class Subject:
         return collected
 
     def check_at_rest(self) -> Collected:
-        """The laws that hold when nobody holds anything and nobody asks."""
+        """The laws that hold when no connection is held and no checkout is pending."""
         assert not self.held
         assert not self.pending
         collected = self.check()

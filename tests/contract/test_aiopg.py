@@ -81,7 +81,7 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
 
 def test_why_connections_are_closed(seen: Watched, database: Postgres) -> None:
     """
-    Recycled, ended by the server while held and while idle, given back inside a transaction, closed by its caller,
+    Recycled, ended by the server while held and while idle, returned inside a transaction, closed by its caller,
     cleared, terminated: each closure has its reason, and every connection that was made is closed in the end.
     """
 
@@ -195,7 +195,7 @@ def test_how_a_checkout_fails(seen: Watched, database: Postgres) -> None:
     run(scenario)
 
 
-def test_a_connection_that_nobody_holds_is_found(seen: Watched, database: Postgres) -> None:
+def test_a_connection_without_a_holder_is_found(seen: Watched, database: Postgres) -> None:
     """
     The pool keeps a dropped connection for ever: it is found by its references, once its cursors, which are cycles, are
     collected. One that is held by a variable, or by nothing but its cursor, is not.

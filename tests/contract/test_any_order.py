@@ -43,11 +43,11 @@ STEPS = 25
 #: The same where threads are late on purpose: a step takes a second then.
 LATE_SEQUENCES = 3
 LATE_STEPS = 12
-#: Connections given back that may be given back again.
+#: Returned connections that may be returned again.
 KEPT = 2
-#: An ask that finds the pool full: short, so that it may be made in earnest.
+#: The timeout of a checkout that finds the pool full: short, so that it can be waited for.
 TIMEOUT = 0.02
-#: An ask that is to wait until it is cancelled or served.
+#: The timeout of a checkout that is to wait until it is cancelled or served.
 PATIENCE = 2 * DEADLINE
 
 
@@ -57,13 +57,13 @@ def can(*features: Feature) -> Any:
 
 
 def something_is_held() -> Any:
-    """A rule for when a connection is out."""
+    """A rule for when a connection is checked out."""
     return precondition(lambda machine: machine.handles)
 
 
-def somebody_waits() -> Any:
-    """A rule for when an ask is pending."""
-    return precondition(lambda machine: machine.asks)
+def a_checkout_waits() -> Any:
+    """A rule for when a checkout is pending."""
+    return precondition(lambda machine: machine.checkouts)
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -80,14 +80,14 @@ class PoolMachine(RuleBasedStateMachine):
         driver.start(self.where, self.folder, size=SIZE, timeout=TIMEOUT if self.impatient() else PATIENCE)
         self.subject = Subject(driver, self.telemetry)
         self.handles: list[Handle] = []
-        self.asks: list[PendingCheckout] = []
-        #: What was given back, where the library allows that again.
+        self.checkouts: list[PendingCheckout] = []
+        #: What was returned, where the library allows a second return.
         self.returned: list[Handle] = []
-        #: What was out when the pool was disposed of.
+        #: What was checked out when the pool was disposed of.
         self.outdated: set[Handle] = set()
 
     def impatient(self) -> bool:
-        """Whether asks beyond the limit time out; else they wait, and can be cancelled or served."""
+        """Whether checkouts beyond the limit time out; else they wait, and can be cancelled or served."""
         return Feature.CANCEL not in self.kind.features and Feature.LIMIT in self.kind.features
 
     def full(self) -> bool:
@@ -95,14 +95,14 @@ class PoolMachine(RuleBasedStateMachine):
         return self.taken() >= self.limit()
 
     def limit(self) -> int:
-        """How many may be out; psycopg_pool loses the slot of what is dropped."""
+        """How many may be checked out; psycopg_pool loses the slot of what is dropped."""
         if Feature.MANY not in self.kind.features:
             return 1
         limit = None if Feature.SHARED in self.kind.features else self.subject.driver.limit
         return 4 * SIZE if limit is None else limit
 
     def taken(self) -> int:
-        """How many connections are out of the pool that asks go to now."""
+        """How many connections are out of the pool that checkouts go to now."""
         return sum(handle not in self.outdated for handle in self.handles)
 
     def some(self, data: st.DataObject) -> Handle:
@@ -111,13 +111,13 @@ class PoolMachine(RuleBasedStateMachine):
 
     def served(self) -> None:
         """What came back, or a slot that became free, went to those who wait."""
-        while self.asks and not self.full():
-            # The library need not serve first who asked first: it may have been before the ask reached its queue.
-            asks = self.asks
+        while self.checkouts and not self.full():
+            # The library need not serve in order: it may have served another before the checkout reached its queue.
+            checkouts = self.checkouts
             done = wait_until(
-                lambda asks=asks: [checkout for checkout in asks if checkout.over()], DEADLINE, "somebody to be served"
+                lambda waiting=checkouts: [one for one in waiting if one.over()], DEADLINE, "a waiter to be served"
             )
-            self.asks.remove(done[0])
+            self.checkouts.remove(done[0])
             self.handles.append(self.subject.finish(done[0]))
 
     @rule()
@@ -140,7 +140,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     @precondition(lambda machine: machine.full() and (machine.impatient() or Feature.REJECTS in machine.kind.features))
-    def acquire_in_vain(self) -> None:
+    def acquire_until_timeout(self) -> None:
         before = self.subject.failed[self.subject.driver.refusal]
         with contextlib.suppress(Exception):  # each library has its own
             self.subject.acquire()
@@ -148,21 +148,21 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     @can(Feature.WAITS)
-    @precondition(lambda machine: machine.full() and not machine.impatient() and len(machine.asks) < 3)
+    @precondition(lambda machine: machine.full() and not machine.impatient() and len(machine.checkouts) < 3)
     def wait(self) -> None:
-        before = len(self.asks)
-        self.asks.append(self.subject.begin())
-        wait_until(lambda: self.pending() == before + 1, DEADLINE, "the ask to be pending")
+        before = len(self.checkouts)
+        self.checkouts.append(self.subject.begin())
+        wait_until(lambda: self.pending() == before + 1, DEADLINE, "the checkout to be pending")
 
     def pending(self) -> float | None:
-        """How many asks wait, as exported."""
+        """How many checkouts wait, as exported."""
         return self.telemetry.collect().value(semconv.PENDING_REQUESTS, self.subject.driver.pool)
 
     @rule(data=st.data())
-    @somebody_waits()
+    @a_checkout_waits()
     @can(Feature.CANCEL)
     def cancel(self, data: st.DataObject) -> None:
-        checkout = self.asks.pop(data.draw(st.integers(0, len(self.asks) - 1)))
+        checkout = self.checkouts.pop(data.draw(st.integers(0, len(self.checkouts) - 1)))
         checkout.cancel()
         with pytest.raises(asyncio.CancelledError):
             self.subject.finish(checkout)
@@ -186,7 +186,7 @@ class PoolMachine(RuleBasedStateMachine):
     def query(self, data: st.DataObject) -> None:
         handle = self.handles[data.draw(st.integers(0, len(self.handles) - 1))]
         if handle in self.outdated:
-            return  # some pools close what is out when they are disposed of
+            return  # some pools close what is checked out when they are disposed of
         assert self.subject.driver.query(handle) == (1,)
 
     @rule(data=st.data(), close=st.booleans())
@@ -221,7 +221,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     @can(Feature.DISPOSE)
-    @precondition(lambda machine: not machine.asks)
+    @precondition(lambda machine: not machine.checkouts)
     def dispose(self) -> None:
         self.subject.driver.dispose()
         self.outdated.update(self.handles)
@@ -235,8 +235,8 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "subject"):
             return
         try:
-            while self.asks and Feature.CANCEL in self.kind.features:
-                checkout = self.asks.pop()
+            while self.checkouts and Feature.CANCEL in self.kind.features:
+                checkout = self.checkouts.pop()
                 checkout.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     self.subject.finish(checkout)
@@ -270,7 +270,7 @@ def _no_logs() -> Iterator[None]:
 @pytest.mark.timeout(300)
 def test_in_any_order(driver: Driver, telemetry: Telemetry, request: pytest.FixtureRequest, *, late: bool) -> None:
     """
-    After every step of a random sequence `used` is what is held, waits and uses are what was asked and given back;
+    After every step of a random sequence `used` is what is held, waits and uses are what was checked out and returned;
     at rest nothing is in use, everything is one point and nothing drifts.
     """
     where = request.getfixturevalue("database") if driver.on_postgres else None

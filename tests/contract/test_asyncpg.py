@@ -1,4 +1,4 @@
-"""What only asyncpg's pool does: slots, timeouts of two kinds, resets, proxies that nobody holds."""
+"""What only asyncpg's pool does: slots, timeouts of two kinds, resets, proxies without a holder."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_timeout_of_the_pool_and_one_of_the_connect(seen: Watched, database: P
     run(scenario())
 
 
-def test_a_proxy_that_nobody_holds_is_found(seen: Watched, database: Postgres) -> None:
+def test_a_proxy_without_a_holder_is_found(seen: Watched, database: Postgres) -> None:
     """
     The pool keeps a dropped proxy alive and in use for ever: it is found by its references. One that is held, in a
     variable or by a running statement, is not.
@@ -126,7 +126,7 @@ async def _drop(pool: Any) -> None:
 
 
 def test_a_pool_that_is_dropped_with_leases_ends_them(seen: Watched, database: Postgres) -> None:
-    """When the pool itself is collected nobody holds its proxies: their leases end as abandoned."""
+    """When the pool itself is collected its proxies have no holder: their leases end as abandoned."""
 
     async def scenario() -> Pool:
         pool = await asyncpg.create_pool(database.dsn, min_size=1, max_size=2, max_inactive_connection_lifetime=0)
@@ -232,8 +232,8 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
 
 def test_hand_over_races(seen: Watched, database: Postgres) -> None:
     """
-    300 asks of each kind, cancelled or timed out at about the time that they are served: whatever wins, every ask ends
-    once, and what is out by our account is out by the pool's own.
+    300 checkouts of each kind, cancelled or timed out at about the time that they are served: whatever wins, every
+    checkout ends once, and what is checked out by our account is so by the pool's own.
     """
 
     async def scenario() -> None:

@@ -1,4 +1,4 @@
-"""Cancellation at every place where an async check-out, query or check-in gives way."""
+"""Cancellation at every place where an async checkout, query or checkin suspends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.support.telemetry import Telemetry
 
 KINDS = (AsyncQueuePoolAiosqlite, AsyncQueuePoolAsyncpg, AsyncQueuePoolPsycopg)
-#: No check-out, query and check-in together give way more often.
+#: No checkout, query and checkin together suspend more often.
 MOST_STEPS = 150
 
 
@@ -68,7 +68,7 @@ def cancelled_at(coroutine: Coroutine[Any, Any, Any], step: int) -> Generator[An
 
 
 async def leave_alone(engine: Any) -> None:
-    """One check-out, query and check-in."""
+    """One checkout, query and checkin."""
     from sqlalchemy import text
 
     async with engine.connect() as connection:
@@ -81,8 +81,8 @@ def test_cancelled_at_every_step(
     telemetry: Telemetry, kind: Any, warm: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """
-    Wherever a task is cancelled on its way through the pool, nothing stays in use, each ask is one point, each lease is
-    one point, and our account is the pool's; with a connection to be made and with one that is there.
+    Wherever a task is cancelled on its way through the pool, nothing stays in use, each checkout is one point, each
+    lease is one point, and our account is the pool's; with a connection to be made and with one that is there.
     """
     import sqlalchemy
     from sqlalchemy import exc
@@ -122,7 +122,7 @@ def test_cancelled_at_every_step(
             used, drift = collected.used(driver.pool), collected.value(semconv.DRIFT, driver.pool)
             lost = engine.pool.checkedout()  # type: ignore[attr-defined]
             if lost and sqlalchemy.__version__.startswith("1.4"):
-                # Its own loss, with the hooks or without: cancelled in the rollback of a check-in it never comes back.
+                # Its own loss, with the hooks or without: cancelled in the rollback of a checkin it never comes back.
                 assert (used, drift) == (lost, 0)
                 return step
             assert (used, drift, lost) == (0, 0, 0), (step, waits, uses)
@@ -155,9 +155,9 @@ class Kind:
         label: What the test is called.
         needs: The library.
         make: Makes a pool of that name.
-        use: One check-out, query and check-in; at the gate it waits, where there is one.
+        use: One checkout, query and checkin; at the gate it waits, where there is one.
         close: Closes it.
-        careful: Whether it checks what it lends.
+        careful: Whether it checks what it hands over.
     """
 
     label: str
@@ -177,7 +177,7 @@ class Kind:
 
 
 def psycopg_kind(pool_class: str, *, careful: bool = False) -> Kind:
-    """A pool of psycopg's; a careful one checks what it lends and resets what comes back."""
+    """A pool of psycopg's; a careful one checks what it hands over and resets what comes back."""
 
     async def make(where: Postgres, name: str) -> Any:
         import psycopg_pool
@@ -223,7 +223,7 @@ async def _reset(connection: Any) -> None:
 
 
 def asyncpg_kind(*, timeout: float | None) -> Kind:
-    """A pool of asyncpg's; with a timeout an ask runs in a task of its own."""
+    """A pool of asyncpg's; with a timeout a checkout runs in a task of its own."""
 
     async def make(where: Postgres, name: str) -> Any:
         import asyncpg
@@ -364,14 +364,14 @@ def test_a_librarys_own_pool_cancelled_at_every_step(
 ) -> None:
     """
     The same for the pools of the drivers themselves, each step on a pool of its own; also with the only connection out,
-    to be handed over to the ask. A connect that was cancelled made no connection.
+    to be handed over to the checkout. A connect that was cancelled made no connection.
     """
     require(kind.missing() is None, str(kind.missing()), "make env (and make matrix for other versions)")
-    caplog.set_level(logging.CRITICAL)  # log records keep the connections that they tell of
+    caplog.set_level(logging.CRITICAL)  # log records keep the connections that they name
     name = f"cancelled-{kind.label}-{state}"
 
     async def run() -> int:
-        ended, step, asks = False, 0, 0
+        ended, step, checkouts = False, 0, 0
         while not ended:
             step += 1
             assert step < MOST_STEPS
@@ -387,9 +387,9 @@ def test_a_librarys_own_pool_cancelled_at_every_step(
                 ended = await task
             if holder is not None:
                 await holder
-            asks += 1 if state == "cold" else 2
+            checkouts += 1 if state == "cold" else 2
             waits = await at_rest(telemetry, name, step)
-            assert sum(waits.values()) == asks, (step, waits)
+            assert sum(waits.values()) == checkouts, (step, waits)
             await kind.close(pool)
             if kind.needs != "psycopg_pool" or _closes_all():
                 await all_closed(telemetry, name, step)

@@ -153,7 +153,7 @@ def test_two_threads_replace_a_shared_connection(seen: Watched, database: Postgr
     pool.close()
 
 
-def test_a_cursor_that_outlives_its_lease_counts_for_nobody(seen: Watched, database: Postgres) -> None:
+def test_a_cursor_that_outlives_its_lease_counts_for_no_lease(seen: Watched, database: Postgres) -> None:
     """What a method that was looked up during a lease does after it counts for no lease, also not for the next one."""
     pool = pool_of(database, maxconnections=1)
     connection = pool.connection()
@@ -238,8 +238,8 @@ def test_why_connections_are_closed(seen: Watched, database: Postgres) -> None:
     at_rest(ours)
 
 
-def test_shared_connections_send_statements_for_nobody(seen: Watched, database: Postgres) -> None:
-    """A shared connection is one lease for each caller, and none of them is told to have sent a statement."""
+def test_shared_connections_send_statements_for_no_lease(seen: Watched, database: Postgres) -> None:
+    """A shared connection is one lease for each caller, and none of them is said to have sent a statement."""
     pool = pool_of(database, maxshared=1, maxconnections=1)
     first, second = pool.connection(), pool.connection()
     ours = seen.only()

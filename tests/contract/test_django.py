@@ -150,7 +150,7 @@ def test_other_libraries_wrappers_change_nothing(seen: Watched, tmp_path: Path, 
 
 
 def test_why_connections_are_closed(seen: Watched, tmp_path: Path) -> None:
-    """Each reason is told from the others."""
+    """Each reason is distinguished from the others."""
     wrapper = _in_a_file("reasons", tmp_path, CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)["reasons"]
     wrapper.ensure_connection()
     wrapper.close()

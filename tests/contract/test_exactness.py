@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tests.support.telemetry import Telemetry
 
 
-def test_a_lease_is_in_use_from_grant_to_return(subject: Subject) -> None:
-    """One lease: one point of wait, one in use while it is out, one point of use afterwards."""
+def test_a_lease_is_in_use_from_handover_to_return(subject: Subject) -> None:
+    """One lease: one point of wait, one in use while it is checked out, one point of use afterwards."""
     handle = subject.acquire()
     assert subject.check().used(subject.driver.pool) == 1
     assert subject.driver.query(handle) == (1,)
@@ -43,7 +43,7 @@ def test_many_leases_one_after_another(subject: Subject) -> None:
 @pytest.mark.needs(Feature.STATEMENTS)
 def test_queries_are_counted_and_timed(subject: Subject) -> None:
     """
-    Each statement is one query of the unit of work that asked for the connection, and its time is
+    Each statement is one query of the unit of work that checked the connection out, and its time is
     of the phase `query`.
     """
     driver = subject.driver
@@ -73,7 +73,7 @@ def test_several_at_once_in_any_order(subject: Subject) -> None:
 
 @pytest.mark.needs(Feature.LIMIT)
 def test_a_pool_timeout_is_one_failed_wait_and_one_timeout(subject: Subject) -> None:
-    """An ask beyond the limit ends in one failed point of wait with the library's error, and in one timeout."""
+    """A checkout beyond the limit ends in one failed point of wait with the library's error, and in one timeout."""
     held = [subject.acquire(), subject.acquire()]
     with pytest.raises(Exception, match=r"(?i)timeout|timed out|") as caught:
         subject.acquire()
@@ -88,7 +88,7 @@ def test_a_pool_timeout_is_one_failed_wait_and_one_timeout(subject: Subject) -> 
 @pytest.mark.needs(Feature.WAITS)
 def test_who_waits_is_pending_until_it_has(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
     """
-    While the pool is full an ask is pending and nobody's; a return turns it into a lease whose wait
+    While the pool is full a checkout is pending and holds nothing; a return turns it into a lease whose wait
     lies in the queue.
     """
     subject = Subject(opened(size=1, timeout=DEADLINE), telemetry)
@@ -96,7 +96,7 @@ def test_who_waits_is_pending_until_it_has(telemetry: Telemetry, opened: Callabl
     holder = subject.acquire()
     checkout = subject.begin()
     wait_until(
-        lambda: telemetry.collect().value(semconv.PENDING_REQUESTS, pool) == 1, DEADLINE, "the ask to be pending"
+        lambda: telemetry.collect().value(semconv.PENDING_REQUESTS, pool) == 1, DEADLINE, "the checkout to be pending"
     )
     began = time.perf_counter()
     collected = subject.check()
@@ -114,14 +114,14 @@ def test_who_waits_is_pending_until_it_has(telemetry: Telemetry, opened: Callabl
 
 
 @pytest.mark.needs(Feature.WAITS, Feature.CANCEL)
-def test_a_cancelled_ask_is_one_failed_wait(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
-    """Cancelled while it waits, an ask is one failed point of wait, no timeout, and takes no connection with it."""
+def test_a_cancelled_checkout_is_one_failed_wait(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
+    """Cancelled while it waits, a checkout is one failed point of wait, no timeout, and takes no connection with it."""
     subject = Subject(opened(size=1, timeout=DEADLINE), telemetry)
     pool = subject.driver.pool
     holder = subject.acquire()
     checkout = subject.begin()
     wait_until(
-        lambda: telemetry.collect().value(semconv.PENDING_REQUESTS, pool) == 1, DEADLINE, "the ask to be pending"
+        lambda: telemetry.collect().value(semconv.PENDING_REQUESTS, pool) == 1, DEADLINE, "the checkout to be pending"
     )
     checkout.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -147,10 +147,10 @@ def test_an_invalidated_connection_is_no_longer_in_use(subject: Subject) -> None
 
 
 @pytest.mark.needs(Feature.REJECTS)
-def test_an_ask_that_is_turned_away_is_one_failed_wait(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
+def test_a_checkout_that_is_turned_away_is_one_failed_wait(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
     """
-    Where an ask beyond the limit is turned away, it is one failed point of wait with the library's error, no timeout,
-    and takes nothing with it.
+    Where a checkout beyond the limit is turned away, it is one failed point of wait with the library's error, no
+    timeout, and takes nothing with it.
     """
     subject = Subject(opened(size=1), telemetry)
     held = subject.acquire()
@@ -192,7 +192,7 @@ def test_a_detached_connection_is_no_longer_the_pools(subject: Subject) -> None:
 
 @pytest.mark.needs(Feature.DISPOSE)
 def test_disposing_with_connections_out(subject: Subject) -> None:
-    """What was out at `dispose()` stays in use until it comes back; the new pool goes on under the same name."""
+    """What was held at `dispose()` stays in use until it comes back; the new pool goes on under the same name."""
     before = subject.acquire()
     subject.driver.dispose()
     subject.check()
@@ -265,7 +265,7 @@ def test_threads_at_once(telemetry: Telemetry, opened: Callable[..., Driver], dr
 
 
 def test_idle_connections_are_those_that_wait_to_be_used(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
-    """A pool keeps what was given back as idle; what is out is not idle."""
+    """A pool keeps what was returned as idle; what is checked out is not idle."""
     subject = Subject(opened(size=1), telemetry)
     handle = subject.acquire()
     collected = subject.check()

@@ -40,7 +40,7 @@ OUTSIDE = {"hook", "release"}
 ALWAYS = {"Pool.checkout", "Lease.acquired", "Lease.released"}
 #: One in so many places fails in a run, another part for each commit; all with ``FAULT_PLACES=all``, as by night.
 ONE_IN = 1 if os.environ.get("FAULT_PLACES") == "all" else 4
-#: Seconds that a checkout waits for a connection that nobody returns.
+#: Seconds that a checkout waits for a connection that is not returned.
 PATIENCE = 0.02
 
 

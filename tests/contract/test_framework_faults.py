@@ -53,7 +53,7 @@ class Place(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What a failure is told by."""
+        """What a failure is recognised by."""
         return f"{self.owner.__name__}.{self.name}" if inspect.isclass(self.owner) else self.name
 
 
@@ -92,7 +92,7 @@ def _strike(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class Shop:
-    """What the applications do: queries, where somebody counts them, and answers."""
+    """What the applications do: queries, where the test counts them, and answers."""
 
     def __init__(self) -> None:
         self.query: Callable[[int], None] = lambda _: None
@@ -206,7 +206,7 @@ def _talk(
         sent: list[Any] = []
 
         async def receive() -> Any:
-            # Nobody disconnects: the frameworks would cancel what runs, sooner or later.
+            # No client disconnects: the frameworks would cancel what runs, sooner or later.
             return waiting.pop(0) if waiting else await asyncio.get_running_loop().create_future()
 
         async def send(message: Any) -> None:

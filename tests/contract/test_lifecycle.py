@@ -48,7 +48,7 @@ def marks() -> list[str]:
 
 
 def _attributes_of(thing: object) -> list[object]:
-    # Not by way of gc: from Python 3.13 on an object's dict may not be there until somebody looks at it.
+    # Not by way of gc: from Python 3.13 on an object's dict may not be there until it is read.
     try:
         return list(object.__getattribute__(thing, "__dict__"))
     except (AttributeError, TypeError):
@@ -69,7 +69,7 @@ def test_a_pool_from_before_is_watched(later: Telemetry, opened: Callable[..., D
 
 def test_a_connection_that_was_out_before(later: Telemetry, opened: Callable[..., Driver], driver: Driver) -> None:
     """It is in use until it comes back; how long it was held is not known, and it is no point of use."""
-    require(driver.tells_what_is_out, f"{driver.adapter} keeps no account of what is out", "none: it is in the docs")
+    require(driver.tells_what_is_out, f"{driver.adapter} keeps no account of checkouts", "none: it is in the docs")
     opened(timeout=DEADLINE)
     handle = driver.acquire()
     later.start()
@@ -89,7 +89,7 @@ def test_a_connection_that_was_out_before(later: Telemetry, opened: Callable[...
 
 
 def test_uninstrumenting_with_connections_out(subject: Subject) -> None:
-    """What was out comes back as if we had never been there, and the pool works on."""
+    """What was checked out comes back as if we had never been there, and the pool works on."""
     driver = subject.driver
     handle = driver.acquire()
     subject.telemetry.stop()
@@ -101,7 +101,7 @@ def test_uninstrumenting_with_connections_out(subject: Subject) -> None:
 
 
 def test_nothing_of_ours_stays_behind(subject: Subject) -> None:
-    """No patch, no thread, no mark on any object of the library, also on those that were out."""
+    """No patch, no thread, no mark on any object of the library, also on those that were checked out."""
     driver = subject.driver
     driver.query(handle := driver.acquire())
     assert marks() != []
@@ -129,7 +129,7 @@ def test_it_can_be_done_again(subject: Subject) -> None:
         again.check_at_rest()
 
 
-def test_a_pool_that_nobody_has_is_forgotten(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
+def test_a_pool_without_references_is_forgotten(telemetry: Telemetry, opened: Callable[..., Driver]) -> None:
     """We keep no pool of the library alive, and it is no longer reported once it is gone."""
     subject = Subject(opened(), telemetry)
     subject.release(subject.acquire())

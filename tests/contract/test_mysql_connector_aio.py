@@ -1,5 +1,5 @@
 """
-What only mysql-connector's asyncio pool does: what is lent and given back is awaited, and can be
+What only mysql-connector's asyncio pool does: checkout and return are awaited, and can be
 cancelled meanwhile.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # The library leaves sockets of connections that the server or a cancellation ended to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
-#: No check-out, query and check-in together give way more often.
+#: No checkout, query and checkin together suspend more often.
 MOST_STEPS = 60
 
 
@@ -102,8 +102,9 @@ def test_statements_and_phases(seen: Watched, place: dict[str, Any]) -> None:
 
 def test_it_validates_and_connects_anew(seen: Watched, place: dict[str, Any]) -> None:
     """
-    The ping at an ask is validation; a connection that the server ended, and one whose configuration has changed, are
-    closed and made anew in the ask's connect phase. One that cannot be made anew goes back: an error, and no slot lost.
+    The ping at a checkout is validation; a connection that the server ended, and one whose configuration has changed,
+    are closed and made anew in the checkout's connect phase. One that cannot be made anew goes back: an error, and no
+    slot lost.
     """
     from mysql.connector import errors
 
@@ -154,7 +155,7 @@ def test_a_pool_without_a_name(seen: Watched, place: dict[str, Any]) -> None:
 
 
 async def use(pool: Any) -> None:
-    """One check-out, query and check-in."""
+    """One checkout, query and checkin."""
     async with await pool.get_connection() as connection:
         cursor = await connection.cursor()
         await cursor.execute("select 1")
@@ -164,9 +165,9 @@ async def use(pool: Any) -> None:
 @pytest.mark.parametrize("broken", [False, True], ids=["warm", "broken"])
 def test_cancelled_at_every_step(seen: Watched, place: dict[str, Any], broken: bool) -> None:
     """
-    Wherever a task is cancelled, nothing stays in use and each ask is one point. A connection that an ask had taken out
-    is lost to the pool then, and the limit shrinks by it until it is made up for; in the end every connection that was
-    made is closed or lost, and counted as one of both.
+    Wherever a task is cancelled, nothing stays in use and each checkout is one point. A connection that a checkout had
+    taken out is lost to the pool then, and the limit shrinks by it until it is made up for; in the end every connection
+    that was made is closed or lost, and counted as one of both.
     """
 
     async def scenario() -> None:

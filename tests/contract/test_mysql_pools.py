@@ -1,4 +1,4 @@
-"""What only the pools of the MySQL drivers do: pings and new connections at an ask, returns inside a transaction."""
+"""What only the pools of the MySQL drivers do: pings and connects at a checkout, returns inside a transaction."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ def test_connector_statements_and_phases(connector: Watched, place: dict[str, An
 
 def test_connector_validates_and_connects_anew(connector: Watched, place: dict[str, Any]) -> None:
     """
-    The ping at an ask is validation; a connection that the server ended, and one whose configuration has changed, are
-    closed and made anew in the ask's connect phase.
+    The ping at a checkout is validation; a connection that the server ended, and one whose configuration has changed,
+    are closed and made anew in the checkout's connect phase.
     """
     pool = connector_pool(place)
     ours = connector.only()
@@ -295,7 +295,7 @@ def test_aiomysql_statements(aiomysql_seen: Watched, place: dict[str, Any]) -> N
 
 def test_aiomysql_why_connections_are_closed(aiomysql_seen: Watched, place: dict[str, Any]) -> None:
     """
-    Recycled, ended by the server, given back inside a transaction, closed by its caller, cleared, terminated: each
+    Recycled, ended by the server, returned inside a transaction, closed by its caller, cleared, terminated: each
     closure has its reason, and every connection that was made is closed in the end.
     """
     import aiomysql
@@ -340,7 +340,7 @@ def test_aiomysql_why_connections_are_closed(aiomysql_seen: Watched, place: dict
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
-def test_aiomysql_a_connection_that_nobody_holds_is_found(aiomysql_seen: Watched, place: dict[str, Any]) -> None:
+def test_aiomysql_a_connection_without_a_holder_is_found(aiomysql_seen: Watched, place: dict[str, Any]) -> None:
     """
     The pool keeps a dropped connection for ever: it is found by its references. One that is held by a variable, or by
     nothing but its cursor, is not.
@@ -369,8 +369,8 @@ def test_aiomysql_a_connection_that_nobody_holds_is_found(aiomysql_seen: Watched
 
 def test_aiomysql_hand_over_races(aiomysql_seen: Watched, place: dict[str, Any]) -> None:
     """
-    300 asks, each cancelled at about the time that it is served: whatever wins, every ask ends once, and what is out by
-    our account is out by the pool's own.
+    300 checkouts, each cancelled at about the time that it is served: whatever wins, every checkout ends once, and what
+    is checked out by our account is so by the pool's own.
     """
     import aiomysql
 

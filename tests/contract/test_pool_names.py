@@ -98,7 +98,7 @@ MAKERS = {
 def test_a_pool_has_the_name_of_the_block_that_made_it(adapter: str, dormant: bool, database: Postgres) -> None:
     """
     It goes before what the library calls the pool, holds outside of the block, where the pool is used, inside another
-    block, and also when nobody listened while the pool was made.
+    block, and also without a listener while the pool was made.
     """
     with watched(adapter) as seen:
         seen.pool_registry.dormant = dormant
@@ -244,7 +244,7 @@ def test_the_environment_names_the_server(
 ) -> None:
     """
     A pool whose server and database are in libpq's variables is called after them, like one that
-    was told of them.
+    had their names.
     """
     gc.collect()  # the pools of other tests
     with watched(adapter) as seen:
@@ -261,11 +261,11 @@ def test_the_environment_names_the_server(
     ],
     ids=["psycopg_pool", "psycopg2", "dbutils"],
 )
-def test_only_a_connection_tells_the_server(
+def test_only_a_connection_names_the_server(
     adapter: str, make: Callable[[str], Callable[[], object]], service: str, database: Postgres
 ) -> None:
     """
-    Where nothing tells of the server before the first connect, that does; the pool keeps the name that it had until
+    Where nothing names the server before the first connect, that does; the pool keeps the name that it had until
     then. The environment, which goes after a service file, is not believed.
     """
     gc.collect()

@@ -81,7 +81,7 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
 def test_cursors_of_other_classes_are_what_they_were(seen: Watched, database: Postgres, factory: Any) -> None:
     """
     A cursor of the class that the application asks for is one, gives what that gives, and its statements count; the
-    same where the pool or the connection is told of the class.
+    same where the pool or the connection is given the class.
     """
     pool = ThreadedConnectionPool(1, 2, database.dsn)
     connection = pool.getconn()
@@ -135,7 +135,7 @@ def test_dictionaries_by_the_connection(seen: Watched, database: Postgres) -> No
     pool.closeall()
 
 
-def test_a_connection_that_nobody_holds_is_found(seen: Watched, database: Postgres) -> None:
+def test_a_connection_without_a_holder_is_found(seen: Watched, database: Postgres) -> None:
     """
     The pool keeps a dropped connection for ever: it is found by its references. One that is held by a variable, by a
     container or by nothing but its cursor is not.
@@ -237,7 +237,7 @@ def test_a_pool_goes_back_to_its_own_classes(database: Postgres) -> None:
 
 def test_a_connection_that_cannot_be_reset_keeps_its_slot(seen: Watched, database: Postgres) -> None:
     """
-    A connection whose rollback fails at its return is held by nobody, though the pool counts it: the limit shrinks by
+    A connection whose rollback fails at its return has no holder, though the pool counts it: the limit shrinks by
     it, until it is returned after all. A key that has it gets it again, and that is no checkout.
     """
 
@@ -311,10 +311,10 @@ def test_a_pool_that_was_in_use_before_has_its_limit(database: Postgres) -> None
     pool.closeall()
 
 
-def test_a_return_that_began_before_poolscope_ends_with_the_next_loan(database: Postgres) -> None:
+def test_a_return_that_began_before_poolscope_ends_with_the_next_lease(database: Postgres) -> None:
     """
-    A connection that is being given back while poolscope starts counts as out, for its return is not seen; lent again,
-    it is one lease, and none when it is back.
+    A connection that is being returned while poolscope starts counts as in use, for its return is not seen; handed over
+    again, it is one lease, and none when it is back.
     """
     inside, go = threading.Event(), threading.Event()
 
@@ -342,8 +342,10 @@ def test_a_return_that_began_before_poolscope_ends_with_the_next_loan(database: 
     pool.closeall()
 
 
-def test_who_asks_while_poolscope_goes_has_his_connection(database: Postgres, caplog: pytest.LogCaptureFixture) -> None:
-    """Uninstrumented in the middle of an ask, nothing of ours fails and nothing stays on the pool."""
+def test_a_checkout_while_poolscope_goes_has_its_connection(
+    database: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Uninstrumented in the middle of a checkout, nothing of ours fails and nothing stays on the pool."""
     inside, go = threading.Event(), threading.Event()
 
     class Slow(extensions.connection):  # type: ignore[misc] - it has no types

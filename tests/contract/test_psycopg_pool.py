@@ -65,7 +65,7 @@ def test_pending_is_right_after_timeouts_where_the_library_is_not(seen: Watched,
         at_rest(ours)
 
 
-def test_an_ask_beyond_max_waiting_is_a_rejection_and_no_timeout(seen: Watched, database: Postgres) -> None:
+def test_a_checkout_beyond_max_waiting_is_a_rejection_and_no_timeout(seen: Watched, database: Postgres) -> None:
     """With as many waiting as may wait, the next ask fails at once: one failed wait, no timeout."""
     with opened(database, min_size=1, max_size=1, max_waiting=1) as pool:
         held = pool.getconn()
@@ -105,7 +105,7 @@ def test_a_server_that_is_away_is_a_timeout_of_the_pool_and_an_error_of_the_null
 def test_a_dropped_connection_is_a_leak_and_its_slot_is_gone(seen: Watched, database: Postgres) -> None:
     """
     The library never learns of a connection that was dropped: ours ends as abandoned, the limit shrinks by the slot
-    that is lost, and the pool counts as full when the rest is out. A connection that comes back costs nothing.
+    that is lost, and the pool counts as full when the rest is checked out. A connection that comes back costs nothing.
     """
     with opened(database) as pool:
         ours = seen.pool("p")
@@ -139,7 +139,7 @@ def test_resize_drain_and_the_killed_are_followed(
     The limit follows `resize`; `drain` and connections that the server killed, leased or idle, end as closures, and
     every connection that was made is either there or closed.
     """
-    caplog.set_level(logging.CRITICAL, "psycopg.pool")  # log records refer to the connections that they tell of
+    caplog.set_level(logging.CRITICAL, "psycopg.pool")  # log records refer to the connections that they name
     with opened(database) as pool:
         ours = seen.pool("p")
         pool.resize(1, 3)
@@ -203,7 +203,7 @@ def test_a_connection_that_the_application_closes_is_no_close_of_the_pool(
     seen: Watched, database: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The pool finds it broken when it is returned, and drops it: it counts once, when it is gone."""
-    caplog.set_level(logging.CRITICAL, "psycopg.pool")  # log records refer to the connections that they tell of
+    caplog.set_level(logging.CRITICAL, "psycopg.pool")  # log records refer to the connections that they name
     with opened(database, min_size=1, max_size=1) as pool:
         ours = seen.pool("p")
         connection = pool.getconn()
@@ -320,10 +320,10 @@ def test_a_pool_that_is_closed_with_connections_out(seen: Watched, database: Pos
     at_rest(ours)
 
 
-def test_a_connect_belongs_to_the_ask_that_gets_the_new_connection(seen: Watched, database: Postgres) -> None:
+def test_a_connect_belongs_to_the_checkout_that_gets_the_new_connection(seen: Watched, database: Postgres) -> None:
     """
-    Of two asks that wait while the only connection is made, one gets it new and has waited for the connect; the other
-    gets it used, and has waited in the queue.
+    Of two checkouts that wait while the only connection is made, one gets it new and has waited for the connect; the
+    other gets it used, and has waited in the queue.
     """
     begun, connecting = threading.Event(), threading.Event()
 
@@ -338,15 +338,15 @@ def test_a_connect_belongs_to_the_ask_that_gets_the_new_connection(seen: Watched
         database.dsn, min_size=1, max_size=1, name="p", open=True, connection_class=Slow
     ) as pool:
         ours = seen.pool("p")
-        asks = [threading.Thread(target=lambda: pool.putconn(pool.getconn(timeout=DEADLINE))) for _ in range(2)]
-        for checkout in asks:
+        checkouts = [threading.Thread(target=lambda: pool.putconn(pool.getconn(timeout=DEADLINE))) for _ in range(2)]
+        for checkout in checkouts:
             checkout.start()
         wait_until(lambda: len(ours.pending) == 2, DEADLINE, "both to ask")
         assert begun.wait(DEADLINE)
         asked = ours.now()
         wait_until(lambda: ours.now() > asked + 0.2, DEADLINE, "time to pass")
         connecting.set()
-        for checkout in asks:
+        for checkout in checkouts:
             checkout.join(DEADLINE)
         queued, connected, _ = ours.wait_phase_times().values()
         assert connected >= 0.2
@@ -439,7 +439,7 @@ def test_a_pipeline_is_time_in_the_database_and_idle_when_it_is_over(seen: Watch
 @contextlib.contextmanager
 def _answered_late(where: Postgres, connection: Any, lease: Lease) -> Iterator[float]:
     """
-    Send a statement that the server answers no sooner than `LATE` after somebody has begun to wait for the answer.
+    Send a statement that the server answers no sooner than `LATE` after a thread has begun to wait for the answer.
 
     Yields:
         The time in the database until then.
@@ -540,8 +540,8 @@ def test_the_same_calls_of_async_connections(seen: Watched, database: Postgres) 
 
 def test_hand_over_races(seen: Watched, database: Postgres) -> None:
     """
-    300 asks, each cancelled at about the time that it is served: whatever wins, every ask ends once and nothing stays
-    out.
+    300 checkouts, each cancelled at about the time that it is served: whatever wins, every checkout ends once and
+    nothing stays out.
     """
 
     async def race() -> None:
@@ -574,12 +574,12 @@ async def _use(pool: Any) -> None:
         await asyncio.sleep(0)
 
 
-def test_a_return_that_began_before_poolscope_ends_with_the_next_loan(
+def test_a_return_that_began_before_poolscope_ends_with_the_next_lease(
     database: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A connection that is being given back while poolscope starts counts as out, for its return is not seen; lent again,
-    it is one lease, and none when it is back.
+    A connection that is being returned while poolscope starts counts as in use, for its return is not seen; handed over
+    again, it is one lease, and none when it is back.
     """
     inside, go = threading.Event(), threading.Event()
     original = psycopg_pool.ConnectionPool._putconn

@@ -108,10 +108,11 @@ def _hookable() -> dict[tuple[str, str], Any]:
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["the same pool", "another"])
-def test_whoever_asks_between_two_hooks_takes_nobody_s_place(tmp_path: Path, *, same: bool) -> None:
+def test_a_checkout_between_two_hooks_takes_no_other_s_place(tmp_path: Path, *, same: bool) -> None:
     """
-    A whole check-out that runs between the ask and the library's next step, as of a finaliser that the garbage
-    collector found, is told apart from the one that it interrupts: both are counted, on their pools, and nothing stays.
+    A whole checkout that runs between the checkout and the library's next step, as of a finaliser that the garbage
+    collector found, is distinguished from the one that it interrupts: both are counted, on their pools, and nothing
+    stays.
     """
     telemetry = Telemetry()
     telemetry.start()
@@ -148,7 +149,7 @@ def test_whoever_asks_between_two_hooks_takes_nobody_s_place(tmp_path: Path, *, 
 
 @pytest.mark.parametrize("moment", ["do_connect", "checkout"])
 def test_leaving_in_the_middle_of_a_check_out_is_no_error(tmp_path: Path, moment: str) -> None:
-    """An ask that is under way when `uninstrument()` comes goes on as if there had never been anything."""
+    """A checkout that is under way when `uninstrument()` comes goes on as if there had never been anything."""
     telemetry = Telemetry()
     telemetry.start()
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'leaving.db'}", poolclass=pool.QueuePool)
@@ -170,7 +171,7 @@ def test_leaving_in_the_middle_of_a_check_out_is_no_error(tmp_path: Path, moment
     telemetry.shutdown()
 
 
-def test_somebody_who_wrapped_us_stays_and_nothing_counts_twice(tmp_path: Path) -> None:
+def test_a_wrapper_around_ours_stays_and_nothing_counts_twice(tmp_path: Path) -> None:
     """
     Where another tool wrapped our hooks, they stay in place after `uninstrument()` and do nothing; instrumented again,
     each event is still counted once.

@@ -125,7 +125,7 @@ def _with_and_without(scenario: Callable[[Watch], None]) -> tuple[Seen, Seen]:
         if (kind, ending) != (pool.AssertionPool, disposed)  # it does not take a connection back after that
     ],
 )
-def test_a_connection_lives_no_longer_than_without_poolscope(kind: Any, ending: Callable[[Any, Watch], None]) -> None:
+def test_a_connection_is_kept_no_longer_than_without_poolscope(kind: Any, ending: Callable[[Any, Watch], None]) -> None:
     """
     Whatever the caller does with a connection, its fairy and its record go when they go without poolscope, with no help
     of the garbage collector.
@@ -185,7 +185,7 @@ def test_nor_does_one_that_a_cancelled_task_held(kind: Any, moment: str) -> None
         gc.collect()
         watch.look("collected")
         await engine.dispose()
-        await asyncio.to_thread(workers[0].join, DEADLINE)  # it tells the loop that it is done
+        await asyncio.to_thread(workers[0].join, DEADLINE)  # it notifies the loop that it is done
 
     without, with_hooks = _with_and_without(lambda watch: asyncio.run(asyncio.wait_for(cancel(watch), DEADLINE)))
     assert with_hooks == without

@@ -106,7 +106,7 @@ def test_a_pool_without_limit_has_none(make: Callable[..., Subject]) -> None:
 
 
 def test_a_pool_without_a_size_has_no_limit(make: Callable[..., Subject]) -> None:
-    """SQLAlchemy's `pool_size=0` means no limit at all: none is exported, however many are out."""
+    """SQLAlchemy's `pool_size=0` means no limit at all: none is exported, however many are checked out."""
     require(VERSION >= (2, 0), "a size of 0 is a limit of 0 in SQLAlchemy 1.4", "make env")
     subject = make(size=0)
     handles = [subject.acquire() for _ in range(4)]
@@ -134,15 +134,15 @@ def test_recycled_connections_are_replaced(make: Callable[..., Subject], monkeyp
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_an_ask_is_known_to_connect_while_it_does(make: Callable[..., Subject], *, fails: bool) -> None:
-    """Whoever waits for the database rather than for the pool can be told by it."""
+def test_a_checkout_is_known_to_connect_while_it_does(make: Callable[..., Subject], *, fails: bool) -> None:
+    """It distinguishes a wait for the database from one for the pool."""
     subject = make()
     engine = subject.driver.engine  # type: ignore[attr-defined]
-    asks: list[tuple[Lease, bool]] = []
+    checkouts: list[tuple[Lease, bool]] = []
 
     def connects(*_: Any) -> None:
         (checkout,) = engine.pool.__dict__[KEY].pending
-        asks.append((checkout, checkout.connecting))
+        checkouts.append((checkout, checkout.connecting))
         if fails:
             raise LookupError("do_connect")
 
@@ -152,7 +152,7 @@ def test_an_ask_is_known_to_connect_while_it_does(make: Callable[..., Subject], 
             subject.acquire()
     else:
         subject.release(subject.acquire())
-    ((checkout, connecting),) = asks
+    ((checkout, connecting),) = checkouts
     assert (connecting, checkout.connecting) == (True, False)
 
 
@@ -193,8 +193,8 @@ def test_listeners_that_raise(make: Callable[..., Subject], moment: str) -> None
 
 def test_a_listener_that_refuses_the_connection(make: Callable[..., Subject]) -> None:
     """
-    DisconnectionError at check-out sends the pool for another connection: still one ask and one lease; refused for good
-    it is one failed ask. A second listener in the row makes no difference.
+    DisconnectionError at checkout sends the pool for another connection: still one checkout and one lease; refused for
+    good it is one failed checkout. A second listener in the row makes no difference.
     """
     subject = make()
     engine = subject.driver.engine  # type: ignore[attr-defined]
@@ -273,7 +273,7 @@ def test_a_failing_pre_ping(on_server: Callable[..., Subject], database: Postgre
 
 
 def test_a_server_that_cuts_connections_in_use(on_server: Callable[..., Subject], database: Postgres) -> None:
-    """Cut off while it is out, a connection stays in use until the caller gives it back; what comes then is exact."""
+    """Cut off while held, a connection stays in use until the caller returns it; what comes then is exact."""
     subject = on_server()
     handle = subject.acquire()
     subject.driver.query(handle)
@@ -350,7 +350,7 @@ def test_several_engines_on_one_url_are_several_pools(telemetry: Telemetry, tmp_
 
 
 def test_the_peak_of_a_shared_connection_is_one(telemetry: Telemetry, tmp_path: Path) -> None:
-    """A StaticPool lends one connection to several callers at once: in use is one, now and at the peak."""
+    """A StaticPool hands one connection to several callers at once: in use is one, now and at the peak."""
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     engine = sqlalchemy.create_engine(url, poolclass=pool.StaticPool, pool_logging_name="shared")
     with engine.connect(), engine.connect():
@@ -362,7 +362,7 @@ def test_the_peak_of_a_shared_connection_is_one(telemetry: Telemetry, tmp_path: 
 
 
 def test_a_pool_without_an_engine_is_a_pool(telemetry: Telemetry) -> None:
-    """Pools made by hand are watched from their first check-out."""
+    """Pools made by hand are watched from their first checkout."""
     import sqlite3
 
     own = pool.QueuePool(lambda: sqlite3.connect(":memory:"), pool_size=1, logging_name="by-hand")

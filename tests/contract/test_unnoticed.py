@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from examples.lab.postgres import Postgres
 
 
-def test_a_strange_driver_is_asked_for_nothing() -> None:
+def test_nothing_is_read_from_a_strange_driver() -> None:
     """
     A connection of an unknown kind sees the calls that SQLAlchemy makes and no others, though it
     would answer any.
@@ -74,7 +74,7 @@ def test_a_time_limit_that_strikes_within_a_hook_reaches_the_application(
 
 def test_what_asyncpg_refuses_at_the_call_is_refused_at_the_call(database: Postgres) -> None:
     """
-    A transaction or prepared statement of a connection given back raises when its method is called, not first when the
+    A transaction or prepared statement of a returned connection raises when its method is called, not first when the
     coroutine is awaited; and a method that was no coroutine function is none under the hooks.
     """
     asyncpg = pytest.importorskip("asyncpg")

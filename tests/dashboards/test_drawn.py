@@ -85,7 +85,7 @@ def told(browser: draw.Browser, folder: Path, *, exhausted: bool, dashboards: Pa
             page.close()
 
 
-def test_the_first_page_tells_the_two_apart(browser: draw.Browser, tmp_path: Path) -> None:
+def test_the_first_page_distinguishes_the_two(browser: draw.Browser, tmp_path: Path) -> None:
     """The figures at the top of the first page are those of the story: saturation, leaks and timeouts, or none."""
     sick, well = (
         {

@@ -80,7 +80,7 @@ def test_labels() -> None:
     assert prometheus.label(semconv.POOL_NAME) == "db_client_connection_pool_name"
 
 
-def test_counters_are_told_from_gauges() -> None:
+def test_counters_are_distinguished_from_gauges() -> None:
     """Counters and histogram parts may be rated; gauges and up-down counters may not; strangers are no answer."""
     assert prometheus.is_counter("db_client_connection_timeouts_total", semconv.METRICS)
     assert prometheus.is_counter("db_client_connection_wait_time_seconds_sum", semconv.METRICS)

@@ -69,7 +69,7 @@ def test_what_is_no_traceql_is_seen(query: str) -> None:
     assert faults([query]) != [[]]
 
 
-def test_queries_ask_for_attributes_of_the_dictionary() -> None:
+def test_queries_use_attributes_of_the_dictionary() -> None:
     """An attribute of ours in a query is one that spans have."""
     asked = {name for query in of_dashboards() | of_alerts() for name in re.findall(r"span\.([\w.]+)", query)}
     assert asked

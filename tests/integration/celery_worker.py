@@ -40,7 +40,7 @@ class Metrics(MetricExporter):
     """Writes the newest figures of this process."""
 
     def export(self, metrics_data: Any, timeout_millis: float = 0, **_: Any) -> MetricExportResult:
-        """Replace the file as a whole, so that nobody reads half of it."""
+        """Replace the file as a whole, so that no reader sees half of it."""
         path = FOLDER / f"{os.getpid()}.units"
         draft = path.with_suffix(".draft")
         draft.write_text(json.dumps(queries_by_unit(Collected.of(metrics_data))))

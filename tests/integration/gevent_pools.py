@@ -1,7 +1,7 @@
 """
 The program that `test_gevent.py` runs: psycopg2 under gevent, with SQLAlchemy's pool and its own.
 
-Prints one JSON object: what was asked and how it ended, by our ledger and by the program's own count.
+Prints one JSON object: each checkout and how it ended, by our pool registry and by the program's own count.
 """
 
 from __future__ import annotations

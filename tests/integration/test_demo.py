@@ -142,7 +142,7 @@ def test_it_ends_well_and_says_so(demo: Run) -> None:
 
 
 def test_the_pool_is_exhausted(report: Report) -> None:
-    """Every allowed connection was in use, somebody waited in vain, and the shop went on serving."""
+    """Every allowed connection was in use, a checkout timed out, and the shop went on serving."""
     (pool,) = report.pools
 
     assert (pool.limit, pool.peak) == (15, 15)
@@ -153,7 +153,7 @@ def test_the_pool_is_exhausted(report: Report) -> None:
 
 
 def test_the_figures_agree_with_one_another(report: Report) -> None:
-    """Every ask is one wait; those that got a connection hold it still or are one hold."""
+    """Every checkout is one wait; those that got a connection hold it still or are one hold."""
     (pool,) = report.pools
 
     assert pool.waits.failed == pool.timeouts
@@ -195,7 +195,7 @@ def test_each_planted_cause_holds_by_its_own_phase(report: Report) -> None:
 
 
 def test_the_leaking_route_stands_in_the_way(report: Report) -> None:
-    """The carts never give back; the links of those who wait for them name them."""
+    """The carts never return theirs; the links of those who wait for them name them."""
     (pool,) = report.pools
 
     assert pool.used > 0
@@ -221,7 +221,7 @@ def test_each_planted_cause_is_found_once_and_nothing_else(report: Report) -> No
     assert all(Path(one.call_site.file) == SHOP and one.fix and one.evidence for one in causes)
 
 
-def test_the_verdict_is_the_leak(report: Report, demo: Run) -> None:
+def test_the_cause_is_the_leak(report: Report, demo: Run) -> None:
     """At constant load the carts eat the pool: exhaustion is put down to the leak, and the demo ends with that."""
     (exhausted,) = (one for one in report.findings if one.id == POOL_EXHAUSTED)
 

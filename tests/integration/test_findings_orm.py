@@ -1,4 +1,4 @@
-"""N+1 through a real ORM: who loads lazily is found, with the application's line and the cure; eager loading is not."""
+"""N+1 through a real ORM: who loads lazily is found, with the application's line and the fix; eager loading is not."""
 # ruff: noqa: D103 - what the ORM is made to do is named for it
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def a_commit_for_each_row(session: Session) -> None:
         (a_commit_for_each_row, None, "executemany"),
     ],
 )
-def test_the_loop_is_found_with_its_line_and_its_cure(
+def test_the_loop_is_found_with_its_line_and_its_fix(
     engine: Engine, found: list[Finding], work: Callable[[Session], None], loader: str | None, fix: str
 ) -> None:
     """The application's line, not the ORM's; exactly once."""
@@ -197,7 +197,7 @@ def test_the_loop_is_found_with_its_line_and_its_cure(
 
 
 def test_a_loop_in_a_template_has_the_templates_line(engine: Engine, found: list[Finding], tmp_path: Path) -> None:
-    """Not the line of the code that Jinja compiles it to; and the cure is that for a lazy load."""
+    """Not the line of the code that Jinja compiles it to; and the fix is that for a lazy load."""
     source = "<ul>\n{% for author in authors %}\n\n<li>{{ author.posts | length }}</li>\n{% endfor %}\n</ul>\n"
     (tmp_path / "authors.html").write_text(source)
     template = jinja2.Environment(loader=jinja2.FileSystemLoader(tmp_path), autoescape=True).get_template(
@@ -225,10 +225,10 @@ class Written(BaseModel):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_loop_in_a_serializer_has_its_cure(engine: Engine, found: list[Finding], asynchronous: bool) -> None:
+def test_a_loop_in_a_serializer_has_its_fix(engine: Engine, found: list[Finding], asynchronous: bool) -> None:
     """
     FastAPI makes the response after the route has returned, where no frame of the application is left: the place is the
-    serializer's, never poolscope's own, and the cure is that for a lazy load.
+    serializer's, never poolscope's own, and the fix is that for a lazy load.
     """
     application = FastAPI()
 

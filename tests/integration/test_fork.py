@@ -37,9 +37,9 @@ def url(database: Postgres) -> str:
 @pytest.mark.parametrize("way", ["native", "ordinary"])
 def test_a_bare_fork_with_a_connection_out(url: str, way: str) -> None:
     """
-    The child starts at nothing: what is out is the parent's, sums begin with the fork, and spans of the parent are not
-    told again; then it is exact. The parent goes on as if nothing had been. So it is too where histograms are recorded
-    into ordinary instruments, which the SDK does not empty in a child.
+    The child starts at nothing: what is checked out is the parent's, sums begin with the fork, and spans of the parent
+    are not reported again; then it is exact. The parent goes on as if nothing had been. So it is too where histograms
+    are recorded into ordinary instruments, which the SDK does not empty in a child.
     """
     began = time.time_ns()
     program = subprocess.run(
@@ -99,7 +99,7 @@ def test_a_fork_with_connections_of_other_pools_out(database: Postgres) -> None:
         "after the fork": each(0, 0, 0, 0),
         "one out": each(1, 0, 1, 0),
         "at rest": each(0, 0, 1, 1),
-        "the parent's given back": each(0, 0, 1, 1),
+        "the parent's returned": each(0, 0, 1, 1),
         "errors": {},
     }
     assert parent == {"parent": each(1, 0, 1, 0), "errors": {}}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 REPEATED = "select * from t where id = 1"
-#: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
+#: No request holds or waits for so long, however busy the machine is: what is found is what the test makes.
 PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 #: What the views query; one test at a time.
@@ -36,7 +36,7 @@ run: Any = None
 
 
 def users(request: Any, number: int) -> HttpResponse:
-    """As many queries as it is told."""
+    """As many queries as it is asked for."""
     run(number)
     return HttpResponse("ok")
 
@@ -205,7 +205,7 @@ def test_the_request_ends_after_request_finished(
     with serving(wsgi_application(), threads=2) as port:
         for number, address in enumerate(("shop/users/3/", "stream/4/", "file/"), 1):
             assert httpx.get(f"http://127.0.0.1:{port}/{address}", timeout=60).status_code == 200
-            # The last byte leaves before the request is over.
+            # The last byte leaves before the request has finished.
             wait_until(lambda number=number: len(units(telemetry)) == number, 60)
     assert units(telemetry) == {
         "http GET /shop/users/<int:number>/": (1, 4.0),

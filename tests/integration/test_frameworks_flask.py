@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 REPEATED = "select * from t where id = 1"
-#: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
+#: No request holds or waits for so long, however busy the machine is: what is found is what the test makes.
 PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 
@@ -43,7 +43,7 @@ def telemetry() -> Iterator[Telemetry]:
 
 
 def make_app(queries: Queries, flask_class: type[Flask] = Flask) -> Flask:
-    """An application whose routes run as many queries as they are told to."""
+    """An application whose routes run as many queries as the request says."""
     app = flask_class("shop")
 
     @app.get("/users/<int:number>")
@@ -62,7 +62,7 @@ def make_app(queries: Queries, flask_class: type[Flask] = Flask) -> Flask:
             for _ in range(number):
                 queries(1)
                 yield "row\n"
-                # A moment in which the server can see that nobody reads on.
+                # A moment in which the server can see that the client reads no more.
                 time.sleep(0.01)
 
         return stream_with_context(rows())
@@ -239,7 +239,7 @@ def test_the_response_is_what_it_is_without_us(telemetry: Telemetry, app: Flask)
     assert current() is None
 
 
-def test_a_bare_thread_is_unattributed_unless_asked_for(queries: Queries, app: Flask, telemetry: Telemetry) -> None:
+def test_a_bare_thread_is_unattributed_unless_wanted(queries: Queries, app: Flask, telemetry: Telemetry) -> None:
     """
     Python carries no context into a thread or an executor's job: their queries are in the pool's figures only, and
     counted as unattributed.

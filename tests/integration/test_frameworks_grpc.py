@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 REPEATED = "select * from t where id = 1"
-#: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
+#: No request holds or waits for so long, however busy the machine is: what is found is what the test makes.
 PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 

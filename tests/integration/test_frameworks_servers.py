@@ -106,7 +106,7 @@ def on_uvicorn(application: Any) -> Iterator[int]:
 def test_any_application(
     telemetry: Telemetry, queries: Queries, server: Callable[[Any], Any], make: Callable[[Queries], Any]
 ) -> None:
-    """Each request is one; of its routes nobody knows."""
+    """Each request is one; its routes are unknown."""
     with server(make(queries)) as port:
         for _ in range(2):
             assert httpx.get(f"http://127.0.0.1:{port}/secret/path", timeout=60).text == "rowrowrow"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 REPEATED = "select * from t where id = 1"
-#: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
+#: No request holds or waits for so long, however busy the machine is: what is found is what the test makes.
 PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 
@@ -51,7 +51,7 @@ def queries(telemetry: Telemetry) -> Queries:
 
 
 def make_api(queries: Queries) -> FastAPI:
-    """An application whose routes run as many queries as they are told to."""
+    """An application whose routes run as many queries as the request says."""
     api = FastAPI()
     router = APIRouter()
 
@@ -328,7 +328,7 @@ def test_the_lifespan_is_no_unit_of_work(telemetry: Telemetry, queries: Queries)
 
 
 def test_any_asgi_application_through_the_middleware(telemetry: Telemetry, queries: Queries) -> None:
-    """Of an application of no known framework nobody knows the routes."""
+    """The routes of an application of no known framework are unknown."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         queries(3)

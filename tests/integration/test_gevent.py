@@ -39,7 +39,7 @@ def told(database: Postgres) -> dict[str, Any]:
 
 
 def test_sqlalchemys_pool_is_exact_under_kills_and_timeouts(told: dict[str, Any]) -> None:
-    """Every ask ends as the program saw it end: granted, killed, cut by gevent's timeout, timed out by the pool."""
+    """Every checkout ends as the program saw it end: served, killed, cut by gevent, timed out by the pool."""
     result = told["sqlalchemy"]
     truth = result["truth"]
     assert min(truth.values()) > 0

@@ -20,7 +20,7 @@ from examples.lab.processes import ChildFailedError, listens, wait_until
 from tests.support.skips import require
 
 
-def test_the_server_is_as_asked_for_and_gone_afterwards() -> None:
+def test_the_server_is_as_wanted_and_gone_afterwards() -> None:
     """An embedded server has the limit and settings asked for, listens on loopback only, and leaves nothing behind."""
     with lab.postgres(max_connections=17, settings={"log_statement": "all"}) as server:
         with server.connect() as connection:
@@ -55,7 +55,7 @@ def test_every_client_gets_in(database: Postgres) -> None:
     assert asyncio.run(by_asyncpg()) == database.database
 
 
-def test_a_dropped_database_is_gone_though_somebody_is_in_it(postgres: Postgres) -> None:
+def test_a_dropped_database_is_gone_though_a_client_is_in_it(postgres: Postgres) -> None:
     """A database can be made and dropped again while a client that forgot to leave is still connected."""
     made = postgres.create_database("poolscope lab: drop")
     with psycopg.connect(made.dsn) as connection:

@@ -91,8 +91,8 @@ def _warmed(engine: Any, seen: Watched, unit: UnitOfWork) -> dict[str, int]:
 
 def test_sqlalchemys_null_pool_over_an_outer_pool(seen: Watched, unit: UnitOfWork, database: Postgres) -> None:
     """
-    NullPool pools nothing, so the pool below sees the same check-outs: one lease in it for each,
-    given back with it.
+    NullPool pools nothing, so the pool below sees the same checkouts: one lease in it for each,
+    returned with it.
     """
     with inner(database) as pool:
         engine = sqlalchemy.create_engine(

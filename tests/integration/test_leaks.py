@@ -34,9 +34,9 @@ PATIENCE = 60
 
 @pytest.fixture
 def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
-    """Poolscope, on; every finding is told."""
+    """Poolscope, on; every finding is reported."""
     gc.collect()  # the engines of other tests
-    # A thread or task outside of any unit of work has five seconds to give back what it left; here nobody uses them.
+    # A thread or task outside of any unit of work has five seconds to return what it left; here they are not needed.
     monkeypatch.setattr(leak, "OWNER_GRACE", 0.0)
     telemetry = Telemetry(finding_interval=0, long_hold_threshold=60, exhaustion_threshold=0)
     telemetry.start()
@@ -94,19 +94,19 @@ def test_garbage(telemetry: Telemetry, engine: Engine, found: list[Finding]) -> 
     finally:
         gc.enable()
 
-    def collected_and_told() -> bool:
+    def collected_and_reported() -> bool:
         gc.collect()  # does nothing while another thread is at it
         telemetry.instrumentor.flush()
         return bool(told(found))
 
-    wait_until(collected_and_told, PATIENCE, "the leak to be told of")
+    wait_until(collected_and_reported, PATIENCE, "the leak to be reported")
     assert told(found) == [("abandoned", "forgets", False)]
     collected = telemetry.collect()
     assert (collected.used("leaks"), collected.value(semconv.LEAKS, "leaks", LEAK_KIND="abandoned")) == (0, 1)
 
 
 def test_a_thread_that_ends(telemetry: Telemetry, engine: Engine, found: list[Finding]) -> None:
-    """With a connection of its own still out. Reported while it is out, and again when it comes back."""
+    """With a connection of its own still checked out. Reported while it is held, and again when it comes back."""
     kept: list[Any] = []
 
     def forgets() -> None:
@@ -121,7 +121,7 @@ def test_a_thread_that_ends(telemetry: Telemetry, engine: Engine, found: list[Fi
         thread = threading.Thread(target=target)
         thread.start()
         thread.join(60)
-    wait_until(lambda: told(found), PATIENCE, "the leak to be told of")
+    wait_until(lambda: told(found), PATIENCE, "the leak to be reported")
     assert told(found) == [("owner_finished", "forgets", False)]
     assert telemetry.collect().used("leaks") == 1
     assert found[0].evidence["backend_process_id"]
@@ -144,7 +144,7 @@ def test_a_request_that_is_over(telemetry: Telemetry, engine: Engine, found: lis
     for name, work in (("GET /cart", forgets), ("GET /fixed/cart", returns)):
         with poolscope.unit_of_work(name, kind="http"):
             work()
-    wait_until(lambda: told(found), PATIENCE, "the leak to be told of")
+    wait_until(lambda: told(found), PATIENCE, "the leak to be reported")
     assert told(found) == [("owner_finished", "forgets", False)]
     assert str(found[0].unit) == "http GET /cart"
     kept[-1].close()
@@ -152,7 +152,7 @@ def test_a_request_that_is_over(telemetry: Telemetry, engine: Engine, found: lis
 
 
 def test_a_task_that_is_cancelled(telemetry: Telemetry, database: Postgres, found: list[Finding]) -> None:
-    """Between the check-out and the `try`; in an `async with` the same cancellation is no leak."""
+    """Between the checkout and the `try`; in an `async with` the same cancellation is no leak."""
     kept: list[Any] = []
 
     async def main() -> None:
@@ -179,7 +179,7 @@ def test_a_task_that_is_cancelled(telemetry: Telemetry, database: Postgres, foun
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        await asyncio.to_thread(wait_until, lambda: told(found), PATIENCE, "the leak to be told of")
+        await asyncio.to_thread(wait_until, lambda: told(found), PATIENCE, "the leak to be reported")
         assert told(found) == [("owner_finished", "forgets", False)]
         await pool.release(kept.pop())
         telemetry.instrumentor.flush()

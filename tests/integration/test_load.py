@@ -36,8 +36,8 @@ def telemetry() -> Iterator[Telemetry]:
 @pytest.mark.timeout(300)
 def test_200_000_leases_from_64_threads(telemetry: Telemetry, database: Postgres) -> None:
     """
-    64 threads on a pool of 10 + 5: every ask and every lease is counted once, at no moment are more than 15 in use, and
-    at the end none, with no drift; while a reader collects all the time.
+    64 threads on a pool of 10 + 5: every checkout and every lease is counted once, at no moment are more than 15 in
+    use, and at the end none, with no drift; while a reader collects all the time.
     """
     require(sqlalchemy.__version__ >= "2", "SQLAlchemy 1.4 has no dialect for psycopg", "make matrix")
     engine = sqlalchemy.create_engine(

@@ -1,4 +1,4 @@
-"""Several pools of one application: told apart, bounded in number, and which of them is short."""
+"""Several pools of one application: distinguished, bounded in number, and which of them is short."""
 
 from __future__ import annotations
 

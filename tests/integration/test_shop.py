@@ -63,7 +63,7 @@ FOUND = {
     "GET /profile/7": NESTED_CHECKOUT,
 }
 HEALTHY = "GET /users/7"
-# Each cause is followed by its repaired twin: nobody changes in between what both answer.
+# Each cause is followed by its repaired twin: no request changes in between what both answer.
 EVERYTHING = [HEALTHY, *(route for cause in FOUND for route in (cause, cause.replace(" /", " /fixed/")))]
 # The causes whose answer is not their twin's word for word: a receipt, and a span of time.
 ANSWERS_DIFFER = {"GET /reports/sales", "POST /checkout/7"}
@@ -99,7 +99,7 @@ class Telemetry:
         self._path = path
 
     def findings(self) -> list[dict[str, Any]]:
-        """The attributes of each event that tells of a finding, its name included."""
+        """The attributes of each event that reports a finding, its name included."""
         return [
             {"event": record.get("eventName"), **attributes(record)}
             for scope in self._scopes("resourceLogs", "scopeLogs")
@@ -116,7 +116,7 @@ class Telemetry:
         return dict(found)
 
     def has(self, identity: str) -> bool:
-        """Whether a finding has been told of."""
+        """Whether a finding has been reported."""
         return any(finding[semconv.FINDING_ID] == identity for finding in self.findings())
 
     def on_spans(self) -> dict[str, list[str]]:
@@ -220,12 +220,12 @@ class Visited:
 def everything(
     framework: str, filled: Postgres, payment_url: str, folder: Path, settings: dict[str, str] = SETTINGS
 ) -> Visited:
-    """A shop in which somebody asked for every healthy route, every repaired twin and every cause, once."""
+    """A shop in which a customer asked for every healthy route, every repaired twin and every cause, once."""
     visited = Visited(framework, folder / "shop.jsonl")
     with lab.shop(framework, filled, payment_url, settings, visited.file) as shop:
         visited.visit(shop, EVERYTHING)
         # A leak is known when its request has long been over.
-        wait_until(lambda: visited.telemetry.has(LEAK), 60, "the leak to be told of")
+        wait_until(lambda: visited.telemetry.has(LEAK), 60, "the leak to be reported")
         shop.close()
     return visited
 
@@ -252,7 +252,7 @@ def leaked(
             findings = shop_of.telemetry.findings()
             return sum(finding[semconv.FINDING_ID] == LEAK for finding in findings) == LIMIT
 
-        wait_until(all_are_known, 60, "the leaks to be told of")
+        wait_until(all_are_known, 60, "the leaks to be reported")
         shop_of.visit(shop, [HEALTHY], well=False)
         shop.close()
     return shop_of
@@ -276,7 +276,7 @@ def test_the_repair_changes_no_answer(visited: Visited) -> None:
 
 
 def test_each_cause_is_its_finding_and_its_repaired_twin_none(visited: Visited) -> None:
-    """In the report every cause is found as what it is, once, and no twin as anything; the cart alone is still out."""
+    """In the report every cause is found as what it is, once, and no twin as anything; the cart alone is still held."""
     if visited.framework in LIMITED:
         report = build_report([visited.file])
         (pool,) = report.pools
@@ -316,7 +316,7 @@ def test_a_leak_turns_customers_away_and_the_rest_goes_on(leaked: Visited) -> No
 
 
 def test_who_leaks_the_pool_away_is_blamed_when_it_is_empty(leaked: Visited) -> None:
-    """The customer who is turned away is told of with everybody who holds, and with the verdict that it is a leak."""
+    """The customer who is turned away is reported with every holder, and with a leak as the cause."""
     telemetry = leaked.telemetry
     reports = [one for one in telemetry.findings() if one[semconv.FINDING_ID] == POOL_EXHAUSTED]
     report = reports[-1]

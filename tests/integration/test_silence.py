@@ -1,4 +1,4 @@
-"""Where nobody listens, nothing happens; and nothing secret leaves where somebody does."""
+"""Without a listener nothing happens; and with one nothing secret leaves."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def test_with_the_sdk_disabled_the_hooks_sleep() -> None:
 
 def test_an_sdk_that_is_set_late_wakes_them() -> None:
     """
-    A provider that comes after `instrument()` is heard of as it is set: the very next check-out is counted. What was
-    out by then is in use until it comes back. A TracerProvider that comes after that one has its spans, and the first
+    A provider that comes after `instrument()` is heard of as it is set: the very next checkout is counted. What was
+    held by then is in use until it comes back. A TracerProvider that comes after that one has its spans, and the first
     request under it has its figures on its own.
     """
     report = run("late")
@@ -84,7 +84,7 @@ def test_an_sdk_that_is_set_late_wakes_them() -> None:
 def test_suppressed_instrumentation(telemetry: Telemetry, tmp_path: Path) -> None:
     """
     What is asked for under `suppress_instrumentation` is no point of wait or use and no span; it is in use all the
-    same, so nothing drifts: not when it is given back outside, nor when one asked for outside is given back inside.
+    same, so nothing drifts: not when it is returned outside, nor when one checked out outside is returned inside.
     """
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'suppressed.db'}", pool_logging_name="suppressed")
     with telemetry.tracer.start_as_current_span("request"):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 #: Queries of the view, of the body's parts together, and after them.
 BEFORE, PARTS, AFTER = 2, 8, 1
 REPEATED = "select * from t where id = 1"
-#: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
+#: No request holds or waits for so long, however busy the machine is: what is found is what the test makes.
 PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 
 #: What Django's views query; one test at a time.

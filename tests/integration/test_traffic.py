@@ -24,7 +24,7 @@ class Customers(traffic.Traffic):
 
 
 def test_customers_behind_the_schedule_do_not_come_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the schedule is past before it began, everybody still comes, but one after the other."""
+    """When the schedule is past before it began, every customer still comes, but one after the other."""
     clock = iter([0.0])
     # The module's own name: the event loop needs the real clock.
     monkeypatch.setattr(traffic, "time", SimpleNamespace(monotonic=lambda: next(clock, 1000.0)))

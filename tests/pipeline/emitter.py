@@ -171,12 +171,12 @@ class Process:
         self, *, findings: Sequence[str] = (), wait: float = 0.002, error: str = "", name: str = "GET /orders"
     ) -> str:
         """
-        One request with one check-out, as spans.
+        One request with one checkout, as spans.
 
         Args:
             findings: What was found in it.
             wait: Seconds it waited for a connection.
-            error: The error type of the check-out, when it failed.
+            error: The error type of the checkout, when it failed.
             name: The unit of work.
 
         Returns:
@@ -205,14 +205,14 @@ class Process:
             return f"{unit.get_span_context().trace_id:032x}"
 
     def begin(self, name: str = "GET /orders") -> Span:
-        """A request that goes on, with a check-out behind it; end the span."""
+        """A request that goes on, with a checkout behind it; end the span."""
         unit = self._framework.start_span(name, kind=SpanKind.SERVER)
         self.wait(0.002, set_span_in_context(unit))
         return unit
 
     def wait(self, seconds: float, context: Context | None = None) -> str:
         """
-        A check-out that waited, in a trace or alone.
+        A checkout that waited, in a trace or alone.
 
         Returns:
             The trace id.

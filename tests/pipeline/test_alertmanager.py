@@ -1,4 +1,4 @@
-"""What Alertmanager holds back, by the committed file: a symptom whose cause is told."""
+"""What Alertmanager holds back, by the committed file: a symptom whose cause is reported."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def manager(alertmanager: Path, tmp_path: Path) -> Iterator[str]:
     ],
     ids=lambda value: value["alertname"] if isinstance(value, dict) else None,
 )
-def test_a_symptom_is_held_back_while_its_cause_is_told(
+def test_a_symptom_is_held_back_while_its_cause_is_reported(
     manager: str, cause: Labels, symptom: Labels, held_back: bool
 ) -> None:
     """
-    Of a cause and its symptom only the cause is told; what says something else, or of something
-    else, is told too.
+    Of a cause and its symptom only the cause is reported; what says something else, or of something
+    else, is reported too.
     """
     body = json.dumps([{"labels": cause}, {"labels": symptom}]).encode()
     request = urllib.request.Request(manager, body, {"Content-Type": "application/json"})

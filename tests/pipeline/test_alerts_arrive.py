@@ -51,7 +51,7 @@ def healthy(process: Process, seconds: float) -> None:
 
 
 def starved(process: Process, seconds: float) -> None:
-    """All connections in use for all of these seconds, everybody waits."""
+    """All connections in use for all of these seconds, every request waits."""
     process.add(semconv.SATURATION_TIME, seconds)
     process.record(semconv.WAIT_TIME, 2)
     process.request(wait=2)
@@ -98,7 +98,7 @@ def dawdling(process: Process, seconds: float) -> None:
 
 
 def drifting(process: Process, seconds: float) -> None:
-    """A ledger that disagrees with the pool."""
+    """A pool registry that disagrees with the pool."""
     healthy(process, seconds)
     process.set(semconv.DRIFT, 1)
 
@@ -110,8 +110,8 @@ def erring(process: Process, seconds: float) -> None:
 
 
 WAITING = {"PoolWaitBurnsFast", "PoolWaitBurnsSlowly", "CheckoutSpansSlow"}
-# What each service does, and the alerts that reach the webhook about it: those and no others. Of a leaking pool nobody
-# is told that it is saturated as well: Alertmanager holds that back.
+# What each service does, and the alerts that reach the webhook about it: those and no others. A leaking pool is not
+# reported as saturated as well: Alertmanager holds that back.
 CAUSES: dict[str, tuple[Callable[[Process, float], None], set[str]]] = {
     "healthy": (healthy, set()),
     "too-small": (starved, {"PoolSaturated", *WAITING}),
@@ -224,7 +224,7 @@ def test_each_cause_brings_exactly_its_alerts(told: Webhook, cause: str) -> None
 
 
 def test_a_service_that_fell_silent_is_reported(told: Webhook) -> None:
-    """A service that stops reporting is told once its last series is gone."""
+    """A service that stops reporting is reported once its last series is gone."""
     wait_until(lambda: about(told, SERVICE, GONE), 60, "an alert about the silent service")
     assert about(told, SERVICE, GONE) == {"PoolscopeNoData"}
 

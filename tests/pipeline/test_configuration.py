@@ -81,7 +81,7 @@ def test_files_name_only_what_the_dictionary_knows(name: str) -> None:
     assert set(OWN_NAME.findall(text)) <= known_names()
 
 
-def test_what_the_collector_asks_the_server_is_declared() -> None:
+def test_what_the_collector_queries_is_declared() -> None:
     """Name, unit and labels of each metric made from SQL are those that dashboards and alerts use."""
     asked = [
         metric for query in parsed("collector.yaml")["receivers"]["sqlquery"]["queries"] for metric in query["metrics"]

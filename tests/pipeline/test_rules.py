@@ -100,7 +100,7 @@ def rare_events() -> list[Case]:
 
 
 def waits(good: float, bad: float, **more: str) -> dict[str, str]:
-    """Check-outs per 15 s: within the objective, and beyond it."""
+    """Checkouts per 15 s: within the objective, and beyond it."""
     return {
         series(bucket(semconv.WAIT_TIME), POOL, more, le="0.1"): f"0+{good}x{DAY}",
         series(bucket(semconv.WAIT_TIME), POOL, more, le="+Inf"): f"0+{good + bad}x{DAY}",
@@ -114,7 +114,7 @@ def use(phase: str, per_sample: float) -> dict[str, str]:
 
 
 def spans(le: str) -> dict[str, str]:
-    """Waiting check-outs, all of a duration that falls into one bucket."""
+    """Waiting checkouts, all of a duration that falls into one bucket."""
     bounds = ["0.5", "1", "2.5", "+Inf"]
     return {
         series(
@@ -161,15 +161,15 @@ CASES = [
     case("saturated a third of the time", {SATURATION: "0+5x80"}, "15m", "PoolSaturated"),
     case("saturated a hundredth of the time", {SATURATION: "0+0.15x80"}, "15m"),
     case("saturated for a minute only", {SATURATION: "0x30 0+15x4 60x60"}, "9m"),
-    case("every second check-out waits", waits(50, 50), "2h", "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
-    case("one check-out in ten waits", waits(90, 10), "8h", "PoolWaitBurnsSlowly", interval="1m"),
+    case("every second checkout waits", waits(50, 50), "2h", "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
+    case("one checkout in ten waits", waits(90, 10), "8h", "PoolWaitBurnsSlowly", interval="1m"),
     case("the objective is met", waits(995, 5), "8h", interval="1m"),
-    case("nobody checks anything out", waits(0, 0), "2h"),
-    case("a few slow check-outs an hour", {series(bucket(semconv.WAIT_TIME), POOL, le="0.1"): f"0x{DAY}",
+    case("no request checks anything out", waits(0, 0), "2h"),
+    case("a few slow checkouts an hour", {series(bucket(semconv.WAIT_TIME), POOL, le="0.1"): f"0x{DAY}",
          series(count(semconv.WAIT_TIME), POOL): "0x20 1x239 2x239 3x239 4x239"}, "125m"),
-    case("every second check-out fails at once", {**waits(50, 0), **waits(50, 0, error_type="RejectedError")}, "2h",
+    case("every second checkout fails at once", {**waits(50, 0), **waits(50, 0, error_type="RejectedError")}, "2h",
          "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
-    case("every check-out fails at once", waits(50, 0, error_type="psycopg.OperationalError"), "2h",
+    case("every checkout fails at once", waits(50, 0, error_type="psycopg.OperationalError"), "2h",
          "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
     case("callers go away before they wait", {**waits(50, 0), **waits(50, 0, error_type="asyncio.CancelledError")},
          "2h"),
@@ -186,13 +186,13 @@ CASES = [
     case("a young idle transaction", {OLDEST: "2x80"}, "15m"),
     case("workers times pool exceeds the server", limits(11), "20m", "FleetOverBudget"),
     case("workers times pool fits the server", limits(8), "20m"),
-    case("pools at a server that nobody watches", pool_at("replica", "postgresql"), "15m", "ServerUnwatched"),
+    case("pools at a server without monitoring", pool_at("replica", "postgresql"), "15m", "ServerUnwatched"),
     case("pools at a server that the Collector lost", {series(family(semconv.CONNECTION_MAX), POOL, SERVER,
          db_system_name="postgresql"): "5x400", series(family(made.SERVER_CONNECTIONS_MAX), SERVER): "100x40"}, "30m",
          "ServerUnwatched"),
     case("pools at a server of another kind", pool_at("cache", "redis"), "15m"),
-    case("the ledger disagrees for long", {DRIFT: "0x20 -2x80"}, "20m", "PoolscopeDrift"),
-    case("the ledger disagrees for a moment", {DRIFT: "0x20 1x4 0x80"}, "20m"),
+    case("the pool registry disagrees for long", {DRIFT: "0x20 -2x80"}, "20m", "PoolscopeDrift"),
+    case("the pool registry disagrees for a moment", {DRIFT: "0x20 1x4 0x80"}, "20m"),
     case("a service falls silent", {series(family(semconv.CONNECTION_COUNT), service_name="mail"): "0x40"}, "25m",
          "PoolscopeNoData"),
     case("a service is retired", {series(family(semconv.CONNECTION_COUNT), service_name="mail"): "0x40"}, "3h"),

@@ -76,7 +76,7 @@ def test_a_slow_request_is_decided_when_it_is_over(
 def test_a_long_wait_outside_of_a_request_is_kept(
     sampler: tuple[Collector, Sink], processes: Callable[..., Process]
 ) -> None:
-    """A check-out in no unit of work that waited long is kept, one that did not is not."""
+    """A checkout in no unit of work that waited long is kept, one that did not is not."""
     otel, sink = sampler
     process = processes(otel.otlp)
     long = {process.wait(LONG_WAIT * 2) for _ in range(SOME)}

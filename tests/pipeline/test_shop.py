@@ -67,9 +67,9 @@ def test_exemplars_of_long_waits_lead_to_kept_traces(shops: Shops) -> None:
     wait_until(lambda: set(exemplars) <= set(shops.store.traces()), 60, "the traces that the exemplars name")
 
 
-def test_the_ledger_agrees_with_the_pools(shops: Shops) -> None:
+def test_the_pool_registry_agrees_with_the_pools(shops: Shops) -> None:
     """
-    Under all that load no instance's ledger drifted for longer than a moment, and poolscope caught
+    Under all that load no instance's pool registry drifted for longer than a moment, and poolscope caught
     no error of its own.
     """
     assert [s for s in shops.prometheus.query(f"min_over_time(abs({family(semconv.DRIFT)})[10s:1s])") if s.value] == []
@@ -111,14 +111,14 @@ def test_every_query_has_data(shops: Shops, board: Path) -> None:
 def test_every_rule_is_evaluated(shops: Shops) -> None:
     """
     With what a running pipeline brings, no rule ends in an error: such an alert would never fire,
-    and nobody be told.
+    and no alert sent.
     """
     rules = [rule for group in shops.prometheus.api("rules")["groups"] for rule in group["rules"]]
     assert {rule["name"] for rule in rules} == {alert.name for alert in grafana.alerts.alerts()}
     assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
 
 
-def test_every_alert_asks_for_series_that_exist(shops: Shops) -> None:
+def test_every_alert_uses_series_that_exist(shops: Shops) -> None:
     """Each series that an alert names has been seen while the shops ran."""
     known = set(shops.prometheus.api("label/__name__/values"))
     asked = {name for alert in grafana.alerts.alerts() for name in SERIES.findall(alert.expression)} - LABELS

@@ -1,4 +1,4 @@
-"""A clock that stands still until it is told."""
+"""A clock that does not move until it is set."""
 
 from __future__ import annotations
 

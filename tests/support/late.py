@@ -47,7 +47,7 @@ WAYS: Final[dict[str, Callable[[], None]]] = {
 }
 
 
-# Told to be a part of the library: a frame of it is nobody's application code, which is what tests of origins look for.
+# Declared a part of the library: a frame of it is not the application's code, which is what tests of origins look for.
 _STALLED: Final = """
 def stalled(*args, **kwargs):
     if not after:

@@ -7,11 +7,11 @@ from poolscope.core.pool_identity import Identity
 
 class Source:
     """
-    A library's pool, as far as the ledger asks.
+    A library's pool, as far as the pool registry reads it.
 
     Args:
         limit: The most connections; None without a limit.
-        in_use: How many are out by its own account; None when it keeps none.
+        in_use: How many are in use by its own account; None when it keeps none.
         idle: How many wait to be used.
     """
 

@@ -66,7 +66,7 @@ class Cause:
     findings: frozenset[tuple[str, str]]
 
 
-# Ordinary requests beside the faulty ones: without them the few check-outs that open a connection weigh too much.
+# Ordinary requests beside the faulty ones: without them the few checkouts that open a connection weigh too much.
 ORDINARY = {"GET /users/{user}": 6.0}
 
 
@@ -165,7 +165,8 @@ def shops_under_load(folder: Path) -> Iterator[Shops]:
         folder: For everything that the programs keep.
 
     Yields:
-        What there is to look at; the shops still stand, with nobody in them, so that no alert is about their silence.
+        What there is to look at; the shops still stand, with no customer in them, so that no alert is about their
+        silence.
     """
     rules = folder / "rules.yaml"
     rules.write_text(grafana.alerts.generate(PACE)[f"{grafana.alerts.FOLDER}/prometheus.yaml"])

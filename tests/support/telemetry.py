@@ -94,7 +94,7 @@ class Collected:
         return self.value(semconv.CONNECTION_COUNT, pool, CONNECTION_STATE=semconv.STATE_USED)
 
     def idle(self, pool: str | None = None) -> float | None:
-        """The open connections that nobody uses."""
+        """The open connections without a holder."""
         return self.value(semconv.CONNECTION_COUNT, pool, CONNECTION_STATE=semconv.STATE_IDLE)
 
 
@@ -103,7 +103,7 @@ class Telemetry:
     An SDK of the test's own, and poolscope on it.
 
     Args:
-        settings: Poolscope's; spans come for every check-out unless they say otherwise.
+        settings: Poolscope's; spans come for every checkout unless they say otherwise.
     """
 
     def __init__(self, **settings: object) -> None:

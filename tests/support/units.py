@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Queries:
-    """A pool of the core's own, in the ledger that is open; calling it runs statements on one connection of it."""
+    """A pool of the core's own, in the open pool registry; calling it runs statements on one connection of it."""
 
     def __init__(self, name: str = "shop") -> None:
         self.pool = open_pool_registries[-1].register(identity(name), Source(8))
 
     def __call__(self, number: int, statement: str | None = None) -> None:
         """
-        Check a connection out, run statements and give it back.
+        Check a connection out, run statements and return it.
 
         Args:
             number: How many; all of different shapes unless one is given.

@@ -1,4 +1,4 @@
-"""Adapters at work without the signals: a ledger of their own, read directly."""
+"""Adapters at work without the signals: a pool registry of their own, read directly."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def closures(pool: Pool) -> dict[str, int]:
 
 
 def at_rest(pool: Pool) -> None:
-    """The laws that hold when nobody holds anything and nobody asks."""
+    """The laws that hold when no connection is held and no checkout is pending."""
     assert pool.leases == set()
     assert pool.pending == set()
     accounts = [source.in_use() for source in pool.live_sources()]

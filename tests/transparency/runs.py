@@ -124,7 +124,7 @@ class Runner:
         urls = [word for driver in suite.drivers for word in ("--dburi", made.url(driver))]
         arguments = [word for one in suite.arguments for word in (urls if one == "{database}" else [one])]
         login = {"PGUSER": made.user, "PGPASSWORD": made.password, "PGDATABASE": made.database}
-        # Else asyncpg asks for TLS first; at times it then leaves an error that nobody fetches, and one of its tests,
+        # Else asyncpg asks for TLS first; at times it then leaves an error that is not fetched, and one of its tests,
         # which looks for such, fails: 24 of 74 times, with the hooks or without.
         login["PGSSLMODE"] = "disable"
         yield arguments, {"PGHOST": made.host, "PGPORT": str(made.port), **login}

@@ -50,11 +50,11 @@ class Verdict(NamedTuple):
 
     @property
     def transparent(self) -> bool:
-        """Whether the hooks were there and nobody noticed."""
+        """Whether the hooks were there and no test noticed."""
         return not self.differences and not self.problems
 
     def as_json(self) -> dict[str, Any]:
-        """The verdict in JSON's types."""
+        """The result in JSON's types."""
         return {
             "suite": self.suite.source.project,
             "version": self.suite.source.version,
@@ -80,10 +80,10 @@ def judge_all(runner: Runner, suites: Sequence[Suite], done: Callable[[Verdict],
     Args:
         runner: Runs them.
         suites: Which.
-        done: Called with each verdict, in the order of the suites.
+        done: Called with each result, in the order of the suites.
 
     Returns:
-        All verdicts.
+        All results.
     """
     verdicts = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
@@ -101,7 +101,7 @@ def _judge(runner: Runner, suite: Suite, first: Future[Run], second: Future[Run]
         without = _enough(runner, suite, first.result(), again, hooks=False)
         with_hooks = _enough(runner, suite, second.result(), again, hooks=True)
     except Exception as error:
-        # One suite that cannot be run leaves the others to be judged.
+        # One suite that cannot be run leaves the others to be run.
         return Verdict(suite, problems=[f"could not be run: {error!r}"])
     problems = [*_problems_of(suite, without, hooks=False), *_problems_of(suite, with_hooks, hooks=True)]
     problems += [f"with the hooks: {problem}" for problem in evidence_problems(suite, with_hooks.evidence)]

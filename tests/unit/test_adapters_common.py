@@ -23,10 +23,10 @@ ENDS: dict[str, Callable[[Pool, Lease | None, float], None]] = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_an_ask_connects_from_the_beginning_of_a_connect_to_its_end(
+def test_a_checkout_connects_from_the_beginning_of_a_connect_to_its_end(
     end: Callable[[Pool, Lease | None, float], None],
 ) -> None:
-    """However it ends; and what it took is the ask's connect phase."""
+    """However it ends; and what it took is the checkout's connect phase."""
     scene = Scene()
     asked = scene.begin_checkout()
     token = PENDING_CHECKOUT.set(asked)
@@ -41,8 +41,8 @@ def test_an_ask_connects_from_the_beginning_of_a_connect_to_its_end(
     assert (asked.connecting, asked.connect_time) == (False, 2.0)
 
 
-def test_a_connect_that_no_ask_waits_for_is_nobodys() -> None:
-    """A worker of the pool's, and a task that inherited the context of an ask that has long been granted."""
+def test_a_connect_that_no_checkout_waits_for_has_no_lease() -> None:
+    """A worker of the pool's, and a task that inherited the context of a checkout that has long been served."""
     scene = Scene()
     acquired = scene.checkout()
     for checkout in (None, acquired):

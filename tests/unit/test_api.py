@@ -40,7 +40,7 @@ def is_open(pool_registry: PoolRegistry) -> Iterator[PoolRegistry]:
 
 @pytest.fixture
 def pool_registry() -> Iterator[PoolRegistry]:
-    """A ledger that is open."""
+    """An open pool registry."""
     with is_open(PoolRegistry((1.0,), count_bounds=(10.0,), now=FakeClock())) as opened:
         yield opened
 
@@ -286,7 +286,7 @@ def test_leaving_in_another_context_leaves_all_the_same(pool_registry: PoolRegis
 
 
 def test_nothing_keeps_a_unit_of_work_once_it_is_over(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """Not the ledger, not the pool, not a lease that was given back: it goes without the garbage collector."""
+    """Not the pool registry, not the pool, not a lease that has ended: it goes without the garbage collector."""
     gc.disable()
     try:
         with poolscope.unit_of_work("import"):
@@ -316,7 +316,7 @@ def test_expected_repetition_excuses_what_is_repeated_inside(pool_registry: Pool
     assert found == {"bad": [9], "good": []}
 
 
-def test_expected_long_hold_excuses_what_is_asked_for_inside(pool_registry: PoolRegistry, queries: Queries) -> None:
+def test_expected_long_hold_excuses_what_is_checked_out_inside(pool_registry: PoolRegistry, queries: Queries) -> None:
     """The reason is on the lease; not on one that is asked for afterwards."""
     with poolscope.expected_long_hold("a report"):
         inside = queries.pool.checkout()
@@ -324,7 +324,7 @@ def test_expected_long_hold_excuses_what_is_asked_for_inside(pool_registry: Pool
 
 
 def test_expected_long_hold_excuses_what_is_held_already(pool_registry: PoolRegistry, queries: Queries) -> None:
-    """Entered after the check-out, it reaches what this thread holds, and nobody else's."""
+    """Entered after the checkout, it reaches what this thread holds, and nothing else."""
     mine = queries.pool.checkout()
     mine.acquired()
     theirs: list[Any] = []

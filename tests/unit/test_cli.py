@@ -103,7 +103,7 @@ def test_no_telemetry_is_exit_code_1_with_problem_and_fix(tmp_path: Path) -> Non
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
-    """Wrong arguments are told from missing telemetry."""
+    """Wrong arguments are distinguished from missing telemetry."""
     assert run("report").exit_code == 2
     assert "report" in run("reprot").stderr
 
@@ -313,7 +313,7 @@ def test_names_with_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
     assert "d[/e]f" in result.stdout
 
 
-def test_reading_much_shows_how_far_it_is_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_read_shows_how_far_it_is_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bar is on standard error, where that is a terminal; it ends full. In a pipe there is nothing of it."""
     monkeypatch.setattr("poolscope.cli.report._LARGE_BYTES", 1)
     piped = run("report", "--json", *FILES)

@@ -25,7 +25,7 @@ def test_without_anything_said_the_defaults_hold(caplog: pytest.LogCaptureFixtur
 
 
 def test_settings_are_frozen() -> None:
-    """Once read, nobody changes them."""
+    """Once read, they do not change."""
     with pytest.raises(FrozenInstanceError):
         DEFAULTS.enabled = False  # type: ignore[misc]
 

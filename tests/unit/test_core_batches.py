@@ -93,7 +93,7 @@ class Contrary:
         "list",
     ],
 )
-def test_values_that_tell_nothing_are_a_repetition(parameters: Any) -> None:
+def test_values_that_say_nothing_are_a_repetition(parameters: Any) -> None:
     """
     Parameters that are not there, too few, of another form, or that cannot be compared: each run counts, and nothing
     is raised.

@@ -317,7 +317,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(text) <= LONGEST for text, _ in held.shapes)
 
 
-def test_threads_may_ask_at_once() -> None:
+def test_threads_may_fingerprint_at_once() -> None:
     """Each gets the shape of its own statement."""
     wrong: list[str] = []
 

@@ -178,7 +178,7 @@ def test_readers_do_not_disturb_one_another() -> None:
 
 
 def test_a_view_whose_reader_is_gone_is_forgotten() -> None:
-    """Nobody has to close a view: it goes with its reader, and the others go on."""
+    """A view need not be closed: it goes with its reader, and the others go on."""
     distribution: Distribution[Any] = Distribution(BOUNDS)
     gone, stays = distribution.tap(delta=True), distribution.tap(delta=True)
     forgotten = weakref.ref(gone)
@@ -214,7 +214,7 @@ def test_kept_values_are_taken_once() -> None:
 @pytest.mark.parametrize("kind", [Sum, Tally])
 @pytest.mark.usefixtures("_frequent_switches")
 def test_a_sum_loses_nothing_and_never_falls(kind: type[Sum | Tally]) -> None:
-    """What many threads add is all there, however often somebody reads between them; reading changes nothing."""
+    """What many threads add is all there, however often a reader comes between them; reading changes nothing."""
     total = kind()
     add = total.add if isinstance(total, Tally) else partial(total.add, 1)
     seen: list[float] = []

@@ -22,7 +22,7 @@ BOUNDS = (0.5, 1.0, 10.0)
 
 
 class Recorder:
-    """An observer that keeps what it is told."""
+    """A listener that keeps what it receives."""
 
     def __init__(self) -> None:
         self.waits: list[tuple[Lease, set[Lease]]] = []
@@ -68,7 +68,7 @@ def make(clock: FakeClock, limit: int | None = 2, **options: Any) -> Pool:
 
 
 def held(pool: Pool) -> Lease:
-    """A lease that is out."""
+    """A lease that has not ended."""
     lease = pool.checkout()
     lease.handed_over()
     lease.acquired()
@@ -99,9 +99,9 @@ def test_a_connect_during_validation_counts_as_connect(pool: Pool, clock: FakeCl
     assert lease.wait_phases() == {"queue": 0.0, "connect": 1.5, "validate": 0.5}
 
 
-def test_a_failed_validation_puts_the_ask_back(pool: Pool, clock: FakeClock) -> None:
+def test_a_failed_validation_puts_the_checkout_back(pool: Pool, clock: FakeClock) -> None:
     """
-    A connection that fails its validation is not in use; the ask goes on, and the time of both
+    A connection that fails its validation is not in use; the checkout goes on, and the time of both
     validations adds up.
     """
     lease = pool.checkout()
@@ -119,7 +119,7 @@ def test_a_failed_validation_puts_the_ask_back(pool: Pool, clock: FakeClock) -> 
 
 
 def test_a_failed_validation_of_the_last_connection_ends_saturation(clock: FakeClock) -> None:
-    """While the ask goes on without a connection the pool is not full."""
+    """While the checkout goes on without a connection the pool is not full."""
     pool = make(clock, limit=1)
     lease = pool.checkout()
     lease.handed_over()
@@ -129,7 +129,7 @@ def test_a_failed_validation_of_the_last_connection_ends_saturation(clock: FakeC
     assert pool.saturation_time() == 1.0
 
 
-def test_a_grant_alone_hands_over_as_well(pool: Pool, clock: FakeClock) -> None:
+def test_an_acquisition_alone_hands_over_as_well(pool: Pool, clock: FakeClock) -> None:
     """Where a library has no moment between handing over and granting, all the wait is queueing."""
     lease = pool.checkout()
     clock.advance(1.0)
@@ -166,7 +166,7 @@ def test_a_hold_splits_into_query_transaction_and_idle(pool: Pool, clock: FakeCl
 def test_a_return_closes_the_phase_that_runs(
     pool: Pool, clock: FakeClock, in_transaction: bool, parts: tuple[float, ...]
 ) -> None:
-    """Given back in a transaction or idle, the last phase counts up to the return."""
+    """Returned in a transaction or idle, the last phase counts up to the return."""
     lease = held(pool)
     lease.call_begins()
     clock.advance(1.0)
@@ -199,7 +199,7 @@ def test_two_calls_at_once_count_no_time_twice(pool: Pool, clock: FakeClock) -> 
 
 
 def test_phases_before_the_lease_starts_are_nothing(pool: Pool, clock: FakeClock) -> None:
-    """An ask that waits holds nothing; its wait phases run up to now."""
+    """A checkout that waits holds nothing; its wait phases run up to now."""
     lease = pool.checkout()
     clock.advance(2.0)
     assert set(lease.hold_phases().values()) == {0.0}
@@ -223,7 +223,7 @@ def test_ages(pool: Pool, clock: FakeClock) -> None:
 
 
 def test_last_used_is_the_last_call(pool: Pool, clock: FakeClock) -> None:
-    """Without a call it is the start, before that the ask."""
+    """Without a call it is the start, before that the checkout."""
     lease = pool.checkout()
     assert lease.last_used == 1000.0
     clock.advance(1.0)
@@ -262,7 +262,7 @@ def test_of_many_threads_that_end_a_lease_one_does(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_a_failed_ask_is_a_wait_by_its_error(pool: Pool, clock: FakeClock, outcome: Outcome) -> None:
+def test_a_failed_checkout_is_a_wait_by_its_error(pool: Pool, clock: FakeClock, outcome: Outcome) -> None:
     """Every way to fail is one point of wait under the error's name; only a timeout is a timeout."""
     lease = pool.checkout()
     clock.advance(2.0)
@@ -274,7 +274,7 @@ def test_a_failed_ask_is_a_wait_by_its_error(pool: Pool, clock: FakeClock, outco
     assert pool.listener.waits == [(lease, set())]
 
 
-def test_an_ask_that_fails_in_validation_holds_nothing(clock: FakeClock) -> None:
+def test_a_checkout_that_fails_in_validation_holds_nothing(clock: FakeClock) -> None:
     """
     Handed over and then failed, the connection is not in use, was never leased, and the pool is not
     full any more.
@@ -300,8 +300,8 @@ def test_too_many_kinds_of_error_share_one_name(pool: Pool) -> None:
     assert pool.failed_waits["_OTHER"].read().count == 68
 
 
-def test_only_slow_and_failed_waits_reach_the_observer(clock: FakeClock) -> None:
-    """A wait from the threshold on is told, with those who held the connections when it was asked for."""
+def test_only_slow_and_failed_waits_reach_the_listener(clock: FakeClock) -> None:
+    """A wait from the threshold on is reported, with those who held the connections when it began."""
     pool = make(clock, limit=1, slow_wait=1.0)
     holder = held(pool)
     quick = pool.checkout()
@@ -318,7 +318,7 @@ def test_only_slow_and_failed_waits_reach_the_observer(clock: FakeClock) -> None
     assert slow.starved_by == ()
 
 
-def test_returns_that_reach_the_observer(clock: FakeClock) -> None:
+def test_returns_that_reach_the_listener(clock: FakeClock) -> None:
     """
     Told are leases of a recorded span, abandoned ones, long ones and those reported as leaked;
     others cost nothing.
@@ -344,7 +344,7 @@ def test_returns_that_reach_the_observer(clock: FakeClock) -> None:
     assert pool.listener.traces == [traced]
 
 
-def test_what_surrounds_an_ask(clock: FakeClock) -> None:
+def test_what_surrounds_a_checkout(clock: FakeClock) -> None:
     """
     A recorded span is kept, one that is sampled out is marked, and where instrumentation is suppressed nothing is
     measured; in use is in use all the same.
@@ -385,7 +385,7 @@ def test_a_traced_value_carries_its_span_and_moment(clock: FakeClock) -> None:
 
 
 def test_saturation_is_the_time_with_all_connections_in_use(pool: Pool, clock: FakeClock) -> None:
-    """It runs from the last connection's going out to the first one's coming back, also while nobody reads it."""
+    """It runs from the last connection's going out to the first one's coming back, also while it is not read."""
     first = held(pool)
     clock.advance(1.0)
     assert pool.saturation_time() == 0.0
@@ -416,7 +416,7 @@ def test_saturation_goes_on_where_more_are_out_than_allowed(clock: FakeClock) ->
 
 
 def test_a_pool_that_is_no_longer_full_when_it_is_marked(pool: Pool, clock: FakeClock) -> None:
-    """The mark is taken away again by the same hand when somebody gave back in between."""
+    """The mark is taken away again by the same hand when a connection was returned in between."""
     pool.filled(clock())
     clock.advance(5.0)
     assert pool.saturation_time() == 0.0
@@ -469,7 +469,7 @@ def test_peaks(pool: Pool, clock: FakeClock) -> None:
 
 def test_an_adopted_lease_counts_as_in_use_only(pool: Pool, clock: FakeClock) -> None:
     """
-    A connection that was out before poolscope came is in use until it comes back; how long it was
+    A connection that was checked out before poolscope came is in use until it comes back; how long it was
     held is not known.
     """
     lease = pool.adopt(clock())
@@ -497,7 +497,7 @@ def test_closures_are_counted_by_reason(pool: Pool) -> None:
 
 
 def test_after_a_fork_a_pool_starts_at_nothing(clock: FakeClock) -> None:
-    """What was out, asked for and measured belongs to the parent; ending an inherited lease counts nothing."""
+    """What was held, pending and measured belongs to the parent; ending an inherited lease counts nothing."""
     pool = make(clock, distribution=KeepingDistribution)
     lease = held(pool)
     pool.checkout()
@@ -514,7 +514,7 @@ def test_after_a_fork_a_pool_starts_at_nothing(clock: FakeClock) -> None:
     assert isinstance(pool.waits, KeepingDistribution)
 
 
-def test_an_ask_knows_where_it_was_made(clock: FakeClock) -> None:
+def test_a_checkout_knows_where_it_was_made(clock: FakeClock) -> None:
     """The raw stack starts at the caller of the hook that asks."""
     pool = make(clock, origins=Origins(depth=2))
 
@@ -522,14 +522,14 @@ def test_an_ask_knows_where_it_was_made(clock: FakeClock) -> None:
         return pool.checkout()
 
     lease = hook()
-    assert resolve(lease.origin)[0].function == "test_an_ask_knows_where_it_was_made"
+    assert resolve(lease.origin)[0].function == "test_a_checkout_knows_where_it_was_made"
     assert len(lease.origin) == 2
     assert lease.thread == threading.get_ident()
     assert lease.task is None
 
 
-def test_the_asker_is_the_innermost_ask_of_this_thread_and_task(clock: FakeClock, pool: Pool) -> None:
-    """Whoever connects for an ask is told which: not that of another thread or task, and of two the later."""
+def test_the_waiter_is_the_innermost_checkout_of_this_thread_and_task(clock: FakeClock, pool: Pool) -> None:
+    """Whoever connects for a checkout learns which: not that of another thread or task, and of two the later."""
     assert pool.waiter() is None
     theirs: list[Lease | None] = []
 
@@ -557,8 +557,8 @@ def test_the_asker_is_the_innermost_ask_of_this_thread_and_task(clock: FakeClock
     assert pool.waiter() is first
 
 
-def test_an_ask_that_fails_with_us_leaves_nobody_waiting(clock: FakeClock) -> None:
-    """Whatever of ours raises in an ask, the pool does not show somebody who waits for ever."""
+def test_a_checkout_that_fails_with_us_leaves_none_waiting(clock: FakeClock) -> None:
+    """Whatever of ours raises in a checkout, the pool does not show a checkout that waits for ever."""
 
     def broken() -> None:
         raise LookupError
@@ -570,6 +570,6 @@ def test_an_ask_that_fails_with_us_leaves_nobody_waiting(clock: FakeClock) -> No
 
 
 def test_a_capture_goes_on_where_the_interpreter_itself_called(clock: FakeClock) -> None:
-    """With no frame as far out as the library was called from, the ask has no origin, and is counted all the same."""
+    """With no frame as far out as the library was called from, the checkout has no origin, but is counted."""
     pool = make(clock, origins=Origins())
     assert pool.checkout(None, 10_000).origin == ()

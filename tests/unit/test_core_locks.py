@@ -211,7 +211,7 @@ class Hooked(Pools):
 
 
 @pytest.mark.parametrize("method", ["identify", "source", "held", "alive", "limit", "entered"])
-def test_a_library_is_asked_without_a_lock(method: str) -> None:
+def test_a_library_is_called_without_a_lock(method: str) -> None:
     """Whatever it does, such as to log, in the meantime another thread can enter a pool."""
     pool_registry = PoolRegistry(BOUNDS)
     ended: list[bool] = []
@@ -267,7 +267,7 @@ def test_of_threads_that_enter_pools_of_one_name_each_gets_its_own() -> None:
         adapter.enter(Library("shop"))
 
     def limits() -> None:
-        meeting.abort()  # from the second look on nobody waits
+        meeting.abort()  # from the second look on no thread waits
 
     adapter.during = {"limit": lambda: _meet(meeting)}
     entering = [threading.Thread(target=enter) for _ in range(threads)]

@@ -190,7 +190,7 @@ def test_a_decorator_of_the_application_stands_for_what_it_decorates() -> None:
     assert second[0].co_name == "handle"
 
 
-def test_who_started_the_event_loop_has_not_asked_for_what_its_tasks_do() -> None:
+def test_who_started_the_event_loop_is_no_caller_of_its_tasks() -> None:
     """A callback without an application frame has none, though the application called ``asyncio.run``."""
     found: list[Any] = []
     origins = Origins(depth=1)
@@ -330,7 +330,7 @@ def test_locations_read_like_a_traceback() -> None:
     assert locate(test_locations_read_like_a_traceback.__code__, 10**6).line == 0
 
 
-def test_keep_keeps_no_more_than_asked_for() -> None:
+def test_keep_keeps_no_more_than_wanted() -> None:
     """From no frame nothing comes; else as many as wanted or as there are."""
     assert keep(None, 3) == ()
     assert len(keep(sys._getframe(), 2)) == 2
@@ -357,7 +357,7 @@ def test_where_a_thread_stands() -> None:
 
 
 def test_where_a_task_stands() -> None:
-    """The frames of the coroutines that await one another, innermost first; a task that is over stands nowhere."""
+    """The frames of the coroutines that await one another, innermost first; a finished task executes nothing."""
 
     async def inner(event: asyncio.Event) -> None:
         await event.wait()

@@ -1,4 +1,4 @@
-"""The ledger: names of pools, waking, the background round, and what becomes of it in a child process."""
+"""The pool registry: names of pools, waking, the background round, and what becomes of it in a child process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def pool_registry(clock: FakeClock) -> PoolRegistry:
-    """An empty ledger."""
+    """An empty pool registry."""
     return PoolRegistry(BOUNDS, now=clock)
 
 
@@ -81,7 +81,7 @@ def test_names_beyond_the_allowed_number_share_one(clock: FakeClock, caplog: pyt
     assert "POOLSCOPE_MAX_POOLS" in caplog.text
 
 
-def test_pools_keep_the_kind_of_histogram_of_their_ledger(pool_registry: PoolRegistry) -> None:
+def test_pools_keep_the_kind_of_histogram_of_their_registry(pool_registry: PoolRegistry) -> None:
     """What a pool keeps is decided before the first one is entered."""
     pool_registry.distribution = KeepingDistribution
     pool_registry.long_hold = 7.0
@@ -90,8 +90,8 @@ def test_pools_keep_the_kind_of_histogram_of_their_ledger(pool_registry: PoolReg
     assert pool.long_hold == 7.0
 
 
-def test_it_sleeps_until_somebody_listens(pool_registry: PoolRegistry, clock: FakeClock) -> None:
-    """Asked at most once a second; once awake it asks no more, and an error of the question leaves it asleep."""
+def test_it_is_dormant_until_a_listener_comes(pool_registry: PoolRegistry, clock: FakeClock) -> None:
+    """Asked at most once a second; once awake it asks no more, and an error of the question leaves it dormant."""
     answers = [False, RuntimeError("ours"), True]
     asked: list[float] = []
 
@@ -169,7 +169,7 @@ class Watcher(NullListener):
         self.told.append("traced")
 
 
-def test_observers_are_all_told_in_order(clock: FakeClock) -> None:
+def test_listeners_are_all_called_in_order(clock: FakeClock) -> None:
     """A fan-out tells each of what happens, and one of leases inside a span; the null observer does nothing with it."""
     one, two = Watcher(), Watcher()
     both: Any = Listeners(one, NullListener(), two, traced=two)

@@ -100,7 +100,7 @@ def test_a_task_that_fails_does_not_keep_the_others_from_theirs(task: Task) -> N
 
 
 def test_it_ends_with_its_worker() -> None:
-    """The thread holds its worker weakly: where nobody has it any more, the thread ends."""
+    """The thread holds its worker weakly: once nothing else refers to it, the thread ends."""
     worker = Worker()
     worker.start()
     gone = weakref.ref(worker)

@@ -226,7 +226,7 @@ def test_hooks_are_tried_and_taken_out(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Each library that is installed is told of as it stands, with its version; nothing is patched afterwards."""
+    """Each library that is installed is reported as it is, with its version; nothing is patched afterwards."""
     name = f"doctors_pool_{request.node.callspec.id}"
     (tmp_path / f"{name}.py").write_text(f"{source}\n\ndef connect():\n    pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -1,4 +1,4 @@
-"""What the span around a unit of work is told, and when."""
+"""What is set on the span around a unit of work, and when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.work_scope import WorkScope
 
-#: Nobody holds or waits for so long, however busy the machine is: what is found is what the test makes.
+#: No request holds or waits for so long, however busy the machine is: what is found is what the test makes.
 PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
 KEYS = {
     semconv.UNIT_OF_WORK_QUERIES,
@@ -65,7 +65,7 @@ def exported(telemetry: Telemetry) -> list[tuple[str, dict[str, object]]]:
 def test_a_span_inside_the_unit_that_ends_first_has_the_figures(
     telemetry: Telemetry, queries: Queries, kind: SpanKind
 ) -> None:
-    """Upstream's Flask and Starlette end their span before the request is over: what is known by then is on it."""
+    """Upstream's Flask and Starlette end their span before the request has finished: what is known by then is on it."""
     unit = unit_begins()
     with telemetry.tracer.start_as_current_span("request", kind=kind):
         queries(3)
@@ -305,7 +305,7 @@ def test_spans_that_are_not_the_sdks_are_left_alone(telemetry: Telemetry, querie
 
 
 def test_an_exporter_sees_the_figures(telemetry: Telemetry, queries: Queries) -> None:
-    """Also one that was added before poolscope came: its processor is told first."""
+    """Also one that was added before poolscope came: its processor is called first."""
     first = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(first))

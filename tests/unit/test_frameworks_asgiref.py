@@ -72,7 +72,7 @@ def the_line() -> tuple[str, int]:
 
 @pytest.mark.parametrize("run", [asyncio.run, async_to_sync(wait)])
 def test_who_waits_is_the_place(query: Callable[[], Any], run: Callable[[Awaitable[Any]], Any]) -> None:
-    """For check-outs and for queries; under ASGI, and under WSGI, where the thread is the request's own."""
+    """For checkouts and for queries; under ASGI, and under WSGI, where the thread is the request's own."""
     for code, index in run(view(query)):
         place = locate(code, index)
         assert (place.file, place.line) == the_line()
@@ -88,7 +88,7 @@ def test_what_the_application_runs_there_itself_is_the_place(query: Callable[[],
         assert code is own.__code__
 
 
-def test_asleep_or_not_hooked_it_is_not_looked_for(pool_registry: PoolRegistry, query: Callable[[], Any]) -> None:
+def test_dormant_or_not_hooked_it_is_not_looked_for(pool_registry: PoolRegistry, query: Callable[[], Any]) -> None:
     """The bad case: nothing leads from the thread to the view."""
     pool_registry.dormant = True
     assert all(locate(*place).file != __file__ for place in asyncio.run(view(query)))

@@ -83,7 +83,7 @@ def test_functions_are_replaced_and_put_back(patcher: Patcher) -> None:
 
 
 def test_a_function_is_wrapped_and_put_back(patcher: Patcher) -> None:
-    """The same with a wrapt proxy, which is told the instance."""
+    """The same with a wrapt proxy, which receives the instance."""
     original = vars(Library)["method"]
     seen = []
 
@@ -107,7 +107,9 @@ def test_a_module_is_patched_like_a_class(patcher: Patcher) -> None:
     assert active_patches() == ("some_library.work",)
 
 
-def test_where_somebody_wrapped_after_us_the_hook_stays(patcher: Patcher, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_another_library_wrapped_after_us_the_hook_stays(
+    patcher: Patcher, caplog: pytest.LogCaptureFixture
+) -> None:
     """Taking ours out would take theirs out too."""
     original = vars(Library)["method"]
     patcher.replace(Library, "method", doubling)
@@ -242,7 +244,7 @@ def test_a_hook_that_fails_leaves_the_library_whole(importable: str) -> None:
 
 
 def test_a_disabled_adapter_hooks_nothing(importable: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What the setting names is left alone; a name that is none is told, with those that are."""
+    """What the setting names is not hooked; an unknown name is logged, with the known ones."""
     made = registry(Adapter(importable), "tests", "nonesuch")
     made.start()
     assert __import__(importable).work() == 1

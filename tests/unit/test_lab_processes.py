@@ -119,14 +119,14 @@ def test_waiting_returns_the_first_true_value() -> None:
     assert next(values) == "later"
 
 
-def test_waiting_in_vain_ends() -> None:
+def test_a_wait_for_nothing_ends() -> None:
     """`wait_until` raises at the deadline and names what it waited for."""
     with pytest.raises(TimeoutError, match="for the moon, which did not happen"):
         wait_until(lambda: False, 0.05, "the moon")
 
 
 def test_a_free_port_is_free() -> None:
-    """Nobody listens on a port from `free_port`."""
+    """No process listens on a port from `free_port`."""
     assert not listens(free_port())
 
 

@@ -86,7 +86,7 @@ def test_what_comes_back_while_it_is_found_has_one_span(telemetry: Telemetry, po
 
 
 def test_an_abandoned_lease_has_its_kind_on_its_span(telemetry: Telemetry, pool: Pool) -> None:
-    """Also when the spans are made before the findings are told of; and the leak is counted at once."""
+    """Also when the spans are made before the findings are reported; and the leak is counted at once."""
     session = telemetry.instrumentor._session
     assert session is not None
     checked_out(telemetry, pool).released(abandoned=True)
@@ -152,11 +152,11 @@ def told(events: Any, event: semconv.Event) -> list[tuple[int, int]]:
 def test_a_request_that_is_over_is_found_from_its_leak(with_events: Telemetry, events: Any) -> None:
     """
     Its own span has ended and says nothing. The event is in its trace, at the span in which the connection was asked
-    for, and so is the one that tells of the return; the hold span is a child of that one, and linked to the request's.
+    for, and so is the one that reports the return; the hold span is a child of that one, and linked to the request's.
     """
     lease, request, inner = leaked_by_a_request(with_events)
     grow_old(lease)
-    (told_leak,) = wait_until(lambda: told(events, semconv.LEAK_EVENT), PATIENCE, "the leak to be told of")
+    (told_leak,) = wait_until(lambda: told(events, semconv.LEAK_EVENT), PATIENCE, "the leak to be reported")
     assert told_leak == (request.trace_id, inner.span_id)
     (hold,) = with_events.spans(semconv.HOLD_SPAN)
     assert hold.parent is not None
@@ -167,7 +167,7 @@ def test_a_request_that_is_over_is_found_from_its_leak(with_events: Telemetry, e
     (of_request,) = (span for span in with_events.spans() if span.context.span_id == request.span_id)
     assert semconv.FINDINGS not in (of_request.attributes or {})
     lease.released()
-    (resolved,) = wait_until(lambda: told(events, semconv.LEAK_RESOLVED_EVENT), PATIENCE, "the return to be told of")
+    (resolved,) = wait_until(lambda: told(events, semconv.LEAK_RESOLVED_EVENT), PATIENCE, "the return to be reported")
     assert resolved == told_leak
 
 

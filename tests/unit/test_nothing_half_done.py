@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = ROOT / "grafana" / "generated" / "dashboards"
 ALERTS = ROOT / "grafana" / "generated" / "alerts" / "prometheus.yaml"
-# A command as people are told to type it: in backticks, or on a line of a block of code.
+# A command as readers are to type it: in backticks, or on a line of a block of code.
 INLINE = re.compile(r"`(?:python -m )?poolscope +(-{0,2}[a-z][\w-]*)")
 TYPED = re.compile(r"^\s*(?:\$ )?(?:\S*python -m )?poolscope +(-{0,2}[a-z][\w-]*)", re.MULTILINE)
 KNOWN = lru_cache(known_names)
@@ -179,11 +179,11 @@ def _told() -> Iterator[tuple[str, str]]:
         yield from ((word, name) for word in (*INLINE.findall(text), *TYPED.findall(blocks)))
 
 
-def test_every_command_that_people_are_told_to_run_exists() -> None:
+def test_every_command_of_the_pages_exists() -> None:
     """In documentation, alerts and messages."""
     told = set(_told())
     known = {*app.commands, *(option for one in app.params for option in one.opts), "--help", "-h"}
-    assert {word for word, _ in told} >= {"report", "doctor"}, "they are found where they are told"
+    assert {word for word, _ in told} >= {"report", "doctor"}, "they are found where the pages give them"
     assert {(word, where) for word, where in told if word not in known} == set()
 
 

@@ -35,7 +35,7 @@ REPEATED = "select * from t where id = %s"
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    """Poolscope, on, with spans for everything and no exporter that would keep them; every finding is told."""
+    """Poolscope, on, with spans for everything and no exporter that would keep them; every finding is reported."""
     telemetry = Telemetry(finding_interval=0, long_hold_threshold=0.001, checkout_spans="always")
     telemetry.tracer_provider = TracerProvider(shutdown_on_exit=False)
     telemetry.tracer = telemetry.tracer_provider.get_tracer("tests")
@@ -78,7 +78,7 @@ def holds_long(queries: Queries) -> None:
 
 
 def gives_up(queries: Queries) -> None:
-    """Waits in vain."""
+    """Waits until it times out."""
     queries.pool.checkout().failed(Outcome.TIMEOUT, "TimeoutError")
 
 

@@ -44,7 +44,7 @@ DELTA: Any = dict.fromkeys((Histogram, ObservableCounter), AggregationTemporalit
 
 class Way:
     """
-    One way from a ledger to three readers: cumulative, delta, and cumulative again, each collected
+    One way from a pool registry to three readers: cumulative, delta, and cumulative again, each collected
     at its own times.
     """
 
@@ -268,7 +268,7 @@ def test_a_view_that_does_not_concern_us_changes_nothing(clock: FakeClock) -> No
 
 @pytest.mark.parametrize("after", ["fork", "session"])
 @pytest.mark.parametrize("native", [True, False])
-def test_another_ledger_begins_anew(clock: FakeClock, after: str, *, native: bool) -> None:
+def test_another_pool_registry_begins_anew(clock: FakeClock, after: str, *, native: bool) -> None:
     """
     In a child process, and in a second session on the same provider, no counter falls and no histogram goes on from the
     sums before: every series begins anew, at a time of its own.
@@ -364,7 +364,7 @@ def test_a_reader_that_wants_exponential_histograms_gets_them(clock: FakeClock) 
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_a_meter_that_is_switched_off_tells_nothing(clock: FakeClock, *, native: bool) -> None:
+def test_a_meter_that_is_switched_off_reports_nothing(clock: FakeClock, *, native: bool) -> None:
     """
     Where the provider's configurator switches our meter off there are no histograms in either way, and there are again
     once it is switched on.
@@ -382,7 +382,7 @@ def test_a_meter_that_is_switched_off_tells_nothing(clock: FakeClock, *, native:
     way.close()
 
 
-def test_no_histogram_is_told_in_both_ways_at_once(clock: FakeClock) -> None:
+def test_no_histogram_is_exported_in_both_ways_at_once(clock: FakeClock) -> None:
     """
     After a session with ordinary instruments, one with the bridge on the same provider gives each histogram once: its
     own.

@@ -126,7 +126,7 @@ def test_an_exporter_that_fails_takes_nothing_but_the_event(caplog: pytest.LogCa
 def test_who_reads_of_a_leak_reads_that_it_is_none(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, resolved: bool
 ) -> None:
-    """Both are shown where nobody has configured logging: Python's last resort shows warnings only."""
+    """Both are shown where the application has not configured logging: Python's last resort shows warnings only."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     Events(None).report(finding_of(KINDS[LEAK], Severity.INFO if resolved else None, resolved=resolved))
     assert "[connection_leak] what" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Hold spans by the short way: the same as by the SDK's own, and only where nobody could tell the difference."""
+"""Hold spans by the short way: the same as by the SDK's own, and only where no reader could see a difference."""
 
 from __future__ import annotations
 

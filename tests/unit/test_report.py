@@ -27,7 +27,7 @@ def waits(*, short: int = 0, medium: int = 0, long: int = 0) -> Distribution:
 
 
 def only_pool(*paths: Path) -> PoolReport:
-    """The one pool that files tell of."""
+    """The one pool that the files name."""
     (pool,) = build_report(paths).pools
     return pool
 
@@ -217,7 +217,7 @@ def test_a_leak_is_held_to_the_end_unless_it_came_back(
 
 
 def test_each_cause_is_one_finding() -> None:
-    """Events of the same line are one finding; what was held back counts, what came back is told apart."""
+    """Events of the same line are one finding; what was held back counts, what came back is distinguished."""
     (found,) = build_report([DATA / "cumulative.jsonl", LOGS]).findings
 
     assert (found.id, found.severity, found.count, found.resolved) == (LEAK, "critical", 5, 1)

@@ -55,7 +55,7 @@ def test_nothing_runs() -> None:
     assert re.fullmatch(r"\d+ s: 0 tests are done; now: none", Progress(Reporter()).line())  # type: ignore[arg-type]
 
 
-def test_a_run_in_several_processes_tells(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_run_in_several_processes_reports(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The lines come while tests run in other processes, and pytest's closing line stays the last one."""
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_slow.py").write_text(SLOW)

@@ -22,7 +22,7 @@ def test_only_what_is_absent_skips() -> None:
         require(None, "thing missing", "apt-get install thing")
 
 
-def test_skips_are_counted_by_reason_with_the_cure() -> None:
+def test_skips_are_counted_by_reason_with_the_fix() -> None:
     """Each reason is one line with its number and fix, the most frequent first; a reason without a fix says so."""
     assert summary(["no fork", "a; fix: b", "a; fix: b"]) == ["   2  a  ->  b", "   1  no fork  ->  no fix named"]
 

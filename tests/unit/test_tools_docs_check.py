@@ -59,7 +59,7 @@ def test_headings_of_the_same_words_get_numbered_anchors() -> None:
     assert anchors("# A b\n## A b\n```\n# c\n```\n") == {"a-b", "a-b-1"}
 
 
-def test_a_name_that_nobody_emits_is_named() -> None:
+def test_a_name_that_is_never_emitted_is_named() -> None:
     """A metric name in backticks that is neither ours nor the conventions' is reported; the right spelling is not."""
     known = known_names()
     right = "`db.client.connection.count` `poolscope.connection.*` `poolscope.core.guard` `poolscope.semconv.METRICS`"

@@ -65,7 +65,7 @@ def test_every_python_and_every_version_has_a_cell() -> None:
 def test_the_peer_is_there_where_it_works() -> None:
     """
     Upstream's instrumentation does nothing on SQLAlchemy 2.1: each cell with an older series has it, one of the quick
-    ones too, else nobody would see whether both get along.
+    ones too, else no cell would show whether both get along.
     """
     for cells_of_a_run in (cells(PYTHONS), cells(PYTHONS, quick=True)):
         pins = [" ".join(cell.pins) for cell in cells_of_a_run]
@@ -102,7 +102,7 @@ def test_a_part_is_a_quarter_of_a_cell_between_the_ends() -> None:
     assert {file for part in parts for file in part.files} == set(FILES)
 
 
-def test_a_part_tells_how_to_repeat_it(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_says_how_to_repeat_it(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     """
     The seed, the cell, the number of files and the command are printed, and the part runs alone, or after the oldest
     cell where both are asked for.

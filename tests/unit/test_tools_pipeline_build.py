@@ -43,7 +43,7 @@ def test_an_interrupted_step_leaves_nothing_running(tmp_path: Path, monkeypatch:
     program = (
         "import pathlib, signal, sys\n"
         f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(ended)!r}).touch(), sys.exit(1)))\n"
-        "signal.alarm(60)\n"  # should nobody end it
+        "signal.alarm(60)\n"  # should the test not end it
         "print('started', flush=True)\n"
         "signal.pause()\n"
     )

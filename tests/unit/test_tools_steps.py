@@ -108,7 +108,7 @@ def test_when_it_last_passed(capfd: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"20[\d-]+ [\d:]+\+00:00, commit \S+", steps.last_passed("whole"))
 
 
-def test_a_step_that_runs_for_long_is_told_of(
+def test_a_step_that_runs_for_long_is_reported(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nothing ends, the last line that each running step printed is shown."""

@@ -100,7 +100,7 @@ def test_what_is_not_to_be_had_is_an_error(dated: bool, capfd: pytest.CaptureFix
         assert "tiny==3.0" in capfd.readouterr().err
 
 
-def test_a_moment_long_ago_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moment_long_ago_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Newest may be 60 days old, in any time zone; after that a sentence says how old it is and what to run."""
     monkeypatch.setattr(venvs, "AS_OF", "2026-01-02T03:04:05Z")
     last = datetime(2026, 3, 3, 3, 4, 5, tzinfo=timezone.utc)

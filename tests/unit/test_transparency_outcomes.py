@@ -67,7 +67,7 @@ def test_a_skip_is_a_skip_whatever_its_reason(tmp_path: Path) -> None:
     assert differences(one, {"a": "passed"}) == [Difference("a", "skipped", "passed")]
 
 
-def test_expected_failures_are_told_from_skips(tmp_path: Path) -> None:
+def test_expected_failures_are_distinguished_from_skips(tmp_path: Path) -> None:
     """An expected failure is reported as a skip, and an unexpected pass as a pass; here they are neither."""
     expected = [{**one, "wasxfail": "known"} for one in _phases("a", call="skipped")]
     unexpected = [{**one, "wasxfail": "known"} for one in _phases("b")]
@@ -117,7 +117,7 @@ def test_hooks_that_were_not_there_prove_nothing(bad: dict[str, Any]) -> None:
 
 
 def test_every_source_is_pinned() -> None:
-    """The suites are told apart by their titles, and each names an exact version with its hash."""
+    """The suites are distinguished by their titles, and each names an exact version with its hash."""
     assert len({suite.title for suite in SUITES}) == len(SUITES)
     assert all(len(suite.source.sha256) == 64 and suite.source.version[0].isdigit() for suite in SUITES)
     assert all("==" in pin for suite in SUITES for pin in suite.pins)

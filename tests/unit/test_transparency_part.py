@@ -63,7 +63,7 @@ def test_everything_of_the_short_run_is_drawn_before_long() -> None:
             assert drawn[suite.title, test] == pytest.approx(len(SEEDS) / one_in / len(suite.long), rel=0.3)
 
 
-def test_a_part_asks_for_as_many_passes_as_it_has_tests_left() -> None:
+def test_a_part_needs_as_many_passes_as_it_has_tests_left() -> None:
     """A suite without some of its long tests has to pass as many fewer, one for each; a whole one as many as ever."""
     for suite in QUICK.values():
         long = {test for group in suite.long for test in group}
@@ -85,8 +85,8 @@ def test_what_a_part_runs_is_of_the_whole() -> None:
         assert not suite.short or whole <= set(suite.short)
 
 
-def test_a_part_is_told_with_its_seed(judged: list[Suite], capsys: pytest.CaptureFixture[str]) -> None:
-    """The suites, the long tests and the command are told beside the result, which stays JSON."""
+def test_a_part_is_printed_with_its_seed(judged: list[Suite], capsys: pytest.CaptureFixture[str]) -> None:
+    """The suites, the long tests and the command are printed beside the result, which stays JSON."""
     seed = next(seed for seed in SEEDS if draw(seed)[1].long)
     assert run.main(["--part", seed, "--json"]) == 0
     printed = capsys.readouterr()

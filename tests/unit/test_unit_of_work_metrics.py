@@ -85,7 +85,7 @@ def test_connections_is_the_most_held_at_once(start: Callable[..., Telemetry]) -
     assert most == {"one after the other": 1, "at once": 3}
 
 
-def test_waits_in_vain_count_and_so_does_what_is_still_held(start: Callable[..., Telemetry]) -> None:
+def test_failed_waits_count_and_so_does_what_is_still_held(start: Callable[..., Telemetry]) -> None:
     """A timeout is part of the wait; a connection that the unit of work leaves behind is part of its hold."""
     telemetry = start()
     queries = Queries()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AsyncpgDriver(Driver):
-    """A pool that starts empty, in an event loop of its own; only an ask that finds it full has a timeout."""
+    """A pool that starts empty, in an event loop of its own; only a checkout that finds it full has a timeout."""
 
     label = "asyncpg-Pool"
     adapter = "asyncpg"

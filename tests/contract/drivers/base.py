@@ -34,17 +34,17 @@ class Feature(Flag):
     """
 
     NONE = 0
-    LIMIT = auto()  # it has a limit, and an ask beyond it waits for the pool's timeout
-    WAITS = auto()  # an ask beyond its limit waits, until it is served, cancelled or timed out
-    REJECTS = auto()  # an ask beyond its limit is turned away at once
-    CANCEL = auto()  # an ask that waits can be cancelled
-    INVALIDATE = auto()  # a connection that is out can be declared broken
+    LIMIT = auto()  # it has a limit, and a checkout beyond it waits for the pool's timeout
+    WAITS = auto()  # a checkout beyond its limit waits, until it is served, cancelled or timed out
+    REJECTS = auto()  # a checkout beyond its limit is turned away at once
+    CANCEL = auto()  # a checkout that waits can be cancelled
+    INVALIDATE = auto()  # a connection that is checked out can be declared broken
     SOFT_INVALIDATE = auto()  # likewise, to be replaced at its next use
-    DETACH = auto()  # a connection that is out can leave the pool for good
-    DISPOSE = auto()  # the pool can be closed while connections are out; it works on afterwards
+    DETACH = auto()  # a connection that is checked out can leave the pool for good
+    DISPOSE = auto()  # the pool can be closed while connections are checked out; it works on afterwards
     ABANDON = auto()  # a connection that is dropped goes back to the pool, or is found missing
-    REPEATED_RELEASE = auto()  # giving back twice is allowed
-    POOLED = auto()  # a connection that is given back stays open
+    REPEATED_RELEASE = auto()  # a second return is allowed
+    POOLED = auto()  # a connection that is returned stays open
     MANY = auto()  # several callers can have one at once
     SHARED = auto()  # and it is the same connection
     STATEMENTS = auto()  # statements pass through the library, which cursors of SQLAlchemy's raw connections do not
@@ -67,7 +67,7 @@ class Handle:
 
 
 class PendingCheckout(ABC):
-    """An ask that was begun in a thread or task of its own."""
+    """A checkout that was begun in a thread or task of its own."""
 
     _done: Future[Any]
 
@@ -98,7 +98,7 @@ class Driver(ABC):
     threads: ClassVar[bool] = True
     #: Whether it needs a PostgreSQL.
     on_postgres: ClassVar[bool] = False
-    #: Whether the library tells a connection that is out from one that is not.
+    #: Whether the library distinguishes a connection that is checked out from one that is not.
     tells_what_is_out: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class Driver(ABC):
             where: The database, where `on_postgres` is.
             folder: For files of the test's own.
             size: The most connections.
-            timeout: Seconds that an ask waits at most.
+            timeout: Seconds that a checkout waits at most.
             options: More, as the library understands it.
         """
 
@@ -152,16 +152,16 @@ class Driver(ABC):
     @property
     @abstractmethod
     def timeout_error(self) -> str:
-        """The qualified name of what the library raises when an ask waited too long."""
+        """The qualified name of what the library raises when a checkout waited too long."""
 
     @property
     def refusal(self) -> str:
-        """The qualified name of what an ask beyond the limit ends in, where it ends: the timeout, or the rejection."""
+        """The qualified name of what a checkout beyond the limit ends in, if it ends: the timeout, or the rejection."""
         return self.timeout_error
 
     @abstractmethod
     def acquire(self) -> Handle:
-        """Ask for a connection and have it."""
+        """Check a connection out."""
 
     @abstractmethod
     def begin(self) -> PendingCheckout:
@@ -197,7 +197,7 @@ class Driver(ABC):
         raise NotImplementedError
 
     def abandon(self, handle: Handle) -> None:
-        """Drop the connection without giving it back, and let it be collected."""
+        """Drop the connection without returning it, and let it be collected."""
         raise NotImplementedError
 
     def status(self) -> object:
@@ -249,7 +249,7 @@ class LoopThread:
 
 
 class TaskCheckout(PendingCheckout):
-    """An ask in a task."""
+    """A checkout in a task."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._loop = loop
@@ -282,7 +282,7 @@ class TaskCheckout(PendingCheckout):
 
 
 class ThreadCheckout(PendingCheckout):
-    """An ask in a thread."""
+    """A checkout in a thread."""
 
     def __init__(self, checkout: Callable[[], Handle]) -> None:
         self._done = Future()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class DjangoDriver(Driver):
-    """An alias of its own; a wrapper that was given back is used again, as by the next request of its thread."""
+    """An alias of its own; a wrapper that was returned is used again, as by the next request of its thread."""
 
     adapter = "django"
     on_postgres = True

@@ -181,7 +181,7 @@ class DbutilsPostgres(SyncDriver):
 
 
 class DbutilsBlocking(DbutilsPostgres):
-    """Likewise; an ask beyond the limit waits until it is served, and nothing else ends its wait."""
+    """Likewise; a checkout beyond the limit waits until it is served, and nothing else ends its wait."""
 
     label = "dbutils-PooledDB-blocking"
     features = (DbutilsPostgres.features & ~Feature.REJECTS) | Feature.WAITS

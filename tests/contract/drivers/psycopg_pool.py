@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class PsycopgDriver(Driver):
-    """A sync pool that starts empty; only an ask that finds it full waits no longer than the wanted timeout."""
+    """A sync pool that starts empty; only a checkout that finds it full waits no longer than the wanted timeout."""
 
     adapter = "psycopg_pool"
     on_postgres = True
@@ -43,7 +43,7 @@ class PsycopgDriver(Driver):
 
     def open(self, where: Postgres | None, folder: Path, *, size: int, timeout: float, **options: Any) -> None:
         assert where is not None
-        # What it tells of refers to connections, and pytest keeps that: one that is dropped would never be collected.
+        # What it logs refers to connections, and pytest keeps that: one that is dropped would never be collected.
         logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
         self._timeout = timeout
         self._size = size

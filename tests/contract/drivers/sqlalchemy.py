@@ -83,7 +83,7 @@ class SqlAlchemyDriver(Driver):
 
     def close(self) -> None:
         self.dispose()
-        # What was out when a pool was disposed of came back to it since, open.
+        # What was checked out when a pool was disposed of came back to it since, open.
         for disposed in self._disposed:
             self.call(disposed.dispose)
 
@@ -222,7 +222,7 @@ class StaticPoolSqlite(SqlAlchemyDriver):
 class AssertionPoolSqlite(SqlAlchemyDriver):
     label = "sqlalchemy-AssertionPool-sqlite"
     pool_class = pool.AssertionPool
-    # Disposed of while its connection is out, it raises when that comes back.
+    # Disposed of while its connection is checked out, it raises when that comes back.
     features = (_OWN & ~Feature.DISPOSE) | Feature.ABANDON | Feature.POOLED | Feature.REJECTS
 
     @property

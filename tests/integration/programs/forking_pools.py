@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def pools(dsn: str) -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    """How to take from each pool and how to give back."""
+    """How to take from each pool and how to return."""
     psycopg = psycopg_pool.ConnectionPool(dsn, min_size=2, max_size=3, name="psycopg_pool", open=True)
     psycopg.wait(20)
     with pool_name("psycopg2"):
@@ -69,7 +69,7 @@ def main() -> None:
             report["at rest"] = told(seen)
             for give, connection in out:  # it should not, but may
                 give(connection)
-            report["the parent's given back"] = told(seen)
+            report["the parent's returned"] = told(seen)
             print(json.dumps({**report, "errors": guard.counts()}), flush=True)
             os._exit(0)
         os.waitpid(child, 0)

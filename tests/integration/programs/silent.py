@@ -55,7 +55,7 @@ def provider() -> tuple[Any, Any]:
 
 def spans_under_a_later_tracer_provider(engine: sqlalchemy.Engine) -> tuple[int, int | None]:
     """
-    Set the TracerProvider after the MeterProvider; how many hold spans one check-out inside a request's span has, and
+    Set the TracerProvider after the MeterProvider; how many hold spans one checkout inside a request's span has, and
     how many queries that span says.
     """
     from opentelemetry.sdk.trace import TracerProvider

@@ -1,4 +1,4 @@
-"""The verdict, from simulated loads: each cause, and the same load without it."""
+"""The cause of an exhausted pool, from simulated loads: each cause, and the same load without it."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Simulation:
 
 
 def cause(limit: int, *loads: list[Arrival]) -> Any:
-    """What the first blame report under these loads says."""
+    """What the first exhaustion report under these loads says."""
     return Simulation(limit, sorted(arrival for load in loads for arrival in load)).run()
 
 
@@ -136,7 +136,7 @@ BUSY = every(0.05, 40, query=0.2)  # 20 a second, 0.2 s each: four connections
 
 def test_a_leak() -> None:
     """
-    The load is constant and would fit; what is out grows until nothing is left. The same load
+    The load is constant and would fit; what is checked out grows until nothing is left. The same load
     without the leak holds.
     """
     finding = cause(10, BUSY, every(3, 40, query=0.01, returns=False))
@@ -188,7 +188,7 @@ def test_other_work_within_a_transaction() -> None:
 
 
 def test_other_work_without_a_transaction() -> None:
-    """Checked out long before the first query: held too long, and with another cure."""
+    """Checked out long before the first query: held too long, and with another fix."""
     finding = cause(4, every(0.1, 40, idle=0.6, query=0.01))
     assert finding.evidence["cause"] == LONG_HOLD
     assert finding.evidence["idle_share"] > 0.9
@@ -205,7 +205,7 @@ def test_a_few_long_holds_among_many_short_ones() -> None:
 
 
 def test_the_applications_own_way_between_statements_is_no_other_work() -> None:
-    """Most of a short hold may be idle in a transaction: the interpreter works. More connections are the cure."""
+    """Most of a short hold may be idle in a transaction: the interpreter works. More connections are the fix."""
     finding = cause(3, every(0.01, 40, query=0.015, in_transaction=0.02))
     assert finding.evidence["cause"] == POOL_TOO_SMALL
     assert finding.evidence["idle_in_transaction_share"] > 0.5
@@ -231,7 +231,7 @@ def test_a_load_that_comes_in_bunches() -> None:
 
 
 def test_a_deadlock_of_nested_checkouts() -> None:
-    """Everybody who holds asks for another: not a leak, not idleness."""
+    """Every holder checks out another: not a leak, not idleness."""
     scene = Scene(2)
     for _ in range(2):
         with scene.unit("GET /profile"):
@@ -245,8 +245,8 @@ def test_a_deadlock_of_nested_checkouts() -> None:
 # What it is decided from ----------------------------------------------------------------------------------------------
 
 
-def test_a_verdict_is_of_the_moment_of_the_timeout() -> None:
-    """What was out then counts, though it is back when the background thread comes to judge."""
+def test_a_cause_is_of_the_moment_of_the_timeout() -> None:
+    """What was checked out then counts, though it is back when the background thread comes to decide."""
     scene = Scene(2)
     with scene.unit():
         leases = [scene.checkout(), scene.checkout()]
@@ -261,7 +261,7 @@ def test_a_verdict_is_of_the_moment_of_the_timeout() -> None:
     assert finding.evidence["typical_hold"] > 10
 
 
-def test_leases_that_nobody_is_there_to_return_are_lost() -> None:
+def test_leases_that_no_code_can_return_are_lost() -> None:
     """Also outside of any unit of work, in a thread that lives on and does something else; not one in use."""
     scene = Scene(3, leak_threshold=0)
     with ThreadPoolExecutor(1) as executor:
@@ -291,8 +291,8 @@ def test_leases_that_nobody_is_there_to_return_are_lost() -> None:
         thread.join(60)
 
 
-def test_an_overdue_lease_counts_as_lost_only_when_nobody_is_there() -> None:
-    """A long transaction whose holder stands in it is held too long; that is another cure."""
+def test_an_overdue_lease_counts_as_lost_only_when_no_code_can_return_it() -> None:
+    """A long transaction whose holder executes in it is held too long; that is another fix."""
     scene = Scene(2, leak_threshold=30)
     with scene.unit():
         scene.query(scene.checkout())
@@ -320,7 +320,7 @@ def test_rates_are_those_of_the_last_minute() -> None:
     assert figures_of(scene.pool, old, CheckedOut()).rate == 0, "nothing is known of an old pool at first"
 
 
-def test_the_shares_of_a_verdict_add_up() -> None:
+def test_the_shares_of_a_cause_add_up() -> None:
     """Query, idle in a transaction and idle are all of the time held; what is leaked has no part in it."""
     scene = Scene(4)
     with scene.unit():
@@ -341,7 +341,7 @@ def test_the_shares_of_a_verdict_add_up() -> None:
 @pytest.mark.parametrize(("limit", "used"), [(10, 0), (10, 9), (None, 3)])
 def test_who_waits_at_a_pool_that_is_not_full_waits_for_a_connect(limit: int | None, used: int) -> None:
     """
-    The database does not answer. Neither size nor holders are to blame, and the report does not say
+    The database does not answer. Neither size nor holders are the cause, and the report does not say
     that it is full.
     """
     scene = Scene(limit)
@@ -387,7 +387,7 @@ def test_who_waits_beside_idle_connections_waits_for_its_turn_unless_it_opens_on
     assert "provides no connection" in finding.summary
 
 
-def test_a_pool_that_is_full_most_of_the_time_is_to_blame() -> None:
+def test_a_pool_that_is_full_most_of_the_time_is_the_cause() -> None:
     """Though it has a connection left at the very moment of the report."""
     scene = Scene(1)
     lease = scene.checkout()
@@ -409,7 +409,7 @@ def test_a_pool_that_is_full_most_of_the_time_is_to_blame() -> None:
     assert finding.evidence["cause"] == LONG_HOLD
 
 
-def test_a_pool_of_which_nothing_is_known_is_judged_all_the_same() -> None:
+def test_a_pool_of_which_nothing_is_known_is_diagnosed_all_the_same() -> None:
     """The first ask of a process may time out: no division by nothing."""
     scene = Scene(0)
     figures = figures_of(scene.pool, Record(scene.pool), CheckedOut())

@@ -1,4 +1,4 @@
-"""The blame report: who holds, where they checked out and where they stand, taken by whoever waits in vain."""
+"""The exhaustion report: who holds, where they checked out and what they execute, when a checkout times out."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def checks_out_and_calls(scene: Scene, handed_over: queue.Queue[Lease], answer: 
 def test_a_thread_is_seen_where_it_checked_out_and_where_it_stands(scene: Scene) -> None:
     """
     That it holds its connection across a call is read off the report; a moment later it stands elsewhere, and once it
-    has given back it is not in it.
+    has returned it is not in it.
     """
     handed_over: queue.Queue[Lease] = queue.Queue()
     answer = threading.Event()
@@ -169,7 +169,7 @@ def test_a_task_is_seen_where_it_awaits(scene: Scene, way: Callable[[], Coroutin
 
 
 def test_a_task_that_blocks_its_loop_is_seen_where_it_blocks(scene: Scene) -> None:
-    """It awaits nothing while it runs: where it stands is where its thread does."""
+    """It awaits nothing while it runs: what it is executing is what its thread is."""
     handed_over: queue.Queue[Lease] = queue.Queue()
     answer = threading.Event()
 
@@ -240,7 +240,7 @@ def test_sqlalchemys_asyncio_hides_neither_the_call_nor_the_line(scene: Scene) -
 
 
 def test_where_a_holder_is_gone_nothing_is_said_about_where_it_stands(scene: Scene) -> None:
-    """A unit of work that is over, a thread and a task that are: whatever their threads do now is not theirs."""
+    """A unit of work, a thread and a task that have finished: whatever their threads do now is not theirs."""
     with scene.unit():
         of_unit = scene.checkout()
     with ThreadPoolExecutor(1) as executor:
@@ -266,7 +266,7 @@ async def route(
 
 
 def test_a_request_whose_connection_a_thread_has_fetched_is_seen_where_it_stands(scene: Scene) -> None:
-    """Not where that thread stands now, which waits in the same line for another request; and it is no leak."""
+    """Not what that thread is executing now, as it waits in the same line for another request; and it is no leak."""
 
     async def requests() -> Finding:
         handed_over: asyncio.Queue[Lease] = asyncio.Queue()
@@ -358,7 +358,7 @@ def test_the_report_is_bounded_in_size() -> None:
 
 
 def test_known_leaks_are_marked(scene: Scene) -> None:
-    """Beside what is held by somebody who works."""
+    """Beside what is held by a request that works."""
     with scene.unit("GET /cart"):
         scene.checkout("cart")
     scene.pass_time(2)
@@ -370,7 +370,7 @@ def test_known_leaks_are_marked(scene: Scene) -> None:
 
 
 def test_a_pool_without_a_limit_may_be_exhausted_too() -> None:
-    """As when the server does not answer: it has none, and none is told."""
+    """As when the server does not answer: it has none, and none is reported."""
     scene = Scene(None)
     scene.checkout()
     scene.timeout()
@@ -418,10 +418,11 @@ def test_a_long_wait_is_reported_by_the_watchdog(scene: Scene) -> None:
         assert shorter.findings == set()
 
 
-def test_who_was_torn_out_of_his_ask_waits_no_more(scene: Scene) -> None:
+def test_a_checkout_that_was_torn_out_waits_no_more(scene: Scene) -> None:
     """
-    An exception from outside, as a signal's, may end an ask without a word. When the request, task or thread that asked
-    is over, the ask is a failed wait of an unknown kind, pending no more, and no long wait; others wait on.
+    An exception from outside, as a signal's, may end a checkout without a word. When the request, task or thread that
+    waited has finished, the checkout is a failed wait of an unknown kind, pending no more, and no long wait; others
+    wait on.
     """
     scene.checkout()
     scene.checkout()
@@ -478,17 +479,17 @@ def test_one_pool_is_reported_once_in_an_interval_and_says_what_it_left_out(scen
 
 
 def test_of_many_that_time_out_at_once_one_reports() -> None:
-    """And nobody waits for another."""
+    """And no holder waits for another."""
     scene = Scene(1)
     scene.checkout()
-    asks = [scene.begin_checkout() for _ in range(20)]
+    checkouts = [scene.begin_checkout() for _ in range(20)]
     together = threading.Barrier(20)
 
     def give_up(lease: Lease) -> None:
         together.wait(60)
         lease.failed(Outcome.TIMEOUT, "TimeoutError")
 
-    threads = [threading.Thread(target=give_up, args=(lease,)) for lease in asks]
+    threads = [threading.Thread(target=give_up, args=(lease,)) for lease in checkouts]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -529,7 +530,7 @@ def test_what_is_not_to_be_watched_does_not_report(scene: Scene) -> None:
 
 
 def test_it_takes_no_longer_than_the_wait_is_worth() -> None:
-    """With 200 connections out, whoever has waited in vain pays milliseconds, once in the interval."""
+    """With 200 connections held, the checkout that timed out pays milliseconds, once in the interval."""
     scene = Scene(200)
     for _ in range(200):
         scene.checkout()
@@ -548,7 +549,7 @@ def test_it_takes_no_longer_than_the_wait_is_worth() -> None:
 
 
 def test_a_dump_has_every_holder_of_a_pool(scene: Scene) -> None:
-    """The same lines, whether somebody waits or not; bounded in the same way."""
+    """The same lines, whether a checkout waits or not; bounded in the same way."""
     with scene.unit("GET /orders"):
         scene.checkout("orders")
         text = holders_report(scene.pool)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scene() -> Scene:
-    """A pool that nobody uses yet."""
+    """A pool that is not used yet."""
     return Scene()
 
 
@@ -34,7 +34,7 @@ def leaks(scene: Scene) -> dict[str, float]:
 
 
 def test_what_the_garbage_collector_found_is_abandoned(scene: Scene) -> None:
-    """Told of once, counted at once, and known to the unit of work while that still runs; a return is nothing."""
+    """Reported once, counted at once, and known to the unit of work while that still runs; a return is nothing."""
     with scene.unit() as bad:
         scene.checkout("forgets").released(abandoned=True)
         assert leaks(scene) == {"abandoned": 1}
@@ -51,8 +51,8 @@ def test_what_the_garbage_collector_found_is_abandoned(scene: Scene) -> None:
     assert finding.origin[0] is line("forgets").__code__
 
 
-def test_what_a_librarys_pool_keeps_alive_for_nobody_is_abandoned(scene: Scene) -> None:
-    """Some libraries refer to what is out themselves, so that the garbage collector never comes: their source tells."""
+def test_what_only_a_librarys_pool_keeps_alive_is_abandoned(scene: Scene) -> None:
+    """Some libraries refer to what they handed out, so that it is never garbage-collected: their source says so."""
     dropped, kept = scene.checkout("drops"), scene.checkout("keeps")
     scene.source.unheld = lambda: [dropped]  # type: ignore[attr-defined]
     scene.pass_time(2)
@@ -64,7 +64,7 @@ def test_what_a_librarys_pool_keeps_alive_for_nobody_is_abandoned(scene: Scene) 
 
 
 def test_a_unit_that_is_over_and_still_holds_has_leaked(scene: Scene) -> None:
-    """Known a second after its end, while the connection is out; its twin returned it before the end."""
+    """Known a second after its end, while the connection is held; its twin returned it before the end."""
     with scene.unit("GET /fixed"):
         scene.checkout().released()
     with scene.unit() as unit:
@@ -86,7 +86,7 @@ def test_a_unit_that_is_over_and_still_holds_has_leaked(scene: Scene) -> None:
     assert "current_location" not in finding.evidence
     assert "secret" not in str(finding)
     scene.pass_time(300)
-    assert scene.ids() == [LEAK], "the same leak is told of once"
+    assert scene.ids() == [LEAK], "the same leak is reported once"
 
 
 def test_what_a_unit_left_behind_may_go_on_using_it(scene: Scene) -> None:
@@ -105,7 +105,7 @@ def test_what_a_unit_left_behind_may_go_on_using_it(scene: Scene) -> None:
 
 
 def test_a_thread_of_a_unit_may_outlive_it(scene: Scene) -> None:
-    """While the code that checked out is on its thread's stack there is somebody to return it; then there is not."""
+    """While the code that checked out is on its thread's stack it can still be returned; then it cannot."""
     started, go_on = threading.Event(), threading.Event()
 
     def checkout_and_stay() -> Lease:
@@ -186,7 +186,7 @@ def test_a_task_that_is_over_has_leaked(scene: Scene) -> None:
         assert sum(leaks(scene).values()) == 3
 
     asyncio.run(main())
-    # The two of `forgets` are one place: the second is counted, not told of.
+    # The two of `forgets` are one place: the second is counted, not reported.
     assert [finding.evidence["leak_kind"] for finding in scene.found(LEAK)] == ["owner_finished"] * 2
 
 
@@ -194,7 +194,7 @@ def test_a_task_that_is_over_has_leaked(scene: Scene) -> None:
 
 
 def test_what_is_out_for_longer_than_the_threshold_is_overdue(scene: Scene) -> None:
-    """With where its holder stands now; one that came back in time is not."""
+    """With what its holder is executing; one that came back in time is not."""
     scene.checkout("quick").released()
     with scene.unit() as unit:
         scene.checkout("slow")
@@ -241,8 +241,8 @@ def test_what_is_excused_is_no_leak(scene: Scene) -> None:
 
 def test_what_is_not_to_be_watched_is_no_leak() -> None:
     """
-    Where the application suppressed instrumentation; and asks that still wait; and what was out before we came, unless
-    it is overdue.
+    Where the application suppressed instrumentation; and checkouts that still wait; and what was checked out before we
+    came, unless it is overdue.
     """
     scene = Scene(limit=None, exhaustion_threshold=0)
     suppressed, waiting, adopted = scene.checkout(), scene.begin_checkout(), scene.pool.adopt(scene.clock())
@@ -259,7 +259,7 @@ def test_what_is_not_to_be_watched_is_no_leak() -> None:
 
 
 def test_a_leak_that_comes_back_is_resolved(scene: Scene) -> None:
-    """Once, with the time it was out; it is neither a leak again nor a long hold."""
+    """Once, with the time it was held; it is neither a leak again nor a long hold."""
     lease = scene.checkout("slow")
     scene.pass_time(61)
     scene.clock.advance(9)
@@ -273,7 +273,7 @@ def test_a_leak_that_comes_back_is_resolved(scene: Scene) -> None:
 
 
 def test_a_leak_that_the_garbage_collector_brings_back_is_resolved_and_still_one(scene: Scene) -> None:
-    """It is out no more, but nobody returned it: counted once, as what it was known to be first."""
+    """It is held no more, but was not returned: counted once, as what it was known to be first."""
     with scene.unit():
         lease = scene.checkout("forgets")
     scene.pass_time(3)
@@ -286,10 +286,10 @@ def test_a_leak_that_the_garbage_collector_brings_back_is_resolved_and_still_one
 # How often ------------------------------------------------------------------------------------------------------------
 
 
-def test_leaks_of_one_place_are_told_of_once_in_an_interval(scene: Scene) -> None:
+def test_leaks_of_one_place_are_reported_once_in_an_interval(scene: Scene) -> None:
     """
     Each is counted and each has its span; when the interval is over an event stands for those that were held back. What
-    was not told of is not resolved.
+    was not reported is not resolved.
     """
     held = []
     for _ in range(5):
@@ -308,10 +308,10 @@ def test_leaks_of_one_place_are_told_of_once_in_an_interval(scene: Scene) -> Non
         scene.checkout("forgets")
     scene.pass_time(2)
     assert [finding.evidence["repeated"] for finding in scene.found(LEAK)[-2:]] == [3, 0]
-    assert len(scene.spans) == 7, "the span of each is made while it is out"
+    assert len(scene.spans) == 7, "the span of each is made while it is held"
 
 
-def test_the_server_process_and_the_trace_are_told(scene: Scene) -> None:
+def test_the_server_process_and_the_trace_are_reported(scene: Scene) -> None:
     """What leads to the server's own account, and to the trace."""
 
     class Context:

@@ -1,4 +1,4 @@
-"""Long holds, told apart by what the connection did meanwhile."""
+"""Long holds, distinguished by what the connection did meanwhile."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_other_work_within_a_transaction_is_idleness_in_it() -> None:
 
 
 def test_other_work_outside_of_a_transaction_is_a_long_hold() -> None:
-    """Checked out too early; the cure is another than for a long query, and no transaction is blamed."""
+    """Checked out too early; the fix is another than for a long query, and no transaction is blamed."""
     scene = Scene()
     with scene.unit():
         lease = scene.checkout()
@@ -95,7 +95,7 @@ def test_what_is_excused_is_no_long_hold() -> None:
     assert scene.found() == []
 
 
-def test_what_is_still_held_is_judged_when_somebody_asks() -> None:
+def test_what_is_still_held_is_diagnosed_on_request() -> None:
     """
     Django gives a request's connection back after the span around the request has ended: the span has the id in time,
     and the event comes with the return.
@@ -125,7 +125,7 @@ def test_outside_of_any_unit_the_thread_is_named() -> None:
     assert finding.summary.startswith("thread MainThread held a connection")
 
 
-def test_one_place_is_told_of_once_in_an_interval() -> None:
+def test_one_place_is_reported_once_in_an_interval() -> None:
     """Each place and each unit of work by itself."""
     scene = Scene()
     for name, at in (("GET /a", "x"), ("GET /a", "x"), ("GET /a", "y"), ("GET /b", "x"), ("GET /a", "x")):

@@ -1,4 +1,4 @@
-"""N+1: judged at the end of the unit of work, once for each, with the cure that fits."""
+"""N+1: diagnosed at the end of the unit of work, once for each, with the fix that fits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def repeat(scene: Scene, times: int, name: str = "GET /feed", at: str = "loop") 
 
 
 def test_more_than_the_threshold_is_an_n_plus_one() -> None:
-    """Six of five; exactly five are none. It says shape, count, time, line and cure, and no literal."""
+    """Six of five; exactly five are none. It says shape, count, time, line and fix, and no literal."""
     scene = Scene()
     fixed, bad = repeat(scene, 5, "GET /fixed"), repeat(scene, 6)
     (finding,) = scene.found()
@@ -63,7 +63,7 @@ def test_more_than_the_threshold_is_an_n_plus_one() -> None:
 )
 def test_its_time_is_no_long_hold_of_its_own(times: int, slow: float, ids: list[str]) -> None:
     """
-    One cause is told of once: the connection was held for long only because of the repetition. Held for long besides,
+    One cause is reported once: the connection was held for long only because of the repetition. Held for long besides,
     by a slow query of another shape, it is both.
     """
     scene = Scene()
@@ -77,7 +77,7 @@ def test_its_time_is_no_long_hold_of_its_own(times: int, slow: float, ids: list[
     assert sorted(finding.id for finding in scene.found()) == ids
 
 
-def test_a_long_hold_beside_a_repetition_is_told() -> None:
+def test_a_long_hold_beside_a_repetition_is_reported() -> None:
     """One connection is held for one slow query, while another one of the same unit runs the repetition."""
     scene = Scene()
     with scene.unit("GET /feed") as unit:
@@ -90,8 +90,8 @@ def test_a_long_hold_beside_a_repetition_is_told() -> None:
     assert LONG_HOLD in scene.pool_registry.units.findings_of(unit)
 
 
-def test_it_is_judged_at_the_end_of_the_unit() -> None:
-    """Before, nothing is told, though the unit's ids are known to whoever asks; what is said is the whole of it."""
+def test_it_is_diagnosed_at_the_end_of_the_unit() -> None:
+    """Before, nothing is reported, though the unit's ids can be read; what is said is the whole of it."""
     scene = Scene()
     with scene.unit() as unit:
         lease = scene.checkout()
@@ -161,7 +161,7 @@ def test_the_threshold_is_a_setting() -> None:
         assert scene.ids() == ids
 
 
-def test_one_place_is_told_of_once_in_an_interval() -> None:
+def test_one_place_is_reported_once_in_an_interval() -> None:
     """The next says in how many units of work it was found meanwhile; each of these has the id."""
     scene = Scene()
     units = [repeat(scene, 6) for _ in range(4)]

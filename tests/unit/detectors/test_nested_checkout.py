@@ -1,4 +1,4 @@
-"""Nested check-outs: who asks for a second connection, and the size at which that cannot deadlock."""
+"""Nested checkouts: which unit of work checks out a second connection, and the size at which that cannot deadlock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_formula_is_hikaricps(workers: int, connections: int, size: int) -> 
     assert safe_size(workers, connections) == size
 
 
-def test_the_second_connection_is_found_and_both_lines_are_told() -> None:
+def test_the_second_connection_is_found_and_both_lines_are_reported() -> None:
     """Once for each unit of work; one after the other is nothing."""
     scene = Scene(10)
     with scene.unit("GET /profile") as bad:
@@ -105,7 +105,7 @@ def test_workers_are_units_tasks_and_threads() -> None:
 def test_what_a_thread_has_fetched_for_a_request_is_held_by_the_request(at: str) -> None:
     """
     FastAPI runs synchronous dependencies and routes in threads, mostly in several: the second one asks while the first
-    one's connection stays out until the request is over. A thread that still works gives its own back.
+    one's connection stays held until the request has finished. A thread that still works returns its own.
     """
     scene = Scene(10)
     handed_over, done = threading.Event(), threading.Event()
@@ -156,7 +156,7 @@ def test_another_thread_of_the_unit_may_have_its_own() -> None:
 
 def test_its_wait_is_no_long_hold_of_its_own() -> None:
     """
-    One cause is told of once: the first connection was held for long only because of the wait for the second. Held for
+    One cause is reported once: the first connection was held for long only because of the wait for the second. Held for
     long besides, it is both.
     """
     scene = Scene(2)
@@ -173,8 +173,8 @@ def test_its_wait_is_no_long_hold_of_its_own() -> None:
             assert scene.pool_registry.units.findings_of(unit) == sorted(ids)
 
 
-def test_what_may_deadlock_now_is_told_at_once() -> None:
-    """A place that was told of when few were about is told of again when more are than the pool is safe with; once."""
+def test_what_may_deadlock_now_is_reported_at_once() -> None:
+    """A place reported when few were about is reported again when more are than the pool is safe with; once."""
     scene = Scene(4)
 
     def nests(others: int) -> None:
@@ -199,7 +199,7 @@ def _alone(scene: Scene) -> Lease:
         return scene.checkout()
 
 
-def test_one_place_is_told_of_once_in_an_interval() -> None:
+def test_one_place_is_reported_once_in_an_interval() -> None:
     """With the number of those left out at the next."""
     scene = Scene(10)
     for seconds in (0, 0, 0, 40):

@@ -37,7 +37,7 @@ def leaks(scene: Scene) -> None:
         scene.checkout()
 
 
-def waits_in_vain(scene: Scene) -> None:
+def times_out(scene: Scene) -> None:
     scene.timeout(waited=0.1)
 
 
@@ -61,7 +61,7 @@ def repeats(scene: Scene) -> None:
 
 
 CAUSES = {
-    LEAK: leaks, POOL_EXHAUSTED: waits_in_vain, LONG_HOLD: holds_long, NESTED_CHECKOUT: nests, N_PLUS_ONE: repeats,
+    LEAK: leaks, POOL_EXHAUSTED: times_out, LONG_HOLD: holds_long, NESTED_CHECKOUT: nests, N_PLUS_ONE: repeats,
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def occurrences(found: list[Finding]) -> int:
 
 
 @pytest.mark.parametrize(("identity", "cause"), CAUSES.items(), ids=CAUSES)
-def test_what_is_held_back_is_told_when_the_interval_is_over(identity: str, cause: Callable[[Scene], None]) -> None:
+def test_what_is_held_back_is_reported_when_the_interval_is_over(identity: str, cause: Callable[[Scene], None]) -> None:
     """By the background thread, with no further event of its kind; after that there is nothing left to tell."""
     scene = Scene(None if identity == LEAK else 20, finding_interval=INTERVAL)
     for _ in range(TIMES):
@@ -90,7 +90,7 @@ def test_what_is_held_back_is_told_when_the_interval_is_over(identity: str, caus
     assert len(scene.found(identity)) == 2
 
 
-def test_what_happens_after_the_interval_is_told_at_once() -> None:
+def test_what_happens_after_the_interval_is_reported_at_once() -> None:
     """The count that was told does not hold it back."""
     scene = Scene(finding_interval=INTERVAL)
     for _ in range(3):
@@ -112,7 +112,7 @@ def test_at_the_end_nothing_is_held_back() -> None:
     assert len(scene.found()) == 2
 
 
-def test_uninstrumenting_tells_what_is_held_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_uninstrumenting_reports_what_is_held_back(caplog: pytest.LogCaptureFixture) -> None:
     """As the end of the process does."""
     telemetry = Telemetry(finding_interval=1000)
     telemetry.start()
@@ -129,7 +129,7 @@ def test_uninstrumenting_tells_what_is_held_back(caplog: pytest.LogCaptureFixtur
     assert rest.startswith(f"[{LEAK}] 2 more occurrences in the last ")
 
 
-def test_what_is_kept_to_be_told_again_keeps_nothing_alive() -> None:
+def test_what_is_kept_to_be_reported_again_keeps_nothing_alive() -> None:
     """Neither the unit of work nor what it held."""
     scene = Scene(finding_interval=INTERVAL)
     with scene.unit() as unit:
@@ -146,7 +146,7 @@ def test_what_is_kept_to_be_told_again_keeps_nothing_alive() -> None:
 
 def test_of_very_many_places_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Of those beyond the first few hundred the count is told without the evidence; of those without
+    Of those beyond the first few hundred the count is reported without the evidence; of those without
     one nothing stays.
     """
     monkeypatch.setattr(throttle, "_MOST_WHOLE", 3)

@@ -1,4 +1,4 @@
-"""Pools that let nobody wait: who is turned away, who holds meanwhile, and what is no refusal."""
+"""Pools without a queue: which checkout is turned away, who holds meanwhile, and what is no refusal."""
 
 from __future__ import annotations
 

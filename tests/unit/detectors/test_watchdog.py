@@ -39,7 +39,7 @@ def test_evidence_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
 
 
 def test_the_places_it_remembers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service with endless places starts over: it is told of some twice, and grows no more."""
+    """A service with endless places starts over: it reports some twice, and grows no more."""
     monkeypatch.setattr(throttle, "_MOST_PLACES", 3)
     scene = Scene()
     for number in (0, 1, 2, 0, 3, 0):
@@ -113,7 +113,7 @@ def test_nothing_is_retained_after_a_unit_of_work() -> None:
 
 
 def test_a_leak_that_came_back_is_not_retained() -> None:
-    """Leaks that were told of are remembered weakly."""
+    """Reported leaks are remembered weakly."""
     scene = Scene()
     with scene.unit():
         lease = scene.checkout()
@@ -128,7 +128,7 @@ def test_a_leak_that_came_back_is_not_retained() -> None:
 
 
 def test_a_child_process_starts_anew() -> None:
-    """What was kept, told of and held back is the parent's."""
+    """What was kept, reported and held back is the parent's."""
     scene = Scene(1)
     scene.checkout()
     scene.timeout()
