@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CORE: Final = Path(poolscope.core.__file__).parent
 #: Not hooked themselves, but part of how libraries run the application's code.
-BESIDE: Final = {"greenlet", "gevent", "uvloop", "werkzeug", "wrapt"}
+BESIDE: Final = {"greenlet", "gevent", "jinja", "jinja2", "uvloop", "werkzeug", "wrapt"}
 #: Names of databases, as the semantic conventions have them.
 DATABASES: Final = {part for system in lexer._SYNTAX for part in (system, *system.split("."))}
 
@@ -67,6 +67,7 @@ def test_no_string_in_core_names_a_library(path: Path) -> None:
         ("psycopg_pool", "psycopg_pool"),
         ("mysql-connector", "mysql-connector"),
         ("greenlet_spawn", "greenlet"),
+        ("__jinja_template__", "jinja"),
         ("/uvloop/__init__.py", "uvloop"),
         ("mysql", None),
         ("oracle.db", None),

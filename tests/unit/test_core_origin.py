@@ -34,6 +34,7 @@ from poolscope.core.origin import (
     resolve,
     stack_of,
 )
+from poolscope.frameworks.flask import FlaskFramework
 from tests.support.libraries import known
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ HERE = __file__
 @pytest.fixture(autouse=True)
 def libraries() -> Iterator[None]:
     """Some that carry queries."""
-    with known("sqlalchemy", "asyncpg", "django.db", "django.utils.asyncio"):
+    with known("sqlalchemy", "asyncpg", "django.db", "django.utils.asyncio", templates=FlaskFramework.templates):
         yield
 
 

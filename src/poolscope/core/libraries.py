@@ -67,6 +67,7 @@ class Libraries:
         self.switches: Switches = _OneStack()
         self.loops: tuple[str, ...] = ()
         self.loaders: dict[str, Loader] = {}
+        self.templates: tuple[str, ...] = ()
         # Generated code has no module, and the standard library's context managers want nothing by themselves.
         self._carriers = {"", "poolscope", "contextlib"}  # modules and packages
         self._carries: dict[str, bool] = {}
@@ -93,6 +94,7 @@ class Libraries:
         loops: Iterable[str] = (),
         loaders: Iterable[Loader] = (),
         switches: Switches | None = None,
+        templates: Iterable[str] = (),
     ) -> None:
         """
         A library is declared.
@@ -102,11 +104,14 @@ class Libraries:
             loops: How the names of its files end that run the jobs of others, as an event loop does.
             loaders: Its loaders.
             switches: How its stacks go on elsewhere.
+            templates: Names of the globals by which code that it compiled from a template refers to that; the template
+                has `debug_info`, pairs of a line of its own and the code's, in order.
         """
         self._carriers.update(packages)
         self._carries.clear()
         self.loops = tuple(dict.fromkeys((*self.loops, *loops)))
         self.loaders.update({loader.name: loader for loader in loaders})
+        self.templates = tuple(dict.fromkeys((*self.templates, *templates)))
         if switches is not None:
             self.switches = switches
 

@@ -53,7 +53,7 @@ _SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
 #: What the application executes that waits for what this thread runs on its behalf; empty where that is not known.
 CALLED_FROM: Final[ContextVar[PackedStack]] = ContextVar("poolscope_called_from", default=())
 
-# Of templates that Jinja has compiled: which of their lines each line of the code is for.
+# Of templates that were compiled to code: which of their lines each line of the code is for.
 _TEMPLATES: Final[WeakKeyDictionary[CodeType, Sequence[tuple[int, int]]]] = WeakKeyDictionary()
 
 
@@ -312,15 +312,16 @@ def locate(code: CodeType, instruction: int) -> Location:
 
 def know_template(frame: FrameType) -> None:
     """
-    If a frame is that of a template of Jinja, see to it that `locate` gives lines of the template, not of the code that
-    it was compiled to.
+    If a frame is that of a template of a declared kind, see to it that `locate` gives lines of the template, not of the
+    code that it was compiled to.
 
     Args:
         frame: The frame.
     """
-    template = frame.f_globals.get("__jinja_template__")
-    if template is not None and frame.f_code not in _TEMPLATES:
-        _TEMPLATES[frame.f_code] = template.debug_info
+    for name in KNOWN.templates:
+        template = frame.f_globals.get(name)
+        if template is not None and frame.f_code not in _TEMPLATES:
+            _TEMPLATES[frame.f_code] = template.debug_info
 
 
 def resolve(stack: RawStack) -> tuple[Location, ...]:

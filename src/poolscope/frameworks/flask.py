@@ -22,6 +22,8 @@ class FlaskFramework:
 
     name = "flask"
     module = "flask"
+    #: Jinja is what Flask renders with, and has no hook of its own: declared here, it is known wherever it is used.
+    templates = ("__jinja_template__",)
 
     def __init__(self) -> None:
         self._flask: Any = None

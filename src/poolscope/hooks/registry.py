@@ -54,8 +54,8 @@ class Hook(Protocol):
 
 def declare(hook: Hook) -> None:
     """
-    Let the core know a hook's library: its ``library_modules``, ``loops``, ``lazy_loaders`` and ``switches``, as far as
-    the hook has them (`Libraries.know`).
+    Let the core know a hook's library: its ``library_modules``, ``loops``, ``lazy_loaders``, ``switches`` and
+    ``templates``, as far as the hook has them (`Libraries.know`).
 
     Args:
         hook: The hook; its library need not be there, nor hooked.
@@ -65,6 +65,7 @@ def declare(hook: Hook) -> None:
         loops=getattr(hook, "loops", ()),
         loaders=getattr(hook, "lazy_loaders", ()),
         switches=getattr(hook, "switches", None),
+        templates=getattr(hook, "templates", ()),
     )
 
 
