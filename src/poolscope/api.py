@@ -17,7 +17,8 @@ from poolscope.core.execution import running_task
 from poolscope.core.guard import guard
 from poolscope.core.pool_identity import POOL_NAME
 from poolscope.core.pool_registry import open_pool_registries
-from poolscope.core.work import EXPECTED_LONG_HOLD, EXPECTED_REPETITION
+from poolscope.core.sql.repetition import EXPECTED_REPETITION
+from poolscope.core.work import EXPECTED_LONG_HOLD
 from poolscope.core.work_scope import async_stepping, begin, stepping
 
 if TYPE_CHECKING:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from poolscope.core.sql.fingerprint import is_query
-from poolscope.core.sql.repetition import PAUSE
-from poolscope.core.work import EXPECTED_REPETITION
+from poolscope.core.sql.repetition import EXPECTED_REPETITION, PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.core.lease import Lease
-    from poolscope.core.pool import Pool
-    from poolscope.core.sql.repetition import Repetition
-    from poolscope.core.work import Usage
+    from poolscope.core.counters import Sum
+    from poolscope.core.sql.repetition import Repetition, Repetitions
     from poolscope.types import LibraryObject
 
 #: Under this key a library's object holds our mark: a `Pool`, a `Lease`, or what ties one to it.
@@ -25,6 +22,20 @@ KEY: Final = "_poolscope"
 NEVER: Final = -1.0
 
 
+class Timed(Protocol):
+    """What calls need of a pool."""
+
+    def now(self) -> float:
+        """Seconds of the pool's clock."""
+
+
+class Counted(Protocol):
+    """What calls need of the usage that they are counted for."""
+
+    queries: Sum
+    repetitions: Repetitions
+
+
 class Calls:
     """
     The calls of one lease to the server. All durations are seconds of the pool's clock.
@@ -32,7 +43,7 @@ class Calls:
     Class attributes are the values that a lease starts with; most never change most of them.
     """
 
-    pool: Pool
+    pool: Timed
     connecting = False
     connect_time = 0.0
     _split = False
@@ -42,10 +53,10 @@ class Calls:
     in_transaction = False
     queries = 0
     _mark = NEVER
-    usage: Usage | None = None
+    usage: Counted | None = None
     repetition: Repetition | None = None
     statement: str | None = None
-    above: Callable[[], Lease | None] | None = None
+    above: Callable[[], Calls | None] | None = None
 
     def statement_begins(self, statement: str, *, many: bool = False, parameters: LibraryObject = None) -> None:
         """

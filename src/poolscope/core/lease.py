@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from poolscope.core.execution import TaskReference, ThreadReference
     from poolscope.core.origin import PackedStack, RawStack
     from poolscope.core.pool import Pool
-    from poolscope.core.work import UnitOfWork
+    from poolscope.core.work import UnitOfWork, Usage
 
 
 class Outcome(Enum):
@@ -39,6 +39,8 @@ class Lease(Calls):
     seconds of the pool's clock.
     """
 
+    pool: Pool
+    usage: Usage | None
     requested_at: float
     #: Dead when the thread has finished; another thread may have its identifier by then.
     thread_reference: ThreadReference

@@ -98,9 +98,6 @@ class UnitOfWork:
 #: The unit of work that the running code belongs to.
 CURRENT_UNIT: Final[ContextVar[UnitOfWork | None]] = ContextVar("poolscope_unit_of_work", default=None)
 
-#: Why repetitions are all right here (`poolscope.expected_repetition`); None where they are not.
-EXPECTED_REPETITION: Final[ContextVar[str | None]] = ContextVar("poolscope_expected_repetition", default=None)
-
 #: Why a long hold is all right here (`poolscope.expected_long_hold`); None where it is not.
 EXPECTED_LONG_HOLD: Final[ContextVar[str | None]] = ContextVar("poolscope_expected_long_hold", default=None)
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.work import EXPECTED_LONG_HOLD, EXPECTED_REPETITION
+from poolscope.core.sql.repetition import EXPECTED_REPETITION
+from poolscope.core.work import EXPECTED_LONG_HOLD
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:

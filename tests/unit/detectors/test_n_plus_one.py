@@ -10,13 +10,13 @@ from poolscope.adapters.django_loaders import PREFETCH, QUERY_SET, RELATED
 from poolscope.adapters.sqlalchemy.loaders import EAGER, EXPIRED, LAZY
 from poolscope.core.catalogue.holds import LONG_HOLD
 from poolscope.core.catalogue.queries import N_PLUS_ONE
-from poolscope.core.sql.repetition import Repetition
-from poolscope.core.work import EXPECTED_REPETITION, UnitOfWork
+from poolscope.core.sql.repetition import EXPECTED_REPETITION, Repetition
 from poolscope.detectors.n_plus_one import Repeated, found
 from tests.support.scene import Scene, line
 
 if TYPE_CHECKING:
     from poolscope.core.libraries import Loader
+    from poolscope.core.work import UnitOfWork
 
 
 def repeat(scene: Scene, times: int, name: str = "GET /feed", at: str = "loop") -> UnitOfWork:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover, undo
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import After, Before
-    from poolscope.adapters.sqlalchemy.adapter import SqlAlchemyAdapter
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_registry import PoolRegistry
@@ -174,6 +173,13 @@ class Detach(ColdPoint):
         return before, nothing
 
 
+class Disposing(Protocol):
+    """The adapter, as far as disposal concerns it."""
+
+    def disposed(self, before: LibraryObject, engine: LibraryObject) -> None:
+        """An engine put another pool in the place of the one that it had before."""
+
+
 class Dispose(ColdPoint):
     """An engine disposes of its pool and puts a new one in its place."""
 
@@ -183,7 +189,7 @@ class Dispose(ColdPoint):
         def after(state: tuple[Any, Any], _: LibraryObject, __: BaseException | None) -> None:
             engine, before = state
             if engine.pool is not before:
-                cast("SqlAlchemyAdapter", adapter).disposed(before, engine)
+                cast("Disposing", adapter).disposed(before, engine)
 
         return lambda engine, _, __: (engine, engine.pool), after
 

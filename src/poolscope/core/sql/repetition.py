@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.libraries import KNOWN
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 #: A line: a code object and an instruction's index; None where no frame was found.
 CallSite = tuple["CodeType", int]
+
+#: Why repetitions are all right here (`poolscope.expected_repetition`); None where they are not.
+EXPECTED_REPETITION: Final[ContextVar[str | None]] = ContextVar("poolscope_expected_repetition", default=None)
 
 _SEARCH: Final = 80
 #: Where a connection ran nothing for so many seconds between two runs, the second is a poll, a retry or the answer to a
