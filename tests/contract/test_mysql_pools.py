@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import random
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -226,6 +229,56 @@ def wrapped(patch: pytest.MonkeyPatch) -> None:
         (connection.MySQLConnection, "disconnect"),
     ):
         patch.setattr(owner, name, wrapper_of(vars(owner)[name]))
+
+
+#: Prints what is measured of a connection of each kind. The extension comes first: its OpenSSL may be newer than the
+#: one that `ssl` loads.
+BOTH_KINDS = """
+import _mysql_connector, json, sys, time
+from mysql.connector.pooling import MySQLConnectionPool
+from tests.support.watched import at_rest, closures, outcomes, watched
+def measured(pure, place):
+    with watched("mysql_connector") as seen:
+        pool = MySQLConnectionPool(pool_name="p", pool_size=1, use_pure=pure, **place)
+        ours = seen.only()
+        connection = pool.get_connection()
+        kind = type(connection._cnx).__name__
+        (lease,) = ours.leases
+        cursor = connection.cursor()
+        cursor.execute("create temporary table kinds (a int)")
+        cursor.executemany("insert into kinds values (%s)", [(1,), (2,)])
+        time.sleep(0.2)
+        connection.commit()
+        cursor.execute("select sleep(0.2)")
+        cursor.fetchall()
+        connection.rollback()
+        cursor.close()
+        connection.close()
+        at_rest(ours)
+        phases = ours.hold_phase_times()
+        report = [kind, lease.queries, phases["query"] >= 0.2, phases["idle_in_transaction"] >= 0.2]
+        pool._cnx_queue.queue[0].disconnect()
+        pool.get_connection().close()
+        report += [outcomes(ours), closures(ours)]
+        pool._remove_connections()
+    return report
+print(json.dumps([measured(pure, json.loads(sys.argv[1])) for pure in (True, False)]))
+"""
+
+
+def test_connections_of_the_connectors_c_extension_are_measured_like_those_in_python(place: dict[str, Any]) -> None:
+    """Statements, phases of the hold, pings and closures."""
+    pytest.importorskip("mysql.connector")
+    probe = subprocess.run([sys.executable, "-c", "import _mysql_connector"], capture_output=True, check=False)
+    require(probe.returncode == 0, "mysql-connector's C extension does not load", "a newer OpenSSL")
+    done = subprocess.run(
+        [sys.executable, "-c", BOTH_KINDS, json.dumps(place)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (python, *measured), (extension, *likewise) = json.loads(done.stdout)
+    assert (python, extension) == ("MySQLConnection", "CMySQLConnection")
+    assert measured[:3] == [3, True, True]
+    assert measured == likewise
 
 
 def test_connector_with_other_wrappers_in_between(place: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
