@@ -256,7 +256,7 @@ def measured(pure, place):
         connection.close()
         at_rest(ours)
         phases = ours.hold_phase_times()
-        report = [kind, lease.queries, phases["query"] >= 0.2, phases["idle_in_transaction"] >= 0.2]
+        report = [kind, lease.queries, phases["query"] >= 0.1, phases["idle_in_transaction"] >= 0.1]
         pool._cnx_queue.queue[0].disconnect()
         pool.get_connection().close()
         report += [outcomes(ours), closures(ours)]
