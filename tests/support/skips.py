@@ -7,6 +7,7 @@ and Prometheus, a test that misses a tool of the pipeline fails instead of skipp
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections import Counter
@@ -32,6 +33,17 @@ def require(present: object, missing: str, fix: str) -> None:
     """
     if not present:
         pytest.skip(f"{missing}{FIX}{fix}")
+
+
+def is_installed(module: str) -> bool:
+    """
+    Whether a module is there to be imported; the packages that it is in are imported for it.
+
+    Args:
+        module: Its dotted name.
+    """
+    parts = module.split(".")
+    return all(importlib.util.find_spec(".".join(parts[:depth])) for depth in range(1, len(parts) + 1))
 
 
 def pipeline_tools_are_due() -> bool:

@@ -17,6 +17,7 @@ from poolscope.adapters import mysql_connector_aio as mysql_connector_aio_adapte
 from poolscope.adapters.identity import NAMES
 from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import Driver, Feature, Handle, LoopThread, PendingCheckout, ThreadCheckout
+from tests.support.skips import is_installed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -282,10 +283,8 @@ class ConnectorAio(Driver):
 
     @classmethod
     def missing(cls) -> str | None:
-        for module in ("mysql", "mysql.connector.aio", "mysql.connector.aio.pooling"):  # each needs the one before
-            if importlib.util.find_spec(module) is None:
-                return f"{module} missing"
-        return mariadb.missing()
+        module = mysql_connector_aio_adapter.ADAPTER.module
+        return mariadb.missing() if is_installed(module) else f"{module} missing"
 
     def open(self, where: Postgres | None, folder: Path, *, size: int, timeout: float, **options: Any) -> None:
         from mysql.connector.aio.pooling import MySQLConnectionPool
