@@ -126,8 +126,10 @@ class Connections:
 
     def lease_of(self, connection: LibraryObject) -> Lease | None:
         """The lease of a connection; also asked of other libraries' connections. Hot."""
-        marks = getattr(connection, "__dict__", None)
-        state = marks.get(CONNECTION_KEY) if type(marks) is dict else None
+        try:
+            state: ConnectionState | None = connection.__dict__.get(CONNECTION_KEY)
+        except AttributeError:  # no connection of this library
+            return None
         return state.lease if state is not None else None
 
     def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002

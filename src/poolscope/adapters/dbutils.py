@@ -179,11 +179,6 @@ class DbutilsAdapter(PointAdapter):
         return lease
 
     @override
-    def lease_of(self, connection: LibraryObject) -> Lease | None:
-        state: SteadyState | None = connection.__dict__.get(CONNECTION_KEY)
-        return state.lease if state is not None else None
-
-    @override
     def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
         state: SteadyState = connection._con.__dict__[CONNECTION_KEY]
         return state.lease or state.sharers.get(id(connection))

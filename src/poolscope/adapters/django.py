@@ -246,11 +246,6 @@ class DjangoAdapter(PointAdapter):
         return hooked.db
 
     @override
-    def lease_of(self, connection: LibraryObject) -> Lease | None:
-        state: WrapperState | None = connection.__dict__.get(CONNECTION_KEY)
-        return state.lease if state is not None else None
-
-    @override
     def connects_for(self, hooked: LibraryObject) -> Alias | None:
         return getattr(hooked.__dict__.get(CONNECTION_KEY), "alias", None)
 

@@ -98,9 +98,9 @@ def _stream(original: Function, begin: BeginCall, end: EndCall, component: str) 
                     end(connection, lease)
                     runs = False
                 yield row
-                runs = _fetches(lease, component)
+                runs = _fetch_begins(lease, component)
         except BaseException:  # broken off: the cursor cancels what the server still does
-            runs = runs or _fetches(lease, component)
+            runs = runs or _fetch_begins(lease, component)
             rows.close()
             raise
         finally:
@@ -123,9 +123,9 @@ def _stream_async(original: Function, begin: BeginCall, end: EndCall, component:
                     end(connection, lease)
                     runs = False
                 yield row
-                runs = _fetches(lease, component)
+                runs = _fetch_begins(lease, component)
         except BaseException:
-            runs = runs or _fetches(lease, component)
+            runs = runs or _fetch_begins(lease, component)
             await rows.aclose()
             raise
         finally:
@@ -135,8 +135,8 @@ def _stream_async(original: Function, begin: BeginCall, end: EndCall, component:
     return stream
 
 
-def _fetches(lease: Lease | None, component: str) -> bool:
-    # Whether a further fetch begins as a call of its own.
+def _fetch_begins(lease: Lease | None, component: str) -> bool:
+    # A further fetch is a call of its own; False where it is none, as on a connection that was returned.
     try:
         if lease is None or lease.running or lease.ended_at is not None:
             return False
