@@ -80,7 +80,7 @@ demo: env
 endif
 
 ifneq ($(wildcard benchmarks/run.py),)
-HELP += 'bench' 'what a check-out costs: bare, with poolscope, with the upstream instrumentation'
+HELP += 'bench' 'what a checkout costs: bare, with poolscope, with the upstream instrumentation'
 .PHONY: bench
 bench: env
 	@$(PY) benchmarks/run.py $(ARGS)
