@@ -18,7 +18,7 @@ KINDS = {
 HEAD = """\
 # Metrics, spans and events
 
-<!-- Made by `make generate` from src/poolscope/semconv.py; do not edit. -->
+<!-- Made by `make generate` from src/poolscope/semconv; do not edit. -->
 
 Scope name `{scope}`, schema {schema}. Units are UCUM. Times are seconds.
 """

@@ -1,0 +1,48 @@
+"""Events: what carries findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Event:
+    """
+    One kind of event: a log record with an event name, and the severity of its finding.
+
+    Args:
+        name: The event's name.
+        description: When it is emitted.
+    """
+
+    name: str
+    description: str
+
+
+LEAK_EVENT: Final = Event("poolscope.connection.leak", "A connection was found leaked before it was returned.")
+LEAK_RESOLVED_EVENT: Final = Event("poolscope.connection.leak.resolved", "A connection reported leaked was returned.")
+EXHAUSTED_EVENT: Final = Event(
+    "poolscope.pool.exhausted",
+    "A checkout timed out or waited too long: every holder, oldest first, with its call site and current location.",
+)
+TURNED_AWAY_EVENT: Final = Event(
+    "poolscope.pool.turned_away",
+    "A pool at its limit refused a checkout at once: every holder, oldest first, with its call site.",
+)
+N_PLUS_ONE_EVENT: Final = Event(
+    "poolscope.unit_of_work.n_plus_one",
+    "One unit of work ran the same statement from the same line again and again.",
+)
+NESTED_CHECKOUT_EVENT: Final = Event(
+    "poolscope.unit_of_work.nested_checkout",
+    "One unit of work checked out a second connection of a pool while it held one.",
+)
+LONG_HOLD_EVENT: Final = Event(
+    "poolscope.connection.long_hold",
+    "A connection was held for longer than the threshold: by slow queries, or by non-database work.",
+)
+EVENTS: Final = (
+    LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT, TURNED_AWAY_EVENT,
+    N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
+)  # fmt: skip
