@@ -110,10 +110,10 @@ def test_a_dropped_connection_is_a_leak_and_its_slot_is_gone(seen: Watched, data
     with opened(database) as pool:
         ours = seen.pool("p")
         pool.putconn(pool.getconn())
-        assert ours.limit == 2
+        assert (ours.limit, ours.lost()) == (2, 0)
         lease_of_dropped = _take_and_drop(pool, ours)
         assert lease_of_dropped.abandoned
-        assert (len(ours.leases), ours.limit) == (0, 1)
+        assert (len(ours.leases), ours.limit, ours.lost()) == (0, 1, 1)
         assert closures(ours) == {"abandoned": 1}
         held = pool.getconn()
         assert ours.full_since

@@ -58,6 +58,7 @@ class MysqlConnectorAdapter(PointAdapter):
             limit=max(0, library_pool._pool_size - lost),
             idle=library_pool._cnx_queue.qsize(),
             in_use=len(self.held(library_pool)),
+            lost=lost,
         )
 
     @override

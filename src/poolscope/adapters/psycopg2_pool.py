@@ -167,6 +167,7 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
             idle=len(library_pool._pool),
             in_use=len(library_pool._used) - lost,
             most_idle=library_pool.minconn,  # it starts with so many, and keeps as many
+            lost=lost,
         )
 
     @override

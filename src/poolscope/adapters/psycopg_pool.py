@@ -84,6 +84,7 @@ class PsycopgPoolAdapter(PointAdapter):
             in_use=account.in_use(),
             least_idle=library_pool._min_size if pooling else None,
             most_idle=library_pool._max_size if pooling else None,
+            lost=account.lost,
         )
 
     @override

@@ -22,6 +22,8 @@ class Stats(NamedTuple):
         in_use: How many callers hold; None when the library keeps no account of that.
         least_idle: The fewest idle ones that it keeps; None where it has no such limit.
         most_idle: The most idle ones that it keeps; None where it has no such limit.
+        lost: How many it counts as open that no caller will ever return, and it never learns that; `limit` is without
+            them.
     """
 
     limit: int | None = None
@@ -29,6 +31,7 @@ class Stats(NamedTuple):
     in_use: int | None = None
     least_idle: int | None = None
     most_idle: int | None = None
+    lost: int = 0
 
 
 class Reporter(Protocol):
@@ -121,6 +124,10 @@ class StatsSource(WeakSource):
     def in_use(self) -> int | None:
         """How many connections callers hold by the library's own account; None when it keeps none."""
         return self.stats().in_use
+
+    def lost(self) -> int:
+        """How many connections the library counts as open that no caller will ever return."""
+        return self.stats().lost
 
     def unheld(self) -> list[Lease]:
         """The leases whose connection no caller holds, though the library keeps it alive."""

@@ -119,6 +119,14 @@ class PoolFigures:
                 found.update(unheld())
         return found
 
+    def lost(self) -> int:
+        """
+        Slots that are lost: the library counts their connections as open for ever, though no code holds one and no
+        lease is left. `limit` is without them.
+        """
+        counts = [getattr(source, "lost", None) for source in self.live_sources()]
+        return sum(count() for count in counts if count is not None)
+
     def refresh_limit(self) -> None:
         """Ask the sources for the limit anew, after one was added, retired or resized."""
         sources = None

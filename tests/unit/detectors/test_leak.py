@@ -13,6 +13,7 @@ import pytest
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.finding_kind import Severity
 from poolscope.core.work import EXPECTED_LONG_HOLD
+from poolscope.detectors.diagnosis.load import is_lost
 from tests.support.scene import Scene, line
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def test_what_only_a_librarys_pool_keeps_alive_is_abandoned(scene: Scene) -> Non
     scene.source.unheld = lambda: [dropped]  # type: ignore[attr-defined]
     scene.pass_time(2)
     assert (dropped.leak, kept.leak) == ("abandoned", None)
+    assert (is_lost(dropped), is_lost(kept)) == (True, False)
     assert leaks(scene) == {"abandoned": 1}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.execution import ThreadsNow
 from poolscope.detectors.diagnosis.describe import is_left
-from poolscope.detectors.leak import OVERDUE, OWNER_FINISHED
+from poolscope.detectors.leak import ABANDONED, OVERDUE, OWNER_FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,7 +178,7 @@ def is_lost(lease: Lease, frames: Frames | None = None) -> bool:
         lease: A lease that is still held.
         frames: The current frame of each thread; looked up when not given.
     """
-    if lease.leak == OWNER_FINISHED:
+    if lease.leak in (ABANDONED, OWNER_FINISHED):
         return True
     if lease.running or lease.adopted:
         return False
