@@ -193,8 +193,8 @@ def test_every_alert_says_what_is_wrong_and_where_to_look() -> None:
         assert alert.description
         assert alert.dashboard
         assert not alert.finding or alert.finding in FINDING_IDS, alert.name
-    # No series tells a burst from a small pool, nor a refusal from another failed checkout.
-    without = {"burst", "slow_connect", "turned_away"}
+    # No series tells a burst from a small pool.
+    without = {"burst", "slow_connect"}
     assert {alert.finding for alert in alerts if alert.finding} == set(FINDING_IDS) - without
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.catalogue.exhaustion import BURST, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, TURNED_AWAY
+from poolscope.core.catalogue.exhaustion import BURST, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.queries import N_PLUS_ONE
-from poolscope.core.lease import Outcome
 from tests.support.pools import Source
 from tests.support.scene import Scene
 
@@ -90,13 +89,6 @@ def waits_for_the_database() -> Scene:
     return scene
 
 
-def is_turned_away() -> Scene:
-    scene = Scene(1)
-    scene.checkout()
-    scene.begin_checkout().failed(Outcome.REJECTED, "PoolError")
-    return scene
-
-
 #: What makes a finding of each kind; or, of a kind that is a cause alone, an exhausted pool with that cause.
 CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     LEAK: leaks,
@@ -108,5 +100,4 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     POOL_TOO_SMALL: has_too_few_connections,
     BURST: has_a_burst,
     SLOW_CONNECT: waits_for_the_database,
-    TURNED_AWAY: is_turned_away,
 }

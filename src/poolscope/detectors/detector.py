@@ -122,6 +122,15 @@ class Detector(Generic[Event, Seen]):
         """What one observation amounts to. Called in the background thread, where formatting is allowed."""
         return ()
 
+    def again(self, last: bool) -> Iterable[Occurrence]:  # noqa: ARG002 - passed on by position
+        """
+        What was not clear when it was observed, and is now. Called at each run of the background thread.
+
+        Args:
+            last: Whether it is the last run: what is still unclear is reported as it is.
+        """
+        return ()
+
     def look(self, pool: Pool) -> Iterable[Occurrence]:  # noqa: ARG002 - a detector has this or `diagnose`
         """What is wrong with a pool now. Called in the background thread, about once a second for each pool."""
         return ()

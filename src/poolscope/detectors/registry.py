@@ -9,7 +9,6 @@ from poolscope.detectors.long_hold import LongHoldDetector
 from poolscope.detectors.n_plus_one import NPlusOneDetector
 from poolscope.detectors.nested_checkout import NestedCheckoutDetector
 from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
-from poolscope.detectors.turned_away import TurnedAwayDetector
 
 if TYPE_CHECKING:
     from poolscope.detectors.detector import Context, Detector
@@ -21,7 +20,6 @@ DETECTORS: Final[tuple[type[Detector[Any, Any]], ...]] = (
     NestedCheckoutDetector,
     NPlusOneDetector,
     PoolExhaustedDetector,
-    TurnedAwayDetector,
 )
 
 

@@ -105,6 +105,7 @@ class Watchdog:
         for detector in self.detectors:
             while detector.observations:
                 self._take_all("watchdog.diagnose", detector.diagnose, detector.observations.popleft())
+            self._take_all("watchdog.diagnose", detector.again, self._is_last_tick)
         if self._is_last_tick:
             self._is_last_tick = False
             guard.run("watchdog.report", lambda: self._throttle.report_due(everything=True), None)

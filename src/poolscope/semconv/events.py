@@ -24,11 +24,8 @@ LEAK_EVENT: Final = Event("poolscope.connection.leak", "A connection was found l
 LEAK_RESOLVED_EVENT: Final = Event("poolscope.connection.leak.resolved", "A connection reported leaked was returned.")
 EXHAUSTED_EVENT: Final = Event(
     "poolscope.pool.exhausted",
-    "A checkout timed out or waited too long: every holder, oldest first, with its call site and current location.",
-)
-TURNED_AWAY_EVENT: Final = Event(
-    "poolscope.pool.turned_away",
-    "A pool at its limit refused a checkout at once: every holder, oldest first, with its call site.",
+    "A checkout timed out, was refused or cancelled, or waited too long: every holder, oldest first, with its call "
+    "site and current location.",
 )
 N_PLUS_ONE_EVENT: Final = Event(
     "poolscope.unit_of_work.n_plus_one",
@@ -43,6 +40,6 @@ LONG_HOLD_EVENT: Final = Event(
     "A connection was held for longer than the threshold: by slow queries, or by non-database work.",
 )
 EVENTS: Final = (
-    LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT, TURNED_AWAY_EVENT,
+    LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT,
     N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
 )  # fmt: skip

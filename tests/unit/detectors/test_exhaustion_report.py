@@ -483,6 +483,7 @@ def test_of_many_that_time_out_at_once_one_reports() -> None:
     scene = Scene(1)
     scene.checkout()
     checkouts = [scene.begin_checkout() for _ in range(20)]
+    scene.clock.advance(1)
     together = threading.Barrier(20)
 
     def give_up(lease: Lease) -> None:

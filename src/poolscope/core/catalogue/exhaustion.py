@@ -12,11 +12,10 @@ POOL_EXHAUSTED: Final = "pool_exhausted"
 POOL_TOO_SMALL: Final = "pool_too_small"
 BURST: Final = "burst"
 SLOW_CONNECT: Final = "slow_connect"
-TURNED_AWAY: Final = "turned_away"
 FLEET_BUDGET: Final = "fleet_budget"
 
 _EXHAUSTION: Final = {
-    **fields(Unit.NONE, cause=semconv.CAUSE, holders=semconv.HOLDERS),
+    **fields(Unit.NONE, cause=semconv.CAUSE, outcome=semconv.CHECKOUT_OUTCOME, holders=semconv.HOLDERS),
     **fields(Unit.COUNT, holders_omitted=semconv.HOLDERS_OMITTED),
     **fields(Unit.COUNT, used=semconv.POOL_USED, limit=semconv.POOL_LIMIT, pending=semconv.POOL_PENDING),
     **fields(Unit.SECONDS, "waited"),
@@ -26,6 +25,11 @@ _EXHAUSTION: Final = {
     **fields(Unit.SHARE, "query_share", "idle_in_transaction_share", "idle_share"),
     **REPEATED,
 }
+
+# Where the pool lets no checkout wait, more requests at once than connections are errors, however short they are.
+_NO_QUEUE: Final = (
+    "run no more requests at once than the pool has connections (a semaphore, fewer threads), or use a pool that waits"
+)
 
 KINDS: Final = (
     FindingKind(
@@ -46,6 +50,7 @@ KINDS: Final = (
         "connections are held for a short time and are busy, but there are too few of them for the load",
         "raise the pool's size within the server's max_connections, or hold each connection for a shorter time",
         _EXHAUSTION,
+        {"rejected": _NO_QUEUE},
         of_pool=True,
     ),
     FindingKind(
@@ -56,6 +61,7 @@ KINDS: Final = (
         "the pool is large enough on average, but not for many requests at once",
         "limit how many requests run at once, or allow for the burst with max_overflow",
         _EXHAUSTION,
+        {"rejected": _NO_QUEUE},
         of_pool=True,
     ),
     FindingKind(
@@ -67,22 +73,6 @@ KINDS: Final = (
         "check the database and the network (is it up, at its max_connections, slow to resolve or to log in?); a "
         "larger pool does not help",
         _EXHAUSTION,
-        of_pool=True,
-    ),
-    FindingKind(
-        TURNED_AWAY,
-        Source.DETECTOR,
-        semconv.TURNED_AWAY_EVENT,
-        Severity.CRITICAL,
-        "a full pool refuses a checkout at once instead of letting it wait",
-        "run no more requests at once than the pool has connections (a semaphore, fewer threads), or use a pool that "
-        "waits",
-        {
-            **fields(Unit.COUNT, used=semconv.POOL_USED, limit=semconv.POOL_LIMIT, pending=semconv.POOL_PENDING),
-            **fields(Unit.NONE, checkout_stack=semconv.CODE_STACKTRACE, holders=semconv.HOLDERS),
-            **fields(Unit.COUNT, holders_omitted=semconv.HOLDERS_OMITTED),
-            **REPEATED,
-        },
         of_pool=True,
     ),
     FindingKind(

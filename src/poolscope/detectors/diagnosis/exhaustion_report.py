@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
-from poolscope.core.lease import Outcome
-from poolscope.detectors.diagnosis.describe import finding_about, owner_of, seconds, thread_names
+from poolscope.detectors.diagnosis.describe import finding_about, owner_of, thread_names
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, described, holders_of
 from poolscope.detectors.diagnosis.load import CheckedOut
+from poolscope.detectors.diagnosis.outcomes import ending_of, outcome_of
 
 if TYPE_CHECKING:
     from poolscope.core.finding import Finding
@@ -73,10 +73,9 @@ def report(snapshot: Snapshot, cause: Cause, repeated: int = 0) -> Finding:
     limit = f"{snapshot.used} of {pool.limit} in use" if pool.limit is not None else f"{snapshot.used} in use, no limit"
     is_full = pool.limit is not None and snapshot.used >= pool.limit
     state = "is exhausted" if is_full else "provides no connection"
-    timed_out = "timed out" if waiter.outcome is Outcome.TIMEOUT else "still waits"
     summary = (
         f"pool {pool.identity.name} {state} ({limit}, {snapshot.pending} waiting): "
-        f"{owner_of(waiter, threads)} {timed_out} after {seconds(snapshot.waited)}; {cause.summary}"
+        f"{owner_of(waiter, threads)} {ending_of(waiter, snapshot.waited)}; {cause.summary}"
     )
     room = LONGEST_REPORT - len(summary) - len(cause.fix)
     holders = described(snapshot.holders, snapshot.used, threads, room)
@@ -88,6 +87,7 @@ def report(snapshot: Snapshot, cause: Cause, repeated: int = 0) -> Finding:
         {
             **figures,
             "cause": cause.id,
+            "outcome": outcome_of(waiter),
             "used": snapshot.used,
             "pending": snapshot.pending,
             "waited": snapshot.waited,

@@ -1,4 +1,4 @@
-"""Turned away: the code of the finding's page, with psycopg2's pool and a real server."""
+"""Refused at once: the code of the page, with psycopg2's pool and a real server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.lab.processes import wait_until
-from poolscope.core.catalogue.exhaustion import TURNED_AWAY
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.otel.logs import Events
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from examples.lab.postgres import Postgres
     from poolscope.core.finding import Finding
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings" / "turned_away.md"
-BAD, REPAIRED = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings" / "pool_exhausted.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+BAD, REPAIRED = [block for block in BLOCKS if "def price(pool, sku)" in block]
 # As many as both pools of the page have connections.
 ROOM = 2
 
@@ -111,8 +112,9 @@ def test_three_requests_at_a_pool_of_two(
         assert [one.result(60) for one in first] == [7, 7]
     telemetry.instrumentor.flush()
     (finding,) = found
-    assert finding.id == TURNED_AWAY
-    assert f"({ROOM} of {ROOM} in use, 0 waiting)" in finding.summary
+    assert (finding.id, finding.evidence["outcome"]) == (POOL_EXHAUSTED, "rejected")
+    assert f"({ROOM} of {ROOM} in use, 1 waiting)" in finding.summary
+    assert "was refused at once" in finding.summary
     holders = finding.evidence["holders"]
     assert isinstance(holders, list)
     assert len(holders) == ROOM
