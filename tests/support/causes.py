@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from poolscope.core.catalogue.exhaustion import BURST, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.pools import POOL_PER_REQUEST
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.support.pools import Source
 from tests.support.scene import Scene
@@ -89,6 +90,14 @@ def waits_for_the_database() -> Scene:
     return scene
 
 
+def makes_a_pool_for_each_request() -> Scene:
+    scene = Scene()
+    for _ in range(7):
+        with scene.unit():
+            scene.make_pool()
+    return scene
+
+
 #: What makes a finding of each kind; or, of a kind that is a cause alone, an exhausted pool with that cause.
 CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     LEAK: leaks,
@@ -100,4 +109,5 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     POOL_TOO_SMALL: has_too_few_connections,
     BURST: has_a_burst,
     SLOW_CONNECT: waits_for_the_database,
+    POOL_PER_REQUEST: makes_a_pool_for_each_request,
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from poolscope.config import Settings
 from poolscope.core.lease import Outcome
+from poolscope.core.making import Making
 from poolscope.core.origin import Origins
 from poolscope.core.pool_identity import Identity
 from poolscope.core.pool_registry import PoolRegistry
@@ -110,6 +112,17 @@ class Scene:
         lease = self.begin_checkout(at)
         lease.acquired()
         return lease
+
+    def make_pool(self, at: str = "factory", *, login: int = 0, identity: Identity | None = None) -> Source:
+        """Make a pool of the scene's server that has one idle connection, within the current unit of work."""
+        source = Source(5, idle=1)
+
+        def hook() -> None:
+            made = Making.now(self.pool_registry, sys._getframe(1), identity or self.pool.identity, login, source)
+            self.watchdog.made(made)
+
+        line(at)(hook)
+        return source
 
     def query(
         self, lease: Lease, statement: str = "select 1 from t", at: str = "view", seconds: float = 0.0, **kind: Any

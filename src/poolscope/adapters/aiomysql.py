@@ -76,6 +76,7 @@ class AiomysqlAdapter(PointAdapter):
     name, module, versions = "aiomysql", "aiomysql", ">=0.2,<0.4"
     pool_classes = ("aiomysql.pool:Pool",)
     library_modules = ("aiomysql", "pymysql")
+    connect_arguments = ("_conn_kwargs",)
     points = (
         Created("aiomysql.pool:Pool.__init__"),
         Checkout("aiomysql.pool:Pool._acquire"),

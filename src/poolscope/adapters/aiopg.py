@@ -71,6 +71,7 @@ class AiopgAdapter(PointAdapter):
     name, module, versions = "aiopg", "aiopg", ">=1.3.5,<2"
     pool_classes = ("aiopg.pool:Pool",)
     library_modules = ("aiopg", "psycopg2")
+    connect_arguments = ("_dsn", "_conn_kwargs")
     points = (
         Created("aiopg.pool:Pool.__init__"),
         Checkout("aiopg.pool:Pool._acquire"),

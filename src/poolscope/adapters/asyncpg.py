@@ -51,6 +51,7 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
     name, module, versions = "asyncpg", "asyncpg", ">=0.29,<0.33"
     pool_classes = (_POOL,)
     library_modules = ("asyncpg",)
+    connect_arguments = ("_connect_args", "_connect_kwargs")
     # Before Python 3.11 asyncio had one of its own.
     timeout_errors = ("builtins:TimeoutError", "asyncio:TimeoutError")
     also_measures = Capability.ABANDONED

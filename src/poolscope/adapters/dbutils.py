@@ -70,6 +70,7 @@ class DbutilsAdapter(PointAdapter):
     name, module, versions = "dbutils", "dbutils.pooled_db", ">=3.0,<4"
     pool_classes = ("PooledDB",)
     library_modules = ("dbutils",)
+    connect_arguments = ("_args", "_kwargs")
     rejection_errors = ("TooManyConnections",)
     points = (
         Making("PooledDB.__init__"),

@@ -61,6 +61,7 @@ class Making(Created):
             MAKING.reset(token)
             if self.known and error is None:
                 adapter.made(library_pool)
+                adapter.note_making(library_pool)
 
         return lambda library_pool, _, __: (library_pool, MAKING.set(library_pool)), after
 

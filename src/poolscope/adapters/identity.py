@@ -6,7 +6,9 @@ the application.
 from __future__ import annotations
 
 import os
+import re
 import weakref
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -16,7 +18,7 @@ from poolscope.core.pool_identity import POOL_NAME, Identity
 from poolscope.core.pool_registry import OVERFLOW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from poolscope.core.pool import Pool
     from poolscope.types import LibraryObject
@@ -26,6 +28,10 @@ NAMERS: Final[dict[str, Callable[[LibraryObject], str | None]]] = {}
 
 #: The names that the application gave to pools by `poolscope.pool_name`, by their anchor; they outlive our presence.
 NAMES: Final[weakref.WeakKeyDictionary[LibraryObject, str]] = weakref.WeakKeyDictionary()
+
+_SECRET: Final = re.compile("pass|pwd|token|secret", re.IGNORECASE)
+# In a URL, and in libpq's form.
+_PASSWORD: Final = re.compile(r"(?<=[^/:]):[^/@]*(?=@)|password\s*=\s*('[^']*'|\S+)")
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "oracle.db": 1521, "microsoft.sql_server": 1433}
 
@@ -127,6 +133,32 @@ def is_torn(url: str) -> bool:
     """
     parts = urlsplit(url)
     return "@" in parts.path + parts.query + parts.fragment
+
+
+def login_of(arguments: LibraryObject) -> int:
+    """
+    A number that differs between pools that connect as different users or with different options, and says nothing
+    else: the interpreter's hash of them. No password is part of it, since a token may be another each time.
+
+    Args:
+        arguments: Mappings, sequences and texts, as a library was given them; what else is among them does not count.
+    """
+    return hash(tuple(_parts_of(arguments)))
+
+
+def _parts_of(arguments: LibraryObject) -> Iterator[object]:
+    if isinstance(arguments, Mapping):
+        for key in sorted(map(str, arguments)):
+            if not _SECRET.search(key):
+                yield key
+                yield from _parts_of(arguments.get(key))
+    elif isinstance(arguments, (list, tuple)):
+        for one in arguments:
+            yield from _parts_of(one)
+    elif isinstance(arguments, str):
+        yield _PASSWORD.sub("", arguments)
+    elif isinstance(arguments, int):
+        yield arguments
 
 
 def database_file(path: str | None) -> str:

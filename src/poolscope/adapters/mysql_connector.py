@@ -36,6 +36,7 @@ class MysqlConnectorAdapter(PointAdapter):
     name, module, versions = "mysql-connector", "mysql.connector.pooling", ">=8.1,<27"
     pool_classes = ("MySQLConnectionPool",)
     library_modules = ("mysql",)
+    connect_arguments = ("_cnx_config",)
     rejection_errors = ("PoolError",)
     also_measures = Capability.ABANDONED
     points = points_of("mysql.connector")

@@ -74,6 +74,7 @@ class OracledbAdapter(PointAdapter):
     name, module, versions = "oracledb", "oracledb", ">=2,<27"
     pool_classes = _POOLS
     library_modules = ("oracledb",)
+    connect_arguments = ("dsn", "username")
     points = (
         # Before 26 both kinds of pool have these from one base, whose sync connections have nothing to await.
         *(Created(f"{pool}.__init__", inherited=True) for pool in _POOLS),

@@ -79,6 +79,7 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
     name, module, versions = "peewee", "playhouse.pool", ">=4.5,<5"
     pool_classes = ("PooledDatabase",)
     library_modules = ("peewee", "playhouse")
+    connect_arguments = ("database", "connect_params")
     points = (
         Created("PooledDatabase.__init__"),
         Resize("PooledDatabase.init"),

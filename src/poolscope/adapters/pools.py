@@ -6,16 +6,18 @@ Here and in the adapters, ``library_pool`` is the library's pool and ``pool`` is
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from poolscope.adapters.connections import Connections
-from poolscope.adapters.identity import error_name, named, remember_name
+from poolscope.adapters.identity import error_name, login_of, named, remember_name
 from poolscope.adapters.leases import recover, undo
 from poolscope.adapters.marks import KEY
 from poolscope.adapters.stats import StatsSource
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
+from poolscope.core.making import Making
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +42,8 @@ class Pools(Connections):
     has_anchors = False
     #: Whether `poolscope.pool_name` names its pools; else what the library calls them goes before that.
     nameable = True
+    #: The attributes of a pool that hold what its connections are made with.
+    connect_arguments: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.pool_registry: PoolRegistry | None = None
@@ -87,6 +91,14 @@ class Pools(Connections):
         """The pool whose place it takes, if it does."""
         return None
 
+    def keeps(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
+        """Whether a pool keeps connections for the next caller, as its name says."""
+        return True
+
+    def connects_with(self, library_pool: LibraryObject) -> LibraryObject:
+        """What its connections are made with: mappings, sequences and texts; they may hold secrets."""
+        return [getattr(library_pool, name, None) for name in self.connect_arguments]
+
     def anchor(self, library_pool: LibraryObject) -> LibraryObject:
         """
         The object whose ``__dict__`` holds our marks of a pool; it can be held weakly and lives as long as the pool.
@@ -122,6 +134,19 @@ class Pools(Connections):
         """A pool was made. One that cannot be used yet becomes known later. Cold."""
         self.remember_name(library_pool)
         return self.know(library_pool) if self.is_open(library_pool) else None
+
+    def note_making(self, library_pool: LibraryObject) -> None:
+        """
+        The application has just made a pool: the running code is the place. Cold.
+
+        Args:
+            library_pool: What was made.
+        """
+        pool_registry, anchor = self.pool_registry, self.anchor(library_pool)
+        if pool_registry is None or pool_registry.still_dormant() or anchor is None or not self.keeps(library_pool):
+            return
+        what, login = self.identify(library_pool), login_of(self.connects_with(library_pool))
+        pool_registry.listener.made(Making.now(pool_registry, sys._getframe(), what, login, self.source(anchor)))
 
     def remember_name(self, library_pool: LibraryObject) -> None:
         """A pool was made, which becomes known later: keep the name that the application gives it. Cold."""

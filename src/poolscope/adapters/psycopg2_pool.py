@@ -126,6 +126,7 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
     name, module, versions = "psycopg2", "psycopg2.pool", ">=2.9,<3"
     pool_classes = ("AbstractConnectionPool",)
     library_modules = ("psycopg2",)
+    connect_arguments = ("_args", "_kwargs")
     points = (
         Created("AbstractConnectionPool.__init__"),
         *(Checkout(f"{pool}.getconn", when=_is_new) for pool in _POOLS),

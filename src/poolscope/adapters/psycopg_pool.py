@@ -46,6 +46,7 @@ class PsycopgPoolAdapter(PointAdapter):
     # Of connections, too: a pool does not refer to one that a caller holds.
     pool_classes = (*_POOLS, *_CONNECTIONS)
     library_modules = ("psycopg", "psycopg_pool")
+    connect_arguments = ("conninfo", "kwargs")
     timeout_errors = ("PoolTimeout",)
     rejection_errors = ("TooManyRequests",)
     also_measures = Capability.ABANDONED
@@ -77,7 +78,7 @@ class PsycopgPoolAdapter(PointAdapter):
     @override
     def stats(self, library_pool: LibraryObject) -> Stats:
         account = Account.of(library_pool)
-        pooling = not any(kind.__name__ == "_BaseNullConnectionPool" for kind in type(library_pool).__mro__)
+        pooling = self.keeps(library_pool)
         return Stats(
             limit=max(0, library_pool._max_size - account.lost) if library_pool._max_size else None,
             idle=len(library_pool._pool),
@@ -86,6 +87,10 @@ class PsycopgPoolAdapter(PointAdapter):
             most_idle=library_pool._max_size if pooling else None,
             lost=account.lost,
         )
+
+    @override
+    def keeps(self, library_pool: LibraryObject) -> bool:
+        return not any(kind.__name__ == "_BaseNullConnectionPool" for kind in type(library_pool).__mro__)
 
     @override
     def is_open(self, library_pool: LibraryObject) -> bool:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from poolscope.core.lease import Lease
+    from poolscope.core.making import Making
 
 
 class PoolListener(Protocol):
@@ -43,6 +44,9 @@ class PoolListener(Protocol):
     def traced(self, lease: Lease) -> None:
         """A lease ended inside a recorded span; after `returned`, where that is reported too."""
 
+    def made(self, making: Making) -> None:
+        """The application made a pool. Never inside a garbage collection."""
+
 
 class NullListener:
     """Looks at nothing."""
@@ -57,6 +61,9 @@ class NullListener:
         """Nothing."""
 
     def traced(self, lease: Lease) -> None:
+        """Nothing."""
+
+    def made(self, making: Making) -> None:
         """Nothing."""
 
 
@@ -87,3 +94,8 @@ class Listeners:
         """Pass it on."""
         for listener in self.listeners:
             listener.returned(lease)
+
+    def made(self, making: Making) -> None:
+        """Pass it on."""
+        for listener in self.listeners:
+            listener.made(making)

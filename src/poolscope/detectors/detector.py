@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from poolscope.core.clock import Clock
     from poolscope.core.finding import Finding
     from poolscope.core.lease import Lease
+    from poolscope.core.making import Making
     from poolscope.core.pool import Pool
     from poolscope.core.work import UnitOfWork
 
@@ -47,13 +48,19 @@ class Released(NamedTuple):
     lease: Lease
 
 
+class Made(NamedTuple):
+    """The application made a pool."""
+
+    making: Making
+
+
 class WorkEnded(NamedTuple):
     """A unit of work ends."""
 
     unit: UnitOfWork
 
 
-Event = TypeVar("Event", Waited, Nested, Released, WorkEnded)
+Event = TypeVar("Event", Waited, Nested, Released, Made, WorkEnded)
 Seen = TypeVar("Seen")
 
 

@@ -9,6 +9,7 @@ from poolscope.detectors.long_hold import LongHoldDetector
 from poolscope.detectors.n_plus_one import NPlusOneDetector
 from poolscope.detectors.nested_checkout import NestedCheckoutDetector
 from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
+from poolscope.detectors.pool_per_request import PoolPerRequestDetector
 
 if TYPE_CHECKING:
     from poolscope.detectors.detector import Context, Detector
@@ -20,6 +21,7 @@ DETECTORS: Final[tuple[type[Detector[Any, Any]], ...]] = (
     NestedCheckoutDetector,
     NPlusOneDetector,
     PoolExhaustedDetector,
+    PoolPerRequestDetector,
 )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
-from poolscope.detectors.detector import Nested, Released, Waited, WorkEnded
+from poolscope.detectors.detector import Made, Nested, Released, Waited, WorkEnded
 from poolscope.detectors.diagnosis.describe import is_over
 from poolscope.detectors.throttle import Throttle
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from poolscope.core.clock import Clock
     from poolscope.core.finding import FindingSink
     from poolscope.core.lease import Lease
+    from poolscope.core.making import Making
     from poolscope.core.pool import Pool
     from poolscope.core.work import UnitOfWork
     from poolscope.detectors.detector import Detector, Occurrence
@@ -49,6 +50,7 @@ class Watchdog:
         self._wait_listeners = self._listeners_of(Waited)
         self._nested_listeners = self._listeners_of(Nested)
         self._release_listeners = self._listeners_of(Released)
+        self._making_listeners = self._listeners_of(Made)
         self._end_listeners = self._listeners_of(WorkEnded)
         self._is_last_tick = False
         self._looked_at = now()
@@ -82,6 +84,11 @@ class Watchdog:
 
     def traced(self, lease: Lease) -> None:
         """Nothing: these are for the spans."""
+
+    def made(self, making: Making) -> None:
+        """Pass a pool that was made to the detectors that observe it."""
+        for detector in self._making_listeners:
+            detector.observe(Made(making))
 
     def diagnose_unit(self, unit: UnitOfWork) -> None:
         """Have the detectors mark a unit of work that still runs, when the span around it ends."""

@@ -39,7 +39,12 @@ LONG_HOLD_EVENT: Final = Event(
     "poolscope.connection.long_hold",
     "A connection was held for longer than the threshold: by slow queries, or by non-database work.",
 )
+POOL_PER_REQUEST_EVENT: Final = Event(
+    "poolscope.pool.per_request",
+    "Pools of one server and database were made again and again at one line of the application.",
+)
 EVENTS: Final = (
     LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT,
     N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
+    POOL_PER_REQUEST_EVENT,
 )  # fmt: skip

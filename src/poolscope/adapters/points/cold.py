@@ -59,6 +59,7 @@ class Created(ColdPoint):
         def after(library_pool: LibraryObject, _: LibraryObject, error: BaseException | None) -> None:
             if error is None:
                 made(library_pool)
+                adapter.note_making(library_pool)
 
         return lambda library_pool, _, __: library_pool, after
 

@@ -139,6 +139,20 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
         return identity(system, name=name, namespace=namespace, address=address, port=port)
 
     @override
+    def note_making(self, library_pool: LibraryObject) -> None:
+        # An engine.
+        super().note_making(library_pool.pool)
+
+    @override
+    def keeps(self, library_pool: LibraryObject) -> bool:
+        return type(library_pool).__name__ != "NullPool"
+
+    @override
+    def connects_with(self, library_pool: LibraryObject) -> LibraryObject:
+        url = self._urls.get(library_pool)
+        return [url.username, dict(url.query)] if url is not None else ()
+
+    @override
     def is_shared(self, library_pool: LibraryObject) -> bool:
         from sqlalchemy.pool import StaticPool  # noqa: PLC0415
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from poolscope.config import Settings
     from poolscope.core.lease import Lease
+    from poolscope.core.making import Making
     from poolscope.core.pool_identity import Identity
     from poolscope.types import LibraryObject
 
@@ -79,6 +80,9 @@ class Spans:
 
     def returned(self, lease: Lease) -> None:
         """Nothing: leases that have a span come through `traced`."""
+
+    def made(self, making: Making) -> None:
+        """Nothing: a pool has no span."""
 
     def traced(self, lease: Lease) -> None:
         """Keep a lease that ended for the background thread, which makes its span."""
