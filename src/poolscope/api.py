@@ -66,7 +66,11 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         work_scope = self._work_scopes.pop()
-        if work_scope is not None:
+        if work_scope is None:
+            return
+        if kind is GeneratorExit:  # a coroutine is dropped half-way, perhaps by the garbage collector
+            work_scope.end_in_collection()
+        else:
             work_scope.end()
 
     async def __aenter__(self) -> None:

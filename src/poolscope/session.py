@@ -128,7 +128,7 @@ class Session:
         self._entry_span_processors.detach()
         self._dump_signal.remove()
         self._api.revert()
-        self._watchdog.end()
+        self._end()
         self.worker.stop()
         if self._metrics is not None:
             guard.run("instrumentor.close", self._metrics.close, None)
@@ -181,8 +181,12 @@ class Session:
         return True
 
     def _last_run(self) -> None:
-        self._watchdog.end()
+        self._end()
         self.worker.run_once()
+
+    def _end(self) -> None:
+        guard.run("unit_of_work.end", lambda: self.pool_registry.units.end_unclosed(0.0), None)
+        self._watchdog.end()
 
     def _flush(self) -> None:
         self._last_run()

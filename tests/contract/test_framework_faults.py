@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 #: What hooks call. Each is a guard around the work, which is done elsewhere: `_enter`, `_leave` and what they call.
-GUARDS: Final = {"begin", "enter", "leave", "end", "end_in_collection", "stepping", "async_stepping"}
+GUARDS: Final = {"begin", "enter", "leave", "read", "end", "end_in_collection", "stepping", "async_stepping"}
 
 #: What every request passes: a law that does not reach it proves nothing.
 ALWAYS: Final = {"WorkScope._enter", "WorkScope._leave", "WorkScope.__init__", "Units.begin", "Units.end"}
@@ -138,7 +138,9 @@ def _wsgi() -> list[object]:
     client = Client(wsgi.Middleware(application, open_pool_registries[-1]) if open_pool_registries else application)
     told = [_told(lambda path=path: _read(client, path)) for path in ("/", "/parts", "/broken")]
     response = client.get("/parts", buffered=False)
-    return [*told, next(iter(response.response)), response.close()]
+    told += [next(iter(response.response)), response.close()]
+    # As tests do, which leave it open.
+    return [*told, client.get("/parts").status, client.get("/parts").text]
 
 
 def _asgi() -> list[object]:
@@ -171,7 +173,8 @@ def _flask() -> list[object]:
     app.testing = True
     client = app.test_client()
     paths = ("/", "/parts", "/none", "/broken")
-    return [_told(lambda path=path: _read(client, path)) for path in paths]
+    told = [_told(lambda path=path: _read(client, path)) for path in paths]
+    return [*told, client.get("/").status, client.get("/parts").text]
 
 
 def _fastapi() -> list[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -292,6 +293,12 @@ def test_a_streamed_response_of_the_test_client(
     response.close()
     assert at_the_end[ends:] == [None]
     assert units(telemetry) == {"http GET /stream/<int:number>/": (1, 2.0 + ends)}
+
+    dropped: Any = TestClient().get("/stream/5/")
+    next(iter(dropped.streaming_content))
+    del dropped
+    gc.collect()  # a test response of Django's is part of a cycle
+    assert units(telemetry)["http GET /stream/<int:number>/"][0] == 2
 
     failing: Any = TestClient().get("/failing/")
     with pytest.raises(ArithmeticError):

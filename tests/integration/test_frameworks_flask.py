@@ -176,6 +176,28 @@ def test_what_runs_at_close_is_part_of_the_request(
     wait_until(lambda: units(telemetry) == {"http GET /closing/<int:number>": (1, 6.0)}, 60)
 
 
+def test_a_test_client_that_closes_nothing_loses_no_request(telemetry: Telemetry, queries: Queries, app: Flask) -> None:
+    """As tests are written: without `buffered=True`, looking at the status alone, at the text, or at a part."""
+    client = app.test_client()
+    assert client.get("/users/3").status_code == 200
+    assert client.get("/users/4").text == "ok"
+    assert units(telemetry) == {"http GET /users/<int:number>": (2, 7.0)}
+    kept = client.get("/users/5")
+    read = client.get("/stream/2")
+    assert read.text == "row\n" * 2
+    part = client.get("/stream/9")
+    assert part.status_code == 200
+    del part
+    assert units(telemetry) == {
+        "http GET /users/<int:number>": (3, 12.0),
+        "http GET /stream/<int:number>": (2, 3.0),
+    }
+    kept.close()
+    read.close()
+    assert sum(count for count, _ in units(telemetry).values()) == 5
+    assert current() is None
+
+
 def test_an_error_ends_the_request(telemetry: Telemetry, app: Flask) -> None:
     """An error that Flask answers, and one that it passes on: the same one."""
     assert get(app, "/fails").status_code == 500

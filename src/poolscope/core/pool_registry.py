@@ -201,7 +201,12 @@ class PoolRegistry:
         self.still_dormant()
 
     def tick(self) -> None:
-        """From the background thread: once a second, have the pools store their peaks."""
+        """
+        From the background thread: end requests whose response is left open; once a second, have the pools store their
+        peaks.
+        """
+        if self.units.unclosed:
+            self.units.end_unclosed()
         now = self.now()
         if now - self._ticked_at >= 1.0:
             self._ticked_at = now

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from contextvars import ContextVar
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poolscope.core import clock
 from poolscope.core.counters import Sum
@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
 
+    class Ends(Protocol):
+        """What ends a unit of work."""
+
+        unit: UnitOfWork
+
+        def end(self) -> None:
+            """End it; only the first call counts, and none raises."""
+
+
 _logger: Final = logging.getLogger("poolscope")
+
+#: How long after its last byte a response may still be closed, in seconds; what runs then is part of the request.
+UNCLOSED_GRACE: Final = 5.0
 
 #: The name that units of work beyond the allowed number of names share.
 OVERFLOW: Final = "overflow"
@@ -57,6 +69,7 @@ class UnitOfWork:
 
     __slots__ = (
         "__weakref__",
+        "_ends",
         "ended",
         "findings",
         "kind",
@@ -77,6 +90,7 @@ class UnitOfWork:
         self.thread = get_ident()
         self.task = running_task()
         self.ended = False
+        self._ends = [True]
         self.usages: dict[Pool, Usage] = {}
         #: The span around it (SERVER, CONSUMER), if it is recorded.
         self.span: Any = None
@@ -89,6 +103,13 @@ class UnitOfWork:
         """Its usage of a pool; begun with the first checkout."""
         usage = self.usages.get(pool)
         return usage if usage is not None else self.usages.setdefault(pool, Usage(pool))
+
+    def claim_end(self) -> bool:
+        """Whether the caller ends it: of several, in whatever threads, one does."""
+        try:
+            return self._ends.pop()
+        except IndexError:
+            return False
 
     def __str__(self) -> str:
         """Kind and name."""
@@ -164,6 +185,9 @@ class Units:
         # A name takes the next free place. Both containers change by single atomic operations and there is no lock:
         # what ends a unit of work may be the garbage collector, inside a logging handler that another thread waits for.
         self._places = deque(range(self._most_names))
+        #: Of responses that were read to their end and not closed yet: when that was, in which thread, and whether the
+        #: reader knows; by what ends their unit of work.
+        self.unclosed: dict[Ends, tuple[float, int, bool]] = {}
         self._overflowing: dict[str, object] = {}
 
     def begin(self, kind: str, name: str) -> UnitOfWork:
@@ -177,7 +201,7 @@ class Units:
         A unit of work ends: each pool that it used gets one point in each of its histograms. Only the first call
         counts.
         """
-        if unit.ended:
+        if unit.ended or not unit.claim_end():
             return
         self.on_end(unit)
         unit.ended = True
@@ -191,6 +215,26 @@ class Units:
             series.hold_time.record(usage.hold_time.read() + still_held)
             for repetition in usage.repetitions.beyond_threshold(self.threshold):
                 series.repeated_queries.add(repetition.count)
+
+    def end_unclosed(self, grace: float = UNCLOSED_GRACE) -> None:
+        """
+        End the units of work whose response was read to its end and that is left open.
+
+        Args:
+            grace: How long ago that must be, in seconds; 0 for all.
+        """
+        limit = self.now() - grace
+        for ends, (since, _, sent) in tuple(self.unclosed.items()):
+            held = any(usage.leases for usage in tuple(ends.unit.usages.values()))
+            if since <= limit and (sent or not held or not grace):
+                ends.end()
+
+    def end_unclosed_here(self) -> None:
+        """The same for those that began and were read in this thread and task: the next one begins."""
+        thread, task = get_ident(), running_task()
+        for ends, (_, reader, _) in tuple(self.unclosed.items()):
+            if reader == thread == ends.unit.thread and ends.unit.task is task:
+                ends.end()
 
     def series_of(self, kind: str, name: str, pool: str) -> UnitSeries:
         """The series of a kind and name in a pool; that of `OVERFLOW` when there are too many names."""

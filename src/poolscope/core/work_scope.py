@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
@@ -52,9 +54,26 @@ class WorkScope:
         except Exception:  # noqa: BLE001 - ours
             guard.caught("unit_of_work.leave")
 
+    def read(self, *, sent: bool = True) -> None:
+        """
+        The response has been read to its end. Its server closes it next, and what runs then is part of the unit of work
+        too. If it is left open, the unit ends when that is collected, when the next one begins here, or after some
+        seconds.
+
+        Args:
+            sent: Whether the server knows that this was all. Otherwise it may be sending the last part for long, and a
+                connection that the unit of work holds meanwhile is not left behind.
+        """
+        try:
+            if not self.unit.ended:
+                self._units.unclosed[self] = (self._units.now(), get_ident(), sent)
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught("unit_of_work.read")
+
     def end(self) -> None:
         """Leave and end the unit of work."""
         try:
+            self._units.unclosed.pop(self, None)
             self.leave()
             self._units.end(self.unit)
         except Exception:  # noqa: BLE001 - ours
@@ -82,6 +101,29 @@ class WorkScope:
         """
         self.unit.span = None
         self.end()
+
+
+class Unclosed:
+    """
+    What stands for a response, or a part of it, until that is closed: if it is left open, the unit of work ends with
+    it.
+
+    Args:
+        work_scope: The unit of work; the running code has left it.
+    """
+
+    def __init__(self, work_scope: WorkScope) -> None:
+        self._work_scope = work_scope
+
+    def __del__(self) -> None:
+        work_scope: WorkScope | None = self.__dict__.get("_work_scope")
+        if work_scope is None or work_scope.unit.ended or sys.is_finalizing():
+            return
+        work_scope.enter()
+        try:
+            self.__dict__.clear()  # a generator that was not read to its end runs its last part now
+        finally:
+            work_scope.end_in_collection()
 
 
 #: Begins a unit of work and enters it; None where none began.
@@ -125,6 +167,8 @@ def begin(pool_registry: PoolRegistry, kind: str, name: str, *, outermost: bool 
             return None
         if outermost and current() is not None:
             return None
+        if pool_registry.units.unclosed:
+            pool_registry.units.end_unclosed_here()
         work_scope = WorkScope(pool_registry.units, kind, name)
         work_scope.enter()
     except Exception:  # noqa: BLE001 - ours
@@ -197,7 +241,10 @@ def async_stepping(begins: Begins, function: Callable[..., Any]) -> Callable[...
                     value = yield item
                 except GeneratorExit:
                     way.enter()
-                    await generator.aclose()
+                    try:
+                        await generator.aclose()
+                    finally:
+                        way.end_in_collection()
                     raise
                 except BaseException as error:  # noqa: BLE001 - it is the generator's
                     step, value = generator.athrow, error

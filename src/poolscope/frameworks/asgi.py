@@ -89,6 +89,9 @@ async def serve(
         scope[MARK] = True
         try:
             return await call(receive)
+        except GeneratorExit:  # it is dropped half-way, perhaps by the garbage collector
+            work_scope.end_in_collection()
+            raise
         finally:
             work_scope.end()
     if kind == _WEBSOCKET and MARK not in scope:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
 from poolscope.core.origin import CALLED_FROM
-from poolscope.core.work_scope import begin
+from poolscope.core.work_scope import Unclosed, begin
 from poolscope.frameworks import asgi, wsgi
 from poolscope.frameworks.naming import matched, unmatched
 
@@ -163,10 +163,10 @@ def _follow(work_scope: WorkScope, response: LibraryObject) -> None:
     response.close = close_inside  # of one that is not read to its end
 
 
-class _Chunks:
+class _Chunks(Unclosed):
     # Without `close`: the response would call it before it sends `request_finished`.
     def __init__(self, work_scope: WorkScope, content: Iterator[Any]) -> None:
-        self._work_scope = work_scope
+        super().__init__(work_scope)
         self._content = iter(content)
 
     def __iter__(self) -> Iterator[Any]:
@@ -183,9 +183,9 @@ class _Chunks:
         return chunk
 
 
-class _AsyncChunks:
+class _AsyncChunks(Unclosed):
     def __init__(self, work_scope: WorkScope, content: AsyncIterator[Any]) -> None:
-        self._work_scope = work_scope
+        super().__init__(work_scope)
         self._content = aiter(content)
 
     def __aiter__(self) -> AsyncIterator[Any]:

@@ -1,11 +1,17 @@
-"""WSGI: a unit of work from the call to the ``close()`` of what it returned (PEP 3333)."""
+"""
+WSGI: a unit of work from the call to the ``close()`` of what it returned (PEP 3333). Test clients often leave that out:
+then it ends when what was returned is collected or, once it has been read to its end, with the next request.
+"""
 
 from __future__ import annotations
 
+import weakref
+from functools import partial
+from inspect import ismethod
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
-from poolscope.core.work_scope import begin
+from poolscope.core.work_scope import Unclosed, begin
 from poolscope.frameworks.naming import unmatched
 
 if TYPE_CHECKING:
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
     from poolscope.types import LibraryObject
 
 _FILE_WRAPPER: Final = "wsgi.file_wrapper"
+_UNKNOWN: Final = float("inf")
 
 
 class Middleware:
@@ -33,7 +40,7 @@ class Middleware:
 
     def __call__(self, environ: LibraryObject, start_response: LibraryObject) -> LibraryObject:
         """One request."""
-        return serve(self._pool_registry, environ, lambda: self._application(environ, start_response))
+        return serve(self._pool_registry, environ, start_response, self._application)
 
     def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._application, name)
@@ -44,37 +51,68 @@ def make_call(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Cal
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def __call__(self: LibraryObject, environ: LibraryObject, start_response: LibraryObject) -> LibraryObject:
-            return serve(pool_registry, environ, lambda: original(self, environ, start_response))
+            return serve(pool_registry, environ, start_response, partial(original, self))
 
         return __call__
 
     return make
 
 
-def serve(pool_registry: PoolRegistry, environ: LibraryObject, call: Callable[[], LibraryObject]) -> LibraryObject:
+def serve(
+    pool_registry: PoolRegistry, environ: LibraryObject, start_response: LibraryObject, call: Callable[..., Any]
+) -> LibraryObject:
     """
     Serve one request as a unit of work, if it is not part of one.
 
     Args:
         pool_registry: The pool registry, where units of work begin.
         environ: The request.
-        call: Calls the application.
+        start_response: The server's.
+        call: The application.
 
     Returns:
         What the application returned; or the same values, if reading them is part of the unit of work.
     """
     work_scope = begin(pool_registry, "http", unmatched(environ.get("REQUEST_METHOD")))
     if work_scope is None:
-        return call()
+        return call(environ, start_response)
+    start = _Start(start_response)
     try:
-        body = call()
+        body = call(environ, start)
     except BaseException:
         work_scope.end()
         raise
-    return guard.run("wsgi.body", lambda: _body(work_scope, body, environ), body)
+    return guard.run("wsgi.body", lambda: _body(work_scope, body, environ, start), body)
 
 
-def _body(work_scope: WorkScope, body: LibraryObject, environ: LibraryObject) -> LibraryObject:
+class _Start:
+    """
+    The server's ``start_response``; remembers the headers.
+
+    Args:
+        start_response: The server's.
+    """
+
+    def __init__(self, start_response: Callable[..., Any]) -> None:
+        self._start_response = start_response
+        self._headers: LibraryObject = ()
+
+    def __call__(self, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        self._headers = args[1] if len(args) > 1 else ()
+        return self._start_response(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> LibraryObject:
+        return getattr(self._start_response, name)
+
+    def length(self) -> float:
+        """How many bytes the body has; infinity where that is not known."""
+        for name, value in self._headers:
+            if name.lower() == "content-length" and value.isdecimal():
+                return int(value)
+        return _UNKNOWN
+
+
+def _body(work_scope: WorkScope, body: LibraryObject, environ: LibraryObject, start: _Start) -> LibraryObject:
     if isinstance(body, (list, tuple, bytes)):
         work_scope.end()  # nothing is computed any more when it is sent, and servers look at its length
         return body
@@ -82,23 +120,53 @@ def _body(work_scope: WorkScope, body: LibraryObject, environ: LibraryObject) ->
     wrapper = environ.get(_FILE_WRAPPER)
     if isinstance(wrapper, type) and isinstance(body, wrapper):
         return _file(work_scope, body)  # servers know it by its class
-    return _SizedBody(work_scope, body) if hasattr(body, "__len__") else _Body(work_scope, body)
+    return (_SizedBody if hasattr(body, "__len__") else _Body)(work_scope, body, start)
 
 
 def _file(work_scope: WorkScope, body: LibraryObject) -> LibraryObject:
-    closing = _Body(work_scope, body).close
     try:
-        body.close = closing
+        body.close = _Closing(work_scope, body)
     except AttributeError:
         work_scope.end()
     return body
 
 
-class _Body:
+class _Closing(Unclosed):
+    """
+    The ``close`` of a file. It does not keep the file: that is collected when it would be without it.
+
+    Args:
+        work_scope: The unit of work.
+        file: What the application returned.
+    """
+
+    def __init__(self, work_scope: WorkScope, file: LibraryObject) -> None:
+        super().__init__(work_scope)
+        close: Any = getattr(file, "close", None)
+        is_its_own = ismethod(close) and close.__self__ is file
+        self._close: Callable[[], Any] = _weak(close) if is_its_own else lambda: close
+
+    def __call__(self) -> None:
+        self._work_scope.enter()
+        try:
+            close = self._close()
+            if close is not None:
+                close()
+        finally:
+            self._work_scope.end()
+
+
+def _weak(method: LibraryObject) -> Callable[[], Any]:
+    return weakref.WeakMethod(method)
+
+
+class _Body(Unclosed):
     """What an application returned; computing each part of it is part of the unit of work."""
 
-    def __init__(self, work_scope: WorkScope, body: LibraryObject) -> None:
-        self._work_scope = work_scope
+    def __init__(self, work_scope: WorkScope, body: LibraryObject, start: _Start) -> None:
+        super().__init__(work_scope)
+        self._start = start
+        self._left: float | None = None  # of the body, in bytes
         self._body = body
         self._close = getattr(body, "close", None)
         self._parts: Iterator[Any] | None = None
@@ -111,9 +179,21 @@ class _Body:
         try:
             if self._parts is None:
                 self._parts = iter(self._body)
-            return next(self._parts)
+            part = next(self._parts)
+        except BaseException:
+            self._work_scope.read()
+            raise
         finally:
             self._work_scope.leave()
+        guard.run("wsgi.length", lambda: self._count(len(part)), None)
+        return part
+
+    def _count(self, length: int) -> None:
+        if self._left is None:
+            self._left = self._start.length()
+        self._left -= length
+        if self._left <= 0:
+            self._work_scope.read(sent=False)
 
     def close(self) -> None:
         self._work_scope.enter()

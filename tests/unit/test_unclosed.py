@@ -1,0 +1,223 @@
+"""Responses that are left open: their unit of work ends all the same, once, and takes nothing from the application."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from poolscope.core.pool_registry import PoolRegistry, open_pool_registries
+from poolscope.core.work import UNCLOSED_GRACE
+from poolscope.core.work_scope import current
+from poolscope.frameworks import asgi
+from poolscope.frameworks.wsgi import Middleware
+from tests.support.clocks import FakeClock
+from tests.support.units import Queries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ENVIRON = {"REQUEST_METHOD": "GET"}
+NAME = "http GET <unmatched>"
+
+
+class Server:
+    """What serves an application, and the clock it lives by."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.pool_registry = PoolRegistry((1.0,), count_bounds=(10.0,), now=self.clock)
+        open_pool_registries.append(self.pool_registry)
+        self.queries = Queries()
+
+    def get(self, body: Any, length: int | None = None) -> Any:
+        """One request, which runs one query before it returns a body."""
+
+        def application(_: Any, start_response: Callable[..., Any]) -> Any:
+            start_response("200 OK", [] if length is None else [("Content-Length", str(length))])
+            self.queries(1)
+            return body
+
+        return Middleware(application, self.pool_registry)(ENVIRON, lambda *_: None)
+
+    def rows(self, number: int) -> Iterator[bytes]:
+        """A body that runs a query for each row, and one when it is left."""
+        try:
+            for _ in range(number):
+                self.queries(1)
+                yield b"row"
+        finally:
+            self.queries(1)
+
+    def ended(self) -> tuple[int, float]:
+        """How many requests ended, and their queries."""
+        reads = [series.queries.read() for series in self.pool_registry.units.series.values()]
+        return sum(read.count for read in reads), sum(read.total for read in reads)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server without a network."""
+    one = Server()
+    yield one
+    open_pool_registries.remove(one.pool_registry)
+
+
+def test_a_body_that_is_dropped_ends_its_request(server: Server) -> None:
+    """Unread, half read or read, also by the garbage collector; what a generator does when it is left is part of it."""
+    server.get(server.rows(3))
+    assert server.ended() == (1, 1.0)
+    body = server.get(server.rows(3))
+    next(body)
+    assert server.ended() == (1, 1.0), "it goes on"
+    del body
+    assert server.ended() == (2, 4.0)
+    list(server.get(server.rows(3)))
+    assert server.ended() == (3, 9.0)
+    circle = [server.get(iter([b"row"]))]
+    circle.append(circle)
+    del circle
+    gc.collect()
+    assert server.ended() == (4, 10.0)
+    assert current() is None
+
+
+def test_what_is_read_to_its_end_and_kept_ends_with_the_next_request(server: Server) -> None:
+    """Of the same thread; the one that still runs does not end."""
+    read, half = server.get(server.rows(2)), server.get(server.rows(2))
+    list(read)
+    next(half)
+    assert server.ended() == (0, 0.0)
+    server.get([b"whole"])
+    assert server.ended() == (2, 5.0)
+    read.close()
+    assert server.ended() == (2, 5.0), "once"
+    list(half)
+    half.close()
+    assert server.ended() == (3, 9.0)
+
+
+def test_or_after_some_seconds_and_never_while_a_server_may_still_close_it(server: Server) -> None:
+    """What runs at `close()` is part of the request, until the background thread has waited long enough."""
+    body = server.get(Closing(server))
+    list(body)
+    server.clock.advance(UNCLOSED_GRACE / 2)
+    server.pool_registry.tick()
+    assert server.ended() == (0, 0.0)
+    body.close()
+    assert server.ended() == (1, 6.0)
+    kept = server.get(Closing(server))
+    list(kept)
+    server.clock.advance(UNCLOSED_GRACE)
+    server.pool_registry.tick()
+    assert server.ended() == (2, 7.0)
+    kept.close()
+    assert server.ended() == (2, 7.0), "it was over"
+
+
+def test_the_last_byte_that_was_announced_is_the_end(server: Server) -> None:
+    """
+    Clients stop reading there. A connection that the request holds until it is closed is not left behind meanwhile: the
+    server may be sending.
+    """
+    kept = server.get(iter([b"row", b"row"]), length=6)
+    next(kept)
+    server.clock.advance(UNCLOSED_GRACE)
+    server.pool_registry.tick()
+    assert server.ended() == (0, 0.0)
+    next(kept)
+    server.clock.advance(UNCLOSED_GRACE)
+    server.pool_registry.tick()
+    assert server.ended() == (1, 1.0)
+    holding = server.get(Holding(server), length=3)
+    assert next(holding) == b"row"
+    server.clock.advance(UNCLOSED_GRACE)
+    server.pool_registry.tick()
+    assert server.ended() == (1, 1.0)
+    holding.close()
+    assert server.ended() == (2, 2.0)
+
+
+class Closing:
+    """A body that runs five queries when it is closed."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"row"
+
+    def close(self) -> None:
+        """As `call_on_close` does."""
+        self.server.queries(5)
+
+
+class Holding(Closing):
+    """A body that holds a connection until it is closed."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.lease = self.server.queries.pool.checkout()
+        self.lease.acquired()
+        yield b"row"
+
+    def close(self) -> None:
+        """Return it."""
+        self.lease.released()
+
+
+def test_a_file_is_collected_when_it_would_be_without_us(server: Server) -> None:
+    """The server's file wrapper gets a `close` of ours, which does not keep it; and the request ends with it."""
+
+    class FileWrapper:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"file"
+
+        def close(self) -> None:
+            server.queries(2)
+
+    environ = {**ENVIRON, "wsgi.file_wrapper": FileWrapper}
+
+    def application(_: Any, __: Any) -> Any:
+        server.queries(1)
+        return FileWrapper()
+
+    def ends(*, closed: bool) -> list[tuple[int, float]]:
+        file = Middleware(application, server.pool_registry)(environ, None)
+        gone = weakref.ref(file)
+        if closed:
+            file.close()
+        before = server.ended()
+        del file
+        assert gone() is None
+        return [before, server.ended()]
+
+    assert ends(closed=True) == [(1, 3.0), (1, 3.0)]
+    assert ends(closed=False) == [(1, 3.0), (2, 4.0)]
+
+
+def test_an_asynchronous_request_that_is_dropped_ends(server: Server) -> None:
+    """As a task does that is destroyed while it waits; the span around it is left alone then."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        server.queries(2)
+        await receive()
+
+    class Never:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    async def receive() -> None:
+        await Never()
+
+    scope = {"type": "http", "method": "GET"}
+    request = asgi.Middleware(application, server.pool_registry)(scope, receive, None)
+    request.send(None)
+    unit = current()
+    assert unit is not None
+    unit.span = object()
+    del request
+    assert server.ended() == (1, 2.0)
+    assert unit.span is None
+    assert current() is None
