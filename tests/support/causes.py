@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.catalogue.exhaustion import BURST, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT
-from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from examples.lab.processes import wait_until
+from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
+from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST
 from poolscope.core.catalogue.queries import N_PLUS_ONE
-from tests.support.pools import Source
+from poolscope.core.execution import stack_of_thread
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from poolscope.core.lease import Lease
 
 
 def leaks() -> Scene:
@@ -75,13 +81,81 @@ def has_too_few_connections() -> Scene:
 
 
 def has_a_burst() -> Scene:
-    scene = Scene(15)
-    scene.pool.sources = [Source(15, idle=3)]
+    scene = Scene(4)
     for _ in range(30):
         scene.request(query=0.02)
         scene.pass_time(0.5)
+    for _ in range(20):
+        scene.request(query=0.02)
+    _busy = [scene.checkout() for _ in range(4)]
+    scene.timeout(waited=0.1)
+    return scene
+
+
+def gathers() -> Scene:
+    scene = Scene(4)
+    with scene.unit("POST /graphql"):
+        _parts = [_checks_out_in_a_thread(scene) for _ in range(4)]
+        scene.timeout(name=None)
+    return scene
+
+
+def waits_for_a_thread() -> Scene:
+    scene = Scene(2)
+    holds = threading.Barrier(3)
+    over = threading.Event()
+
+    def hold(job: Future[None]) -> None:
+        with scene.unit("GET /me"):
+            lease = scene.checkout("session")
+            holds.wait(60)
+            job.result(60)
+            lease.released()
+
+    job: Future[None] = Future()  # of an executor whose threads are all busy
+    holders = [threading.Thread(target=hold, args=(job,), name=f"request {number}") for number in range(2)]
+    for holder in holders:
+        holder.start()
+    holds.wait(60)
+    wait_until(lambda: all(_waits_for_a_job(holder) for holder in holders), 60, "the holders to wait")
+    with ThreadPoolExecutor(1, thread_name_prefix="worker") as executor:
+        executor.submit(scene.timeout, "current_user").result(60)
+    job.set_result(None)
+    for holder in holders:
+        holder.join(60)
+    over.set()
+    return scene
+
+
+def does_two_things() -> Scene:
+    scene = Scene(2)
+    with scene.unit("GET /pays"):
+        scene.query(scene.checkout())
+    with scene.unit("GET /exports"):
+        lease = scene.checkout()
+        lease.statement_begins("select 1 from t")
+        scene.pass_time(10)
+        scene.timeout(waited=0.3)
+    return scene
+
+
+def began_before_poolscope() -> Scene:
+    scene = Scene(2)
+    _adopted = [scene.pool.adopt(scene.clock()) for _ in range(2)]
     scene.timeout()
     return scene
+
+
+def _checks_out_in_a_thread(scene: Scene) -> Lease:
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1) as executor:
+        lease = executor.submit(context.run, scene.checkout, "resolver").result(60)
+    lease.statement_begins("select 1 from t")
+    return lease
+
+
+def _waits_for_a_job(thread: threading.Thread) -> bool:
+    return any(code.co_name == "result" for code, _ in stack_of_thread(thread.ident or 0, 10))
 
 
 def waits_for_the_database() -> Scene:
@@ -110,4 +184,8 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     BURST: has_a_burst,
     SLOW_CONNECT: waits_for_the_database,
     POOL_PER_REQUEST: makes_a_pool_for_each_request,
+    FAN_OUT: gathers,
+    THREAD_STARVATION: waits_for_a_thread,
+    MIXED: does_two_things,
+    UNKNOWN: began_before_poolscope,
 }

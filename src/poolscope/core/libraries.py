@@ -68,6 +68,7 @@ class Libraries:
         self.loops: tuple[str, ...] = ()
         self.loaders: dict[str, Loader] = {}
         self.templates: tuple[str, ...] = ()
+        self.worker_queues: tuple[tuple[str, str], ...] = ()
         # Generated code has no module, and the standard library's context managers want nothing by themselves.
         self._carriers = {"", "poolscope", "contextlib"}  # modules and packages
         self._carries: dict[str, bool] = {}
@@ -95,6 +96,7 @@ class Libraries:
         loaders: Iterable[Loader] = (),
         switches: Switches | None = None,
         templates: Iterable[str] = (),
+        worker_queues: Iterable[tuple[str, str]] = (),
     ) -> None:
         """
         A library is declared.
@@ -106,12 +108,15 @@ class Libraries:
             switches: How its stacks go on elsewhere.
             templates: Names of the globals by which code that it compiled from a template refers to that; the template
                 has `debug_info`, pairs of a line of its own and the code's, in order.
+            worker_queues: Functions in which a task waits for a worker thread to become free: how the name of its file
+                ends, and its name.
         """
         self._carriers.update(packages)
         self._carries.clear()
         self.loops = tuple(dict.fromkeys((*self.loops, *loops)))
         self.loaders.update({loader.name: loader for loader in loaders})
         self.templates = tuple(dict.fromkeys((*self.templates, *templates)))
+        self.worker_queues = tuple(dict.fromkeys((*self.worker_queues, *worker_queues)))
         if switches is not None:
             self.switches = switches
 

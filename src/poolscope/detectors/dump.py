@@ -8,7 +8,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.detectors.diagnosis.describe import thread_names
-from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, described, holders_of
+from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, described
+from poolscope.detectors.diagnosis.picture import Picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,7 +49,7 @@ def holders_report(pool: Pool) -> str:
     """All holders of a pool now, in lines for people."""
     limit = pool.limit if pool.limit is not None else "unlimited"
     head = f"pool {pool.identity.name}: {len(pool.leases)} in use, limit {limit}, {len(pool.pending)} waiting"
-    holders = described(holders_of(pool), len(pool.leases), thread_names(), LONGEST_REPORT - len(head))
+    holders = described(Picture.take(pool).held, len(pool.leases), thread_names(), LONGEST_REPORT - len(head))
     return "\n".join((head, *holders.report))
 
 

@@ -14,10 +14,11 @@ from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
 from poolscope.detectors.detector import Detector, Occurrence, Waited, mark
 from poolscope.detectors.diagnosis.cause import cause_of
-from poolscope.detectors.diagnosis.exhaustion_report import Snapshot, report
+from poolscope.detectors.diagnosis.exhaustion_report import report
 from poolscope.detectors.diagnosis.load import Record, Sample
 from poolscope.detectors.diagnosis.outcomes import AT_ONCE
 from poolscope.detectors.diagnosis.pace import Pace
+from poolscope.detectors.diagnosis.picture import Picture
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -39,29 +40,30 @@ class Unclear:
     A refusal whose cause does not show yet: the holders whom it met may have begun just then.
 
     Args:
-        snapshot: The last one in which each of them still held its connection.
+        picture: The last one in which each of them still held its connection.
+        waiter: The checkout that was refused.
         holders: Their leases.
         until: When to decide at the latest, in seconds of the clock.
     """
 
-    snapshot: Snapshot
+    picture: Picture
+    waiter: Lease
     holders: frozenset[Lease]
     until: float
 
     def look(self) -> None:
-        """Take a later snapshot, while all of them still hold."""
-        if self.holders and self.holders <= self.snapshot.pool.leases:
-            later = _taken(self.snapshot.waiter)
-            self.snapshot = replace(later, pending=self.snapshot.pending, used=self.snapshot.used)
+        """Take a later picture, while all of them still hold."""
+        if self.holders and self.holders <= self.picture.pool.leases:
+            self.picture = replace(_taken(self.waiter), waiting=self.picture.waiting)
 
     def is_clear(self, now: float) -> bool:
         """Whether all of them have returned their connections, or were watched for long enough."""
-        return now >= self.until or not self.holders & self.snapshot.pool.leases
+        return now >= self.until or not self.holders & self.picture.pool.leases
 
 
-class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
+class PoolExhaustedDetector(Detector[Waited, "tuple[Picture, Lease] | str"]):
     """
-    Observes checkouts that went without a connection, and looks for long waits. An observation is a snapshot of the
+    Observes checkouts that went without a connection, and looks for long waits. An observation is a picture of the
     pool; or only the pool's name, where one was taken within the interval.
     """
 
@@ -73,7 +75,6 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         self._now = context.now
         # The wait from which a pool is exhausted, in seconds; a setting of 0 leaves it to failed checkouts.
         self._longest_wait = context.settings.exhaustion_threshold or float("inf")
-        self._long_hold = context.settings.long_hold_threshold
         self._interval = context.settings.finding_interval
         self._start()
 
@@ -84,24 +85,27 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
 
     def observe(self, event: Waited) -> None:
         """
-        The thread whose checkout went without a connection takes the snapshot itself: at this moment it shows the
+        The thread whose checkout went without a connection takes the picture itself: at this moment it shows the
         holders.
         """
         lease = event.lease
         if lease.silent or not _goes_without(lease):
             return
         mark(lease, POOL_EXHAUSTED)
-        self.keep(_taken(lease) if self._pace.allows(lease.pool) else lease.pool.identity.name)
+        pool = lease.pool
+        self.keep((_taken(lease), lease) if self._pace.allows(pool) else pool.identity.name)
 
-    def diagnose(self, seen: Snapshot | str) -> Iterator[Occurrence]:
+    def diagnose(self, seen: tuple[Picture, Lease] | str) -> Iterator[Occurrence]:
         """A checkout that went without; where it did not wait, the cause has to show first."""
         if isinstance(seen, str):
             yield Occurrence(_place_of(seen), None)
-        elif seen.waited < AT_ONCE and seen.out.full:
-            holders = frozenset(holder.lease for holder in seen.holders)
-            self._unclear.append(Unclear(seen, holders, self._now() + _WATCHED))
+            return
+        picture, waiter = seen
+        if picture.waited < AT_ONCE and picture.full:
+            holders = frozenset(held.lease for held in picture.held)
+            self._unclear.append(Unclear(picture, waiter, holders, self._now() + _WATCHED))
         else:
-            yield self._occurrence(seen)
+            yield self._occurrence(picture, waiter)
 
     def again(self, last: bool) -> Iterator[Occurrence]:
         """The refusals whose cause shows by now."""
@@ -110,7 +114,7 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         for one in unclear:
             one.look()
             if last or one.is_clear(now):
-                yield self._occurrence(one.snapshot)
+                yield self._occurrence(one.picture, one.waiter)
             else:
                 self._unclear.append(one)
 
@@ -121,7 +125,8 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         for lease in waiting:
             mark(lease, POOL_EXHAUSTED)
         if waiting and self._pace.allows(pool):
-            yield self._occurrence(Snapshot.take(max(waiting, key=lambda lease: lease.age())))
+            longest = max(waiting, key=lambda lease: lease.age())
+            yield self._occurrence(Picture.take(pool, longest), longest)
 
     def forget(self) -> None:
         """
@@ -131,12 +136,10 @@ class PoolExhaustedDetector(Detector[Waited, "Snapshot | str"]):
         super().forget()
         self._start()
 
-    def _occurrence(self, snapshot: Snapshot) -> Occurrence:
-        cause = _for_refused(
-            snapshot, cause_of(snapshot.pool, self._record_of(snapshot.pool), snapshot.out, self._long_hold)
-        )
-        place = _place_of(snapshot.pool.identity.name)
-        return Occurrence(place, lambda repeated: report(snapshot, cause, repeated), at_once=True)
+    def _occurrence(self, picture: Picture, waiter: Lease) -> Occurrence:
+        cause = _for_refused(waiter, cause_of(picture, self._record_of(picture.pool)))
+        place = _place_of(picture.pool.identity.name)
+        return Occurrence(place, lambda repeated: report(picture, waiter, cause, repeated), at_once=True)
 
     def _record_of(self, pool: Pool) -> Record:
         record = self._records.get(pool.identity.name)
@@ -156,16 +159,16 @@ def _goes_without(lease: Lease) -> bool:
     return is_full and lease.handed_over_at is None and lease.ended_at - lease.requested_at >= AT_ONCE
 
 
-def _taken(waiter: Lease) -> Snapshot:
-    snapshot = Snapshot.take(waiter)
-    if waiter.outcome is Outcome.REJECTED and not snapshot.out.full:  # one was returned meanwhile, or there is no limit
-        return replace(snapshot, out=replace(snapshot.out, full=True))
-    return snapshot
+def _taken(waiter: Lease) -> Picture:
+    picture = Picture.take(waiter.pool, waiter)
+    if waiter.outcome is Outcome.REJECTED and not picture.full:  # one was returned meanwhile, or there is no limit
+        return replace(picture, full=True)
+    return picture
 
 
-def _for_refused(snapshot: Snapshot, cause: Cause) -> Cause:
+def _for_refused(waiter: Lease, cause: Cause) -> Cause:
     case = Outcome.REJECTED.value
-    if snapshot.waiter.outcome is not Outcome.REJECTED or case not in KINDS[cause.id].further_fixes:
+    if waiter.outcome is not Outcome.REJECTED or case not in KINDS[cause.id].further_fixes:
         return cause
     return replace(cause, fix=KINDS[cause.id].fix_for(case))
 

@@ -31,6 +31,8 @@ class StarletteFramework:
     name = "starlette"
     module = "starlette.applications"
     modules = (module, _ROUTING)
+    # Its synchronous routes and dependencies run in anyio's threads, of which a limiter allows so many at once.
+    worker_queues = (("anyio/_backends/_asyncio.py", "acquire_on_behalf_of"),)
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """Put the hooks in."""

@@ -54,8 +54,8 @@ class Hook(Protocol):
 
 def declare(hook: Hook) -> None:
     """
-    Let the core know a hook's library: its ``library_modules``, ``loops``, ``lazy_loaders``, ``switches`` and
-    ``templates``, as far as the hook has them (`Libraries.know`).
+    Let the core know a hook's library: its ``library_modules``, ``loops``, ``lazy_loaders``, ``switches``,
+    ``templates`` and ``worker_queues``, as far as the hook has them (`Libraries.know`).
 
     Args:
         hook: The hook; its library need not be there, nor hooked.
@@ -66,6 +66,7 @@ def declare(hook: Hook) -> None:
         loaders=getattr(hook, "lazy_loaders", ()),
         switches=getattr(hook, "switches", None),
         templates=getattr(hook, "templates", ()),
+        worker_queues=getattr(hook, "worker_queues", ()),
     )
 
 

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.catalogue.exhaustion import BURST, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT
+from poolscope.core.catalogue.exhaustion import BURST, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.lease import Outcome
-from poolscope.detectors.diagnosis.cause import Figures, cause_of, figures_of
-from poolscope.detectors.diagnosis.load import CheckedOut, Record, Sample, is_lost
+from poolscope.detectors.diagnosis.cause import cause_of
+from poolscope.detectors.diagnosis.figures import Figures, figures_of
+from poolscope.detectors.diagnosis.load import Record, Sample
+from poolscope.detectors.diagnosis.lost import is_lost
+from poolscope.detectors.diagnosis.picture import Picture
 from tests.support.pools import Source
 from tests.support.scene import Scene
 
@@ -225,7 +228,7 @@ def test_a_load_that_comes_in_bunches() -> None:
     On average it fits by far, at one moment it does not: no more connections are needed, but a
     limit on the bunch.
     """
-    finding = cause(4, [Arrival(moment, query=0.5) for moment in (10.0, 20.0, 30.0) for _ in range(40)])
+    finding = cause(4, [Arrival(moment, query=0.4) for moment in (10.0, 20.0, 30.0) for _ in range(40)])
     assert finding.evidence["cause"] == BURST
     assert finding.evidence["connections_needed"] < 3
 
@@ -286,7 +289,7 @@ def test_leases_that_no_code_can_return_are_lost() -> None:
         lost.running = True
         assert not is_lost(lost)
         lost.running = False
-        assert CheckedOut.of(scene.pool).leaked == 1
+        assert [one.lease for one in Picture.take(scene.pool).held if one.lost] == [lost]
         go_on.set()
         thread.join(60)
 
@@ -312,12 +315,12 @@ def test_rates_are_those_of_the_last_minute() -> None:
         scene.request()
         scene.clock.advance(1)
         record.add(Sample.of(scene.pool))
-    figures = figures_of(scene.pool, record, CheckedOut())
+    figures = figures_of(Picture.take(scene.pool), record)
     assert figures.rate == pytest.approx(1, rel=0.02)
     assert figures.rate_now == pytest.approx(1, rel=0.1)
     scene.clock.advance(200)
     old = Record(scene.pool)
-    assert figures_of(scene.pool, old, CheckedOut()).rate == 0, "nothing is known of an old pool at first"
+    assert figures_of(Picture.take(scene.pool), old).rate == 0, "nothing is known of an old pool at first"
 
 
 def test_the_shares_of_a_cause_add_up() -> None:
@@ -329,12 +332,12 @@ def test_the_shares_of_a_cause_add_up() -> None:
     for _ in range(10):
         scene.request(query=0.3, idle=0.1)
     record = Record(scene.pool)
-    figures = figures_of(scene.pool, record, CheckedOut.of(scene.pool))
+    figures = figures_of(Picture.take(scene.pool), record)
     assert figures.leaked == 1
     assert figures.query_share + figures.in_transaction_share + figures.idle_share == pytest.approx(1)
     assert (figures.query_share, figures.mean_hold) == (pytest.approx(0.75), pytest.approx(0.4))
     assert figures.needed == pytest.approx(figures.rate * 0.4)
-    cause = cause_of(scene.pool, record, CheckedOut.of(scene.pool), 0.5)
+    cause = cause_of(Picture.take(scene.pool), record)
     assert cause.evidence["query_share"] == pytest.approx(0.75)
 
 
@@ -383,7 +386,7 @@ def test_who_waits_beside_idle_connections_waits_for_its_turn_unless_it_opens_on
         scene.clock.advance(2)
         lease.failed(Outcome.TIMEOUT, "TimeoutError")
         (finding,) = scene.found(POOL_EXHAUSTED)
-    assert finding.evidence["cause"] == (SLOW_CONNECT if opens else BURST)
+    assert finding.evidence["cause"] == (SLOW_CONNECT if opens else UNKNOWN)
     assert "provides no connection" in finding.summary
 
 
@@ -412,7 +415,7 @@ def test_a_pool_that_is_full_most_of_the_time_is_the_cause() -> None:
 def test_a_pool_of_which_nothing_is_known_is_diagnosed_all_the_same() -> None:
     """The first ask of a process may time out: no division by nothing."""
     scene = Scene(0)
-    figures = figures_of(scene.pool, Record(scene.pool), CheckedOut())
-    assert (figures.mean_hold, figures.rate, figures.used) == (0, 0, 0)
+    figures = figures_of(Picture.take(scene.pool), Record(scene.pool))
+    assert (figures.mean_hold, figures.rate, figures.limit) == (0, 0, 0)
     assert isinstance(figures, Figures)
-    assert cause_of(scene.pool, Record(scene.pool), CheckedOut(), 0.5).id == POOL_TOO_SMALL
+    assert cause_of(Picture.take(scene.pool), Record(scene.pool)).id == POOL_TOO_SMALL

@@ -24,8 +24,8 @@ from poolscope.core.finding_kind import Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.origin import resolve
 from poolscope.detectors.diagnosis.describe import current_stack
-from poolscope.detectors.diagnosis.exhaustion_report import Snapshot
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, MOST_HOLDERS
+from poolscope.detectors.diagnosis.picture import Picture
 from poolscope.detectors.dump import holders_report
 from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
 from tests.support.libraries import known
@@ -179,7 +179,7 @@ def test_a_task_that_blocks_its_loop_is_seen_where_it_blocks(scene: Scene) -> No
     thread = threading.Thread(target=lambda: asyncio.run(blocks()))
     thread.start()
     lease = handed_over.get(timeout=60)
-    (place, *_) = Snapshot.take(scene.begin_checkout()).holders[0].stack
+    (place, *_) = Picture.take(scene.pool, scene.begin_checkout()).held[0].stack
     answer.set()
     thread.join(60)
     assert place[0] is checks_out_and_calls.__code__
@@ -539,7 +539,7 @@ def test_it_takes_no_longer_than_the_wait_is_worth() -> None:
 
     def taken() -> float:
         began = time.thread_time()
-        Snapshot.take(lease)
+        Picture.take(scene.pool, lease)
         return time.thread_time() - began
 
     # Of several one has no garbage collection of the whole process within it.

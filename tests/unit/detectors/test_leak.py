@@ -13,7 +13,7 @@ import pytest
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.finding_kind import Severity
 from poolscope.core.work import EXPECTED_LONG_HOLD
-from poolscope.detectors.diagnosis.load import is_lost
+from poolscope.detectors.diagnosis.lost import is_lost
 from tests.support.scene import Scene, line
 
 if TYPE_CHECKING:

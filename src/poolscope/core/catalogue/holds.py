@@ -6,11 +6,14 @@ from typing import Final
 
 from poolscope import semconv
 from poolscope.core.catalogue.evidence import REPEATED, fields
+from poolscope.core.catalogue.exhaustion import EXHAUSTION
 from poolscope.core.finding_kind import FindingKind, Severity, Source, Unit
 
 LONG_HOLD: Final = "long_hold"
 IDLE_IN_TRANSACTION: Final = "idle_in_transaction"
 NESTED_CHECKOUT: Final = "nested_checkout"
+THREAD_STARVATION: Final = "thread_starvation"
+FAN_OUT: Final = "fan_out"
 
 _HOLD: Final = {
     **fields(Unit.SECONDS, "held", "query", "idle_in_transaction", "idle"),
@@ -51,5 +54,26 @@ KINDS: Final = (
             **fields(Unit.COUNT, "connections", "workers", "safe_size"),
             **REPEATED,
         },
+    ),
+    FindingKind(
+        THREAD_STARVATION,
+        Source.CAUSE,
+        semconv.EXHAUSTED_EVENT,
+        Severity.CRITICAL,
+        "requests that hold connections wait for a worker thread, and the worker threads wait for connections",
+        "allow fewer worker threads than the pool has connections, or check out and return within one function",
+        EXHAUSTION,
+        of_pool=True,
+    ),
+    FindingKind(
+        FAN_OUT,
+        Source.CAUSE,
+        semconv.EXHAUSTED_EVENT,
+        Severity.CRITICAL,
+        "one unit of work asks for many connections at once",
+        "run one query for all of them (a data loader, WHERE ... IN), or limit how many run at once with a semaphore "
+        "inside the unit of work",
+        EXHAUSTION,
+        of_pool=True,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from poolscope.core.catalogue import KINDS
 from poolscope.core.execution import stack_of_task, stack_of_thread
@@ -27,6 +27,42 @@ if TYPE_CHECKING:
 _SEARCH: Final = 80
 
 
+class Actor(NamedTuple):
+    """
+    Who goes on with a lease: a task or a thread.
+
+    Args:
+        task: The task; None for a thread.
+        thread: The thread's identifier; of a task, that of the thread of its event loop.
+        stack: What it executes, raw, innermost frame first; empty where no code goes on with the lease.
+    """
+
+    task: TaskReference | None
+    thread: int
+    stack: RawStack
+
+
+def actor_of(lease: Lease, frames: Frames | None = None, waiter: Lease | None = None) -> Actor:
+    """
+    Who goes on with a lease: whoever checked it out, or the request that a dependency's thread fetched it for.
+
+    Args:
+        lease: A lease that is still held.
+        frames: The current frame of each thread; looked up when not given.
+        waiter: The checkout that has just failed: its thread's frames belong to it and to no holder.
+
+    Returns:
+        Its stack is empty when that says nothing: the task is done, or the thread has finished or has gone on to
+        something else.
+    """
+    stack = _stack_of(lease, frames)
+    unit = lease.unit
+    if unit is not None and not unit.ended and not _is_own(lease, unit) and _has_gone_on(lease, stack, waiter):
+        # A dependency's thread has done its part: the request goes on.
+        return Actor(unit.task, unit.thread, _stack(unit.task, unit.thread, frames))
+    return Actor(lease.task, lease.thread, () if _is_left(lease, stack) else stack)
+
+
 def current_stack(lease: Lease, depth: int = 5, frames: Frames | None = None, waiter: Lease | None = None) -> RawStack:
     """
     What the holder of a lease executes now: the application's frames, innermost first.
@@ -38,16 +74,9 @@ def current_stack(lease: Lease, depth: int = 5, frames: Frames | None = None, wa
         waiter: The checkout that has just failed: its thread's frames belong to it and to no holder.
 
     Returns:
-        The raw stack; a library's frames where there are no others. It is empty when that says nothing: the task is
-        done, or the thread has finished or has gone on to something else.
+        The raw stack; a library's frames where there are no others; empty where `actor_of` has none.
     """
-    stack = _stack_of(lease, frames)
-    unit = lease.unit
-    if unit is not None and not unit.ended and not _is_own(lease, unit) and _has_gone_on(lease, stack, waiter):
-        stack = _stack(unit.task, unit.thread, frames)  # a dependency's thread has done its part: the request goes on
-    elif _is_left(lease, stack):
-        return ()
-    return of_application(lease, stack)[:depth]
+    return of_application(lease, actor_of(lease, frames, waiter).stack)[:depth]
 
 
 def of_application(lease: Lease, stack: RawStack) -> RawStack:

@@ -5,80 +5,44 @@ and the line that it executes at this moment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
-from poolscope.detectors.diagnosis.describe import finding_about, owner_of, thread_names
-from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, described, holders_of
-from poolscope.detectors.diagnosis.load import CheckedOut
+from poolscope.detectors.diagnosis.describe import finding_about, lines_of, owner_of, thread_names
+from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, described
 from poolscope.detectors.diagnosis.outcomes import ending_of, outcome_of
 
 if TYPE_CHECKING:
     from poolscope.core.finding import Finding
     from poolscope.core.lease import Lease
-    from poolscope.core.pool import Pool
     from poolscope.detectors.diagnosis.cause import Cause
-    from poolscope.detectors.diagnosis.holders import Holder
+    from poolscope.detectors.diagnosis.picture import Picture
+
+_LONGEST_CHAIN: Final = 1_000
 
 
-@dataclass(frozen=True)
-class Snapshot:
+def report(picture: Picture, waiter: Lease, cause: Cause, repeated: int = 0) -> Finding:
     """
-    A pool at the moment a checkout timed out: raw, to be put in words by the background thread.
+    Put a picture in words.
 
     Args:
-        pool: The pool.
-        waiter: The checkout that waited.
-        waited: For how long, in seconds.
-        pending: How many waited.
-        used: How many connections were checked out.
-        holders: Who held them.
-        out: What they did, all together.
-    """
-
-    pool: Pool
-    waiter: Lease
-    waited: float
-    pending: int
-    used: int
-    holders: tuple[Holder, ...]
-    out: CheckedOut
-
-    @classmethod
-    def take(cls, waiter: Lease) -> Snapshot:
-        """
-        Look at the waiter's pool now. It takes some ten microseconds a holder; the caller has
-        waited for far longer.
-        """
-        pool = waiter.pool
-        waited = (waiter.ended_at or pool.now()) - waiter.requested_at
-        pending = len(pool.pending) + (waiter.ended_at is not None)
-        return cls(
-            pool, waiter, waited, pending, len(pool.leases), holders_of(pool, waiter), CheckedOut.of(pool, waiter)
-        )
-
-
-def report(snapshot: Snapshot, cause: Cause, repeated: int = 0) -> Finding:
-    """
-    Put a snapshot in words.
-
-    Args:
-        snapshot: The pool at that moment.
+        picture: The pool at the moment a checkout failed, or waited for too long.
+        waiter: That checkout.
         cause: Why it is exhausted.
         repeated: How many more timeouts were counted since the last report.
     """
-    pool, waiter = snapshot.pool, snapshot.waiter
+    pool, pending = picture.pool, len(picture.waiting)
     threads = thread_names()
-    limit = f"{snapshot.used} of {pool.limit} in use" if pool.limit is not None else f"{snapshot.used} in use, no limit"
-    is_full = pool.limit is not None and snapshot.used >= pool.limit
+    limit = f"{picture.used} of {pool.limit} in use" if pool.limit is not None else f"{picture.used} in use, no limit"
+    is_full = pool.limit is not None and picture.used >= pool.limit
     state = "is exhausted" if is_full else "provides no connection"
     summary = (
-        f"pool {pool.identity.name} {state} ({limit}, {snapshot.pending} waiting): "
-        f"{owner_of(waiter, threads)} {ending_of(waiter, snapshot.waited)}; {cause.summary}"
+        f"pool {pool.identity.name} {state} ({limit}, {pending} waiting): "
+        f"{owner_of(waiter, threads)} {ending_of(waiter, picture.waited)}; {cause.summary}"
     )
     room = LONGEST_REPORT - len(summary) - len(cause.fix)
-    holders = described(snapshot.holders, snapshot.used, threads, room)
+    chain = chain_of(picture, waiter, cause, threads)
+    holders = described(picture.held, picture.used, threads, room - len(chain))
     figures = {name: value for name, value in cause.evidence.items() if name != "limit" or pool.limit is not None}
     return finding_about(
         waiter,
@@ -88,13 +52,33 @@ def report(snapshot: Snapshot, cause: Cause, repeated: int = 0) -> Finding:
             **figures,
             "cause": cause.id,
             "outcome": outcome_of(waiter),
-            "used": snapshot.used,
-            "pending": snapshot.pending,
-            "waited": snapshot.waited,
+            "share": round(cause.share, 3),
+            "shares": list(cause.shares),
+            "chain": chain,
+            "current_location": lines_of(cause.stands_at),
+            "used": picture.used,
+            "pending": pending,
+            "waited": picture.waited,
             "holders": holders.each,
             "holders_omitted": holders.omitted,
             "repeated": repeated,
         },
         fix=cause.fix,
-        report="\n".join((summary, *holders.report, f"fix: {cause.fix}")),
+        report="\n".join((summary, *([f"  {chain}"] if chain else []), *holders.report, f"fix: {cause.fix}")),
     )
+
+
+def chain_of(picture: Picture, waiter: Lease, cause: Cause, threads: dict[int, str]) -> str:
+    """
+    How the waiter waits for the root, step by step, in one line.
+
+    Args:
+        picture: The pool at that moment.
+        waiter: The checkout.
+        cause: Why the pool is exhausted.
+        threads: Names of threads by their identifiers.
+    """
+    if not cause.chain:
+        return ""
+    steps = (f"{owner_of(waiter, threads)} waits for {picture.pool.identity.name}", *cause.chain)
+    return " -> ".join(steps)[:_LONGEST_CHAIN]

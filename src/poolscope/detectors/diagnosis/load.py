@@ -1,7 +1,4 @@
-"""
-What a pool had to carry: its totals, sampled about every second over the last minute, and what is checked out at
-one moment.
-"""
+"""What a pool had to carry: its totals, sampled about every second over the last minute."""
 
 from __future__ import annotations
 
@@ -9,22 +6,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.execution import ThreadsNow
-from poolscope.detectors.diagnosis.describe import is_left
-from poolscope.detectors.leak import ABANDONED, OVERDUE, OWNER_FINISHED
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from poolscope.core.execution import Frames
-    from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
 
 #: The span that rates are taken over, in seconds, and that of "the last moment".
 WINDOW: Final = 60.0
 MOMENT: Final = 3.0
-# A lease that no code is left to return, and that has not been used for so long, is lost, known or not.
-_UNUSED: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +28,8 @@ class Sample:
         holds: Leases that ended so far.
         held: Seconds they were held.
         squares: The sum of the squares of these seconds, as far as a histogram knows it.
+        short: Seconds of them in holds below the threshold of long holds, likewise.
+        long_holds: How many of the leases that ended were long holds.
         querying: Seconds of these in which a query ran.
         in_transaction: Seconds of these that were idle in a transaction.
         saturated: Seconds in which every allowed connection was in use.
@@ -50,6 +41,8 @@ class Sample:
     holds: int = 0
     held: float = 0.0
     squares: float = 0.0
+    short: float = 0.0
+    long_holds: int = 0
     querying: float = 0.0
     in_transaction: float = 0.0
     saturated: float = 0.0
@@ -65,7 +58,9 @@ class Sample:
             used=len(pool.leases),
             holds=holds.count,
             held=holds.total,
-            squares=_squares(pool.holds.bounds, holds.counts),
+            squares=_sum_of(pool.holds.bounds, holds.counts, 2),
+            short=holds.total * _share_below(pool.long_hold, pool.holds.bounds, holds.counts),
+            long_holds=holds.count - sum(_below(pool.long_hold, pool.holds.bounds, holds.counts)),
             querying=holds.phases["query"],
             in_transaction=holds.phases["idle_in_transaction"],
             saturated=pool.saturation_time(),
@@ -101,91 +96,17 @@ class Record:
         return first, recent
 
 
-@dataclass(frozen=True)
-class CheckedOut:
-    """
-    What is checked out of a pool at one moment. Sums are over the leases that will be returned.
-
-    Args:
-        leaked: Leases that will not be returned: known leaks, and such as look like one.
-        deadlocked: Leases of units of work that wait for another connection of the pool.
-        holds: The others' number.
-        held: Seconds they have been held.
-        squares: The sum of the squares of these.
-        querying: Seconds of these in which a query ran.
-        in_transaction: Seconds of these that were idle in a transaction.
-        full: Whether the waiter waits for the pool: every allowed connection is checked out, or was when the wait
-            began, or one was returned and other waiters are first. Else it waits for a connection to be made or
-            validated.
-    """
-
-    leaked: int = 0
-    deadlocked: int = 0
-    holds: int = 0
-    held: float = 0.0
-    squares: float = 0.0
-    querying: float = 0.0
-    in_transaction: float = 0.0
-    full: bool = True
-
-    @classmethod
-    def of(cls, pool: Pool, waiter: Lease | None = None) -> CheckedOut:
-        """
-        Look at a pool now.
-
-        Args:
-            pool: The pool.
-            waiter: The checkout that waits, or waited until now.
-        """
-        pending = {one.unit for one in (*pool.pending.copy(), *((waiter,) if waiter is not None else ()))} - {None}
-        out = [lease for lease in pool.leases.copy() if lease.acquired_at is not None]
-        with ThreadsNow() as frames:
-            lost = {lease for lease in out if is_lost(lease, frames)}
-        kept = [lease for lease in out if lease not in lost and not lease.adopted]
-        phases = [lease.hold_phases() for lease in kept]
-        return cls(
-            leaked=len(lost),
-            deadlocked=sum(lease.unit in pending for lease in out),
-            holds=len(kept),
-            held=sum(lease.held() for lease in kept),
-            squares=sum(lease.held() ** 2 for lease in kept),
-            querying=sum(each["query"] for each in phases),
-            in_transaction=sum(each["idle_in_transaction"] for each in phases),
-            full=_waits_for_pool(pool, waiter),
-        )
+def _below(bound: float, bounds: Sequence[float], counts: Sequence[int]) -> list[int]:
+    # The counts of a histogram's buckets that end below a bound; 0 for the others.
+    return [count if end <= bound else 0 for count, end in zip(counts, (*bounds, float("inf")), strict=True)]
 
 
-def _waits_for_pool(pool: Pool, waiter: Lease | None) -> bool:
-    if pool.limit is None:
-        return False
-    if len(pool.leases) >= pool.limit:
-        return True
-    if waiter is None:
-        return False
-    if waiter.used_at_checkout > 0:
-        return True
-    # A checkout that opens or validates a connection has no use for another one that was returned meanwhile.
-    opens = waiter.connecting or waiter.connect_time > 0 or waiter.handed_over_at is not None
-    return not opens and pool.idle() > 0
+def _share_below(bound: float, bounds: Sequence[float], counts: Sequence[int]) -> float:
+    whole = _sum_of(bounds, counts, 1)
+    return _sum_of(bounds, _below(bound, bounds, counts), 1) / whole if whole else 0.0
 
 
-def is_lost(lease: Lease, frames: Frames | None = None) -> bool:
-    """
-    Whether a lease will not be returned: a known leak that no query runs on, or one that has long not been used and
-    that no code is left to return.
-
-    Args:
-        lease: A lease that is still held.
-        frames: The current frame of each thread; looked up when not given.
-    """
-    if lease.leak in (ABANDONED, OWNER_FINISHED):
-        return True
-    if lease.running or lease.adopted:
-        return False
-    unused = lease.pool.now() - lease.last_used >= _UNUSED
-    return unused and (lease.leak == OVERDUE or lease.excuse is None) and is_left(lease, frames)
-
-
-def _squares(bounds: Sequence[float], counts: Sequence[int]) -> float:
+def _sum_of(bounds: Sequence[float], counts: Sequence[int], power: int) -> float:
+    # The sum of powers, where each value is taken for the middle of its bucket.
     middles = [(low + high) / 2 for low, high in zip((0.0, *bounds), (*bounds, bounds[-1]), strict=True)]
-    return sum(count * middle**2 for count, middle in zip(counts, middles, strict=True))
+    return sum(count * middle**power for count, middle in zip(counts, middles, strict=True))

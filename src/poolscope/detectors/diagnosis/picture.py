@@ -1,0 +1,203 @@
+"""
+One consistent picture of a pool at a moment: who waits, who holds, and what each of them executes and waits for.
+
+Whoever takes it looks at everything at once and puts nothing in words: whoever failed to get a connection takes it
+itself, as only that moment shows who was in the way. Rules read it later, in the background (`rules`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from poolscope.core.execution import ThreadsNow
+from poolscope.detectors.diagnosis.describe import actor_of, of_application
+from poolscope.detectors.diagnosis.load import Sample
+from poolscope.detectors.diagnosis.lost import is_lost
+from poolscope.detectors.diagnosis.workers import crews_of, queues_for_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from poolscope.core.execution import Frames
+    from poolscope.core.lease import Lease
+    from poolscope.core.origin import RawStack
+    from poolscope.core.pool import Pool
+    from poolscope.detectors.diagnosis.workers import Crew
+
+#: Frames of a stack that are kept to be shown.
+DEPTH: Final = 3
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """
+    A pending checkout, or the one that has just failed.
+
+    Args:
+        lease: The checkout.
+        waited: Seconds since it began.
+        connecting: Whether it opens a connection, or validates one.
+    """
+
+    lease: Lease
+    waited: float
+    connecting: bool
+
+
+@dataclass(frozen=True)
+class Held:
+    """
+    A lease, at one moment.
+
+    Args:
+        lease: The lease.
+        age: Seconds since it started; since its checkout began, where its connection is still validated.
+        phase: What its connection does: one of `HOLD_PHASES`.
+        phases: Seconds of the hold so far, by phase.
+        running_for: Seconds that the call to the server takes by now, where one runs; else 0.
+        stack: What its holder executes: the application's frames, innermost first; empty where no code goes on with it.
+        whole: The same with the frames of libraries.
+        acquired: Whether the caller has it; else it is still validated.
+        lost: Whether no code will return it.
+        nested: Whether its holder waits for another connection of the pool.
+        queues: Whether its holder waits for a thread of a pool of workers, all of which are busy.
+    """
+
+    lease: Lease
+    age: float
+    phase: str
+    phases: Mapping[str, float]
+    running_for: float
+    stack: RawStack
+    whole: RawStack
+    acquired: bool
+    lost: bool
+    nested: bool
+    queues: bool
+
+    @property
+    def seconds(self) -> float:
+        """Seconds held so far."""
+        return sum(self.phases.values())
+
+
+@dataclass(frozen=True)
+class Picture:
+    """
+    A pool at one moment.
+
+    Args:
+        pool: The pool.
+        waiter: The checkout that failed, or waits for too long; None where no checkout waits.
+        waited: For how long it waited, in seconds.
+        waiting: Every pending checkout, and the waiter; the longest first.
+        held: Every lease, the oldest first.
+        limit: The most connections that may be checked out; None for no limit.
+        idle: Open connections that are not checked out.
+        lost: Slots that no caller holds and that the library gives to none; `limit` is without them.
+        full: Whether the waiter waits for the pool: every allowed connection is checked out, or was when the wait
+            began, or one was returned and other waiters are first. Else it waits for a connection to be made or
+            validated.
+        totals: The pool's totals.
+        crews: Pools of worker threads of which a thread waits for this pool.
+    """
+
+    pool: Pool
+    waiter: Lease | None
+    waited: float
+    waiting: tuple[Waiting, ...]
+    held: tuple[Held, ...]
+    limit: int | None
+    idle: int
+    lost: int
+    full: bool
+    totals: Sample
+    crews: tuple[Crew, ...] = ()
+
+    @classmethod
+    def take(cls, pool: Pool, waiter: Lease | None = None) -> Picture:
+        """
+        Look at a pool now. It takes some 50 microseconds a lease; the caller has waited for far longer.
+
+        Args:
+            pool: The pool.
+            waiter: The checkout that has just failed, or waits for too long.
+        """
+        now = pool.now()
+        pending = pool.pending.copy() | ({waiter} if waiter is not None else set())
+        out = sorted(pool.leases.copy(), key=lambda lease: lease.acquired_at or lease.requested_at)
+        with ThreadsNow() as frames:
+            crews = crews_of(pending)
+            held = tuple(_held(lease, now, pending, frames, waiter, crewed=bool(crews)) for lease in out)
+        waiting = sorted((_waiting(lease, now) for lease in pending), key=lambda one: -one.waited)
+        return cls(
+            pool,
+            waiter,
+            (waiter.ended_at or now) - waiter.requested_at if waiter is not None else 0.0,
+            tuple(waiting),
+            held,
+            pool.limit,
+            pool.idle(),
+            pool.lost(),
+            _waits_for_pool(pool, waiter),
+            Sample.of(pool),
+            crews,
+        )
+
+    @property
+    def used(self) -> int:
+        """How many connections are checked out."""
+        return len(self.held)
+
+    @property
+    def capacity(self) -> int:
+        """How many connections there would be to share; as many as are checked out, where the pool has no limit."""
+        return self.lost + (max(self.limit, self.used) if self.limit is not None else self.used)
+
+
+def _waiting(lease: Lease, now: float) -> Waiting:
+    opens = lease.connecting or lease.handed_over_at is not None
+    return Waiting(lease, (lease.ended_at or now) - lease.requested_at, opens)
+
+
+def _held(lease: Lease, now: float, pending: set[Lease], frames: Frames, waiter: Lease | None, *, crewed: bool) -> Held:
+    actor = actor_of(lease, frames, waiter)
+    return Held(
+        lease,
+        lease.age(),
+        lease.phase,
+        lease.hold_phases(),
+        max(0.0, now - lease.last_used) if lease.running else 0.0,
+        of_application(lease, actor.stack)[:DEPTH],
+        actor.stack,
+        lease.acquired_at is not None,
+        is_lost(lease, frames),
+        _is_nested(lease, pending),
+        crewed and not lease.running and queues_for_worker(actor, frames),
+    )
+
+
+def _is_nested(lease: Lease, pending: set[Lease]) -> bool:
+    # A connection on which a statement runs comes back without the other one.
+    return not lease.running and any(
+        one.unit is lease.unit
+        and one.requested_at >= lease.requested_at
+        and one.task is lease.task
+        and (lease.task is not None or one.thread_reference is lease.thread_reference)
+        for one in pending
+    )
+
+
+def _waits_for_pool(pool: Pool, waiter: Lease | None) -> bool:
+    if pool.limit is None:
+        return False
+    if len(pool.leases) >= pool.limit:
+        return True
+    if waiter is None:
+        return False
+    if waiter.used_at_checkout > 0:
+        return True
+    # A checkout that opens or validates a connection has no use for another one that was returned meanwhile.
+    opens = waiter.connecting or waiter.connect_time > 0 or waiter.handed_over_at is not None
+    return not opens and pool.idle() > 0

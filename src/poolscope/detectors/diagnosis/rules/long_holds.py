@@ -1,0 +1,53 @@
+"""Leases that are held for long: by what they spend the time on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
+from poolscope.detectors.diagnosis.describe import place_of, seconds, statement_of
+from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from poolscope.detectors.diagnosis.picture import Held, Picture
+
+# From this share of the hold on the database was at work; below it something else was.
+_MAJORITY: Final = 0.5
+_WORDS: Final = {
+    "query": "running queries",
+    "idle_in_transaction": "idle in a transaction",
+    "idle": "without a query or a transaction",
+}
+
+
+def long_holds(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
+    """Leases that are held for as long as the threshold of long holds, in groups by what takes the time."""
+    groups: dict[str, list[Held]] = {}
+    for held in leases:
+        if held.acquired and not held.lease.adopted and held.seconds >= picture.pool.long_hold:
+            groups.setdefault(spent_on(held), []).append(held)
+    for phase, group in groups.items():
+        spent = sum(held.phases[phase] for held in group) / sum(held.seconds for held in group)
+        oldest = group[0]
+        share = f"{len(group)} of {picture.capacity} connections"
+        summary = (
+            f"held too long: {share}, for {seconds(oldest.seconds)} and less, {spent:.0%} of the time {_WORDS[phase]}"
+        )
+        stands = place_of(oldest.stack) if oldest.stack else "unknown"
+        does = f"run {statement_of(oldest.lease)[:200]}" if phase == "query" else f"execute {stands}"
+        yield Explained(
+            IDLE_IN_TRANSACTION if phase == "idle_in_transaction" else LONG_HOLD,
+            tuple(group),
+            summary,
+            (f"which {names_of(group)} holds, {_WORDS[phase]}", f"and which {does}"),
+            case="idle" if phase == "idle" else "",
+        )
+
+
+def spent_on(held: Held) -> str:
+    """What a lease was mostly for: ``query`` when the database works for half of it, else the longer idleness."""
+    if held.phases["query"] >= _MAJORITY * held.seconds:
+        return "query"
+    return max(("idle_in_transaction", "idle"), key=lambda phase: held.phases[phase])
