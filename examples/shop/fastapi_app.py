@@ -124,6 +124,26 @@ async def checkout_fixed(request: Request, user_id: int) -> Json:
     return {"receipt": receipt}
 
 
+@shop.post("/redeem/{user_id}")
+async def redeem(request: Request, user_id: int) -> Json:
+    """A customer's row stays locked while the payment provider thinks."""
+    async with AsyncSession(engine(request)) as session, session.begin():
+        (await session.scalars(queries.locked_user(user_id))).one()
+        receipt = await payments(request).charge_async(-PRICE_CENTS)
+        session.add(Order(user_id=user_id, total_cents=-PRICE_CENTS, status="redeemed"))
+        return {"receipt": receipt}
+
+
+@shop.post("/fixed/redeem/{user_id}")
+async def redeem_fixed(request: Request, user_id: int) -> Json:
+    """The provider first; the row is locked for as long as it takes to write."""
+    receipt = await payments(request).charge_async(-PRICE_CENTS)
+    async with AsyncSession(engine(request)) as session, session.begin():
+        (await session.scalars(queries.locked_user(user_id))).one()
+        session.add(Order(user_id=user_id, total_cents=-PRICE_CENTS, status="redeemed"))
+    return {"receipt": receipt}
+
+
 @shop.get("/cart/{user_id}")
 async def cart(request: Request, user_id: int) -> Json:
     """A session kept for the customer's next visit; it is never closed when there is none."""

@@ -120,6 +120,26 @@ def checkout_fixed(user_id: int) -> Json:
     return {"receipt": receipt}
 
 
+@shop.post("/redeem/<int:user_id>")
+def redeem(user_id: int) -> Json:
+    """A customer's row stays locked while the payment provider thinks."""
+    with Session(engine()) as session, session.begin():
+        session.scalars(queries.locked_user(user_id)).one()
+        receipt = payments().charge(-PRICE_CENTS)
+        session.add(Order(user_id=user_id, total_cents=-PRICE_CENTS, status="redeemed"))
+        return {"receipt": receipt}
+
+
+@shop.post("/fixed/redeem/<int:user_id>")
+def redeem_fixed(user_id: int) -> Json:
+    """The provider first; the row is locked for as long as it takes to write."""
+    receipt = payments().charge(-PRICE_CENTS)
+    with Session(engine()) as session, session.begin():
+        session.scalars(queries.locked_user(user_id)).one()
+        session.add(Order(user_id=user_id, total_cents=-PRICE_CENTS, status="redeemed"))
+    return {"receipt": receipt}
+
+
 @shop.get("/cart/<int:user_id>")
 def cart(user_id: int) -> Json:
     """A session kept for the customer's next visit; it is never closed when there is none."""

@@ -49,6 +49,11 @@ def last_order(user_id: int) -> Select[Any]:
     return select(Order).where(Order.user_id == user_id).order_by(Order.created_at.desc()).limit(1)
 
 
+def locked_user(user_id: int) -> Select[Any]:
+    """The user's row, for this transaction alone until it ends."""
+    return select(User).where(User.id == user_id).with_for_update()
+
+
 def order_count(user_id: int) -> Select[Any]:
     """How often the user bought something."""
     return select(func.count()).select_from(Order).where(Order.user_id == user_id)

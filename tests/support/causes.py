@@ -12,6 +12,7 @@ from examples.lab.processes import wait_until
 from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.execution import stack_of_thread
@@ -172,6 +173,17 @@ def makes_a_pool_for_each_request() -> Scene:
     return scene
 
 
+def waits_for_a_lock() -> Scene:
+    scene = Scene(2)
+    locks = "select * from t where id = 1 for update"
+    with scene.unit():
+        scene.query(scene.checkout("render"), locks, at="render")
+    with scene.unit():
+        scene.checkout().statement_begins(locks)
+        scene.pass_time(1.0)
+    return scene
+
+
 #: What makes a finding of each kind; or, of a kind that is a cause alone, an exhausted pool with that cause.
 CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     LEAK: leaks,
@@ -188,4 +200,5 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     THREAD_STARVATION: waits_for_a_thread,
     MIXED: does_two_things,
     UNKNOWN: began_before_poolscope,
+    LOCK_WAIT: waits_for_a_lock,
 }

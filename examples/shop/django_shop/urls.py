@@ -14,6 +14,8 @@ urlpatterns = [
     path("fixed/feed", views.feed_fixed),
     path("checkout/<int:user_id>", views.checkout),
     path("fixed/checkout/<int:user_id>", views.checkout_fixed),
+    path("redeem/<int:user_id>", views.redeem),
+    path("fixed/redeem/<int:user_id>", views.redeem_fixed),
     path("cart/<int:user_id>", views.cart),
     path("fixed/cart/<int:user_id>", views.cart_fixed),
     path("profile/<int:user_id>", views.profile),

@@ -100,6 +100,24 @@ def checkout_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
     return JsonResponse({"receipt": receipt})
 
 
+def redeem(_request: HttpRequest, user_id: int) -> HttpResponse:
+    """A customer's row stays locked while the payment provider thinks."""
+    with transaction.atomic():
+        User.objects.select_for_update().get(pk=user_id)
+        receipt = payments.charge(-PRICE_CENTS)
+        Order.objects.create(user_id=user_id, total_cents=-PRICE_CENTS, status="redeemed")
+    return JsonResponse({"receipt": receipt})
+
+
+def redeem_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
+    """The provider first; the row is locked for as long as it takes to write."""
+    receipt = payments.charge(-PRICE_CENTS)
+    with transaction.atomic():
+        User.objects.select_for_update().get(pk=user_id)
+        Order.objects.create(user_id=user_id, total_cents=-PRICE_CENTS, status="redeemed")
+    return JsonResponse({"receipt": receipt})
+
+
 def cart(_request: HttpRequest, user_id: int) -> HttpResponse:
     """A connection kept for the customer's next visit; it is never closed when there is none."""
     kept = carts.setdefault(user_id, connection.copy())

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from poolscope.core.execution import TaskReference, ThreadReference
+    from poolscope.core.lock_wait import LockWait
     from poolscope.core.origin import PackedStack, RawStack
     from poolscope.core.pool import Pool
     from poolscope.core.work import UnitOfWork, Usage
@@ -69,6 +70,7 @@ class Lease(Calls):
     carrier: Any = None
     excuse: str | None = None
     leak: str | None = None
+    lock_wait: LockWait | None = None
     span_reported = False
     over_since = 0.0
 

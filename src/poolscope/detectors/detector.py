@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Generic, NamedTuple, TypeVar
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Collection, Hashable, Iterable
 
     from poolscope.config import Settings
     from poolscope.core.clock import Clock
@@ -140,6 +140,13 @@ class Detector(Generic[Event, Seen]):
 
     def look(self, pool: Pool) -> Iterable[Occurrence]:  # noqa: ARG002 - a detector has this or `diagnose`
         """What is wrong with a pool now. Called in the background thread, about once a second for each pool."""
+        return ()
+
+    def glance(self, pools: Collection[Pool]) -> Iterable[Occurrence]:  # noqa: ARG002 - few detectors need it
+        """
+        What can only be seen while it lasts. Called in the background thread at each of its runs, five times a second,
+        before anything is diagnosed: it must be all but free where there is nothing to see.
+        """
         return ()
 
     def mark(self, unit: UnitOfWork) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
 from poolscope.core.lease import Lease
+from poolscope.core.lock_wait import seconds_locked
 from poolscope.detectors import n_plus_one, nested_checkout
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease
 from poolscope.detectors.diagnosis.describe import (
@@ -64,7 +65,7 @@ class LongHoldDetector(Detector[Released, Lease]):
     def _is_long(self, lease: Lease) -> bool:
         return (
             lease.excuse is None
-            and lease.held() >= self._threshold
+            and lease.held() - seconds_locked(lease) >= self._threshold
             and not nested_checkout.explains(lease, self._threshold)
             and not n_plus_one.explains(lease, self._repetitions, self._threshold)
         )
@@ -82,7 +83,14 @@ def phase_of(phases: Mapping[str, float]) -> str:
 
 def kind_of(lease: Lease) -> str:
     """Which finding a long hold is: `IDLE_IN_TRANSACTION` when that is what it was mostly for, else `LONG_HOLD`."""
-    return IDLE_IN_TRANSACTION if phase_of(lease.hold_phases()) == "idle_in_transaction" else LONG_HOLD
+    return IDLE_IN_TRANSACTION if phase_of(_phases_of(lease)) == "idle_in_transaction" else LONG_HOLD
+
+
+def _phases_of(lease: Lease) -> dict[str, float]:
+    # Without the waits for locks, which are reported as such.
+    phases = lease.hold_phases()
+    phases["query"] = max(0.0, phases["query"] - seconds_locked(lease))
+    return phases
 
 
 def found(lease: Lease, repeated: int) -> Finding:
@@ -94,7 +102,7 @@ def found(lease: Lease, repeated: int) -> Finding:
         repeated: How many more of its place were found since the last report.
     """
     phases = lease.hold_phases()
-    phase, total = phase_of(phases), sum(phases.values())
+    phase, total = phase_of(_phases_of(lease)), sum(phases.values())
     spent = {
         "query": f"{seconds(phases['query'])} of it in queries",
         "idle_in_transaction": f"{seconds(phases['idle_in_transaction'])} of it idle in a transaction",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.detectors.leak import LeakDetector
+from poolscope.detectors.lock_wait import LockWaitDetector
 from poolscope.detectors.long_hold import LongHoldDetector
 from poolscope.detectors.n_plus_one import NPlusOneDetector
 from poolscope.detectors.nested_checkout import NestedCheckoutDetector
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 #: In the order in which they diagnose: a leak is known before the exhaustion that it leads to.
 DETECTORS: Final[tuple[type[Detector[Any, Any]], ...]] = (
     LeakDetector,
+    LockWaitDetector,
     LongHoldDetector,
     NestedCheckoutDetector,
     NPlusOneDetector,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
-from poolscope.detectors.detector import Made, Nested, Released, Waited, WorkEnded
+from poolscope.detectors.detector import Detector, Made, Nested, Released, Waited, WorkEnded
 from poolscope.detectors.diagnosis.describe import is_over
 from poolscope.detectors.throttle import Throttle
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poolscope.core.making import Making
     from poolscope.core.pool import Pool
     from poolscope.core.work import UnitOfWork
-    from poolscope.detectors.detector import Detector, Occurrence
+    from poolscope.detectors.detector import Occurrence
     from poolscope.types import LibraryObject
 
 # Seconds between two looks at every pool.
@@ -52,6 +52,7 @@ class Watchdog:
         self._release_listeners = self._listeners_of(Released)
         self._making_listeners = self._listeners_of(Made)
         self._end_listeners = self._listeners_of(WorkEnded)
+        self._glancing = tuple(one for one in self.detectors if type(one).glance is not Detector.glance)
         self._is_last_tick = False
         self._looked_at = now()
 
@@ -109,6 +110,9 @@ class Watchdog:
         Args:
             pools: Every pool of the process.
         """
+        pools = tuple(pools)
+        for detector in self._glancing:
+            self._take_all("watchdog.glance", detector.glance, pools)
         for detector in self.detectors:
             while detector.observations:
                 self._take_all("watchdog.diagnose", detector.diagnose, detector.observations.popleft())
@@ -120,7 +124,7 @@ class Watchdog:
         if now - self._looked_at < _LOOK_INTERVAL:
             return
         self._looked_at = now
-        for pool in tuple(pools):
+        for pool in pools:
             guard.run("watchdog.look", lambda: self._look(pool), None)  # noqa: B023 - run at once
         guard.run("watchdog.report", self._throttle.report_due, None)
 

@@ -43,8 +43,12 @@ POOL_PER_REQUEST_EVENT: Final = Event(
     "poolscope.pool.per_request",
     "Pools of one server and database were made again and again at one line of the application.",
 )
+LOCK_WAIT_EVENT: Final = Event(
+    "poolscope.connection.lock_wait",
+    "A statement waited for longer than the threshold for a lock that another transaction holds.",
+)
 EVENTS: Final = (
     LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT,
     N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
-    POOL_PER_REQUEST_EVENT,
+    POOL_PER_REQUEST_EVENT, LOCK_WAIT_EVENT,
 )  # fmt: skip

@@ -130,6 +130,14 @@ class Repetitions:
             return group
         return self._count(statement, call_site, line, frame, parameters)
 
+    def texts(self) -> Iterator[str]:
+        """One statement of each line that ran any, as it was sent or its shape; from any thread."""
+        for line in self._lines.copy().values():
+            if isinstance(line, str):
+                yield line
+            else:
+                yield from line.groups.copy()
+
     def beyond_threshold(self, threshold: int) -> Iterator[Repetition]:
         """What was repeated more often than the threshold, not counting runs after a pause."""
         return (group for group in tuple(self._groups) if group.count - group.pauses > threshold)

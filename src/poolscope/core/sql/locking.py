@@ -1,0 +1,260 @@
+"""
+Which locks a statement takes, as far as its text says: of which tables, and whether it waits for them.
+
+Of rows, a text names the table only: which rows it is about stands in its parameters, which are not looked at. What a
+database locks without being asked for (the row that a foreign key refers to, a gap in an index) is not in the text
+either.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from poolscope.core.sql.fingerprint import LONGEST
+from poolscope.core.sql.lexer import tokens_of
+from poolscope.core.sql.locks import Lock, Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+_WORD: Final = re.compile(r'"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[^\W\d][\w$#]*|\S')
+_ADVISORY_CALL: Final = re.compile(
+    r"\b(?:(?P<how>pg_try_advisory|pg_advisory)(?P<xact>_xact)?_lock|get_lock)\s*\((?P<arguments>[^()]*)\)",
+    re.IGNORECASE,
+)
+_VALUE: Final = re.compile(r"\s*-?\d+(?:\s*,\s*-?\d+)*\s*|\s*'[^']*'\s*,?.*", re.DOTALL)
+_NOT_A_NAME: Final = frozenset({
+    "select", "where", "set", "on", "join", "left", "right", "inner", "outer", "full", "cross", "natural", "group",
+    "order", "limit", "for", "union", "using", "values", "returning", "having", "window", "offset", "fetch", "except",
+    "intersect", "lock", "lateral", "default", "do", "from", "as", "in", "into",
+})  # fmt: skip
+# Words between the verb and the name of the table.
+_FILLERS: Final = frozenset({
+    "only", "table", "tables", "into", "from", "low_priority", "ignore", "quick", "delayed", "high_priority", "if",
+    "exists", "or", "replace", "rollback", "abort", "fail", "overwrite",
+})  # fmt: skip
+_BETWEEN_SELECTS: Final = frozenset({"all", "distinct", "union", "except", "intersect"})
+# LOCK TABLE in PostgreSQL, IN ... MODE; in MySQL, one of the last two. What is missing excludes no change of rows.
+_TABLE_MODES: Final = {
+    "": Mode.TABLE,
+    "access exclusive": Mode.TABLE,
+    "exclusive": Mode.CHANGES,
+    "share row exclusive": Mode.CHANGES,
+    "share": Mode.SHARED_TABLE,
+    "write": Mode.TABLE,
+    "read": Mode.SHARED_TABLE,
+}
+
+
+@lru_cache(maxsize=128)
+def locks_of(statement: str, system: str) -> tuple[Lock, ...]:
+    """
+    The locks that a statement takes, each once.
+
+    Args:
+        statement: SQL.
+        system: The database, as the semantic conventions name it.
+    """
+    text = tokens_of(system).sub(_kept, statement[:LONGEST])
+    found = [*_advisory(statement[:LONGEST], text)]
+    words = [_unquoted(word, system) for word in _WORD.findall(text)]
+    found += _of_words(words)
+    if system == "sqlite":  # it has one lock for all of a database that is written to
+        found = [Lock(Mode.CHANGES, ()) for lock in found if lock.mode not in (Mode.READ, Mode.SHARED_ROWS)]
+    return tuple(dict.fromkeys(found))
+
+
+def _kept(match: re.Match[str]) -> str:
+    if match.lastgroup == "comment":
+        return " "
+    return match.group() if match.group("name") is not None else "?"
+
+
+def _unquoted(word: str, system: str) -> str:
+    if word[0] in '"`[' and len(word) > 1:
+        name = word[1:-1].replace('""', '"')
+        return "\0" + (name.lower() if system in ("mysql", "mariadb") else name)  # a name, whatever word it is
+    return word.lower()
+
+
+def _advisory(raw: str, text: str) -> Iterator[Lock]:
+    if not _ADVISORY_CALL.search(text):  # else it is in a comment or a string
+        return
+    for call in _ADVISORY_CALL.finditer(raw):
+        arguments = call["arguments"]
+        mode = Mode.ADVISORY if call["xact"] else Mode.SESSION
+        waits = (call["how"] or "").lower() != "pg_try_advisory"
+        literal = (re.sub(r"\s", "", arguments),) if _VALUE.fullmatch(arguments) else ()
+        yield Lock(mode, literal, waits)
+
+
+def _of_words(words: Sequence[str]) -> Iterator[Lock]:
+    depth, before = 0, ""
+    selects: dict[int, _Select] = {}
+    for place, word in enumerate(words):
+        # A verb begins a statement, or follows the list of a WITH.
+        begins = before in ("", "(", ";") or (before == ")" and depth == 0)
+        if word in (")", ";") or (word == "select" and (begins or before in _BETWEEN_SELECTS)):
+            yield from _ended(selects.pop(depth, None))
+        depth = max(0, depth + (word == "(") - (word == ")"))
+        if word == "select":
+            selects.setdefault(depth, _Select())
+        elif begins and word in _STATEMENTS:
+            yield from _STATEMENTS[word](words, place)
+        elif depth in selects:
+            selects[depth].add(words, place, before)
+        elif word in ("from", "join", "using"):
+            # Of DELETE FROM it is the table itself, which that covers.
+            yield from (Lock(Mode.READ, name) for name in (_name(words, place + 1)[0],) if name)
+        before = word
+    for select in selects.values():
+        yield from _ended(select)
+
+
+class _Select:
+    """One SELECT at one depth: what it reads, and whether it locks that."""
+
+    def __init__(self) -> None:
+        self.tables: list[tuple[tuple[str, ...], str]] = []
+        self.mode = Mode.READ
+        self.of: list[str] = []
+        self.waits = True
+        self._in_from = False
+
+    def add(self, words: Sequence[str], place: int, before: str) -> None:
+        """The next word."""
+        word = words[place]
+        if word in ("from", "join") or (word == "," and self._in_from):
+            self._in_from = True
+            self._reads(words, place + 1)
+        elif word in ("where", "group", "order", "limit", "having", "window"):
+            self._in_from = False
+        elif word == "for":
+            self._in_from = False
+            strength = [one for one in words[place + 1 : place + 4] if one in ("update", "share")]
+            self.mode = Mode.ROWS if "update" in strength else Mode.SHARED_ROWS if strength else self.mode
+        elif word == "lock" and tuple(words[place + 1 : place + 3]) == ("in", "share"):
+            self.mode = Mode.SHARED_ROWS
+        elif word == "of" and before in ("update", "share"):
+            self.of = [name[0] for name in _names(words, place + 1)]
+        elif word == "nowait" or (word == "locked" and before == "skip"):
+            self.waits = False
+
+    def _reads(self, words: Sequence[str], place: int) -> None:
+        name, after = _name(words, place)
+        if name:
+            after += words[after : after + 1] == ["as"]
+            alias = words[after] if after < len(words) and _is_name(words[after]) else name[0]
+            self.tables.append((name, alias.lstrip("\0")))
+
+    def locks(self) -> Iterator[Lock]:
+        """Of each of its tables."""
+        for table, alias in self.tables:
+            if self.of and alias not in self.of:
+                yield Lock(Mode.READ, table)
+            else:
+                yield Lock(self.mode, table, self.waits)
+
+
+def _ended(select: _Select | None) -> Iterator[Lock]:
+    return iter(()) if select is None else select.locks()
+
+
+def _changes(words: Sequence[str], place: int) -> Iterator[Lock]:
+    verb, rest = words[place], words[place:]
+    adds = verb == "insert" and "duplicate" not in rest and not ("conflict" in rest and "update" in rest)
+    name, _ = _name(words, place + 1)
+    if name:
+        yield Lock(Mode.NEW_ROWS if adds else Mode.ROWS, name)
+
+
+def _truncates(words: Sequence[str], place: int) -> Iterator[Lock]:
+    yield from (Lock(Mode.TABLE, name) for name in _names(words, place + 1))
+
+
+def _locked(words: Sequence[str], place: int) -> Iterator[Lock]:
+    names, modes, place = [], [], place + 1
+    while place < len(words):
+        name, place = _name(words, place)
+        if not name:
+            break
+        names.append(name)
+        end = next((at for at in range(place, len(words)) if words[at] in (",", ";")), len(words))
+        mode = [one for one in words[place:end] if one not in ("in", "mode", "nowait", "local", "low_priority")]
+        modes.append(_TABLE_MODES.get(" ".join(mode)))
+        if words[end : end + 1] != [","]:
+            break
+        place = end + 1
+    waits = "nowait" not in words
+    # In PostgreSQL the mode stands behind the last one, for all of them.
+    of_all = modes[-1] if modes and "mode" in words else None
+    for name, own in zip(names, modes, strict=True):
+        actual = of_all if "mode" in words else own
+        if actual is not None:
+            yield Lock(actual, name, waits)
+
+
+def _creates(words: Sequence[str], place: int) -> Iterator[Lock]:
+    head = words[place : place + 8]
+    if "index" in head and "concurrently" not in head and "on" in words:
+        name, _ = _name(words, words.index("on", place) + 1)
+        yield from (Lock(Mode.SHARED_TABLE, one) for one in (name,) if one)
+
+
+def _defines(words: Sequence[str], place: int) -> Iterator[Lock]:
+    head = words[place : place + 5]
+    if "concurrently" in head or (head[0] == "vacuum" and "full" not in head):
+        return
+    kind = next((one for one in ("table", "view", "full") if one in head), head[0])
+    if kind == head[0] and kind != "cluster":
+        return
+    name, _ = _name(words, place + head.index(kind) + 1)
+    if name:
+        yield Lock(Mode.TABLE, name)
+
+
+def _name(words: Sequence[str], place: int) -> tuple[tuple[str, ...], int]:
+    # A table's name, its last part first, and the place behind it; none where no name begins.
+    while place < len(words) and words[place] in _FILLERS:
+        place += 1
+    parts: list[str] = []
+    while place < len(words) and _is_name(words[place]):
+        parts.insert(0, words[place].lstrip("\0"))
+        place += 1
+        if words[place : place + 1] != ["."]:
+            break
+        place += 1
+    if words[place : place + 1] == ["("] and _reads(words, place):
+        return (), place  # a function; ``insert into t (a, b)`` has columns
+    return tuple(parts), place
+
+
+def _reads(words: Sequence[str], place: int) -> bool:
+    verb = next((word for word in reversed(words[:place]) if word in ("into", "from", "join", "on", "update")), "")
+    return verb in ("from", "join")
+
+
+def _names(words: Sequence[str], place: int) -> Iterator[tuple[str, ...]]:
+    while True:
+        name, place = _name(words, place)
+        if name:
+            yield name
+        if not name or words[place : place + 1] != [","]:
+            return
+        place += 1
+
+
+def _is_name(word: str) -> bool:
+    return word[0] == "\0" or (word not in _NOT_A_NAME and (word[0].isalpha() or word[0] == "_"))
+
+
+_STATEMENTS: Final = {
+    **dict.fromkeys(("update", "delete", "insert", "merge", "replace"), _changes),
+    **dict.fromkeys(("alter", "drop", "reindex", "cluster", "refresh", "vacuum"), _defines),
+    "truncate": _truncates,
+    "create": _creates,
+    "lock": _locked,
+}

@@ -1,0 +1,108 @@
+"""Lock waits: a statement that waits for a lock, and whose transaction holds it."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.detectors.detector import Detector, Occurrence, Released, mark
+from poolscope.detectors.diagnosis.describe import finding_about, lines_of, owner_of, place_of, seconds, statement_of
+from poolscope.detectors.diagnosis.locks import LockWatch, root_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from poolscope.core.finding import Finding
+    from poolscope.core.lease import Lease
+    from poolscope.core.lock_wait import LockWait
+    from poolscope.core.pool import Pool
+    from poolscope.detectors.detector import Context
+
+#: How a wait is known.
+SEEN_HERE = "what both connections ran"
+SAID_BY_SERVER = "the server"
+
+
+class LockWaitDetector(Detector[Released, "Lease"]):
+    """Looks several times a second: who holds a lock, and at which line, can only be seen while it is waited for."""
+
+    kinds = (LOCK_WAIT,)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._threshold = context.settings.long_hold_threshold
+        self.forget()
+
+    def forget(self) -> None:
+        """In a child process after a fork: what was seen is the parent's."""
+        super().forget()
+        self._watch = LockWatch()
+        # The moment at which the wait began that was reported last, by lease.
+        self._reported: weakref.WeakKeyDictionary[Lease, float] = weakref.WeakKeyDictionary()
+
+    def glance(self, pools: Collection[Pool]) -> Iterator[Occurrence]:
+        """Each wait once, when it has taken as long as a long hold."""
+        waiting = list(self._watch.glance(pools))
+        for lease in waiting:
+            wait = lease.lock_wait
+            if wait is None or lease.excuse is not None or lease.leak is not None:
+                continue
+            if lease.pool.now() - wait.began >= self._threshold and self._reported.get(lease) != wait.began:
+                self._reported[lease] = wait.began
+                mark(lease, LOCK_WAIT)
+                yield self._occurrence(lease, wait, sum(_has_same_root(lease, other) for other in waiting))
+
+    def _occurrence(self, lease: Lease, wait: LockWait, waiters: int) -> Occurrence:
+        holder = root_of(lease)
+        at = holder.origin[:1] if holder is not None else wait.blocker
+        place = (LOCK_WAIT, lease.pool.identity.name, wait.wanted, lease.origin[:1], at)
+        return Occurrence(place, lambda repeated: found(lease, wait, waiters, repeated))
+
+
+def _has_same_root(lease: Lease, other: Lease) -> bool:
+    return other is lease or root_of(other) is root_of(lease)
+
+
+def lock_in_words(wait: LockWait, system: str) -> str:
+    """The lock that is waited for: ``a row lock of table items``."""
+    if wait.wanted is None:
+        return "a lock"
+    if system == "sqlite":
+        return "the lock of the database"
+    name = wait.wanted.name
+    of = f" of table {name}" if name else ""
+    article = "an" if wait.wanted.mode.value[0] in "aeiou" else "a"
+    return "table " + name if wait.wanted.mode.value == "reads" else f"{article} {wait.wanted.mode.value}{of}"
+
+
+def found(lease: Lease, wait: LockWait, waiters: int, repeated: int) -> Finding:
+    """
+    Put a wait for a lock in words.
+
+    Args:
+        lease: The lease whose statement waits.
+        wait: What is known of it.
+        waiters: How many leases wait for the same transaction.
+        repeated: How many more of its place were found since the last report.
+    """
+    lock, name = lock_in_words(wait, lease.pool.identity.system), lease.pool.identity.name
+    likely = "waits" if wait.is_proven else "likely waits"
+    others = f" ({waiters} of pool {name} wait for it)" if waiters > 1 else ""
+    return finding_about(
+        lease,
+        LOCK_WAIT,
+        f"a statement of {owner_of(lease)} {likely} for {lock}, for {seconds(lease.pool.now() - wait.began)}{others}; "
+        f"it is held by {wait.blocker}; the connection that waits was checked out at {place_of(lease.origin)}",
+        {
+            "waited": lease.pool.now() - wait.began,
+            "waiters": waiters,
+            "lock": lock,
+            "known_by": SAID_BY_SERVER if wait.is_proven else SEEN_HERE,
+            "blocker": wait.blocker,
+            "statement": statement_of(lease),
+            "current_location": lines_of(wait.executing),
+            "checkout_stack": lines_of(lease.origin),
+            "repeated": repeated,
+        },
+    )

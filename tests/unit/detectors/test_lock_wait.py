@@ -1,0 +1,273 @@
+"""
+Waits for locks that can be seen from here: each bad case beside one that looks like it and waits for nothing.
+
+The holder of a lock is idle in its transaction; the waiter's statement runs. The clock stands still.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
+from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.lock_wait import seconds_locked
+from poolscope.detectors.lock_wait import SEEN_HERE
+from tests.support.pools import Source
+from tests.support.scene import Scene, line
+
+if TYPE_CHECKING:
+    from poolscope.core.lease import Lease
+
+LOCKS = "select name from member where id = %s for update"
+UPDATES = "update member set name = %s where id = %s"
+UNINDEXED = "update member set name = %s where lower(mail) = %s"
+
+
+def pass_time(scene: Scene, seconds: float) -> None:
+    """Let time pass; the background thread runs five times a second."""
+    for _ in range(round(seconds / 0.2)):
+        scene.clock.advance(0.2)
+        scene.tick()
+
+
+def begins(scene: Scene, statement: str, at: str = "view", pool: Any = None) -> Lease:
+    """A connection is checked out, and a statement begins on it that does not end yet."""
+
+    def hook() -> Lease:
+        lease = (pool or scene.pool).checkout()
+        lease.acquired()
+        lease.statement_begins(statement)
+        return lease  # type: ignore[no-any-return]
+
+    return line(at)(hook)  # type: ignore[no-any-return]
+
+
+def holds(scene: Scene, statement: str = LOCKS, at: str = "render", seconds: float = 0.01) -> Lease:
+    """A connection is checked out, runs a statement and is idle in its transaction."""
+    lease = scene.checkout(at)
+    scene.query(lease, statement, at=at, seconds=seconds)
+    return lease
+
+
+def waits(holding: str, waiting: str, *, system: str = "postgresql", took: float = 0.01, idle: float = 0.0) -> bool:
+    """
+    Whether a statement that runs for a second is found to wait for a transaction.
+
+    Args:
+        holding: What the transaction ran.
+        waiting: The statement.
+        system: The database.
+        took: How long the transaction's statement took, in seconds.
+        idle: For how long the transaction was idle before the statement began, in seconds.
+    """
+    scene = Scene(4, system)
+    holds(scene, holding, seconds=took)
+    pass_time(scene, idle)
+    begins(scene, waiting)
+    pass_time(scene, 1.0)
+    return bool(scene.found(LOCK_WAIT))
+
+
+def test_a_statement_that_waits_for_the_row_of_an_idle_transaction_is_found() -> None:
+    """With the holder, the line that it executes and how it is known. When the transaction ends, nothing is found."""
+    scene = Scene(4)
+    with scene.unit("POST /vote"):
+        holder = holds(scene)
+    with scene.unit("GET /vote") as unit:
+        waiter = begins(scene, LOCKS)
+        pass_time(scene, 1.0)
+    (finding,) = scene.found(LOCK_WAIT)
+    assert unit.findings == {LOCK_WAIT}
+    assert finding.summary.startswith(
+        "a statement of http GET /vote likely waits for a row lock of table member, for 600 ms; it is held by http "
+        "POST /vote, which has been idle in its transaction for 600 ms"
+    )
+    assert finding.evidence["known_by"] == SEEN_HERE
+    assert finding.evidence["statement"] == "select name from member where id = ? for update"
+    assert finding.evidence["waited"] == pytest.approx(0.6)
+    assert finding.fix == finding.kind.fix
+    holder.released()
+    waiter.call_ends(in_transaction=True)
+    waiter.released()
+    pass_time(scene, 2.0)
+    assert scene.ids() == [LOCK_WAIT, IDLE_IN_TRANSACTION]  # and no long hold: its statement was not slow
+    assert seconds_locked(waiter) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("holding", "waiting", "expected"),
+    [
+        (LOCKS, UPDATES, True),  # one row by its key: that is fast, but for a lock
+        (LOCKS, UNINDEXED, False),  # slow by itself, perhaps
+        (LOCKS, "select name from member where id = %s", False),  # reads wait for no row lock
+        (LOCKS, "select * from other where id = %s for update", False),
+        ("select name from member where id = %s", LOCKS, False),
+        (LOCKS, LOCKS + " skip locked", False),
+        (UNINDEXED, UNINDEXED, True),  # the same took 10 ms
+        ("insert into member values (%s)", "insert into member values (%s)", True),
+        ("insert into member values (%s)", "insert into member select * from archive", False),
+        ("truncate member", "select count(*) from member", True),  # whatever the rows
+        ("select * from member", "alter table member add column x int", True),
+        ("select pg_advisory_xact_lock(%s)", "select pg_advisory_xact_lock(%s)", True),
+        ("select pg_advisory_xact_lock(1)", "select pg_advisory_xact_lock(2)", False),
+        ("update a.member set x = 1 where id = 1", "update b.member set x = 1 where id = 1", False),
+    ],
+)
+def test_what_is_likely_to_wait(holding: str, waiting: str, expected: bool) -> None:
+    """A statement on the same table that would be fast if nothing was in its way; no other."""
+    assert waits(holding, waiting) is expected
+
+
+def test_a_definition_of_a_table_holds_no_lock_where_it_commits() -> None:
+    """As MySQL's do."""
+    assert not waits("truncate member", "select count(*) from member", system="mysql")
+    assert waits("lock tables member write", "select count(*) from member", system="mysql")
+
+
+def test_in_sqlite_each_write_waits_for_each_other() -> None:
+    """Whatever the table."""
+    assert waits("insert into a values (1)", UNINDEXED, system="sqlite")
+    assert not waits("select * from a", UNINDEXED, system="sqlite")
+
+
+def test_the_same_statement_that_is_slow_everywhere_waits_for_no_lock() -> None:
+    """An index is missing: the transaction that is idle now took as long for it."""
+    assert not waits(UNINDEXED, UNINDEXED, took=3.0)
+    assert waits(UNINDEXED, UNINDEXED, took=0.05)
+
+
+def test_a_statement_that_ran_before_the_lock_was_held_waits_for_something_else() -> None:
+    """It began two seconds before the other transaction did anything."""
+    scene = Scene(4)
+    begins(scene, UPDATES)
+    pass_time(scene, 2.0)
+    holds(scene)
+    pass_time(scene, 1.0)
+    assert scene.found(LOCK_WAIT) == []
+
+
+def test_one_transaction_after_the_other_holds_the_lock() -> None:
+    """
+    Each waits for the row, has it, and goes on with other work: the first holder's statement was fast, and what the
+    next one waited is known. None of them is reported for slow queries; the one that waits last is for its lock.
+    """
+    scene = Scene(4)
+    first = holds(scene)
+    others = [begins(scene, LOCKS) for _ in range(3)]
+    for holder, then in zip((first, *others), (*others, None), strict=True):
+        pass_time(scene, 0.8)
+        holder.released()
+        if then is not None:
+            then.call_ends(in_transaction=True)
+    found = scene.ids()
+    assert LONG_HOLD not in found
+    assert found.count(LOCK_WAIT) == 1
+    assert IDLE_IN_TRANSACTION in found
+    assert [round(seconds_locked(lease), 1) for lease in others] == [0.8, 1.6, 2.4]
+
+
+def test_an_earlier_statement_of_the_transaction_may_have_locked() -> None:
+    """As far as the statements of a unit of work are known."""
+    scene = Scene(4)
+    with scene.unit("POST /vote"):
+        holder = holds(scene)
+        scene.query(holder, "select * from news", at="news", seconds=0.01)
+        begins(scene, UPDATES)
+        pass_time(scene, 1.0)
+        assert len(scene.found(LOCK_WAIT)) == 0  # its own unit of work holds both: whose statement it was is not known
+    scene = Scene(4)
+    with scene.unit("POST /vote"):
+        holder = holds(scene)
+        scene.query(holder, "select * from news", at="news", seconds=0.01)
+    begins(scene, UPDATES)
+    pass_time(scene, 1.0)
+    assert len(scene.found(LOCK_WAIT)) == 1
+
+
+def test_a_holder_may_run_another_statement() -> None:
+    """The report on which it works keeps the lock; what waits itself for the same table holds nothing yet."""
+    scene = Scene(4)
+    with scene.unit("POST /vote"):
+        holder = holds(scene)
+        holder.statement_begins("select * from reports")
+    begins(scene, UPDATES)
+    pass_time(scene, 1.0)
+    (finding,) = scene.found(LOCK_WAIT)
+    assert "http POST /vote, which is running another statement" in finding.summary
+    scene = Scene(4)
+    begins(scene, UPDATES)
+    begins(scene, UPDATES)
+    pass_time(scene, 1.0)
+    assert scene.found(LOCK_WAIT) == []
+
+
+def test_several_that_wait_are_one_finding_of_a_place() -> None:
+    """With how many wait for the same transaction."""
+    scene = Scene(4)
+    holds(scene)
+    for _ in range(3):
+        begins(scene, LOCKS)
+    pass_time(scene, 1.0)
+    (finding,) = scene.found(LOCK_WAIT)
+    assert finding.evidence["waiters"] == 3
+
+
+def test_a_pool_of_the_same_database_counts_and_one_of_another_does_not() -> None:
+    """By the server's address and the database's name; pools whose server is not known are strangers."""
+    for address, expected in (("db", 1), ("elsewhere", 0), (None, 0)):
+        scene = Scene(4)
+        what = type(scene.pool.identity)("batch", "postgresql", "shop", address, 5432)
+        other = scene.pool_registry.register(what, Source(2))
+        holds(scene)
+        begins(scene, UPDATES, pool=other)
+        pass_time(scene, 1.0)
+        assert len(scene.found(LOCK_WAIT)) == expected
+
+
+def test_a_session_level_lock_is_held_outside_of_a_transaction_too() -> None:
+    """Until it is unlocked; a lock of rows is gone with the transaction."""
+    for statement, expected in (("select pg_advisory_lock(%s)", 1), (LOCKS, 0)):
+        scene = Scene(4)
+        holder = holds(scene, statement)
+        holder.in_transaction = False
+        begins(scene, statement)
+        pass_time(scene, 1.0)
+        assert len(scene.found(LOCK_WAIT)) == expected
+
+
+def test_a_commit_that_takes_long_waits_for_no_lock() -> None:
+    """The statement before it is still the last one of the connection."""
+    scene = Scene(4)
+    holds(scene)
+    waiter = holds(scene, UPDATES, at="other")
+
+    def commit() -> None:
+        waiter.call_begins()
+        pass_time(scene, 1.0)
+        waiter.call_ends(in_transaction=False)
+
+    commit()
+    assert scene.found(LOCK_WAIT) == []
+
+
+@pytest.mark.parametrize("fact", ["silent", "excuse"])
+def test_what_is_not_to_be_watched_does_not_report(fact: str) -> None:
+    """Where the application suppressed instrumentation, or declared a long hold."""
+    scene = Scene(4)
+    holds(scene)
+    setattr(begins(scene, UPDATES), fact, "queue")
+    pass_time(scene, 1.0)
+    assert scene.found(LOCK_WAIT) == []
+
+
+def test_a_child_process_starts_anew() -> None:
+    """What the parent has reported is new to it."""
+    scene = Scene(4)
+    holds(scene)
+    begins(scene, UPDATES)
+    pass_time(scene, 1.0)
+    scene.watchdog.forget()
+    pass_time(scene, 0.4)
+    assert len(scene.found(LOCK_WAIT)) == 2

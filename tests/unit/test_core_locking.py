@@ -1,0 +1,149 @@
+"""Which locks a statement takes: of which tables, waiting or not; and which of them wait for one another."""
+
+from __future__ import annotations
+
+import pytest
+
+from poolscope.core.sql.fingerprint import LONGEST
+from poolscope.core.sql.locking import locks_of
+from poolscope.core.sql.locks import Lock, Mode
+
+READ, ROWS, NEW, TABLE, SHARED = Mode.READ, Mode.ROWS, Mode.NEW_ROWS, Mode.TABLE, Mode.SHARED_TABLE
+
+
+def in_words(statement: str, system: str = "postgresql") -> list[str]:
+    """The locks of a statement: what each is of, and a ``!`` for one that is not waited for."""
+    return [f"{lock.mode.value}: {lock.name}{'' if lock.waits else '!'}" for lock in locks_of(statement, system)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("select name from annotator where id = %(j)s for update", ["row lock: annotator"]),
+        ("SELECT * FROM Annotator FOR NO KEY UPDATE", ["row lock: annotator"]),
+        ("select * from a for share", ["shared row lock: a"]),
+        ("select * from a for key share", ["shared row lock: a"]),
+        ("select * from a for update skip locked", ["row lock: a!"]),
+        ("select * from a for update nowait", ["row lock: a!"]),
+        ('select * from app."Acc" as x join b on b.id = x.id for update of x', ["row lock: app.Acc", "reads: b"]),
+        ("select * from a, b y where a.i = y.i for update", ["row lock: a", "row lock: b"]),
+        ("select * from (select * from a for update) z", ["row lock: a"]),
+        ("select a from t union all select b from u", ["reads: t", "reads: u"]),
+        ("select * from generate_series(1, 3) g, t", ["reads: t"]),
+        ("update only public.items set x = 1 from o where o.i = items.i", ["row lock: public.items", "reads: o"]),
+        ('update "shop_order" set "state" = %s', ["row lock: shop_order"]),
+        ("delete from a where i = $1", ["row lock: a", "reads: a"]),
+        ("insert into a (x, y) values (%s, %s)", ["unique key: a"]),
+        ("insert into a (x) values (1) on conflict (x) do nothing", ["unique key: a"]),
+        ("insert into a (x) values (1) on conflict (x) do update set y = 2", ["row lock: a"]),
+        ("insert into a select * from b", ["unique key: a", "reads: b"]),
+        ("merge into a using b on a.i = b.i when matched then delete", ["row lock: a", "reads: b"]),
+        (
+            "with x as (update a set z = 1 returning i), y as (select * from q for update) insert into c select 1",
+            ["row lock: a", "row lock: q", "unique key: c"],
+        ),
+        ("with x as (select 1 from b) update a set z = 1", ["reads: b", "row lock: a"]),
+        ("lock table a, s.b", ["table lock: a", "table lock: s.b"]),
+        ("lock a in access exclusive mode nowait", ["table lock: a!"]),
+        ("lock table a in share mode", ["shared table lock: a"]),
+        ("lock table a in share row exclusive mode", ["lock against changes: a"]),
+        ("lock table a in row exclusive mode", []),
+        ("truncate table a, b cascade", ["table lock: a", "table lock: b"]),
+        ("alter table if exists only s.t add column x int", ["table lock: s.t"]),
+        ("drop table if exists t", ["table lock: t"]),
+        ("create unique index i on t (a)", ["shared table lock: t"]),
+        ("create index concurrently i on t (a)", []),
+        ("refresh materialized view m", ["table lock: m"]),
+        ("refresh materialized view concurrently m", []),
+        ("vacuum full t", ["table lock: t"]),
+        ("vacuum t", []),
+        ("begin; update t set a = 1; commit", ["row lock: t"]),
+        ("select 'for update' from t -- for update", ["reads: t"]),
+        ("/* update x */ select $$ from u for update $$ from t", ["reads: t"]),
+        ("select pg_advisory_xact_lock(42)", ["advisory lock: "]),
+        ("select pg_advisory_lock($1)", ["session-level advisory lock: "]),
+        ("select pg_try_advisory_lock($1)", ["session-level advisory lock: !"]),
+        ("select 'pg_advisory_lock(1)'", []),
+        ("select pg_sleep(3)", []),
+        ("call f(1)", []),
+        ("", []),
+        ("update", []),
+        ("select * from", []),
+    ],
+)
+def test_the_locks_of_a_statement(statement: str, expected: list[str]) -> None:
+    """Of each table, once; what stands in a comment or a string locks nothing."""
+    assert in_words(statement) == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("delete from `Order` where id = %s", ["row lock: order", "reads: order"]),
+        ("insert ignore into `t` (a) values (1)", ["unique key: t"]),
+        ("insert into t (a) values (1) on duplicate key update a = 2", ["row lock: t"]),
+        ("replace into t values (1)", ["row lock: t"]),
+        ("select * from t lock in share mode", ["shared row lock: t"]),
+        ("select * from t where a = 'x' for update # note", ["row lock: t"]),
+        ("lock tables a write, b read", ["table lock: a", "shared table lock: b"]),
+        ("select get_lock('job', 10)", ["session-level advisory lock: "]),
+    ],
+)
+def test_the_locks_of_a_statement_of_mysql(statement: str, expected: list[str]) -> None:
+    """Its quotes and its own words."""
+    assert in_words(statement, "mysql") == expected
+
+
+def waits(waiting: str, holding: str) -> bool:
+    """Whether the one statement may wait for what the other holds."""
+    return any(
+        one.waits_for(other) for one in locks_of(waiting, "postgresql") for other in locks_of(holding, "postgresql")
+    )
+
+
+UPDATE, SELECT = "update t set a = 1 where id = 1", "select * from t"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "holding", "expected"),
+    [
+        (UPDATE, UPDATE, True),
+        (UPDATE, "select * from s.t for update", True),
+        ("update r.t set a = 1", "select * from s.t for update", False),
+        (UPDATE, "select * from t for share", True),
+        (UPDATE, SELECT, False),
+        (UPDATE, "update u set a = 1", False),
+        ("select * from t for update skip locked", UPDATE, False),
+        (SELECT, UPDATE, False),
+        (SELECT, "truncate t", True),
+        ("alter table t add x int", SELECT, True),
+        ("create index on t (a)", UPDATE, True),
+        ("create index on t (a)", "create index on t (b)", False),
+        ("lock table t in exclusive mode", "lock table t in exclusive mode", True),
+        ("insert into t values (1)", "insert into t values (1)", True),
+        ("insert into t values (1)", UPDATE, False),
+        ("select * from t for share", "select * from t for share", False),
+        ("select pg_advisory_lock(1)", "select pg_advisory_xact_lock(1)", True),
+        ("select pg_advisory_lock(1)", "select pg_advisory_lock(2)", False),
+        ("select pg_advisory_lock(1)", "select pg_advisory_lock($1)", True),
+        ("select pg_advisory_lock(1)", UPDATE, False),
+    ],
+)
+def test_what_may_wait_for_what(waiting: str, holding: str, expected: bool) -> None:
+    """Locks that cannot be held at once, of one table, as far as both name its schema."""
+    assert waits(waiting, holding) is expected
+
+
+def test_locks_of_whole_tables_exclude_one_another_whatever_the_rows() -> None:
+    """Those of rows may be of others."""
+    read, rows, table = Lock(READ, ("t",)), Lock(ROWS, ("t",)), Lock(TABLE, ("t",))
+    assert read.excludes(table)
+    assert table.excludes(read)
+    assert Lock(SHARED, ("t",)).excludes(rows)
+    assert not rows.excludes(rows)
+    assert not Lock(NEW, ("t",)).excludes(Lock(NEW, ("t",)))
+
+
+def test_a_long_statement_is_cut() -> None:
+    """What is looked at has a bound."""
+    assert in_words("select 1 " + "," * 2 * LONGEST + " from t for update") == []
