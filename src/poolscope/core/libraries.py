@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import CodeType, FrameType
 
     from poolscope.types import LibraryObject
@@ -32,6 +32,67 @@ class Loader:
     functions: tuple[str, ...] = ()
     fixes: Mapping[str, str] = field(default_factory=dict)
     called_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """
+    The group that a task is in, which is not over before the task is.
+
+    Args:
+        parent: The task that opened the group.
+        end: The future that the parent awaits at the group's end; None while it does something else.
+    """
+
+    parent: LibraryObject
+    end: LibraryObject = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    A function that runs one job in a thread.
+
+    Args:
+        file: How its file's name ends.
+        function: Its name.
+        future: Its local variable, and the attributes of that, which lead to the future that is done with the job.
+    """
+
+    file: str
+    function: str
+    future: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Waits:
+    """
+    How tasks and threads wait for one another by the means of a library.
+
+    Args:
+        group_of: The group of a task; None for a task in none.
+        jobs: What runs jobs in threads.
+        submitters: Coroutine functions that submit a job and await it: the file and name of each, and the local
+            variable that is the job's future, where it is not an executor's.
+        exchanges: How the names of its files end by which tasks hand something to one another.
+        events: The same where only the caller says what it waits for: events, locks, queues.
+        pauses: The same of what lets other tasks run meanwhile.
+    """
+
+    group_of: Callable[[LibraryObject], Group | None] | None = None
+    jobs: tuple[Job, ...] = ()
+    submitters: tuple[tuple[str, str, str], ...] = ()
+    exchanges: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    pauses: tuple[str, ...] = ()
+
+
+_OF_PYTHON: Final = Waits(
+    jobs=(Job("/concurrent/futures/thread.py", "run", ("self", "future")),),
+    submitters=(("/asyncio/threads.py", "to_thread", ""),),
+    events=("/asyncio/locks.py", "/asyncio/queues.py"),
+    pauses=("/asyncio/tasks.py",),
+)
 
 
 class Switches(Protocol):
@@ -69,6 +130,7 @@ class Libraries:
         self.loaders: dict[str, Loader] = {}
         self.templates: tuple[str, ...] = ()
         self.worker_queues: tuple[tuple[str, str], ...] = ()
+        self.waits: tuple[Waits, ...] = (_OF_PYTHON,)
         # Generated code has no module, and the standard library's context managers want nothing by themselves.
         self._carriers = {"", "poolscope", "contextlib"}  # modules and packages
         self._carries: dict[str, bool] = {}
@@ -97,6 +159,7 @@ class Libraries:
         switches: Switches | None = None,
         templates: Iterable[str] = (),
         worker_queues: Iterable[tuple[str, str]] = (),
+        waits: Waits | None = None,
     ) -> None:
         """
         A library is declared.
@@ -110,6 +173,7 @@ class Libraries:
                 has `debug_info`, pairs of a line of its own and the code's, in order.
             worker_queues: Functions in which a task waits for a worker thread to become free: how the name of its file
                 ends, and its name.
+            waits: How its tasks and threads wait for one another.
         """
         self._carriers.update(packages)
         self._carries.clear()
@@ -119,6 +183,8 @@ class Libraries:
         self.worker_queues = tuple(dict.fromkeys((*self.worker_queues, *worker_queues)))
         if switches is not None:
             self.switches = switches
+        if waits is not None:
+            self.waits = tuple(dict.fromkeys((*self.waits, waits)))
 
 
 def is_within(module: str, packages: Iterable[str]) -> bool:

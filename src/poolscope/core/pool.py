@@ -6,8 +6,16 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
+from poolscope.core.awaiting import dependents_of
 from poolscope.core.counters import Sum
-from poolscope.core.execution import THREAD_TOKENS, running_task, running_thread, stack_of_thread, task_in
+from poolscope.core.execution import (
+    THREAD_TOKENS,
+    running_task,
+    running_thread,
+    stack_of_task,
+    stack_of_thread,
+    task_in,
+)
 from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.listener import NullListener
@@ -16,7 +24,7 @@ from poolscope.core.pool_figures import PoolFigures
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from types import CodeType, FrameType
 
     from poolscope.core.execution import ThreadToken
@@ -212,24 +220,46 @@ class Pool(PoolFigures):
         """
         A unit of work checks out a connection while it holds one of this pool.
 
-        A connection that another thread or task of the unit holds does not count: that one returns it without waiting
-        for this checkout. It does count if that thread has only fetched it for the unit's task and has gone on since.
+        A connection that another thread or task of the unit holds counts where that one waits for this checkout
+        (`awaiting`): it awaits the task or the thread's job. It counts as well if whoever has it has only fetched it
+        for the unit and has gone on since. Of what runs beside this checkout, each returns its own.
 
         Args:
             lease: The checkout.
             usage: The unit's part in the pool, with what it holds.
         """
+        out = usage.leases.copy()
         mine = [
-            held
-            for held in usage.leases.copy()
-            if (held.thread == lease.thread and held.task is lease.task) or _was_fetched(held)
-        ]
+            held for held in out if (held.thread == lease.thread and held.task is lease.task) or _was_fetched(held)
+        ] or self._awaiting(lease, out)
         if not mine:
             return
         usage.nested += 1
         self.nested_checkouts.add(1)
         if usage.nested == 1:
             self.listener.nested(lease, min(mine, key=lambda held: held.requested_at))
+
+    def _awaiting(self, lease: Lease, out: Collection[Lease]) -> list[Lease]:
+        # Those leases whose holders wait for the code that checks out now. What a task's code has left for the end of
+        # its work is held until the end of each group that the task has open.
+        dependents = dependents_of(lease.task() if lease.task is not None else None, lease.thread, origins=self.origins)
+        found = []
+        for held in out:
+            reference = held.task
+            task = reference() if reference is not None else None
+            if reference is None:
+                waits = dependents.waits(None, held.thread)
+            elif task is None:
+                continue  # it is over: a leak
+            else:
+                waits = dependents.waits(task, held.thread) or (
+                    dependents.is_parent(task)
+                    and not held.running
+                    and not is_on(held, stack_of_task(reference, _SEARCH) or ())
+                )
+            if waits:
+                found.append(held)
+        return found
 
     def locate(self, frame: FrameType | None) -> tuple[CodeType, int] | None:
         """The place in the application that is nearest to a frame (`Origins.nearest`); raw."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
+from poolscope.core.libraries import Job, Waits
 from poolscope.core.origin import CALLED_FROM
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class AsgirefFramework:
     name = "asgiref"
     module = "asgiref.sync"
     loops = ("/asgiref/current_thread_executor.py",)
+    waits = Waits(
+        jobs=(Job("/asgiref/current_thread_executor.py", "run", ("self", "future")),),
+        submitters=(("/asgiref/sync.py", "__call__", ""),),
+    )
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """Put the hooks in."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
+from poolscope.frameworks.anyio import ANYIO
 from poolscope.frameworks.asgi import make_call
 from poolscope.frameworks.naming import MOUNTED_AT, matched
 
@@ -33,6 +34,7 @@ class StarletteFramework:
     modules = (module, _ROUTING)
     # Its synchronous routes and dependencies run in anyio's threads, of which a limiter allows so many at once.
     worker_queues = (("anyio/_backends/_asyncio.py", "acquire_on_behalf_of"),)
+    waits = ANYIO
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """Put the hooks in."""

@@ -154,6 +154,65 @@ def test_another_thread_of_the_unit_may_have_its_own() -> None:
     assert scene.found(NESTED_CHECKOUT) == []
 
 
+@pytest.mark.parametrize("holder", ["parent", "sibling", "nobody"])
+def test_a_task_that_awaits_another_one_holds_meanwhile(holder: str) -> None:
+    """
+    The holder waits for the task that checks out, so that each of them needs a connection. Tasks beside one another,
+    and one that was only started, return theirs without waiting.
+    """
+    scene = Scene(10)
+
+    async def child() -> None:
+        lease = scene.checkout("inner")
+        await asyncio.sleep(0)
+        lease.released()
+
+    async def request() -> None:
+        with scene.unit("GET /profile"):
+            first = scene.checkout("outer") if holder != "sibling" else None
+            if holder == "nobody":
+                task = asyncio.create_task(child())
+                await asyncio.sleep(0.01)
+                await task
+            else:
+                await asyncio.gather(child(), child())
+            if first is not None:
+                first.released()
+
+    asyncio.run(request())
+    found = scene.found(NESTED_CHECKOUT)
+    assert [one.evidence["first_checkout"][0] for one in found] == (  # type: ignore[index]
+        ["/application/outer.py:2 in outer"] if holder == "parent" else []
+    )
+    assert scene.pool.nested_checkouts.read() == (2 if holder == "parent" else 0)
+
+
+def test_a_task_that_awaits_a_thread_holds_meanwhile() -> None:
+    """The job of a thread that the holder awaits checks out in its turn; two such jobs do not wait for each other."""
+    scene = Scene(10)
+    awaited = threading.Event()
+
+    def job() -> None:
+        assert awaited.wait(60)
+        scene.checkout("inner").released()
+
+    async def last() -> None:
+        awaited.set()  # the others await their jobs by now
+
+    async def request(*, holds: bool) -> None:
+        awaited.clear()
+        with scene.unit():
+            first = scene.checkout("outer") if holds else None
+            await asyncio.gather(asyncio.to_thread(job), asyncio.to_thread(job), last())
+            if first is not None:
+                first.released()
+
+    asyncio.run(request(holds=False))
+    assert scene.pool.nested_checkouts.read() == 0
+    asyncio.run(request(holds=True))
+    assert scene.pool.nested_checkouts.read() == 2
+
+
 def test_its_wait_is_no_long_hold_of_its_own() -> None:
     """
     One cause is reported once: the first connection was held for long only because of the wait for the second. Held for

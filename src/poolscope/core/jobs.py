@@ -1,0 +1,154 @@
+"""Threads that work for others: which job a thread runs, and what a thread waits for. Cold; see `awaiting`."""
+
+from __future__ import annotations
+
+import sys
+from threading import get_ident
+from typing import TYPE_CHECKING, Final
+
+from poolscope.core.libraries import KNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+    from types import FrameType
+
+    from poolscope.core.execution import Frames
+    from poolscope.core.libraries import Job
+    from poolscope.types import LibraryObject
+
+# Frames of a thread looked at for the job that it runs, and for what it waits for.
+_DEEPEST: Final = 500
+_INNERMOST: Final = 12
+
+_FUTURES: Final = "/concurrent/futures/_base.py"
+_LOOP: Final = "/asyncio/base_events.py"
+_RUN: Final = "run_until_complete"
+_JOIN: Final = "join"
+# Functions in which a thread waits: the file of each, and its local variable that says for what.
+_WAITS: Final = {
+    "result": (_FUTURES, "self"),
+    "_result_or_cancel": (_FUTURES, "fut"),
+    "result_iterator": (_FUTURES, "fs"),
+    "wait": (_FUTURES, "fs"),
+    "as_completed": (_FUTURES, "fs"),
+    _RUN: (_LOOP, "future"),
+    _JOIN: ("/threading.py", "self"),
+}
+# Functions that submit a job: the local variable that is its future.
+_SUBMITS: Final = {
+    "submit": "f",
+    "wrap_future": "future",
+    "_chain_future": "source",
+}
+
+
+def jobs_of(thread: int, frames: Frames) -> Iterator[LibraryObject]:
+    """
+    The futures that are done when a thread has done its job; several where a job runs another one meanwhile.
+
+    Args:
+        thread: The identifier of the thread.
+        frames: The frames of all threads.
+    """
+    for frame in _outwards(thread, frames):
+        for known in KNOWN.waits:
+            for job in known.jobs:
+                future = _future_of(job, frame)
+                if future is not None:
+                    yield future
+
+
+def stands(frame: FrameType | None, threads: Container[int], futures: Container[int]) -> bool:
+    """
+    Whether a thread waits for one of some futures, or for the end of one of some threads.
+
+    Args:
+        frame: The thread's innermost frame.
+        threads: Identifiers of threads.
+        futures: Ids of futures.
+    """
+    for _ in range(_INNERMOST):
+        if frame is None:
+            break
+        file, name = _WAITS.get(frame.f_code.co_name, ("", ""))
+        if file and _is_in(frame, file):
+            waited_for = _local(frame, name)
+            if frame.f_code.co_name == _JOIN:
+                return getattr(waited_for, "ident", None) in threads
+            each = waited_for if isinstance(waited_for, (list, set, tuple, frozenset)) else (waited_for,)
+            if any(id(one) in futures for one in tuple(each)):
+                return True
+        frame = frame.f_back
+    return False
+
+
+def called_loop(thread: int, frames: Frames, futures: Container[int]) -> bool:
+    """
+    Whether what called an event loop, further out in a thread, waits for one of some futures.
+
+    Args:
+        thread: The identifier of the thread.
+        frames: The frames of all threads.
+        futures: Ids of futures.
+    """
+    return any(
+        frame.f_code.co_name == _RUN and _is_in(frame, _LOOP) and id(_local(frame, "future")) in futures
+        for frame in _outwards(thread, frames)
+    )
+
+
+def loop_that_submits(future: LibraryObject, frame: FrameType | None) -> LibraryObject:
+    """
+    The loop whose task is about to wait for a job that it submits; None where a thread does something else.
+
+    Args:
+        future: The job's.
+        frame: The thread's innermost frame.
+    """
+    submitters = [each for known in KNOWN.waits for each in known.submitters]
+    is_this = False
+    for _ in range(_INNERMOST):
+        if frame is None:
+            return None
+        function = frame.f_code.co_name
+        is_this = is_this or (function in _SUBMITS and _local(frame, _SUBMITS[function]) is future)
+        for file, name, local in submitters:
+            if function == name and _is_in(frame, file) and (is_this or _local(frame, local) is future):
+                return _local(frame, "loop") or future.get_loop()
+        frame = frame.f_back
+    return None
+
+
+def _outwards(thread: int, frames: Frames) -> Iterator[FrameType]:
+    # The frames of a thread, the innermost first; of the running one also those that wait for a switch back.
+    frame, stack = frames.get(thread), None
+    own = thread == get_ident()
+    for _ in range(_DEEPEST):
+        if frame is None:
+            stack, frame = KNOWN.switches.outwards(stack) if own else (None, None)
+            if frame is None:
+                return
+        yield frame
+        frame = frame.f_back
+
+
+def _is_in(frame: FrameType, file: str) -> bool:
+    return frame.f_code.co_filename.replace("\\", "/").endswith(file)
+
+
+def _local(frame: FrameType, name: str) -> LibraryObject:
+    known = frame.f_locals
+    value = known.get(name)
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & 1:  # of a function: a copy, which the frame would keep
+        known.clear()
+    return value
+
+
+def _future_of(job: Job, frame: FrameType) -> LibraryObject:
+    if frame.f_code.co_name != job.function or not _is_in(frame, job.file):
+        return None
+    name, *attributes = job.future
+    value = _local(frame, name)
+    for attribute in attributes:
+        value = getattr(value, attribute, None)
+    return value

@@ -1,0 +1,398 @@
+"""Who waits for whom: every way by which a task or thread waits for another one, and none by which it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from poolscope.core.awaiting import Dependents, awaited_by, dependents_of, waits_for
+from poolscope.core.guard import guard
+from poolscope.core.origin import Origins
+from poolscope.hooks.registry import declare
+from tests.support.skips import is_installed, require
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    Child = Callable[[], Coroutine[Any, Any, None]]
+    Way = Callable[[Child], Awaitable[Any]]
+
+ORIGINS = Origins()
+TASK_GROUP: Any = getattr(asyncio, "TaskGroup", None)  # from Python 3.11
+
+
+def _settled(is_so: Callable[[Dependents], bool], task: Any = None) -> Dependents:
+    # What runs in a thread may run before the thread that wants it has come to wait for it.
+    found = dependents_of(task, get_ident(), origins=ORIGINS)
+    for _ in range(20_000):
+        if is_so(found):
+            break
+        found = dependents_of(task, get_ident(), origins=ORIGINS)
+    return found
+
+
+def _anyio() -> Any:
+    require(is_installed("anyio"), "anyio", "make env")
+    import anyio
+
+    from poolscope.frameworks.starlette import StarletteFramework
+
+    declare(StarletteFramework())
+    return anyio
+
+
+# Ways in which a task waits for a child ------------------------------------------------------
+
+
+async def _awaits(child: Child) -> None:
+    await asyncio.create_task(child())
+
+
+async def _gathers(child: Child) -> None:
+    await asyncio.gather(child(), asyncio.sleep(0))
+
+
+async def _waits(child: Child) -> None:
+    await asyncio.wait([asyncio.create_task(child())])
+
+
+async def _waits_for(child: Child) -> None:
+    await asyncio.wait_for(child(), 60)
+
+
+async def _shields(child: Child) -> None:
+    await asyncio.shield(child())
+
+
+async def _as_completed(child: Child) -> None:
+    for one in asyncio.as_completed([child()]):
+        await one
+
+
+async def _gathers_gathered(child: Child) -> None:
+    await asyncio.gather(asyncio.gather(asyncio.shield(child())))
+
+
+async def _through_a_task(child: Child) -> None:
+    await asyncio.create_task(_gathers(child))
+
+
+async def _ends_group(child: Child) -> None:
+    if TASK_GROUP is None:
+        await _awaits(child)
+        return
+    async with TASK_GROUP() as group:
+        group.create_task(child())
+
+
+async def _queue_in_group(child: Child) -> None:
+    if TASK_GROUP is None:
+        await _awaits(child)
+        return
+    answers: asyncio.Queue[int] = asyncio.Queue()
+
+    async def answering() -> None:
+        await child()
+        await answers.put(1)
+
+    async with TASK_GROUP() as group:
+        group.create_task(answering())
+        await answers.get()
+
+
+async def _anyio_ends_group(child: Child) -> None:
+    async with _anyio().create_task_group() as group:
+        group.start_soon(child)
+
+
+async def _anyio_stream(child: Child) -> None:
+    anyio = _anyio()
+    send, receive = anyio.create_memory_object_stream(1)
+
+    async def answering() -> None:
+        async with send:
+            await child()
+            await send.send(1)
+
+    async with receive, anyio.create_task_group() as group:
+        group.start_soon(answering)
+        await receive.receive()
+
+
+async def _thread_of_a_loop(child: Child) -> None:
+    # The child runs in this loop on behalf of a thread, whose job this task awaits.
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(child(), loop).result(60))
+
+
+async def _loop_of_a_thread(child: Child) -> None:
+    await asyncio.to_thread(lambda: asyncio.run(child()))
+
+
+WAYS: tuple[Way, ...] = (
+    _awaits, _gathers, _waits, _waits_for, _shields, _as_completed, _gathers_gathered, _through_a_task, _ends_group,
+    _queue_in_group, _anyio_ends_group, _anyio_stream, _thread_of_a_loop, _loop_of_a_thread,
+)  # fmt: skip
+
+
+# Ways in which it does not -------------------------------------------------------------------
+
+
+async def _starts(child: Child) -> None:
+    task = asyncio.create_task(child())
+    await asyncio.sleep(0.01)
+    await task
+
+
+async def _is_told(child: Child) -> None:
+    # What an application does when a task is done is its own affair.
+    done = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(child())
+    task.add_done_callback(lambda _: done.set_result(None))
+    task.add_done_callback(functools.partial(lambda _, __: None, asyncio.current_task()))
+    await done
+
+
+async def _works_beside_group(child: Child) -> None:
+    if TASK_GROUP is None:
+        await _starts(child)
+        return
+    async with TASK_GROUP() as group:
+        group.create_task(child())
+        await asyncio.sleep(0.01)
+
+
+async def _anyio_works_beside_group(child: Child) -> None:
+    anyio = _anyio()
+    async with anyio.create_task_group() as group:
+        group.start_soon(child)
+        await anyio.sleep(0.01)
+
+
+OTHER_WAYS: tuple[Way, ...] = (_starts, _is_told, _works_beside_group, _anyio_works_beside_group)
+
+
+@pytest.mark.parametrize(
+    ("way", "waits"),
+    [(way, True) for way in WAYS] + [(way, False) for way in OTHER_WAYS],
+    ids=lambda one: one.__name__.strip("_") if callable(one) else "",
+)
+def test_a_task_waits_for_the_one_that_it_awaits(way: Way, waits: bool) -> None:
+    """By whatever means it awaits it; a task that only runs beside another one does not. Its sibling never does."""
+    seen: list[tuple[bool, bool]] = []
+
+    async def run() -> None:
+        holder = asyncio.create_task(both())
+        await holder
+
+    async def both() -> None:
+        this = asyncio.current_task()
+        ready = asyncio.Event()
+
+        async def child() -> None:
+            found = _settled(lambda found: found.waits(this, 0) or not waits, asyncio.current_task())
+            sibling = next((one for one in asyncio.all_tasks(this.get_loop()) if one.get_name() == "sibling"), None)  # type: ignore[union-attr]
+            seen.append((found.waits(this, 0), sibling is not None and found.is_parent(sibling)))
+
+        async def beside() -> None:
+            await ready.wait()
+
+        sibling = asyncio.create_task(beside(), name="sibling")
+        await asyncio.sleep(0)
+        await way(child)
+        ready.set()
+        await sibling
+
+    asyncio.run(run())
+    assert seen == [(waits, False)]
+    assert "awaiting" not in guard.counts()
+
+
+def test_the_relation_can_be_asked_for_from_another_thread() -> None:
+    """As the diagnosis does: of two tasks, which one waits for the other."""
+    started, asked = threading.Event(), threading.Event()
+    tasks: list[Any] = []
+
+    async def holder() -> None:
+        async def child() -> None:
+            tasks.append(asyncio.current_task())
+            await asyncio.sleep(0)
+            started.set()
+            await asyncio.get_running_loop().run_in_executor(None, asked.wait, 60)
+
+        tasks.append(asyncio.current_task())
+        await asyncio.gather(child(), asyncio.sleep(0))
+
+    thread = threading.Thread(target=lambda: asyncio.run(holder()))
+    thread.start()
+    assert started.wait(60)
+    outer, inner = tasks
+    assert waits_for(outer, inner)
+    assert not waits_for(inner, outer)
+    assert awaited_by(inner)[-1] is outer
+    asked.set()
+    thread.join(60)
+
+
+def _job_of_to_thread(job: Callable[[], None]) -> Awaitable[Any]:
+    return asyncio.to_thread(job)
+
+
+def _job_of_executor(job: Callable[[], None]) -> Awaitable[Any]:
+    return asyncio.get_running_loop().run_in_executor(None, job)
+
+
+async def _job_of_anyio(job: Callable[[], None]) -> None:
+    await _anyio().to_thread.run_sync(job)
+
+
+async def _job_of_asgiref(job: Callable[[], None]) -> None:
+    from asgiref.sync import sync_to_async
+
+    await sync_to_async(job)()
+
+
+async def _job_of_a_job(job: Callable[[], None]) -> None:
+    def outer() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(job).result(60)
+
+    await asyncio.to_thread(outer)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [_job_of_to_thread, _job_of_executor, _job_of_anyio, _job_of_asgiref, _job_of_a_job],
+    ids=lambda way: way.__name__,
+)
+def test_a_task_waits_for_the_thread_whose_job_it_awaits(way: Callable[[Callable[[], None]], Awaitable[Any]]) -> None:
+    """A job that runs beside it, for another task, is no concern of it."""
+    seen: list[tuple[bool, bool]] = []
+    awaited = threading.Event()
+
+    async def run() -> None:
+        other = asyncio.create_task(asyncio.sleep(60))
+        this = asyncio.current_task()
+
+        def job() -> None:
+            assert awaited.wait(60)
+            found = _settled(lambda found: found.waits(this, 0))
+            seen.append((found.waits(this, 0), found.is_parent(other)))
+
+        asyncio.get_running_loop().call_soon(awaited.set)  # once this task has nothing else to do
+        await way(job)
+        other.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await other
+
+    asyncio.run(run())
+    assert seen == [(True, False)]
+
+
+def test_a_job_that_begins_at_once_is_waited_for() -> None:
+    """A thread that is new may run its job before the task that submits it has gone on to await it."""
+    seen: list[bool] = []
+    looked = threading.Event()
+
+    class Eager(ThreadPoolExecutor):
+        def _adjust_thread_count(self) -> None:
+            super()._adjust_thread_count()
+            assert looked.wait(60)
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_default_executor(Eager(1))
+        this = asyncio.current_task()
+
+        def job() -> None:
+            seen.append(_settled(lambda found: found.waits(this, 0)).waits(this, 0))
+            looked.set()
+
+        await asyncio.to_thread(job)
+
+    asyncio.run(run())
+    assert seen == [True]
+
+
+def _result(executor: ThreadPoolExecutor, job: Callable[[], None]) -> None:
+    executor.submit(job).result(60)
+
+
+def _map(executor: ThreadPoolExecutor, job: Callable[[], None]) -> None:
+    list(executor.map(lambda _: job(), range(1)))
+
+
+def _join(executor: ThreadPoolExecutor, job: Callable[[], None]) -> None:
+    thread = threading.Thread(target=job)
+    thread.start()
+    thread.join(60)
+
+
+@pytest.mark.parametrize("way", [_result, _map, _join], ids=lambda way: way.__name__)
+def test_a_thread_waits_for_the_thread_whose_job_it_wants(
+    way: Callable[[ThreadPoolExecutor, Callable[[], None]], None],
+) -> None:
+    """By its future, or by joining it; a thread that waits for something else does not."""
+    this, done = get_ident(), threading.Event()
+    seen: list[tuple[bool, bool]] = []
+
+    def job() -> None:
+        found = _settled(lambda found: found.waits(None, this))
+        seen.append((found.waits(None, this), found.waits(None, beside.ident or 0)))
+        done.set()
+
+    beside = threading.Thread(target=done.wait)
+    beside.start()
+    with ThreadPoolExecutor(1) as executor:
+        way(executor, job)
+    beside.join(60)
+    assert seen == [(True, False)]
+
+
+def test_nothing_exotic_ends_it() -> None:
+    """Futures that call what has no code, or raise at any touch, say nothing and harm nothing."""
+
+    class Hostile:
+        def __call__(self, *_: object) -> None:
+            pass
+
+        def __getattribute__(self, name: str) -> Any:
+            if name.startswith("__") and name not in {"__self__", "__closure__", "__module__"}:
+                return object.__getattribute__(self, name)
+            raise RuntimeError(name)
+
+    async def run() -> None:
+        task = asyncio.create_task(asyncio.sleep(0))
+        task.add_done_callback(Hostile())
+        task.add_done_callback(functools.partial(print, end=""))
+        task.add_done_callback(set().discard)
+        assert not waits_for(asyncio.current_task(), task)
+        task.cancel()
+
+    asyncio.run(run())
+    assert awaited_by(None) == []
+    assert awaited_by(object()) == []
+    guard.reset()
+
+
+def test_a_circle_of_many_ends() -> None:
+    """Futures that wait for one another in a circle, and more of them than are ever looked at."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        start = loop.create_future()
+        chain = start
+        for _ in range(2000):
+            chain = asyncio.gather(chain)
+        waiting = asyncio.ensure_future(chain)
+        assert awaited_by(start) == []
+        start.set_result(None)
+        await waiting
+
+    asyncio.run(run())
