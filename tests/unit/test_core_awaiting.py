@@ -215,7 +215,7 @@ def test_a_task_waits_for_the_one_that_it_awaits(way: Way, waits: bool) -> None:
     assert "awaiting" not in guard.counts()
 
 
-def test_the_relation_can_be_asked_for_from_another_thread() -> None:
+def test_another_thread_can_find_out() -> None:
     """As the diagnosis does: of two tasks, which one waits for the other."""
     started, asked = threading.Event(), threading.Event()
     tasks: list[Any] = []
