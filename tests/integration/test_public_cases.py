@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy
 
 import poolscope
-from poolscope.core.catalogue.pools import POOL_PER_REQUEST
+from poolscope.core.catalogue.pools import POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.otel.logs import Events
 from tests.integration.programs import engines
 from tests.support.telemetry import Telemetry, instrumented
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
     from examples.lab.postgres import Postgres
     from poolscope.core.finding import Finding
+
+ROOT = Path(__file__).parent.parent.parent
+PROGRAMS = "tests.integration.programs"
 
 
 @pytest.fixture
@@ -59,3 +66,27 @@ def test_an_engine_for_each_request(telemetry: Telemetry, found: list[Finding], 
     assert finding.origin[0].co_name == "athletes_of_an_engine_each"
     assert str(finding.unit) == "http GET /athletes/{athlete_id}"
     assert finding.evidence["units_of_work"] == finding.evidence["pools_made"]
+
+
+def run(program: str, *arguments: str) -> list[dict[str, Any]]:
+    """What a program prints, of each line."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"{PROGRAMS}.{program}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_persistent_connections_under_asgi(database: Postgres) -> None:
+    """
+    Each request has a thread of its own, and its connection stays open (gyrinx-app/gyrinx#2083, Django's ticket 33497,
+    pennlabs/penn-clubs#879, ajslater/codex#838, daphne#442). Without CONN_MAX_AGE, each is closed.
+    """
+    pytest.importorskip("django")
+    pytest.importorskip("psycopg")
+    (said,) = run("django_threads", database.dsn)
+    assert [(one["id"], one["pool"]) for one in said["found"]] == [(STRANDED_CONNECTIONS, "kept")]
+    summary = said["found"][0]["summary"]
+    assert "for threads that have finished (CONN_MAX_AGE=60): 7 of 7 open ones; 7 connections were made" in summary
+    assert "none was used a second time" in summary
+    assert "CONN_MAX_AGE=0" in said["found"][0]["fix"]
+    assert said["idle"] == 7

@@ -13,9 +13,10 @@ from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, PO
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
-from poolscope.core.catalogue.pools import POOL_PER_REQUEST
+from poolscope.core.catalogue.pools import POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.execution import stack_of_thread
+from poolscope.core.pool_identity import Stranded
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -184,6 +185,16 @@ def waits_for_a_lock() -> Scene:
     return scene
 
 
+def keeps_connections_for_threads_that_end() -> Scene:
+    scene = Scene(None)
+    for number in range(7):
+        scene.request()
+        scene.pool.created(0.01)
+        scene.source.left.append(Stranded(number, "CONN_MAX_AGE=60"))
+    scene.pass_time(2)
+    return scene
+
+
 #: What makes a finding of each kind; or, of a kind that is a cause alone, an exhausted pool with that cause.
 CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     LEAK: leaks,
@@ -201,4 +212,5 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     MIXED: does_two_things,
     UNKNOWN: began_before_poolscope,
     LOCK_WAIT: waits_for_a_lock,
+    STRANDED_CONNECTIONS: keeps_connections_for_threads_that_end,
 }

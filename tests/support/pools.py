@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poolscope.core.pool_identity import Identity
+from poolscope.core.pool_identity import Identity, Stranded
 
 
 class Source:
@@ -21,6 +21,8 @@ class Source:
         self._limit = limit
         self._in_use = in_use
         self._idle = idle
+        #: Open connections of threads that have finished.
+        self.left: list[Stranded] = []
 
     def alive(self) -> bool:
         return self.lives
@@ -36,6 +38,9 @@ class Source:
 
     def in_use(self) -> int | None:
         return self._in_use
+
+    def stranded(self) -> list[Stranded]:
+        return self.left
 
 
 def identity(name: str = "db:5432/shop") -> Identity:

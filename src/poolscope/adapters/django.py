@@ -24,7 +24,9 @@ from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Statement
 from poolscope.adapters.points.checkout import begins, fails
 from poolscope.adapters.stats import Stats
+from poolscope.core.execution import running_thread
 from poolscope.core.guard import guard
+from poolscope.core.pool_identity import Stranded
 from poolscope.types import override
 
 if TYPE_CHECKING:
@@ -248,6 +250,25 @@ class DjangoAdapter(PointAdapter):
     @override
     def connects_for(self, hooked: LibraryObject) -> Alias | None:
         return getattr(hooked.__dict__.get(CONNECTION_KEY), "alias", None)
+
+    @override
+    def connected(
+        self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
+    ) -> None:
+        super().connected(library_pool, pool, connection, lease)
+        connection.__dict__[CONNECTION_KEY].owner = running_thread().reference
+
+    @override
+    def stranded(self, library_pool: Alias) -> list[Stranded]:
+        # Each thread has a connection of its own, which no other one takes unless it may.
+        kept_by = f"CONN_MAX_AGE={library_pool.settings.get('CONN_MAX_AGE')}"
+        idle = [one for one in self._states_of(library_pool) if one.lease is None and one.pool is not None]
+        over = [(one, one.reference()) for one in idle if one.owner is not None and one.owner() is None]
+        return [
+            Stranded(one.backend_process_id, kept_by)
+            for one, wrapper in over
+            if wrapper is not None and not getattr(wrapper, "_thread_sharing_count", 0)
+        ]
 
     @override
     def backend_process_id(self, connection: LibraryObject) -> int | None:

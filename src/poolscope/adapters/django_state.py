@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
 
+    from poolscope.core.execution import ThreadReference
     from poolscope.types import LibraryObject
 
 
@@ -42,13 +43,15 @@ class WrapperState(ConnectionState):
         reported: Holds the aliases that are reported though a connection of theirs was lost.
     """
 
-    __slots__ = ("alias", "is_django", "reference", "reported", "states")
+    __slots__ = ("alias", "is_django", "owner", "reference", "reported", "states")
 
     def __init__(
         self, wrapper: LibraryObject, alias: Alias | None, states: set[WrapperState], reported: deque[Alias]
     ) -> None:
         super().__init__(None)
         self.alias = alias
+        #: The thread that connected it, and that alone uses it; None where that was not seen.
+        self.owner: ThreadReference | None = None
         #: Whether Django itself uses it now: to connect, or at the end of a request.
         self.is_django = False
         self.states, self.reported = states, reported

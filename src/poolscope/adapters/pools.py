@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.stats import Stats
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.pool_identity import Identity, PoolSource
+    from poolscope.core.pool_identity import Identity, PoolSource, Stranded
     from poolscope.core.pool_registry import PoolRegistry
     from poolscope.types import LibraryObject
 
@@ -81,6 +81,10 @@ class Pools(Connections):
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:  # noqa: ARG002
         """Leases whose connection no caller holds any more, though the library keeps it alive."""
+        return []
+
+    def stranded(self, library_pool: LibraryObject) -> list[Stranded]:  # noqa: ARG002
+        """The open connections, held by no caller, that belong to threads that have finished."""
         return []
 
     def is_shared(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002

@@ -9,6 +9,7 @@ from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
+    from poolscope.core.pool_identity import Stranded
     from poolscope.types import LibraryObject
 
 
@@ -52,6 +53,9 @@ class Reporter(Protocol):
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
         """Leases whose connection no caller holds any more."""
+
+    def stranded(self, library_pool: LibraryObject) -> list[Stranded]:
+        """Open connections that belong to threads that have finished."""
 
 
 class WeakSource:
@@ -133,6 +137,10 @@ class StatsSource(WeakSource):
         """The leases whose connection no caller holds, though the library keeps it alive."""
         return guard.run(f"{self._adapter.name}.unheld", self._unheld, [])
 
+    def stranded(self) -> list[Stranded]:
+        """The open connections that belong to threads that have finished."""
+        return guard.run(f"{self._adapter.name}.stranded", self._stranded, [])
+
     def _pool(self) -> LibraryObject:
         anchor = self.reference()
         return self._adapter.library_pool(anchor) if anchor is not None else None
@@ -148,3 +156,7 @@ class StatsSource(WeakSource):
     def _unheld(self) -> list[Lease]:
         library_pool = self._pool()
         return self._adapter.unheld(library_pool) if library_pool is not None else []
+
+    def _stranded(self) -> list[Stranded]:
+        library_pool = self._pool()
+        return self._adapter.stranded(library_pool) if library_pool is not None else []

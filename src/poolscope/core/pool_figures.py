@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from poolscope.core import clock
     from poolscope.core.histogram import Distribution, Trace
     from poolscope.core.lease import Lease
-    from poolscope.core.pool_identity import Identity, PoolSource
+    from poolscope.core.pool_identity import Identity, PoolSource, Stranded
 
 #: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
 LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
@@ -126,6 +126,15 @@ class PoolFigures:
         """
         counts = [getattr(source, "lost", None) for source in self.live_sources()]
         return sum(count() for count in counts if count is not None)
+
+    def stranded(self) -> list[Stranded]:
+        """Open connections that belong to threads that have finished, where a source knows that."""
+        found: list[Stranded] = []
+        for source in self.live_sources():
+            stranded = getattr(source, "stranded", None)
+            if stranded is not None:
+                found.extend(stranded())
+        return found
 
     def refresh_limit(self) -> None:
         """Ask the sources for the limit anew, after one was added, retired or resized."""

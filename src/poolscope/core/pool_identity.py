@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +31,19 @@ class Identity:
     namespace: str | None = None
     address: str | None = None
     port: int | None = None
+
+
+class Stranded(NamedTuple):
+    """
+    An open connection that no thread will use again, since it belongs to one that has finished.
+
+    Args:
+        backend_process_id: The server's process for it, where that is known.
+        kept_by: What keeps it open, such as a setting with its value.
+    """
+
+    backend_process_id: int | None
+    kept_by: str
 
 
 class PoolSource(Protocol):

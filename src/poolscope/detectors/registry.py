@@ -11,6 +11,7 @@ from poolscope.detectors.n_plus_one import NPlusOneDetector
 from poolscope.detectors.nested_checkout import NestedCheckoutDetector
 from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
 from poolscope.detectors.pool_per_request import PoolPerRequestDetector
+from poolscope.detectors.stranded_connections import StrandedConnectionsDetector
 
 if TYPE_CHECKING:
     from poolscope.detectors.detector import Context, Detector
@@ -24,6 +25,7 @@ DETECTORS: Final[tuple[type[Detector[Any, Any]], ...]] = (
     NPlusOneDetector,
     PoolExhaustedDetector,
     PoolPerRequestDetector,
+    StrandedConnectionsDetector,
 )
 
 

@@ -47,8 +47,12 @@ LOCK_WAIT_EVENT: Final = Event(
     "poolscope.connection.lock_wait",
     "A statement waited for longer than the threshold for a lock that another transaction holds.",
 )
+STRANDED_CONNECTIONS_EVENT: Final = Event(
+    "poolscope.pool.stranded_connections",
+    "Open connections belong to threads that have finished, and are not used again.",
+)
 EVENTS: Final = (
     LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT,
     N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
-    POOL_PER_REQUEST_EVENT, LOCK_WAIT_EVENT,
+    POOL_PER_REQUEST_EVENT, LOCK_WAIT_EVENT, STRANDED_CONNECTIONS_EVENT,
 )  # fmt: skip

@@ -9,6 +9,7 @@ from poolscope.core.catalogue.evidence import REPEATED, fields
 from poolscope.core.finding_kind import FindingKind, Severity, Source, Unit
 
 POOL_PER_REQUEST: Final = "pool_per_request"
+STRANDED_CONNECTIONS: Final = "stranded_connections"
 
 KINDS: Final = (
     FindingKind(
@@ -25,5 +26,20 @@ KINDS: Final = (
             **fields(Unit.NONE, making_stack=semconv.CODE_STACKTRACE),
             **REPEATED,
         },
+    ),
+    FindingKind(
+        STRANDED_CONNECTIONS,
+        Source.DETECTOR,
+        semconv.STRANDED_CONNECTIONS_EVENT,
+        Severity.WARNING,
+        "connections stay open that no thread or task will use again",
+        "keep no connection for a thread that ends: CONN_MAX_AGE=0 where each request has a thread of its own (ASGI, a "
+        'development server), or the option "pool"; in a thread or job, close the connection at its end',
+        {
+            **fields(Unit.COUNT, "stranded", "collected", "connections_made", "used_again"),
+            **fields(Unit.NONE, "kept_by", "backend_process_ids"),
+            **REPEATED,
+        },
+        of_pool=True,
     ),
 )

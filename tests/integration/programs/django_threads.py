@@ -1,0 +1,87 @@
+"""
+Django under ASGI, where each request has a thread of its own: with connections that are kept, and with none.
+
+    python -m tests.integration.programs.django_threads DSN
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpResponse
+from django.urls import path
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.integration.programs.found import Findings
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+REQUESTS = 7
+
+
+def gang(request: HttpRequest, alias: str) -> HttpResponse:
+    """A page that runs a query."""
+    from django.db import connections
+
+    with connections[alias].cursor() as cursor:
+        cursor.execute("select 7")
+        return HttpResponse(str(cursor.fetchone()[0]))
+
+
+urlpatterns = [path("gangs/<str:alias>/", gang)]
+
+
+def database(dsn: str, max_age: int) -> dict[str, Any]:
+    """Django's settings of a database."""
+    parts = conninfo_to_dict(dsn)
+    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+    place = {name: parts.get(key, "") for name, key in names.items()}
+    return {"ENGINE": "django.db.backends.postgresql", "CONN_MAX_AGE": max_age, **place}
+
+
+async def request(application: Any, where: str) -> bytes:
+    """One request, as a server makes it."""
+    body, asked = b"", False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked
+        if asked:
+            await asyncio.Event().wait()
+        asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        nonlocal body
+        body += message.get("body", b"")
+
+    scope = {"type": "http", "method": "GET", "path": where, "query_string": b"", "headers": [], "http_version": "1.1"}
+    await application(scope, receive, send)
+    return body
+
+
+def main() -> None:
+    """See above."""
+    gc.disable()  # a collection closes what was kept
+    databases = {"default": database(sys.argv[1], 0), "kept": database(sys.argv[1], 60)}
+    settings.configure(
+        ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="none", INSTALLED_APPS=[], DATABASES=databases
+    )
+    findings = Findings(long_hold_threshold=600)
+    django.setup()
+    application = get_asgi_application()
+    for alias in databases:
+        for _ in range(REQUESTS):
+            assert asyncio.run(request(application, f"/gangs/{alias}/")) == b"7"
+    findings.wait("stranded_connections")
+    findings.print(idle=findings.telemetry.collect().idle("kept"))
+
+
+if __name__ == "__main__":
+    main()
