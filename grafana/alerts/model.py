@@ -81,11 +81,13 @@ class Pace:
         wait_limit: The longest wait within the objective, in seconds; a boundary of the histogram. Tests raise both
             limits for a busy machine.
         slow_checkout: The time in seconds that 19 in 20 of the checkouts that wait may take; a boundary as well.
+        loop_lag: From how many seconds on an event loop is late; a boundary as well.
     """
 
     divisor: float = 1
     wait_limit: float = 0.1
     slow_checkout: float = 1.0
+    loop_lag: float = 0.25
 
     def __call__(self, duration: str) -> str:
         """

@@ -24,6 +24,7 @@ from poolscope import semconv
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, POOL_TOO_SMALL
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ FEWEST_SLOW: Final = 10
 SATURATED_SHARE: Final = 0.1
 IDLE_IN_TRANSACTION_SHARE: Final = 0.25
 REPEATED_QUERIES: Final = 10
+LATE_SHARE: Final = 0.1
 WHERE: Final = "pool <db_client_connection_pool_name> of <service_name>"
 
 
@@ -48,7 +50,9 @@ def groups(pace: Pace) -> tuple[Group, ...]:
     return (
         Group("poolscope-pools", (saturated(pace), *burning(pace), timeouts(pace))),
         Group("poolscope-leaks", (leak(pace), overdue(pace))),
-        Group("poolscope-habits", (n_plus_one(pace), nested(pace), idle_in_transaction(pace))),
+        Group(
+            "poolscope-habits", (n_plus_one(pace), nested(pace), idle_in_transaction(pace), blocked_event_loop(pace))
+        ),
     )
 
 
@@ -212,4 +216,22 @@ def idle_in_transaction(pace: Pace) -> Alert:
         value_format=ValueFormat.SHARE,
         dashboard=links.POOL,
         variables=POOL_VARIABLES,
+    )
+
+
+def blocked_event_loop(pace: Pace) -> Alert:
+    """Event loops that use pools and are late, by the share of heartbeats."""
+    late = share_too_slow(semconv.EVENT_LOOP_LAG, pace.loop_lag, f"{SERVICE}, {INSTANCE}", "5m", pace)
+    return Alert(
+        name="EventLoopBlocked",
+        expression=f"max by ({SERVICE}) ({late}) > {LATE_SHARE}",
+        pending=pace("2m"),
+        urgency=Urgency.TICKET,
+        finding=BLOCKED_EVENT_LOOP,
+        summary=f"An event loop of <service_name> is late by more than {pace.loop_lag:g} s <value> of the time",
+        description="Synchronous work keeps every request of that process waiting, and the connections that they hold. "
+        "The event `poolscope.event_loop.blocked` has the line, and what it held up.",
+        value_format=ValueFormat.SHARE,
+        dashboard=links.REQUESTS,
+        variables=SERVICE_VARIABLES,
     )

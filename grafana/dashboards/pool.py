@@ -193,7 +193,8 @@ def _waits() -> Panels:
         PanelOptions(
             "What waits are spent on",
             good="almost nothing.",
-            bad="`queue`: all are in use. `connect`: connections open too often. `validate`: the pre-ping is slow.",
+            bad="`queue`: all are in use. `connect`: connections open too often. `validate`: the pre-ping is slow. "
+            "`resume`: the event loop is blocked.",
             unit="short",
             thresholds=(0.1, 1),
             links=TO_WAITS,
@@ -204,7 +205,7 @@ def _waits() -> Panels:
             )
         ],
         stacked=True,
-        colours={"queue": "red", "connect": "orange", "validate": "blue"},
+        colours={"queue": "red", "connect": "orange", "validate": "blue", "resume": "purple"},
     )
     yield time_series_panel(
         PanelOptions(

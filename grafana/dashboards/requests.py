@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grafana import board, links, prometheus
-from grafana.collector import SERVICE, SPAN_CALLS, SPAN_DURATION
+from grafana.collector import INSTANCE, SERVICE, SPAN_CALLS, SPAN_DURATION
 from grafana.dashboards import holders
 from grafana.panels import PanelOptions, Target, heatmap_panel, stat_options, stat_panel, time_series_panel
 from grafana.query import (
@@ -25,6 +25,7 @@ from grafana.query import (
 )
 from grafana.tables import Column, table_panel
 from poolscope import semconv
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 
 if TYPE_CHECKING:
     from grafana.board import Panels
@@ -166,6 +167,19 @@ def _summary() -> Panels:
             height=10,
         ),
         [Target(quantile(0.95, SPAN_DURATION, UNITS, (SPAN_NAME,)), f"{{{{{SPAN_NAME}}}}}", exemplars=True)],
+        many_series=True,
+    )
+    yield time_series_panel(
+        PanelOptions(
+            "Lag of event loops, p99, by process",
+            good="below 10 ms.",
+            bad="above 0.25 s: synchronous work blocks the loop; the finding `blocked_event_loop` has its line.",
+            unit="s",
+            thresholds=(0.05, 0.25),
+            links=(links.page(BLOCKED_EVENT_LOOP), *TO_FINDINGS),
+            width=24,
+        ),
+        [Target(quantile(0.99, semconv.EVENT_LOOP_LAG, SERVICES, (SERVICE, INSTANCE)), f"{{{{{INSTANCE}}}}}")],
         many_series=True,
     )
 

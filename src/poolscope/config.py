@@ -197,6 +197,18 @@ class Settings:
         _SECONDS_WORDS,
         "How long a checkout waits before its pool is reported as exhausted, with all holders; 0: only on timeouts.",
     )
+    event_loop_heartbeat: bool = _setting(
+        default=True,
+        parse=_switch,
+        allowed=_SWITCH_WORDS,
+        description="Whether each event loop that uses a pool gets a heartbeat, for its lag and for what blocks it.",
+    )
+    blocked_event_loop_threshold: float = _setting(
+        0.25,
+        _seconds,
+        _SECONDS_WORDS,
+        "How long an event loop may be blocked before that is reported, with the line that blocks it; 0: never.",
+    )
     finding_interval: float = _setting(
         30.0,
         _seconds,

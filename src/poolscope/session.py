@@ -16,6 +16,7 @@ from opentelemetry import trace
 from poolscope import semconv
 from poolscope.adapters.registry import Registry
 from poolscope.core import clock
+from poolscope.core.event_loops import EventLoops
 from poolscope.core.guard import guard
 from poolscope.core.listener import Listeners
 from poolscope.core.origin import Origins
@@ -70,12 +71,20 @@ class Session:
         self._spans = Spans(self._tracer_provider, settings)
         self._events = Events(logger_provider)
         self._metrics: Metrics | None = None
-        watched = detectors(Context(settings, clock.monotonic, self._spans.leaked))
+        origins = Origins(settings.stack_depth, settings.application_paths)
+        self._event_loops = EventLoops(
+            clock.monotonic,
+            bounds=semconv.EVENT_LOOP_LAG.boundaries,
+            origins=origins,
+            heartbeat=settings.event_loop_heartbeat,
+            threshold=settings.blocked_event_loop_threshold,
+        )
+        watched = detectors(Context(settings, clock.monotonic, self._spans.leaked, self._event_loops))
         self._watchdog = Watchdog(watched, self._events, settings.finding_interval, clock.monotonic)
         self.pool_registry = PoolRegistry(
             semconv.DURATION_BOUNDARIES,
             most_pools=settings.max_pools,
-            origins=Origins(settings.stack_depth, settings.application_paths),
+            origins=origins,
             ambient=ambient,
             count_bounds=semconv.COUNT_BOUNDARIES,
             most_units=settings.max_units,
@@ -85,6 +94,7 @@ class Session:
             long_hold=settings.long_hold_threshold,
             on_diagnose=self._watchdog.diagnose_unit,
             flush=self._flush,
+            event_loops=self._event_loops,
         )
         self._entry_span_processors = EntrySpanProcessors(
             self.pool_registry.units, self._tracer_provider, self._watchdog.unit_ended
@@ -98,6 +108,7 @@ class Session:
         )
         self.worker = Worker(
             ("pool_registry.tick", self.pool_registry.tick),
+            ("event_loops.tick", lambda: self._event_loops.tick(self.pool_registry.pools.values())),
             ("dump.tick", lambda: self._dump.tick(self.pool_registry.pools.values())),
             ("watchdog.tick", lambda: self._watchdog.tick(self.pool_registry.pools.values())),
             ("metrics.drain", self._drain),
@@ -129,6 +140,7 @@ class Session:
         self._dump_signal.remove()
         self._api.revert()
         self._end()
+        self._event_loops.stop()
         self.worker.stop()
         if self._metrics is not None:
             guard.run("instrumentor.close", self._metrics.close, None)

@@ -132,6 +132,8 @@ def _pool(recorder: Recorder, process: Process, leaked: int, dice: random.Random
     for reason in ("recycled", "overflow", "invalidated"):
         recorder.add(semconv.CLOSURES, {**labels, semconv.CLOSE_REASON: reason}, dice.choice((0, 0, 3 if sick else 1)))
     recorder.observe(semconv.CREATE_TIME, labels, [dice.uniform(0.004, 0.02)] * dice.choice((0, 1)))
+    lag = dice.uniform(0.2, 0.6) if sick and dice.random() < 0.1 else dice.uniform(0.0002, 0.004)
+    recorder.observe(semconv.EVENT_LOOP_LAG, labels, [lag])
     for route in routes:
         _route(recorder, process, route, dice, full=full, sick=sick)
     return size
@@ -156,7 +158,7 @@ def _route(recorder: Recorder, process: Process, route: Route, dice: random.Rand
     recorder.add(semconv.REPEATED_QUERIES, labels, looped)
     for phase, share in zip(PHASES, route.usages, strict=True):
         recorder.add(semconv.HOLD_PHASE_TIME, {**labels, semconv.HOLD_PHASE: phase}, sum(holds) * share)
-    for phase, share in (("queue", 0.97), ("connect", 0.02), ("validate", 0.01)):
+    for phase, share in (("queue", 0.97), ("connect", 0.02), ("validate", 0.01), ("resume", 0.0)):
         recorder.add(semconv.WAIT_PHASE_TIME, {**labels, semconv.WAIT_PHASE: phase}, sum(waits) * share)
     _spans(recorder, labels, route, holds, waits)
     found = {"GET /orders": N_PLUS_ONE, "POST /checkout": NESTED_CHECKOUT}.get(route.name)

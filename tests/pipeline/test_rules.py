@@ -108,6 +108,14 @@ def waits(good: float, bad: float, **more: str) -> dict[str, str]:
     }
 
 
+def lag(good: float, bad: float) -> dict[str, str]:
+    """Heartbeats per 15 s: in time, and late."""
+    return {
+        series(bucket(semconv.EVENT_LOOP_LAG), POOL, le="0.25"): f"0+{good}x{DAY}",
+        series(count(semconv.EVENT_LOOP_LAG), POOL): f"0+{good + bad}x{DAY}",
+    }
+
+
 def use(phase: str, per_sample: float) -> dict[str, str]:
     """Time that connections are held, of one phase."""
     return {series(family(semconv.HOLD_PHASE_TIME), POOL, {label(semconv.HOLD_PHASE): phase}): f"0+{per_sample}x{DAY}"}
@@ -173,6 +181,8 @@ CASES = [
          "PoolWaitBurnsFast", "PoolWaitBurnsSlowly"),
     case("callers go away before they wait", {**waits(50, 0), **waits(50, 0, error_type="asyncio.CancelledError")},
          "2h"),
+    case("a loop is late for a third of the time", lag(2, 1), "15m", "EventLoopBlocked"),
+    case("a loop is late once a minute", lag(59, 1), "15m"),
     case("half the pool is held idle in transaction", use("idle_in_transaction", 75), "15m", "HeldIdleInTransaction"),
     case("half the pool runs queries", use("query", 75), "15m"),
     case("loops after a deploy", {**repeated(f"_x{DAY_OF_MINUTES} 50x10"), **repeated(f"0x{DAY_OF_MINUTES}", "1.0")},

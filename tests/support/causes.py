@@ -13,10 +13,12 @@ from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, PO
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.execution import stack_of_thread
 from poolscope.core.pool_identity import Stranded
+from tests.support.loops import event_loop
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -67,6 +69,23 @@ def nests() -> Scene:
     with scene.unit():
         scene.checkout()
         scene.checkout()
+    return scene
+
+
+def computes_in_the_event_loop() -> Scene:
+    scene = Scene(1)
+    with event_loop(scene.pool) as loop:
+        loop.checkout()
+        for _ in range(2):
+            scene.tick()
+            loop.turn()
+        scene.tick()
+        loop.block()
+        scene.clock.advance(1)
+        scene.tick()
+        loop.unblock()
+        loop.turn()
+        scene.tick()
     return scene
 
 
@@ -203,6 +222,7 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     IDLE_IN_TRANSACTION: calls_a_service_in_a_transaction,
     N_PLUS_ONE: repeats,
     NESTED_CHECKOUT: nests,
+    BLOCKED_EVENT_LOOP: computes_in_the_event_loop,
     POOL_TOO_SMALL: has_too_few_connections,
     BURST: has_a_burst,
     SLOW_CONNECT: waits_for_the_database,

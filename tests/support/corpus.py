@@ -130,6 +130,8 @@ class Player:
         self._holders: dict[str, Actor | Here] = {}
         self._stays: dict[str, Stay] = {}
         self._loop: Loop | None = None
+        self._blocking: list[Stay] = []
+        self.scene.settle = self._settle
         self._lost: list[Lease] = []
         for name, pool in self.pools.items():
             self._sources[name].unheld = self._unheld(pool)  # type: ignore[attr-defined]
@@ -179,6 +181,12 @@ class Player:
     def _play(self, steps: list[Step]) -> None:
         for step in steps:
             getattr(self, "_" + next(iter(step)))(step)
+            self._settle()
+
+    def _settle(self) -> None:
+        # The clock does not move before an event loop has done what it can do, as a heartbeat.
+        if self._loop is not None and all(stay.is_over for stay in self._blocking):
+            self._loop.does(lambda: None)
 
     def _repeat(self, step: Step) -> None:
         for number in range(1, step["repeat"] + 1):
@@ -223,7 +231,8 @@ class Player:
     def _block(self, step: Step) -> None:
         actor = self._actors[step["block"]]
         assert isinstance(actor, TaskActor)
-        self._stays["block " + step["block"]] = actor.blocks(step.get("at", "render"), lambda: None)
+        stay = self._stays["block " + step["block"]] = actor.blocks(step.get("at", "render"), lambda: None)
+        self._blocking.append(stay)
 
     def _unblock(self, step: Step) -> None:
         self._stays["block " + step["unblock"]].ends(lambda _: None)
@@ -262,6 +271,7 @@ class Player:
         blocks = step.get("sync") and isinstance(actor, TaskActor)
         stays = actor.blocks if blocks else actor.stays  # type: ignore[union-attr]
         stay = self._stays[step["pend"]] = stays(step.get("at", "view"), begin)
+        self._blocking += [stay] if blocks else []
         self.leases[step["pend"]] = stay.thing
         self._holders[step["pend"]] = actor
 

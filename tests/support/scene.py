@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from poolscope.config import Settings
+from poolscope.core.event_loops import EventLoops
 from poolscope.core.lease import Outcome
 from poolscope.core.making import Making
 from poolscope.core.origin import Origins
@@ -70,19 +71,31 @@ class Scene:
         self.settings = Settings.read(settings, {})
         self.sink = Sink()
         self.spans: list[Lease] = []
-        made = detectors(Context(self.settings, self.clock, self.spans.append))
+        origins = Origins(self.settings.stack_depth)
+        self.event_loops = EventLoops(
+            self.clock,
+            bounds=BOUNDS,
+            origins=origins,
+            heartbeat=self.settings.event_loop_heartbeat,
+            threshold=self.settings.blocked_event_loop_threshold,
+            sleep=self.clock.advance,
+        )
+        made = detectors(Context(self.settings, self.clock, self.spans.append, self.event_loops))
         self.watchdog = Watchdog(made, self.sink, self.settings.finding_interval, self.clock)
         self.pool_registry = PoolRegistry(
             BOUNDS,
             count_bounds=(1.0, 10.0, 100.0),
-            origins=Origins(self.settings.stack_depth),
+            origins=origins,
             repetition_threshold=self.settings.n_plus_one_threshold,
             now=self.clock,
             listener=self.watchdog,
             long_hold=self.settings.long_hold_threshold,
             on_diagnose=self.watchdog.diagnose_unit,
+            event_loops=self.event_loops,
         )
         self.pool_registry.units.on_end = self.watchdog.unit_ended
+        #: Waits until the application's event loops have done what they can do.
+        self.settle: Callable[[], None] = lambda: None
         self.source = Source(limit)
         self.pool = self.pool_registry.register(Identity("shop", system, "shop", "db", 5432), self.source)
 
@@ -164,6 +177,8 @@ class Scene:
 
     def tick(self) -> None:
         """One turn of the background thread."""
+        self.event_loops.tick(self.pool_registry.pools.values())
+        self.settle()
         self.watchdog.tick(self.pool_registry.pools.values())
 
     def found(self, identity: str | None = None) -> list[Finding]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # To open a connection takes long on a machine that has other work, but neither limit; what the small pool's customers
 # wait, as long as SMALL_POOL_TIMEOUT, is beyond both.
-PACE = Pace(60, wait_limit=1.0, slow_checkout=2.5)
+PACE = Pace(60, wait_limit=1.0, slow_checkout=2.5, loop_lag=2.5)
 SMALL_POOL_TIMEOUT = 3.5  # seconds
 LOAD_SECONDS = 45.0
 # What counts as a long hold here: no repaired request comes near it, not even on a machine that has other work; each

@@ -83,8 +83,8 @@ def test_a_wait_splits_into_queue_connect_and_validation(pool: Pool, clock: Fake
     lease.handed_over()
     clock.advance(0.5)
     lease.acquired()
-    assert lease.wait_phases() == {"queue": 2.0, "connect": 1.0, "validate": 0.5}
-    assert tuple(pool.wait_phase_times().values()) == (2.0, 1.0, 0.5)
+    assert lease.wait_phases() == {"queue": 2.0, "connect": 1.0, "validate": 0.5, "resume": 0.0}
+    assert tuple(pool.wait_phase_times().values()) == (2.0, 1.0, 0.5, 0.0)
     totals = pool.waits.read()
     assert (totals.count, totals.total) == (1, 3.5)
 
@@ -96,7 +96,7 @@ def test_a_connect_during_validation_counts_as_connect(pool: Pool, clock: FakeCl
     clock.advance(2.0)
     lease.connected(1.5)
     lease.acquired()
-    assert lease.wait_phases() == {"queue": 0.0, "connect": 1.5, "validate": 0.5}
+    assert lease.wait_phases() == {"queue": 0.0, "connect": 1.5, "validate": 0.5, "resume": 0.0}
 
 
 def test_a_failed_validation_puts_the_checkout_back(pool: Pool, clock: FakeClock) -> None:
@@ -115,7 +115,7 @@ def test_a_failed_validation_puts_the_checkout_back(pool: Pool, clock: FakeClock
     clock.advance(0.5)
     lease.acquired()
     assert (pool.used(), len(pool.pending)) == (1, 0)
-    assert lease.wait_phases() == {"queue": 2.0, "connect": 0.0, "validate": 1.5}
+    assert lease.wait_phases() == {"queue": 2.0, "connect": 0.0, "validate": 1.5, "resume": 0.0}
 
 
 def test_a_failed_validation_of_the_last_connection_ends_saturation(clock: FakeClock) -> None:
@@ -134,7 +134,7 @@ def test_an_acquisition_alone_hands_over_as_well(pool: Pool, clock: FakeClock) -
     lease = pool.checkout()
     clock.advance(1.0)
     lease.acquired()
-    assert lease.wait_phases() == {"queue": 1.0, "connect": 0.0, "validate": 0.0}
+    assert lease.wait_phases() == {"queue": 1.0, "connect": 0.0, "validate": 0.0, "resume": 0.0}
     assert pool.used() == 1
 
 
@@ -203,7 +203,7 @@ def test_phases_before_the_lease_starts_are_nothing(pool: Pool, clock: FakeClock
     lease = pool.checkout()
     clock.advance(2.0)
     assert set(lease.hold_phases().values()) == {0.0}
-    assert lease.wait_phases() == {"queue": 2.0, "connect": 0.0, "validate": 0.0}
+    assert lease.wait_phases() == {"queue": 2.0, "connect": 0.0, "validate": 0.0, "resume": 0.0}
     assert (lease.age(), lease.held()) == (2.0, 0.0)
 
 
@@ -270,7 +270,7 @@ def test_a_failed_checkout_is_a_wait_by_its_error(pool: Pool, clock: FakeClock, 
     assert {name: waits.read().total for name, waits in pool.failed_waits.items()} == {"some.Error": 2.0}
     assert pool.timeouts.read() == (outcome is Outcome.TIMEOUT)
     assert (pool.used(), len(pool.pending), pool.waits.read().count) == (0, 0, 0)
-    assert tuple(pool.wait_phase_times().values()) == (2.0, 0.0, 0.0)
+    assert tuple(pool.wait_phase_times().values()) == (2.0, 0.0, 0.0, 0.0)
     assert pool.listener.waits == [(lease, set())]
 
 
@@ -289,7 +289,7 @@ def test_a_checkout_that_fails_in_validation_holds_nothing(clock: FakeClock) -> 
     lease.failed(Outcome.ERROR, "some.Error")
     clock.advance(9.0)
     assert (pool.used(), pool.holds.read().count, pool.saturation_time()) == (0, 0, 2.0)
-    assert tuple(pool.wait_phase_times().values()) == (1.0, 0.0, 2.0)
+    assert tuple(pool.wait_phase_times().values()) == (1.0, 0.0, 2.0, 0.0)
 
 
 def test_too_many_kinds_of_error_share_one_name(pool: Pool) -> None:

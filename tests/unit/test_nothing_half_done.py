@@ -22,6 +22,7 @@ from poolscope.core.lease import Outcome
 from poolscope.detectors.registry import DETECTORS
 from poolscope.otel.metrics.observations import OBSERVATIONS, histograms
 from tests.support.causes import CAUSES
+from tests.support.loops import event_loop
 from tests.support.scene import Scene
 from tools.docs_check import known_names, unknown_names
 
@@ -111,6 +112,12 @@ def busy() -> Iterator[Scene]:
     scene.pool.closed("recycled")
     scene.begin_checkout("pending")
     scene.pool_registry.tick()
+    with event_loop(scene.pool) as loop:
+        held = loop.checkout()
+        scene.tick()
+        loop.turn()
+        scene.tick()
+        loop.do(held.released)
     guard.count("a place")
     yield scene
     outside.released()

@@ -35,6 +35,7 @@ _PHASES = {
     "queue": "queue",
     "connect": "connect",
     "validate": "validate",
+    "resume": "resume",
     "query": "query",
     "idle_in_transaction": "idle in transaction",
     "idle": "idle",

@@ -55,6 +55,8 @@ class Lease(Calls):
     abandoned = False
     adopted = False
     connect_failed = False
+    #: Seconds of the queue in which the event loop was blocked; known when the wait has ended.
+    resume_time = 0.0
     _validate_time = 0.0
     _connect_time_before_handover = 0.0
     pending_at_checkout = 0
@@ -238,7 +240,9 @@ class Lease(Calls):
     def wait_phases(self) -> dict[str, float]:
         """Seconds waited, by phase; up to now for a pending checkout."""
         end = self.acquired_at or self.ended_at or self.pool.now()
-        return dict(zip(WAIT_PHASES, self._wait_parts(end), strict=True))
+        queue, connect, validate = self._wait_parts(end)
+        resume = self.resume_time
+        return dict(zip(WAIT_PHASES, (queue - resume, connect, validate, resume), strict=True))
 
     def hold_phases(self) -> dict[str, float]:
         """Seconds held, by phase; up to now for a lease that has not ended."""

@@ -19,7 +19,7 @@ from poolscope.core.execution import (
 from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.listener import NullListener
-from poolscope.core.phases import WAIT_PHASES
+from poolscope.core.phases import RECORDED_WAIT_PHASES
 from poolscope.core.pool_figures import PoolFigures
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from types import CodeType, FrameType
 
+    from poolscope.core.event_loops import EventLoops
     from poolscope.core.execution import ThreadToken
     from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolListener
@@ -86,6 +87,8 @@ class Pool(PoolFigures):
         self.long_hold = float("inf")
         self.origins = origins
         self.listener: PoolListener = NullListener()
+        #: The event loops that pools are used in; None where nothing is known of any.
+        self.event_loops: EventLoops | None = None
         self._capture = origins.capture if origins else None
         self._ambient = ambient
 
@@ -194,6 +197,8 @@ class Pool(PoolFigures):
         """A checkout waited for longer than the threshold."""
         self.pending_peak.seen.add(lease.pending_at_checkout)
         holders, lease.starved_by = lease.starved_by, ()
+        if lease.task is not None and self.event_loops is not None:
+            self.event_loops.waited(lease)
         self.listener.waited(lease, holders)
 
     def failed(self, lease: Lease, wait: float, parts: Sequence[float]) -> None:
@@ -210,7 +215,7 @@ class Pool(PoolFigures):
         if waits is None:
             if len(self.failed_waits) >= _MOST_ERROR_TYPES:
                 error_type = OTHER_ERROR
-            waits = self.failed_waits.setdefault(error_type, self._distribution(self._bounds, WAIT_PHASES))
+            waits = self.failed_waits.setdefault(error_type, self._distribution(self._bounds, RECORDED_WAIT_PHASES))
         waits.record(wait, (lease.trace, lease.ended_at or self.now()) if lease.trace is not None else None, *parts)
         if lease.outcome is Outcome.TIMEOUT:
             self.timeouts.add(1)
@@ -282,6 +287,8 @@ class Pool(PoolFigures):
             seconds: How long it took.
             lease: The checkout that it was made for, if any.
         """
+        if self.event_loops is not None:
+            self.event_loops.connected()
         self.creates.record(
             seconds, (lease.trace, self.now()) if lease is not None and lease.trace is not None else None
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.counters import Peak, Sum, Tally
-from poolscope.core.phases import HOLD_PHASES, WAIT_PHASES
+from poolscope.core.phases import HOLD_PHASES, RECORDED_WAIT_PHASES
 from poolscope.core.pool_identity import limit_of
 
 if TYPE_CHECKING:
@@ -50,10 +50,13 @@ class PoolFigures:
         self.pending: set[Lease] = set()
         #: What was checked out when this process forked off: not ours, though the library still counts it.
         self.inherited: set[Lease] = set()
-        self.waits: Distribution[Trace] = self._distribution(self._bounds, WAIT_PHASES)
+        self.waits: Distribution[Trace] = self._distribution(self._bounds, RECORDED_WAIT_PHASES)
         self.holds: Distribution[Trace] = self._distribution(self._bounds, HOLD_PHASES)
         self.creates: Distribution[Trace] = self._distribution(self._bounds)
         self.failed_waits: dict[str, Distribution[Trace]] = {}
+        #: Seconds of the waits' queues in which the waiter's event loop was blocked.
+        self.resumed = Sum()
+        self._queue_reported = 0.0
         self.timeouts = Sum()
         self.nested_checkouts = Sum()
         self.unattributed = Tally()
@@ -78,7 +81,11 @@ class PoolFigures:
     def wait_phase_times(self) -> dict[str, float]:
         """Seconds waited by phase, failed checkouts included."""
         all_waits = [waits.read().phases for waits in (self.waits, *self.failed_waits.copy().values())]
-        return {phase: sum(phases[phase] for phases in all_waits) for phase in WAIT_PHASES}
+        times = {phase: sum(phases[phase] for phases in all_waits) for phase in RECORDED_WAIT_PHASES}
+        resumed = self.resumed.read()
+        # A wait is recorded as a queue at first: between that and its split the figure would fall for a moment.
+        self._queue_reported = max(self._queue_reported, times["queue"] - resumed)
+        return {**times, "queue": self._queue_reported, "resume": resumed}
 
     def hold_phase_times(self) -> dict[str, float]:
         """Seconds held by phase, of leases that ended."""

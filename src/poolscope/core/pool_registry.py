@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
+    from poolscope.core.event_loops import EventLoops
     from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolListener
     from poolscope.core.origin import Origins, PackedStack
@@ -83,6 +84,7 @@ class PoolRegistry:
         now: The clock.
         long_hold: The hold from which it is reported to the listener, in seconds.
         on_diagnose: Adds the ids of what is known about a unit of work to its findings.
+        event_loops: The event loops that pools are used in; None to know nothing of any.
         flush: Makes telemetry of everything known so far and sends it; for processes that end without notice.
     """
 
@@ -101,6 +103,7 @@ class PoolRegistry:
         now: clock.Clock = clock.monotonic,
         long_hold: float = float("inf"),
         on_diagnose: Callable[[UnitOfWork], None] | None = None,
+        event_loops: EventLoops | None = None,
         flush: Callable[[], None] = lambda: None,
     ) -> None:
         self.pools: dict[str, Pool] = {}
@@ -111,6 +114,7 @@ class PoolRegistry:
         self.has_listeners: Callable[[], bool] = lambda: False
         self.long_hold = long_hold
         self.flush = flush
+        self.event_loops = event_loops
         #: The kind of histogram that new pools keep.
         self.distribution: type[Distribution[Trace]] = Distribution
         self.units = Units(
@@ -219,6 +223,8 @@ class PoolRegistry:
         self.began_at = clock.to_unix_nanoseconds(self.now(), self.now)
         self._check_listeners_at = self.now()
         self.units.forget()
+        if self.event_loops is not None:
+            self.event_loops.forget()
         for pool in self.pools.values():
             pool.forget_leases()
 
@@ -276,6 +282,7 @@ class PoolRegistry:
             distribution=self.distribution,
         )
         pool.listener = self.listener
+        pool.event_loops = self.event_loops
         pool.long_hold = self.long_hold
         return pool
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from poolscope.config import Settings
     from poolscope.core.clock import Clock
+    from poolscope.core.event_loops import EventLoops
     from poolscope.core.finding import Finding
     from poolscope.core.lease import Lease
     from poolscope.core.making import Making
@@ -93,11 +94,13 @@ class Context:
         settings: Thresholds and intervals.
         now: The clock of the pools.
         on_leak: Called in the background with each lease that is found leaked while it is checked out.
+        event_loops: The event loops that pools are used in; None where nothing is known of any.
     """
 
     settings: Settings
     now: Clock
     on_leak: Callable[[Lease], None]
+    event_loops: EventLoops | None = None
 
 
 class Detector(Generic[Event, Seen]):

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.lease import Lease
 from poolscope.core.lock_wait import seconds_locked
-from poolscope.detectors import n_plus_one, nested_checkout
+from poolscope.detectors import blocked_event_loop, n_plus_one, nested_checkout
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease
 from poolscope.detectors.diagnosis.describe import (
     finding_about,
@@ -45,11 +46,16 @@ class LongHoldDetector(Detector[Released, Lease]):
         """A lease ended; leaks are not long holds."""
         lease = event.lease
         if lease.leak is None and not lease.abandoned and self._is_long(lease):
+            if blocked_event_loop.explains(lease):
+                mark(lease, BLOCKED_EVENT_LOOP)
+                return
             mark(lease, kind_of(lease))
             self.keep(lease)
 
     def diagnose(self, seen: Lease) -> Iterator[Occurrence]:
-        """One long hold."""
+        """One long hold, unless it is known by now that its event loop was blocked."""
+        if blocked_event_loop.explains(seen):
+            return
         yield Occurrence(place_of_lease(kind_of(seen), seen), lambda repeated: found(seen, repeated))
 
     def mark(self, unit: UnitOfWork) -> None:
@@ -60,7 +66,7 @@ class LongHoldDetector(Detector[Released, Lease]):
         for usage in tuple(unit.usages.values()):
             for lease in usage.leases.copy():
                 if lease.leak is None and self._is_long(lease):
-                    unit.findings.add(kind_of(lease))
+                    unit.findings.add(BLOCKED_EVENT_LOOP if blocked_event_loop.explains(lease) else kind_of(lease))
 
     def _is_long(self, lease: Lease) -> bool:
         return (
@@ -117,6 +123,7 @@ def found(lease: Lease, repeated: int) -> Finding:
         {
             "held": total,
             **phases,
+            **blocked_event_loop.evidence_of(lease),
             "queries": lease.queries,
             "statement": statement_of(lease),
             "checkout_stack": lines_of(lease.origin),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.detectors.blocked_event_loop import BlockedEventLoopDetector
 from poolscope.detectors.leak import LeakDetector
 from poolscope.detectors.lock_wait import LockWaitDetector
 from poolscope.detectors.long_hold import LongHoldDetector
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 #: In the order in which they diagnose: a leak is known before the exhaustion that it leads to.
 DETECTORS: Final[tuple[type[Detector[Any, Any]], ...]] = (
     LeakDetector,
+    BlockedEventLoopDetector,
     LockWaitDetector,
     LongHoldDetector,
     NestedCheckoutDetector,

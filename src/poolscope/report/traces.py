@@ -20,7 +20,7 @@ _DEPTH = 100
 NO_ROUTE = "(outside a request)"
 
 HOLD_PHASES = ("query", "idle_in_transaction", "idle")
-WAIT_PHASES = ("queue", "connect", "validate")
+WAIT_PHASES = ("queue", "connect", "validate", "resume")
 
 
 class Traces:

@@ -39,6 +39,10 @@ LONG_HOLD_EVENT: Final = Event(
     "poolscope.connection.long_hold",
     "A connection was held for longer than the threshold: by slow queries, or by non-database work.",
 )
+BLOCKED_EVENT_LOOP_EVENT: Final = Event(
+    "poolscope.event_loop.blocked",
+    "Synchronous work kept an event loop from everything else: for how long, at which line, and what it held up.",
+)
 POOL_PER_REQUEST_EVENT: Final = Event(
     "poolscope.pool.per_request",
     "Pools of one server and database were made again and again at one line of the application.",
@@ -54,5 +58,6 @@ STRANDED_CONNECTIONS_EVENT: Final = Event(
 EVENTS: Final = (
     LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT,
     N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
+    BLOCKED_EVENT_LOOP_EVENT,
     POOL_PER_REQUEST_EVENT, LOCK_WAIT_EVENT, STRANDED_CONNECTIONS_EVENT,
 )  # fmt: skip

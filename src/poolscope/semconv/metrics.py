@@ -124,7 +124,7 @@ OLDEST_LEASE_AGE: Final = Metric(
 )  # fmt: skip
 WAIT_PHASE_TIME: Final = Metric(
     "poolscope.connection.wait_phase_time", Kind.COUNTER, "s",
-    "The time spent obtaining connections, by what it was spent on: queueing, connecting, validating.",
+    "The time spent obtaining connections, by what it was spent on: queueing, connecting, validating, resuming.",
     (*POOL_ATTRIBUTES, WAIT_PHASE),
 )  # fmt: skip
 HOLD_PHASE_TIME: Final = Metric(
@@ -178,6 +178,13 @@ REPEATED_QUERIES: Final = Metric(
     (*UNIT_ATTRIBUTES, POOL_NAME),
 )  # fmt: skip
 
+# Metrics of our own: event loops
+EVENT_LOOP_LAG: Final = Metric(
+    "poolscope.event_loop.lag", Kind.HISTOGRAM, "s",
+    "How late event loops that use pools run what they are to run at once, by a heartbeat about every second.",
+    (), DURATION_BOUNDARIES,
+)  # fmt: skip
+
 # Metrics of our own: ourselves
 DRIFT: Final = Metric(
     "poolscope.instrumentation.drift", Kind.GAUGE, "{connection}",
@@ -195,5 +202,5 @@ METRICS: Final[tuple[Metric, ...]] = (
     SATURATION_TIME, USED_PEAK, PENDING_PEAK, OLDEST_LEASE_AGE, WAIT_PHASE_TIME, HOLD_PHASE_TIME,
     LEAKS, NESTED_CHECKOUTS, UNATTRIBUTED, CLOSURES,
     UNIT_QUERIES, UNIT_CONNECTIONS, UNIT_WAIT_TIME, UNIT_HOLD_TIME, REPEATED_QUERIES,
-    DRIFT, ERRORS,
+    EVENT_LOOP_LAG, DRIFT, ERRORS,
 )  # fmt: skip

@@ -47,7 +47,7 @@ CHECKOUT_SPAN: Final = Span(
     "One checkout that waited longer than the threshold, or failed; linked to the leases that held the connections.",
     (
         *POOL_ATTRIBUTES, POOL_LIMIT, POOL_USED, POOL_PENDING, ERROR_TYPE, CHECKOUT_SPAN_THRESHOLD,
-        "poolscope.wait.queue", "poolscope.wait.connect", "poolscope.wait.validate",
+        "poolscope.wait.queue", "poolscope.wait.connect", "poolscope.wait.validate", "poolscope.wait.resume",
         CODE_FUNCTION, CODE_FILE, CODE_LINE,
     ),
 )  # fmt: skip

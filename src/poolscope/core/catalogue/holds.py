@@ -16,7 +16,8 @@ THREAD_STARVATION: Final = "thread_starvation"
 FAN_OUT: Final = "fan_out"
 
 _HOLD: Final = {
-    **fields(Unit.SECONDS, "held", "query", "idle_in_transaction", "idle"),
+    **fields(Unit.SECONDS, "held", "query", "idle_in_transaction", "idle", "event_loop_blocked"),
+    **fields(Unit.NONE, "event_loop_blocked_at"),
     **fields(Unit.COUNT, queries=semconv.LEASE_QUERIES),
     **fields(Unit.NONE, statement=semconv.DB_QUERY_TEXT, checkout_stack=semconv.CODE_STACKTRACE),
     **REPEATED,

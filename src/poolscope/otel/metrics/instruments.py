@@ -70,6 +70,8 @@ class Metrics:
         else:
             pool_registry.distribution = KeepingDistribution
             pool_registry.units.distribution = KeepingDistribution
+            if pool_registry.event_loops is not None:
+                pool_registry.event_loops.distribution = KeepingDistribution
         self.pool_registry = pool_registry
 
     def close(self) -> None:

@@ -196,6 +196,8 @@ def histograms(pool_registry: PoolRegistry) -> Iterator[tuple[semconv.Metric, li
     yield semconv.WAIT_TIME, [series for pool in pools for series in _waits(pool)]
     yield semconv.USE_TIME, [(pool_attributes(pool), pool.holds) for pool in pools]
     yield semconv.CREATE_TIME, [(pool_attributes(pool), pool.creates) for pool in pools]
+    lag = pool_registry.event_loops.lag if pool_registry.event_loops is not None else None
+    yield semconv.EVENT_LOOP_LAG, [({}, lag)] if lag is not None else []
     units = [(_unit_attributes(key), series) for key, series in pool_registry.units.series.copy().items()]
     yield semconv.UNIT_QUERIES, [(attributes, series.queries) for attributes, series in units]
     yield semconv.UNIT_CONNECTIONS, [(attributes, series.connections) for attributes, series in units]

@@ -1,0 +1,129 @@
+"""
+One event loop that uses pools: its heartbeat, and what its thread was seen to execute while that was late: the loop's
+own wait, or something that blocks it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
+
+from poolscope.core.libraries import KNOWN
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from poolscope.core import clock
+    from poolscope.core.blocks import Block
+    from poolscope.core.origin import RawStack
+    from poolscope.types import LibraryObject
+
+# Where the standard library's loops wait, and what runs them.
+_WAITS: Final = tuple(
+    os.sep + name.replace("/", os.sep)
+    for name in (
+        "selectors.py",
+        "asyncio/base_events.py",
+        "asyncio/events.py",
+        "asyncio/runners.py",
+        "asyncio/selector_events.py",
+        "asyncio/proactor_events.py",
+        "asyncio/windows_events.py",
+    )
+)
+_CALLBACKS: Final = os.path.join("asyncio", "events.py")
+# From so many looks on that agree, a line is certain.
+_CERTAIN: Final = 3
+_MAJORITY: Final = 0.5
+
+
+def is_waiting(stack: RawStack, outer: CodeType | None) -> bool:
+    """
+    Whether a loop's thread executes nothing but the loop itself: it waits in its selector, or is between two callbacks.
+
+    Args:
+        stack: What the thread executes, innermost first; empty when it has finished.
+        outer: What the loop's callbacks are called from, where that is known. A loop that is compiled shows no frame of
+            its own: it waits while the function that runs it is the innermost one.
+    """
+    if not stack:
+        return True
+    code = stack[0][0]
+    return code is outer or code.co_filename.endswith((*_WAITS, *KNOWN.loops))
+
+
+def runs_callbacks(stack: RawStack) -> bool:
+    """Whether a stack goes through a callback of one of the standard library's loops."""
+    return any(code.co_name == "_run" and code.co_filename.endswith(_CALLBACKS) for code, _ in stack)
+
+
+class Samples:
+    """What was seen of one block."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._stacks: dict[CodeType, tuple[int, RawStack]] = {}
+
+    @property
+    def blocking(self) -> int:
+        """How often something was seen that blocks the loop."""
+        return sum(count for count, _ in self._stacks.values())
+
+    def add(self, stack: RawStack) -> None:
+        """Something blocks the loop: from the application's innermost frame outwards."""
+        count, _ = self._stacks.get(stack[0][0], (0, ()))
+        self._stacks[stack[0][0]] = (count + 1, stack)
+
+    def usual(self) -> tuple[RawStack, bool]:
+        """
+        What was seen in most looks, by function; empty when nothing was. And whether that is certain: it was seen three
+        times and in half of all looks.
+        """
+        count, stack = max(self._stacks.values(), key=lambda seen: seen[0], default=(0, ()))
+        if count < _MAJORITY * (self.blocking + self.waiting):
+            return (), False
+        return stack, count >= _CERTAIN
+
+
+class Beat:
+    """One heartbeat: what a loop is asked to call."""
+
+    __slots__ = ("_now", "outer", "ran", "sent", "thread")
+
+    def __init__(self, now: clock.Clock) -> None:
+        self._now = now
+        self.sent = now()
+        self.ran: float | None = None
+        self.thread = 0
+        self.outer: CodeType | None = None
+
+    def __call__(self) -> None:
+        """Be called by the loop."""
+        self.thread = get_ident()
+        self.outer = sys._getframe(1).f_code  # noqa: SLF001 - documented; what runs the loop's callbacks
+        self.ran = self._now()  # last: whoever sees it may read the others
+
+
+class WatchedLoop:
+    """An event loop that uses pools; the background thread's."""
+
+    def __init__(self, loop: LibraryObject, thread: int) -> None:
+        self.reference: weakref.ref[Any] = weakref.ref(loop)
+        self.thread = thread
+        #: What runs its callbacks, once that is known.
+        self.outer: CodeType | None = None
+        #: Whether requests, tasks or jobs run in it: then others wait for it while it is blocked.
+        self.serves = False
+        self.busy_until = 0.0
+        self.due_at = 0.0
+        self.beat: Beat | None = None
+        self.samples = Samples()
+        self.block: Block | None = None
+
+    def forget_beat(self) -> None:
+        """Begin anew, without a heartbeat."""
+        self.beat = self.block = None
+        self.samples = Samples()

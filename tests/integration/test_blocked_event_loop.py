@@ -1,0 +1,104 @@
+"""Blocked event loops: the code of the finding's page in a real loop, with the heartbeats of the background thread."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy
+
+from examples.lab.processes import wait_until
+from poolscope import semconv
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
+from poolscope.otel.logs import Events
+from tests.support.telemetry import Telemetry, instrumented
+
+pytest.importorskip("aiosqlite")
+
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from poolscope.core.finding import Finding
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings" / "blocked_event_loop.md"
+BAD, _, REPAIRED, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+    """What is found from now on."""
+    findings: list[Finding] = []
+    monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
+    return findings
+
+
+@pytest.fixture
+def telemetry(found: list[Finding]) -> Iterator[Telemetry]:
+    """Poolscope, on; a hold is never long."""
+    yield from instrumented(long_hold_threshold=600, exhaustion_threshold=0)
+
+
+def function(code: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """The function of a block of the page."""
+    made: dict[str, Any] = {"asyncio": asyncio, "lines_of": lambda number: sqlalchemy.text(f"select {number}")}
+    exec(compile(code, str(PAGE), "exec"), made)
+    return made["invoice"]  # type: ignore[no-any-return]
+
+
+async def beside(engine: AsyncEngine, invoice: Coroutine[Any, Any, Any]) -> Any:
+    """An invoice, while another task holds a connection."""
+    async with engine.connect() as connection:
+        await connection.execute(sqlalchemy.text("select 1"))
+        return await asyncio.create_task(invoice)
+
+
+def run(code: str, render: Callable[[Any], Any]) -> Any:
+    """The page's function in a loop of its own."""
+
+    async def main() -> Any:
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=AsyncAdaptedQueuePool)
+        try:
+            return await beside(engine, function(code)(engine, 7, render))
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(main())
+
+
+def heartbeats(telemetry: Telemetry) -> int:
+    """How many came back."""
+    return sum(point.count for point in telemetry.collect().points(semconv.EVENT_LOOP_LAG))
+
+
+@pytest.mark.usefixtures("telemetry")
+def test_rendering_on_the_loop(found: list[Finding]) -> None:
+    """It is found while it lasts, at the line that renders, with the connection that another task cannot return."""
+
+    def render(rows: Any) -> Any:
+        wait_until(lambda: bool(found), 60, "the block to be found")
+        return rows
+
+    assert run(BAD, render) == [(7,)]
+    (finding,) = found
+    assert finding.id == BLOCKED_EVENT_LOOP
+    assert any(line.endswith("in invoice") for line in finding.evidence["stack"])  # type: ignore[union-attr]
+    assert finding.evidence["held_up"] == 1
+    assert finding.evidence["event_loop_thread"] == "MainThread"
+    assert [str(one).endswith("in beside") for one in finding.evidence["holders"]] == [True]  # type: ignore[union-attr]
+
+
+def test_rendering_in_a_thread(telemetry: Telemetry, found: list[Finding]) -> None:
+    """The loop goes on: heartbeats come back while the thread renders, and nothing is found."""
+
+    def render(rows: Any) -> Any:
+        wait_until(lambda: heartbeats(telemetry) > 1, 60, "heartbeats to come back")
+        return rows
+
+    assert run(REPAIRED, render) == [(7,)]
+    assert found == []

@@ -1,0 +1,303 @@
+"""Blocked event loops: the lag, the line that blocks, what it holds up, and how much of a hold or a wait it was."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from poolscope.core import event_loops
+from poolscope.core.blocks import Block
+from poolscope.core.catalogue.holds import LONG_HOLD
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP, BY_CHECKOUT
+from poolscope.detectors.blocked_event_loop import found
+from tests.support.loops import Loop, event_loop
+from tests.support.scene import Scene, line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poolscope.core.lease import Lease
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """A pool of two."""
+    return Scene(2, long_hold_threshold=1.5)
+
+
+@pytest.fixture
+def loop(scene: Scene) -> Iterator[Loop]:
+    """A loop whose tasks use it."""
+    with event_loop(scene.pool) as made:
+        yield made
+
+
+def turns(scene: Scene, loop: Loop, seconds: float) -> None:
+    """Time in which the loop does what it is to do, at once."""
+    for _ in range(round(seconds / 0.2)):
+        scene.tick()
+        loop.turn()
+        scene.clock.advance(0.2)
+    scene.tick()
+    loop.turn()
+
+
+def blocked(scene: Scene, loop: Loop, seconds: float = 1.0, at: str = "work") -> None:
+    """Time in which the loop executes one line."""
+    scene.tick()
+    loop.block(at)
+    until = scene.clock.now + seconds
+    while scene.clock.now < until:
+        scene.clock.advance(min(0.2, until - scene.clock.now))
+        scene.tick()
+    loop.unblock()
+    loop.turn()
+    scene.tick()
+
+
+def request(scene: Scene, loop: Loop) -> Lease:
+    """A task of a request checks out a connection."""
+    lease = loop.checkout()
+    lease.unit = scene.pool_registry.units.begin("http", "GET /orders")
+    return lease
+
+
+def lags(scene: Scene) -> list[int]:
+    """How many lags there are by bucket."""
+    assert scene.event_loops.lag is not None
+    return scene.event_loops.lag.read().counts
+
+
+def test_the_line_that_blocks_is_found_with_what_it_holds_up(scene: Scene, loop: Loop) -> None:
+    """A loop that goes on does its heartbeats at once, and nothing is found; one that is blocked is, for how long."""
+    loop.checkout()
+    turns(scene, loop, 2)
+    assert scene.found() == []
+    assert sum(lags(scene)) == lags(scene)[0] > 5
+    blocked(scene, loop)
+    (finding,) = scene.found(BLOCKED_EVENT_LOOP)
+    assert finding.pool == scene.pool.identity
+    assert finding.evidence["blocked"] == pytest.approx(1.0, abs=0.3)
+    assert finding.evidence["stack"][0] == "/application/work.py:2 in work"  # type: ignore[index]
+    assert finding.evidence["held_up"] == 1
+    assert "was blocked for" in finding.summary
+    assert (
+        "by synchronous work at /application/work.py:2 in work; it held up 1 lease or checkout of shop"
+        in finding.summary
+    )
+    assert "a connection of shop, from /application/view.py:2 in view" in finding.report
+    assert finding.fix == finding.kind.fix
+    assert lags(scene)[-1] == 0
+    assert sum(lags(scene)[6:]) == 1
+
+
+def test_a_block_that_lasts_is_reported_before_its_end(scene: Scene, loop: Loop) -> None:
+    """The process may be killed for it; its end is no second finding."""
+    loop.checkout()
+    turns(scene, loop, 1)
+    loop.block()
+    for _ in range(16):
+        scene.clock.advance(0.2)
+        scene.tick()
+    (finding,) = scene.found(BLOCKED_EVENT_LOOP)
+    assert "has been blocked for" in finding.summary
+    loop.unblock()
+    loop.turn()
+    scene.pass_time(40)
+    assert scene.ids() == [BLOCKED_EVENT_LOOP]
+
+
+def test_what_is_short_is_not_reported(scene: Scene, loop: Loop) -> None:
+    """The threshold is a setting; the lag is measured all the same."""
+    loop.checkout()
+    turns(scene, loop, 1)
+    blocked(scene, loop, 0.22)
+    assert scene.found() == []
+    assert sum(lags(scene)[4:]) == 1
+
+
+@pytest.mark.parametrize("setting", [{"event_loop_heartbeat": False}, {"blocked_event_loop_threshold": 0}])
+def test_it_can_be_switched_off(setting: dict[str, Any]) -> None:
+    """Without a heartbeat nothing is called in a loop; without a threshold only the lag is measured."""
+    scene = Scene(2, **setting)
+    with event_loop(scene.pool) as loop:
+        loop.checkout()
+        turns(scene, loop, 1)
+        blocked(scene, loop)
+        assert scene.found() == []
+        assert (scene.event_loops.lag is None) == ("event_loop_heartbeat" in setting)
+
+
+def test_a_loop_in_which_nothing_waits_harms_no_one(scene: Scene, loop: Loop) -> None:
+    """A script that computes between two queries blocks only itself; a server's loop has others that wait."""
+    lease = loop.checkout()
+    turns(scene, loop, 1)
+    loop.do(lease.released)
+    blocked(scene, loop)
+    assert scene.found() == []
+    request(scene, loop)
+    turns(scene, loop, 1)
+    for held in scene.pool.leases.copy():
+        loop.do(held.released)
+    blocked(scene, loop)
+    (finding,) = scene.found(BLOCKED_EVENT_LOOP)
+    assert finding.summary.endswith("no other task of it had a connection or waited for one")
+
+
+def test_a_loop_that_waits_in_its_selector_is_not_blocked(scene: Scene, loop: Loop) -> None:
+    """A heartbeat that is late although the loop's thread waits, as where all of the process was slow: no line."""
+    loop.checkout()
+    turns(scene, loop, 1)
+    scene.clock.advance(0.3)
+    scene.tick()
+    loop.turn()
+    scene.tick()
+    assert scene.found() == []
+
+
+def test_a_line_that_was_hardly_seen_is_believed_the_second_time(scene: Scene, loop: Loop) -> None:
+    """
+    What holds the interpreter's lock ends as soon as it can be looked at. Once that may be an accident of a process
+    that was slow as a whole.
+    """
+    loop.checkout()
+    turns(scene, loop, 1)
+    sleep = scene.event_loops._sleep
+    for expected in ([], [BLOCKED_EVENT_LOOP]):
+        scene.tick()
+        loop.block()
+        scene.clock.advance(0.4)
+
+        def end(seconds: float) -> None:
+            sleep(seconds)
+            if loop.callbacks:
+                loop.unblock()
+                loop.turn()
+
+        scene.event_loops._sleep = end
+        scene.tick()
+        scene.event_loops._sleep = sleep
+        turns(scene, loop, 1)
+        assert scene.ids() == expected
+
+
+def test_a_loop_may_stop_close_and_be_collected(scene: Scene) -> None:
+    """A loop that does not run is not blocked, a closed one gets no heartbeat, and none is kept alive."""
+    with event_loop(scene.pool) as loop:
+        lease = loop.checkout()
+        turns(scene, loop, 1)
+        loop.running = False
+        turns(scene, loop, 0.2)
+        scene.clock.advance(5)
+        scene.tick()
+        assert loop.callbacks == []
+        loop.running = True
+        scene.tick()
+        loop.do(lease.released)
+        loop.callbacks.clear()
+        loop.closed = True
+        scene.clock.advance(5)
+        scene.tick()
+        assert loop.callbacks == []
+    assert BLOCKED_EVENT_LOOP not in scene.ids()
+    reference = weakref.ref(loop)
+    del loop, lease
+    scene.tick()
+    gc.collect()
+    assert reference() is None
+
+
+def test_a_child_process_knows_no_loop_of_its_parent(scene: Scene, loop: Loop) -> None:
+    """They do not run there."""
+    loop.checkout()
+    turns(scene, loop, 1)
+    loop.block()
+    scene.event_loops.forget()
+    scene.pool.leases.clear()
+    scene.clock.advance(5)
+    scene.tick()
+    loop.unblock()
+    assert scene.found() == []
+
+
+def test_a_hold_that_others_made_long_is_no_long_hold(
+    scene: Scene, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fix is where the loop is blocked; where the hold's own task blocks it, both are true."""
+    loop.do(request(scene, loop).released)
+    lease = request(scene, loop)
+    turns(scene, loop, 0.2)
+    blocked(scene, loop, 2)
+    loop.do(lease.released)
+    assert lease.unit is not None
+    assert lease.unit.findings == {BLOCKED_EVENT_LOOP}
+    assert scene.ids() == [BLOCKED_EVENT_LOOP]
+    own = request(scene, loop)
+    monkeypatch.setattr(event_loops, "running_in", lambda _: own.task)
+    blocked(scene, loop, 2)
+    loop.do(own.released)
+    assert scene.ids() == [BLOCKED_EVENT_LOOP, LONG_HOLD]
+
+
+def test_of_a_long_hold_the_blocked_part_is_said(scene: Scene, loop: Loop) -> None:
+    """A hold of which a quarter was a blocked loop stays a long hold."""
+    lease = request(scene, loop)
+    turns(scene, loop, 3)
+    blocked(scene, loop)
+    loop.do(lease.released)
+    (finding,) = [one for one in scene.found() if one.id == LONG_HOLD]
+    assert finding.evidence["event_loop_blocked"] == pytest.approx(1.0, abs=0.3)
+    assert finding.evidence["event_loop_blocked_at"] == "/application/work.py:2 in work"
+
+
+def test_the_wait_in_a_blocked_loop_is_a_phase_of_its_own(scene: Scene, loop: Loop) -> None:
+    """It was not the queue: nothing could be received. A wait while the loop went on is a queue."""
+    first = loop.begin_checkout()
+    turns(scene, loop, 1)
+    loop.do(first.acquired)
+    assert first.wait_phases()["resume"] == 0
+    second = loop.begin_checkout()
+    scene.tick()
+    blocked(scene, loop)
+    loop.do(second.acquired)
+    phases = second.wait_phases()
+    assert phases["resume"] == pytest.approx(1.0, abs=0.3)
+    assert sum(phases.values()) == pytest.approx(second.acquired_at - second.requested_at)  # type: ignore[operator]
+    times = scene.pool.wait_phase_times()
+    assert times["resume"] == phases["resume"]
+    assert sum(times.values()) == pytest.approx(sum(sum(one.wait_phases().values()) for one in (first, second)))
+
+
+def test_a_synchronous_checkout_is_a_block_by_itself(scene: Scene, loop: Loop) -> None:
+    """Its wait is in the queue, and what it has held up knows from when to when, and that it was a checkout."""
+    held = loop.checkout()
+    began = scene.clock.now
+
+    def hook() -> Lease:
+        lease = scene.pool.checkout()
+        lease.task = other.task
+        scene.clock.advance(2)
+        lease.acquired()
+        return lease
+
+    other = loop.begin_checkout()
+    lease: Lease = loop.do(lambda: line("blocks")(hook))
+    assert lease.wait_phases()["resume"] == 0
+    overlap = scene.event_loops.overlap_of(held, began, scene.clock.now)
+    assert (overlap.seconds, overlap.share, overlap.is_checkout) == (2.0, 1.0, True)
+    assert overlap.stack == lease.origin
+    assert scene.event_loops.overlap_of(lease, began, scene.clock.now).seconds == 0
+
+
+def test_the_fix_of_a_checkout_is_another_one(scene: Scene, loop: Loop) -> None:
+    """An async pool, or a thread; with the request that waits."""
+    lease = loop.begin_checkout()
+    block = Block(lease.thread, 0.0, 1.0, lease.origin, lease.task)
+    block.hold_up([scene.pool])
+    assert block.is_checkout
+    finding = found(block, 1.0, block.by, block.held_up)
+    assert "by a synchronous checkout of" in finding.summary
+    assert finding.fix == finding.kind.fix_for(BY_CHECKOUT) != finding.kind.fix
