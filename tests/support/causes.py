@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from examples.lab.processes import wait_until
 from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT, THREAD_STARVATION
+from poolscope.core.catalogue.kept import LISTENER_HOLD, SESSION_LOCK_LEAK
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
@@ -214,6 +215,26 @@ def keeps_connections_for_threads_that_end() -> Scene:
     return scene
 
 
+def listens_on_a_connection_of_the_pool() -> Scene:
+    scene = Scene(1)
+    with scene.unit("GET /notifications"):
+        lease = scene.checkout("stream")
+        scene.query(lease, "LISTEN news")
+        scene.pass_time(70)
+    return scene
+
+
+def returns_a_lock() -> Scene:
+    scene = Scene(1)
+    with scene.unit("POST /rebuild"):
+        lease = scene.checkout("rebuild")
+        lease.backend_process_id = 7
+        scene.query(lease, "select pg_advisory_lock(42)")
+        lease.released()
+    scene.pass_time(2)
+    return scene
+
+
 #: What makes a finding of each kind; or, of a kind that is a cause alone, an exhausted pool with that cause.
 CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     LEAK: leaks,
@@ -233,4 +254,6 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     UNKNOWN: began_before_poolscope,
     LOCK_WAIT: waits_for_a_lock,
     STRANDED_CONNECTIONS: keeps_connections_for_threads_that_end,
+    LISTENER_HOLD: listens_on_a_connection_of_the_pool,
+    SESSION_LOCK_LEAK: returns_a_lock,
 }

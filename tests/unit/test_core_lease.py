@@ -335,7 +335,7 @@ def test_returns_that_reach_the_listener(clock: FakeClock) -> None:
     clock.advance(10.0)
     long.released()
     leaked = held(pool)
-    leaked.leak = "overdue"
+    leaked.leak, leaked.noted = "overdue", True
     leaked.released()
     spans[0] = object()
     traced = held(pool)

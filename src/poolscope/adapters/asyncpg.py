@@ -165,6 +165,10 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         return found
 
     @override
+    def clears_connections(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
+        return True  # its reset releases all locks and ends all subscriptions, unless the application has another
+
+    @override
     def forget_pool(self, anchor: LibraryObject) -> None:
         anchor.__dict__.pop(LIBRARY_POOL_KEY, None)
         anchor.__dict__.pop(LEASES_KEY, {}).clear()

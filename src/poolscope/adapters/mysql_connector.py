@@ -63,6 +63,10 @@ class MysqlConnectorAdapter(PointAdapter):
         )
 
     @override
+    def clears_connections(self, library_pool: LibraryObject) -> bool:
+        return bool(getattr(library_pool, "_reset_session", True))
+
+    @override
     def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
         # The library keeps no list: those whose checkouts were seen.
         pool: Pool | None = library_pool.__dict__.get(KEY)

@@ -87,6 +87,13 @@ class Pools(Connections):
         """The open connections, held by no caller, that belong to threads that have finished."""
         return []
 
+    def clears_connections(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
+        """
+        Whether what statements left on a connection, as a lock of PostgreSQL's `pg_advisory_lock`, may end with its
+        return: the library resets the whole connection, or the application has it do so.
+        """
+        return False
+
     def is_shared(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
         """Whether several callers may hold one of its connections at once."""
         return False

@@ -97,6 +97,10 @@ class PsycopgPoolAdapter(PointAdapter):
         return not library_pool._closed or not library_pool._opened
 
     @override
+    def clears_connections(self, library_pool: LibraryObject) -> bool:
+        return getattr(library_pool, "_reset", None) is not None  # the application's, which may do anything
+
+    @override
     def source(self, anchor: LibraryObject) -> PsycopgSource:
         return PsycopgSource(self, anchor)
 

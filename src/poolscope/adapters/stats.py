@@ -57,6 +57,9 @@ class Reporter(Protocol):
     def stranded(self, library_pool: LibraryObject) -> list[Stranded]:
         """Open connections that belong to threads that have finished."""
 
+    def clears_connections(self, library_pool: LibraryObject) -> bool:
+        """Whether what statements left on a connection may end with its return."""
+
 
 class WeakSource:
     """
@@ -133,6 +136,10 @@ class StatsSource(WeakSource):
         """How many connections the library counts as open that no caller will ever return."""
         return self.stats().lost
 
+    def clears_connections(self) -> bool:
+        """Whether what statements left on a connection may end with its return; so where that is not known."""
+        return guard.run(f"{self._adapter.name}.clears_connections", self._clears_connections, default=True)
+
     def unheld(self) -> list[Lease]:
         """The leases whose connection no caller holds, though the library keeps it alive."""
         return guard.run(f"{self._adapter.name}.unheld", self._unheld, [])
@@ -160,3 +167,7 @@ class StatsSource(WeakSource):
     def _stranded(self) -> list[Stranded]:
         library_pool = self._pool()
         return self._adapter.stranded(library_pool) if library_pool is not None else []
+
+    def _clears_connections(self) -> bool:
+        library_pool = self._pool()
+        return library_pool is None or self._adapter.clears_connections(library_pool)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from poolscope.core.sql.fingerprint import is_query
+from poolscope.core.sql.lasting import KIND_OF_STATEMENT, Kept, kind_of
 from poolscope.core.sql.repetition import EXPECTED_REPETITION, PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.counters import Sum
+    from poolscope.core.sql.lasting import Lasting
     from poolscope.core.sql.repetition import Repetition, Repetitions
     from poolscope.types import LibraryObject
 
@@ -57,6 +59,9 @@ class Calls:
     repetition: Repetition | None = None
     statement: str | None = None
     above: Callable[[], Calls | None] | None = None
+    kept: Kept | None = None
+    #: Whether the lease's end is to be reported to the listener, however short it was.
+    noted = False
 
     def statement_begins(self, statement: str, *, many: bool = False, parameters: LibraryObject = None) -> None:
         """
@@ -71,7 +76,11 @@ class Calls:
                 data from a repetition; they stay in the process.
         """
         self.repetition = None
-        if is_query(statement):
+        try:
+            kind = KIND_OF_STATEMENT[statement]
+        except KeyError:
+            kind = kind_of(statement)
+        if kind is True or (kind and self._keeps(statement, kind)):
             self.queries += 1
             self.statement = statement
             usage = self.usage
@@ -83,7 +92,11 @@ class Calls:
 
     def statement_begins_below(self, statement: str) -> None:
         """A statement passes through here on its way from a pool on top of this one, which has counted it."""
-        if is_query(statement):
+        try:
+            kind = KIND_OF_STATEMENT[statement]
+        except KeyError:
+            kind = kind_of(statement)
+        if kind is True or (kind and self._keeps(statement, kind)):
             self.queries += 1
             self.statement = statement
         self.call_begins()
@@ -144,6 +157,30 @@ class Calls:
         self.connecting = False
         self.connect_time += seconds
         self._split = True
+
+    @property
+    def listens(self) -> bool:
+        """Whether it is subscribed to notifications now: its connection is held by design."""
+        return self.kept is not None and self.kept.channels > 0
+
+    def _keeps(self, statement: str, change: Lasting) -> bool:
+        """
+        A statement begins that leaves something on its connection, should it end well. Rare: the end of this one call
+        is taken over, so that the others do not pay for the question.
+        """
+        self.__dict__["call_ends"] = partial(self._kept_ends, statement, change, sys.exc_info()[1])
+        return change.query
+
+    def _kept_ends(self, statement: str, change: Lasting, error: BaseException | None, *, in_transaction: bool) -> None:
+        del self.__dict__["call_ends"]
+        self.call_ends(in_transaction=in_transaction)
+        if sys.exc_info()[1] is not error:  # hooks end a call on its way out
+            return
+        kept = self.kept
+        if kept is None:
+            kept = self.kept = Kept()
+        kept.ran(statement, change, self.pool.now())
+        self.noted = self.noted or bool(kept.locks or kept.tries or kept.strange_unlocks)
 
     def _close_phase(self, now: float) -> None:
         if self.running:

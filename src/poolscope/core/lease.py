@@ -190,7 +190,7 @@ class Lease(Calls):
             pool.holds.record(hold, traced, query, in_transaction, idle if idle > 0.0 else 0.0)
         else:  # nothing was sent
             pool.holds.record(hold, traced, 0.0, 0.0, hold)
-        if abandoned or hold >= pool.long_hold or self.leak is not None:
+        if abandoned or hold >= pool.long_hold or self.noted:
             pool.listener.returned(self)
         if traced is not None:
             pool.listener.traced(self)
@@ -264,6 +264,10 @@ class Lease(Calls):
     def held(self) -> float:
         """Seconds that the lease lasted, or lasts; 0 for a checkout that never got a connection."""
         return 0.0 if self.acquired_at is None else (self.ended_at or self.pool.now()) - self.acquired_at
+
+    def listened(self) -> float:
+        """Seconds that it was subscribed to notifications; up to now for a lease that has not ended."""
+        return self.kept.listening(self.ended_at or self.pool.now()) if self.kept is not None else 0.0
 
     def _wait_parts(self, end: float) -> tuple[float, float, float]:
         handed_over = self.handed_over_at

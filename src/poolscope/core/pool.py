@@ -113,8 +113,8 @@ class Pool(PoolFigures):
         lease = Lease()
         lease.pool = self
         lease.thread_reference = thread_token.reference
-        lease.usage = lease.trace = lease.leak = None
-        lease.silent = lease._split = False  # noqa: SLF001 - made here
+        lease.usage = lease.trace = None
+        lease.silent = lease._split = lease.noted = False  # noqa: SLF001 - made here
         lease.starved_by = ()
         lease.requested_at = self.now()
         events = _modules.get("asyncio.events")

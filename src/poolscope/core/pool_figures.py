@@ -143,6 +143,14 @@ class PoolFigures:
                 found.extend(stranded())
         return found
 
+    def clears_connections(self) -> bool:
+        """
+        Whether what statements left on a connection may end with its return: the library sees to that, or the
+        application does where poolscope does not look.
+        """
+        answers = [getattr(source, "clears_connections", None) for source in self.live_sources()]
+        return any(answer() for answer in answers if answer is not None)
+
     def refresh_limit(self) -> None:
         """Ask the sources for the limit anew, after one was added, retired or resized."""
         sources = None

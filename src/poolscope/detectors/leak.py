@@ -3,7 +3,8 @@ Leaks: connections that are checked out and will not be returned.
 
 The kinds differ in how a leak is detected. `abandoned`: the garbage collector found it. `owner_finished`: the request,
 task or thread that checked it out has finished, and nothing has used it since. `overdue`: it has been checked out for
-longer than the threshold. What the application excused with `poolscope.expected_long_hold` is none.
+longer than the threshold. What the application excused with `poolscope.expected_long_hold` is none, nor is what
+listens for notifications (`poolscope.detectors.listener_hold`).
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ def new_leaks(pool: Pool, threshold: float) -> list[Lease]:
 def _kind(lease: Lease, frames: Frames, threshold: float, is_unheld: bool) -> str | None:
     if lease.leak is not None or lease.excuse is not None or lease.acquired_at is None or lease.silent:
         return None
+    if lease.listens:
+        return None  # by design: another finding
     if is_unheld:
         return ABANDONED
     if not lease.adopted and not lease.running and _owner_is_over(lease, frames):
@@ -143,6 +146,7 @@ def enter(lease: Lease, kind: str) -> None:
         kind: How it is known.
     """
     lease.leak = kind
+    lease.noted = True
     lease.pool.leaks[kind].add(1)
     mark(lease, LEAK)
 

@@ -9,7 +9,7 @@ from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.lease import Lease
 from poolscope.core.lock_wait import seconds_locked
-from poolscope.detectors import blocked_event_loop, n_plus_one, nested_checkout
+from poolscope.detectors import blocked_event_loop, listener_hold, n_plus_one, nested_checkout
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease
 from poolscope.detectors.diagnosis.describe import (
     finding_about,
@@ -72,6 +72,7 @@ class LongHoldDetector(Detector[Released, Lease]):
         return (
             lease.excuse is None
             and lease.held() - seconds_locked(lease) >= self._threshold
+            and not listener_hold.explains(lease)
             and not nested_checkout.explains(lease, self._threshold)
             and not n_plus_one.explains(lease, self._repetitions, self._threshold)
         )

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.detectors.blocked_event_loop import BlockedEventLoopDetector
 from poolscope.detectors.leak import LeakDetector
+from poolscope.detectors.listener_hold import ListenerHoldDetector
 from poolscope.detectors.lock_wait import LockWaitDetector
 from poolscope.detectors.long_hold import LongHoldDetector
 from poolscope.detectors.n_plus_one import NPlusOneDetector
 from poolscope.detectors.nested_checkout import NestedCheckoutDetector
 from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
 from poolscope.detectors.pool_per_request import PoolPerRequestDetector
+from poolscope.detectors.session_lock_leak import SessionLockLeakDetector
 from poolscope.detectors.stranded_connections import StrandedConnectionsDetector
 
 if TYPE_CHECKING:
@@ -22,12 +24,14 @@ DETECTORS: Final[tuple[type[Detector[Any, Any]], ...]] = (
     LeakDetector,
     BlockedEventLoopDetector,
     LockWaitDetector,
+    ListenerHoldDetector,
     LongHoldDetector,
     NestedCheckoutDetector,
     NPlusOneDetector,
     PoolExhaustedDetector,
     PoolPerRequestDetector,
     StrandedConnectionsDetector,
+    SessionLockLeakDetector,
 )
 
 

@@ -55,9 +55,18 @@ STRANDED_CONNECTIONS_EVENT: Final = Event(
     "poolscope.pool.stranded_connections",
     "Open connections belong to threads that have finished, and are not used again.",
 )
+LISTENER_HOLD_EVENT: Final = Event(
+    "poolscope.connection.listener_hold",
+    "A connection of a pool was held for longer than the threshold in order to listen for notifications.",
+)
+SESSION_LOCK_LEAK_EVENT: Final = Event(
+    "poolscope.connection.session_lock_leak",
+    "A connection was returned to its pool with a lock that lasts until the connection is closed.",
+)
 EVENTS: Final = (
     LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT,
     N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
     BLOCKED_EVENT_LOOP_EVENT,
     POOL_PER_REQUEST_EVENT, LOCK_WAIT_EVENT, STRANDED_CONNECTIONS_EVENT,
+    LISTENER_HOLD_EVENT, SESSION_LOCK_LEAK_EVENT,
 )  # fmt: skip

@@ -25,8 +25,6 @@ NOT_YET: Final[dict[str, str]] = {
     "a model is called while its task's row is locked": "no cause of an exhausted pool knows of locks",
     "a synchronous checkout on the loop that the holders need": "no cause knows of the event loop",
     "a redirect that checks out on the loop stops every request": "no cause knows of the event loop",
-    "listeners of clients, one connection of the pool each": "a connection that listens looks idle",
-    "a listener in a pool of one, notifications for ever": "a connection that listens looks idle",
     "a serialization failure retried after one, one and a half, two milliseconds": "retries at once look like N+1",
     "sessions deleted by primary keys, a bunch at a time": "the same keys read again, because the rows are deleted",
     "jobs removed in small batches of keys": "only from a limit of 100 on are rows that are worked off a batch",

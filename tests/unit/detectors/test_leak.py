@@ -14,6 +14,7 @@ from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.finding_kind import Severity
 from poolscope.core.work import EXPECTED_LONG_HOLD
 from poolscope.detectors.diagnosis.lost import is_lost
+from poolscope.detectors.diagnosis.picture import Picture
 from tests.support.scene import Scene, line
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def test_what_only_a_librarys_pool_keeps_alive_is_abandoned(scene: Scene) -> Non
     """Some libraries refer to what they handed out, so that it is never garbage-collected: their source says so."""
     dropped, kept = scene.checkout("drops"), scene.checkout("keeps")
     scene.source.unheld = lambda: [dropped]  # type: ignore[attr-defined]
+    assert [held.lost for held in Picture.take(scene.pool).held if held.lease is dropped] == [True]
+    assert [held.lost for held in Picture.take(scene.pool).held if held.lease is kept] == [False]
     scene.pass_time(2)
     assert (dropped.leak, kept.leak) == ("abandoned", None)
     assert (is_lost(dropped), is_lost(kept)) == (True, False)

@@ -159,6 +159,13 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
         return isinstance(library_pool, StaticPool)
 
     @override
+    def clears_connections(self, library_pool: LibraryObject) -> bool:
+        # A listener of the application's may do anything with the connection that is returned.
+        dispatch = library_pool.dispatch
+        listeners = [*dispatch.reset, *dispatch.checkin]
+        return any(not str(getattr(one, "__module__", "")).startswith("opentelemetry.") for one in listeners)
+
+    @override
     def held(self, library_pool: LibraryObject) -> list[LibraryObject]:
         # Those that still refer to their checkout; a StaticPool's record refers to the last one only.
         if self.is_shared(library_pool):

@@ -26,7 +26,7 @@ def is_lost(lease: Lease, frames: Frames | None = None) -> bool:
     """
     if lease.leak in (ABANDONED, OWNER_FINISHED):
         return True
-    if lease.running or lease.adopted:
+    if lease.running or lease.adopted or lease.listens:
         return False
     unused = lease.pool.now() - lease.last_used >= _UNUSED
     return unused and (lease.leak == OVERDUE or lease.excuse is None) and is_left(lease, frames)

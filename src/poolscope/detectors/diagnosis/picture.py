@@ -127,9 +127,10 @@ class Picture:
         now = pool.now()
         pending = pool.pending.copy() | ({waiter} if waiter is not None else set())
         out = sorted(pool.leases.copy(), key=lambda lease: lease.acquired_at or lease.requested_at)
+        unheld = pool.unheld()
         with ThreadsNow() as frames:
             crews = crews_of(pending)
-            held = tuple(_held(lease, now, pending, frames, waiter, crewed=bool(crews)) for lease in out)
+            held = tuple(_held(lease, now, pending, frames, waiter, unheld=unheld, crewed=bool(crews)) for lease in out)
         waiting = sorted((_waiting(lease, now) for lease in pending), key=lambda one: -one.waited)
         return cls(
             pool,
@@ -161,7 +162,16 @@ def _waiting(lease: Lease, now: float) -> Waiting:
     return Waiting(lease, (lease.ended_at or now) - lease.requested_at, opens)
 
 
-def _held(lease: Lease, now: float, pending: set[Lease], frames: Frames, waiter: Lease | None, *, crewed: bool) -> Held:
+def _held(
+    lease: Lease,
+    now: float,
+    pending: set[Lease],
+    frames: Frames,
+    waiter: Lease | None,
+    *,
+    unheld: set[Lease],
+    crewed: bool,
+) -> Held:
     actor = actor_of(lease, frames, waiter)
     return Held(
         lease,
@@ -172,7 +182,7 @@ def _held(lease: Lease, now: float, pending: set[Lease], frames: Frames, waiter:
         of_application(lease, actor.stack)[:DEPTH],
         actor.stack,
         lease.acquired_at is not None,
-        is_lost(lease, frames),
+        is_lost(lease, frames) or (lease in unheld and not lease.listens),
         _is_nested(lease, pending),
         crewed and not lease.running and queues_for_worker(actor, frames),
     )

@@ -1,0 +1,115 @@
+"""Locks of a whole connection that go back into the pool with it, and those that do not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from poolscope.core.catalogue.kept import SESSION_LOCK_LEAK
+from tests.support.scene import Scene
+
+if TYPE_CHECKING:
+    from poolscope.core.lease import Lease
+
+LOCK, UNLOCK = "select pg_advisory_lock(42)", "select pg_advisory_unlock(42)"
+TRY = "select pg_try_advisory_lock(42)"
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """A pool of two."""
+    return Scene()
+
+
+def job(scene: Scene, *statements: str, at: str = "nightly", name: str = "POST /rebuild") -> Lease:
+    """A request that runs these on one connection, and returns it."""
+    with scene.unit(name):
+        lease = scene.checkout(at)
+        for statement in statements:
+            scene.query(lease, statement)
+        lease.released()
+    return lease
+
+
+def test_a_lock_that_goes_back_with_its_connection_is_found(scene: Scene) -> None:
+    """With the line and the statement, without its literal; unlocked on the same connection, it is not."""
+    job(scene, LOCK, "update t set a = 1", UNLOCK, at="fixed")
+    job(scene, "select pg_advisory_xact_lock(42)", at="fixed")
+    scene.pass_time(3)
+    assert scene.ids() == []
+    job(scene, LOCK, "update t set a = 1").backend_process_id = 4711
+    scene.pass_time(3)
+    (finding,) = scene.found()
+    assert (finding.id, str(finding.unit)) == (SESSION_LOCK_LEAK, "http POST /rebuild")
+    assert finding.evidence["statement"] == "select pg_advisory_lock(?)"
+    assert (finding.evidence["locks"], finding.evidence["backend_process_id"]) == (1, 4711)
+    assert "returned a connection of pool shop with a lock that lasts until" in finding.summary
+    assert "at /application/nightly.py:2 in nightly" in finding.summary
+    assert "pg_advisory_xact_lock" in finding.fix
+    assert "42" not in str(finding.evidence)
+
+
+def test_a_lock_that_was_tried_for_is_found_by_its_unlock(scene: Scene) -> None:
+    """
+    Whoever was refused it does not unlock; an unlock on a connection that cannot have it says that it was had, on the
+    one before. Once: the next has to be tried for anew.
+    """
+    job(scene, TRY)
+    job(scene, TRY, "update t set a = 1", UNLOCK)
+    scene.pass_time(3)
+    assert scene.ids() == []
+    job(scene, UNLOCK, at="ends")
+    scene.pass_time(3)
+    (finding,) = scene.found()
+    assert finding.id == SESSION_LOCK_LEAK
+    assert finding.evidence["unlocked_at"][0] == "/application/ends.py:2 in ends"  # type: ignore[index]
+    assert (
+        "at /application/nightly.py:2 in nightly; it was unlocked after another checkout, at /application/ends.py"
+        in finding.summary
+    )
+    job(scene, UNLOCK, at="ends")
+    scene.pass_time(600)
+    job(scene, TRY)
+    scene.pass_time(700)
+    job(scene, UNLOCK, at="ends")
+    scene.pass_time(3)
+    assert len(scene.found()) == 1, "nothing was tried for, or long ago"
+
+
+def test_what_the_pool_closes_takes_its_locks_with_it(scene: Scene) -> None:
+    """Overflow and null pools close what is returned: while the pool closes, nothing is certain."""
+    job(scene, LOCK)
+    scene.pool.closed("overflow")
+    scene.pass_time(3)
+    dropped = scene.checkout()
+    scene.query(dropped, LOCK)
+    dropped.released(abandoned=True)
+    scene.pass_time(3)
+    assert scene.found(SESSION_LOCK_LEAK) == []
+    job(scene, LOCK)
+    scene.pass_time(3)
+    assert len(scene.found(SESSION_LOCK_LEAK)) == 1
+
+
+def test_where_the_connection_is_cleared_there_is_no_lock_left(scene: Scene) -> None:
+    """By its library, or by the application."""
+    scene.source.clears_connections = lambda: True  # type: ignore[attr-defined]
+    job(scene, LOCK)
+    scene.pass_time(3)
+    assert scene.ids() == []
+    scene.source.clears_connections = lambda: False  # type: ignore[attr-defined]
+    job(scene, LOCK)
+    scene.pass_time(3)
+    assert scene.ids() == [SESSION_LOCK_LEAK]
+
+
+def test_a_lock_that_is_still_held_is_none_yet(scene: Scene) -> None:
+    """A connection that is not returned has its lock rightly."""
+    lease = scene.checkout()
+    scene.query(lease, LOCK)
+    scene.pass_time(10)
+    scene.query(lease, UNLOCK)
+    lease.released()
+    scene.pass_time(3)
+    assert SESSION_LOCK_LEAK not in scene.ids()
