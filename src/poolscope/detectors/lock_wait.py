@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark
 from poolscope.detectors.diagnosis.describe import finding_about, lines_of, owner_of, place_of, seconds, statement_of
-from poolscope.detectors.diagnosis.locks import LockWatch, root_of
+from poolscope.detectors.diagnosis.locks import LockWatch, lock_in_words, root_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -62,18 +62,6 @@ class LockWaitDetector(Detector[Released, "Lease"]):
 
 def _has_same_root(lease: Lease, other: Lease) -> bool:
     return other is lease or root_of(other) is root_of(lease)
-
-
-def lock_in_words(wait: LockWait, system: str) -> str:
-    """The lock that is waited for: ``a row lock of table items``."""
-    if wait.wanted is None:
-        return "a lock"
-    if system == "sqlite":
-        return "the lock of the database"
-    name = wait.wanted.name
-    of = f" of table {name}" if name else ""
-    article = "an" if wait.wanted.mode.value[0] in "aeiou" else "a"
-    return "table " + name if wait.wanted.mode.value == "reads" else f"{article} {wait.wanted.mode.value}{of}"
 
 
 def found(lease: Lease, wait: LockWait, waiters: int, repeated: int) -> Finding:

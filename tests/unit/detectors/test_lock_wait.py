@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.lease import Outcome
 from poolscope.core.lock_wait import seconds_locked
 from poolscope.detectors.lock_wait import SEEN_HERE
 from tests.support.pools import Source
 from tests.support.scene import Scene, line
 
 if TYPE_CHECKING:
+    from poolscope.core.finding import Finding
     from poolscope.core.lease import Lease
 
 LOCKS = "select name from member where id = %s for update"
@@ -271,3 +275,70 @@ def test_a_child_process_starts_anew() -> None:
     scene.watchdog.forget()
     pass_time(scene, 0.4)
     assert len(scene.found(LOCK_WAIT)) == 2
+
+
+def exhausted(scene: Scene) -> Finding:
+    """A request waits for a second and gives up: what is found."""
+    with scene.unit("GET /about"):
+        lease = scene.begin_checkout("about")
+        pass_time(scene, 1.0)
+        lease.failed(Outcome.TIMEOUT, "TimeoutError")
+    (finding,) = scene.found(POOL_EXHAUSTED)
+    return finding
+
+
+def test_a_pool_whose_connections_wait_for_a_lock_is_exhausted_by_that() -> None:
+    """The holder of the lock is part of it, and so is one that has only just begun to wait."""
+    scene = Scene(4, exhaustion_threshold=0)
+    with scene.unit("POST /vote"):
+        holds(scene)
+    with scene.unit("GET /vote"):
+        begins(scene, LOCKS)
+    begins(scene, UPDATES)
+    pass_time(scene, 0.8)
+    scene.checkout().statement_begins(UPDATES)
+    finding = exhausted(scene)
+    assert (finding.evidence["cause"], finding.evidence["share"]) == (LOCK_WAIT, 1.0)
+    assert (
+        "; 3 of 4 connections likely wait for a row lock of table member, which is held by http POST /vote, which "
+        in (finding.summary)
+    )
+    assert str(finding.evidence["chain"]).startswith(
+        "http GET /about waits for shop -> which http GET /vote holds, whose statements likely wait for a row lock of "
+        "table member -> which http POST /vote holds"
+    )
+    assert finding.fix == KINDS[LOCK_WAIT].fix
+
+
+def test_a_pool_whose_statements_are_slow_beside_an_idle_transaction_is_held_long() -> None:
+    """The same with a statement that took as long for the transaction that is idle now."""
+    scene = Scene(4, exhaustion_threshold=0)
+    slow = [begins(scene, UNINDEXED) for _ in range(4)]
+    pass_time(scene, 1.0)
+    slow[0].call_ends(in_transaction=True)
+    pass_time(scene, 0.4)
+    finding = exhausted(scene)
+    assert (finding.evidence["cause"], finding.evidence["share"]) == (LONG_HOLD, 0.75)
+
+
+def test_two_locks_are_two_parts_of_one_cause() -> None:
+    """Each lease counts once."""
+    scene = Scene(4, exhaustion_threshold=0)
+    for number, table in enumerate(("member", "ballot")):
+        with scene.unit(f"POST /{number}"):
+            holds(scene, LOCKS.replace("member", table))
+        begins(scene, UPDATES.replace("member", table))
+    finding = exhausted(scene)
+    assert (finding.evidence["cause"], finding.evidence["shares"]) == (LOCK_WAIT, [f"{LOCK_WAIT} 100%"])
+
+
+def test_where_the_holder_of_the_lock_waits_for_the_pool_it_is_a_deadlock() -> None:
+    """It wants a second connection, and all others wait for its lock."""
+    scene = Scene(2, exhaustion_threshold=0)
+    with scene.unit("POST /vote"):
+        holds(scene)
+        scene.begin_checkout("second")
+        with scene.unit("GET /vote"):
+            begins(scene, LOCKS)
+        finding = exhausted(scene)
+    assert (finding.evidence["cause"], finding.evidence["share"]) == (NESTED_CHECKOUT, 1.0)

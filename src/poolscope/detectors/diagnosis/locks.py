@@ -184,6 +184,23 @@ def _enter(lease: Lease, began: float, now: float, lock: Lock, holder: Lease) ->
     lease.lock_wait = wait
 
 
+def lock_in_words(wait: LockWait, system: str) -> str:
+    """The lock that is waited for: ``a row lock of table items``."""
+    if wait.wanted is None:
+        return "a lock"
+    if system == "sqlite":
+        return "the lock of the database"
+    name = wait.wanted.name
+    of = f" of table {name}" if name else ""
+    article = "an" if wait.wanted.mode.value[0] in "aeiou" else "a"
+    return "table " + name if wait.wanted.mode.value == "reads" else f"{article} {wait.wanted.mode.value}{of}"
+
+
+def shape_at(lease: Lease) -> str:
+    """The shape of the statement that a lease ran last; empty where it ran none."""
+    return shape_of(lease.statement, lease.pool.identity.system) if lease.statement is not None else ""
+
+
 def in_words(holder: Lease) -> str:
     """Who holds a lock, since when and doing what."""
     if holder.running:

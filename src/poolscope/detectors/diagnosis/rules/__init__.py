@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from poolscope.detectors.diagnosis.rules.fan_out import fan_out
 from poolscope.detectors.diagnosis.rules.leaks import leaks
 from poolscope.detectors.diagnosis.rules.listeners import listeners
+from poolscope.detectors.diagnosis.rules.locks import lock_waits
 from poolscope.detectors.diagnosis.rules.long_holds import long_holds
 from poolscope.detectors.diagnosis.rules.nested import nested
 from poolscope.detectors.diagnosis.rules.starvation import starvation
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from poolscope.detectors.diagnosis.picture import Held, Picture
     from poolscope.detectors.diagnosis.rules.rule import Explained, Rule
 
-RULES: Final[tuple[Rule, ...]] = (leaks, listeners, validation, nested, starvation, fan_out, long_holds)
+RULES: Final[tuple[Rule, ...]] = (leaks, listeners, validation, lock_waits, nested, starvation, fan_out, long_holds)
 
 
 def explain(picture: Picture) -> tuple[list[Explained], list[Held]]:
