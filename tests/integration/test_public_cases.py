@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,13 @@ import pytest
 import sqlalchemy
 
 import poolscope
+from examples.lab.processes import wait_until
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST, STRANDED_CONNECTIONS
+from poolscope.core.pool_registry import open_pool_registries
 from poolscope.otel.logs import Events
-from tests.integration.programs import engines
+from tests.integration.programs import engines, row_locks
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -90,3 +95,41 @@ def test_persistent_connections_under_asgi(database: Postgres) -> None:
     assert "none was used a second time" in summary
     assert "CONN_MAX_AGE=0" in said["found"][0]["fix"]
     assert said["idle"] == 7
+
+
+def three_wait_for_a_lock() -> bool:
+    """Whether it is known of three connections of the process."""
+    leases = [lease for pool in open_pool_registries[-1].pools.values() for lease in pool.leases.copy()]
+    return sum(lease.lock_wait is not None for lease in leases) == 3
+
+
+def test_a_row_lock_that_everybody_waits_for(telemetry: Telemetry, found: list[Finding], database: Postgres) -> None:
+    """
+    A row is selected for update, and locked while a page is rendered (anishathalye/gavel#128): whoever wants it waits
+    in the database, and the next request for the pool. Where the page is rendered before, the pool is never exhausted.
+    """
+    engine = sqlalchemy.create_engine(database.url("psycopg"), pool_size=4, max_overflow=0, pool_timeout=0.3)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("create table annotator (id int primary key)"))
+        connection.execute(sqlalchemy.text("insert into annotator values (1)"))
+    for vote in (row_locks.vote_repaired, row_locks.vote):
+        page = row_locks.Page()
+        with ThreadPoolExecutor(4) as threads:
+            votes = [threads.submit(vote, engine, page) for _ in range(4)]
+            assert page.renders.wait(60)
+            try:
+                if vote is row_locks.vote:
+                    wait_until(three_wait_for_a_lock, 60, "three to wait")
+                    with pytest.raises(sqlalchemy.exc.TimeoutError):
+                        row_locks.about(engine)
+                else:
+                    assert row_locks.about(engine) == 1
+            finally:
+                page.done.set()
+            assert [one.result() for one in votes] == [1] * 4
+        telemetry.instrumentor.flush()
+    engine.dispose()
+    (finding,) = found
+    assert (finding.id, finding.evidence["cause"]) == (POOL_EXHAUSTED, LOCK_WAIT)
+    assert "3 of 4 connections likely wait for a row lock of table annotator" in finding.summary
+    assert "render" in str(finding.evidence["current_location"])

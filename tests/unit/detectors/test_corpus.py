@@ -21,8 +21,6 @@ CASES: Final = tuple(cases())
 
 #: Cases that the detectors do not yet get right, with the reason. One that comes right fails until its line goes.
 NOT_YET: Final[dict[str, str]] = {
-    "whoever wants the same row waits with a connection in hand": "no cause of an exhausted pool knows of locks",
-    "a model is called while its task's row is locked": "no cause of an exhausted pool knows of locks",
     "a synchronous checkout on the loop that the holders need": "no cause knows of the event loop",
     "a redirect that checks out on the loop stops every request": "no cause knows of the event loop",
     "a serialization failure retried after one, one and a half, two milliseconds": "retries at once look like N+1",
