@@ -277,12 +277,15 @@ def test_a_child_process_starts_anew() -> None:
     assert len(scene.found(LOCK_WAIT)) == 2
 
 
-def exhausted(scene: Scene) -> Finding:
-    """A request waits for a second and gives up: what is found."""
+def exhausted(scene: Scene, *released: Lease) -> Finding:
+    """A request waits for a second and gives up: what is found, though leases are released just then."""
     with scene.unit("GET /about"):
         lease = scene.begin_checkout("about")
         pass_time(scene, 1.0)
         lease.failed(Outcome.TIMEOUT, "TimeoutError")
+    for one in released:
+        one.call_ends(in_transaction=True)
+        one.released()
     (finding,) = scene.found(POOL_EXHAUSTED)
     return finding
 
@@ -293,11 +296,10 @@ def test_a_pool_whose_connections_wait_for_a_lock_is_exhausted_by_that() -> None
     with scene.unit("POST /vote"):
         holds(scene)
     with scene.unit("GET /vote"):
-        begins(scene, LOCKS)
-    begins(scene, UPDATES)
+        waiting = [begins(scene, LOCKS), begins(scene, UPDATES)]
     pass_time(scene, 0.8)
     scene.checkout().statement_begins(UPDATES)
-    finding = exhausted(scene)
+    finding = exhausted(scene, *waiting)
     assert (finding.evidence["cause"], finding.evidence["share"]) == (LOCK_WAIT, 1.0)
     assert (
         "; 3 of 4 connections likely wait for a row lock of table member, which is held by http POST /vote, which "

@@ -150,18 +150,20 @@ class LockWatch:
 
 
 def root_of(lease: Lease) -> Lease | None:
-    """The lease that holds the lock that a lease waits for, in the end: not one that waits for another lock itself."""
-    holder, seen = lease, {lease}
+    """
+    The lease that holds the lock that a lease waits for, or did: not one that waits for another lock itself.
+    None where it is gone, or another process holds the lock.
+    """
+    wait, holder, seen = lease.lock_wait, None, {lease}
     for _ in range(_LONGEST_CHAIN):
-        wait = holder.lock_wait
-        if wait is None or not wait.concerns(holder):
-            break
-        further = wait.holder() if wait.holder is not None else None
+        further = wait.holder() if wait is not None and wait.holder is not None else None
         if further is None or further in seen:
             break
         seen.add(further)
-        holder = further
-    return None if holder is lease else holder
+        holder, wait = further, further.lock_wait
+        if wait is None or not wait.concerns(holder):
+            break
+    return holder
 
 
 def _database_of(pool: Pool) -> Hashable:

@@ -11,7 +11,7 @@ from poolscope.detectors.diagnosis.locks import lock_in_words, root_of, shape_at
 from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
 
     from poolscope.core.lease import Lease
     from poolscope.detectors.diagnosis.picture import Held, Picture
@@ -25,10 +25,10 @@ def lock_waits(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
     Leases whose statement waits for a lock, by who holds it; those that run the same statement; and of the holders,
     those that hold a connection of this pool.
     """
-    groups: dict[Lease | str, list[Held]] = {}
+    groups: dict[Hashable, list[Held]] = {}
     for held in leases:
         if _waited(held, picture.totals.moment):
-            groups.setdefault(root_of(held.lease) or _blocker_of(held.lease), []).append(held)
+            groups.setdefault(root_of(held.lease) or _lock_of(held.lease), []).append(held)
     rest = [held for held in leases if not any(held in group for group in groups.values())]
     for root, waiting in sorted(groups.items(), key=lambda group: -len(group[1])):
         shapes = {shape_at(held.lease) for held in waiting}
@@ -44,11 +44,12 @@ def _waited(held: Held, now: float) -> bool:
     return wait is not None and held.phase == "query" and abs(now - held.running_for - wait.began) <= _SAME
 
 
-def _blocker_of(lease: Lease) -> str:
-    return lease.lock_wait.blocker if lease.lock_wait is not None else ""
+def _lock_of(lease: Lease) -> Hashable:
+    wait = lease.lock_wait
+    return (wait.wanted or wait.blocker) if wait is not None else ""
 
 
-def _holds(held: Held, root: Lease | str, waiting: Sequence[Held]) -> bool:
+def _holds(held: Held, root: Hashable, waiting: Sequence[Held]) -> bool:
     if held.lease is root:
         return True
     # One that has waited for the same lock is idle in its transaction now: it has got it, and will be the next root.
