@@ -230,15 +230,29 @@ def test_a_pool_of_the_same_database_counts_and_one_of_another_does_not() -> Non
         assert len(scene.found(LOCK_WAIT)) == expected
 
 
-def test_a_session_level_lock_is_held_outside_of_a_transaction_too() -> None:
-    """Until it is unlocked; a lock of rows is gone with the transaction."""
-    for statement, expected in (("select pg_advisory_lock(%s)", 1), (LOCKS, 0)):
-        scene = Scene(4)
-        holder = holds(scene, statement)
-        holder.in_transaction = False
-        begins(scene, statement)
-        pass_time(scene, 1.0)
-        assert len(scene.found(LOCK_WAIT)) == expected
+@pytest.mark.parametrize(
+    ("then", "expected"), [((), 1), (("select 1 from t",), 1), (("select pg_advisory_unlock(%s)",), 0)]
+)
+def test_a_session_level_lock_is_held_until_it_is_released(then: tuple[str, ...], expected: int) -> None:
+    """Also outside of a transaction, and whatever the connection runs afterwards."""
+    lock = "select pg_advisory_lock(%s)"
+    scene = Scene(4)
+    holder = holds(scene, lock)
+    for statement in then:
+        scene.query(holder, statement)
+    holder.in_transaction = False
+    begins(scene, lock)
+    pass_time(scene, 1.0)
+    assert len(scene.found(LOCK_WAIT)) == expected
+
+
+def test_a_lock_of_rows_is_gone_with_its_transaction() -> None:
+    """Though the connection is still held."""
+    scene = Scene(4)
+    holds(scene).in_transaction = False
+    begins(scene, LOCKS)
+    pass_time(scene, 1.0)
+    assert scene.found(LOCK_WAIT) == []
 
 
 def test_a_commit_that_takes_long_waits_for_no_lock() -> None:

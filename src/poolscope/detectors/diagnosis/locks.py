@@ -243,11 +243,16 @@ def _holding(lease: Lease, now: float) -> _Holding | None:
     texts = [text for text in earlier if text != last]
     if last is not None and not running:
         texts.insert(0, last)
+    # Locks of the whole connection are counted until they are released (`core.sql.lasting`).
+    kept = lease.kept
+    keeps = kept is not None and kept.locks + kept.tries > 0
+    if kept is not None and kept.statement is not None:
+        texts.append(kept.statement)
     locks: dict[Lock, None] = {}
     shapes = set()
     took_last = False
     for text in texts[:_MOST]:
-        taken = [lock for lock in _taken(text, system) if in_transaction or lock.mode is Mode.SESSION]
+        taken = [lock for lock in _taken(text, system) if (keeps if lock.mode is Mode.SESSION else in_transaction)]
         if taken:
             locks.update(dict.fromkeys(taken))
             shapes.add(shape_of(text, system))
