@@ -157,6 +157,10 @@ class Subject:
         if self.acquired:
             expected[""] = self.acquired
         assert collected.counts(semconv.WAIT_TIME, pool) == dict(expected)
+        failed: Counter[str] = Counter()
+        for point in collected.points(semconv.FAILED_CHECKOUTS, pool):
+            failed[point.attributes[semconv.ERROR_TYPE]] += point.value
+        assert failed == self.failed
         timeouts = self.failed[self.driver.timeout_error]
         if self.can(Capability.TIMEOUT):
             assert collected.value(semconv.TIMEOUTS, pool) == timeouts

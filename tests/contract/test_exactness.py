@@ -159,6 +159,7 @@ def test_a_checkout_that_is_turned_away_is_one_failed_wait(telemetry: Telemetry,
     assert subject.failed == {subject.driver.refusal: 1}
     collected = subject.check()
     assert collected.value(semconv.TIMEOUTS, subject.driver.pool) in (0, None)
+    assert collected.value(semconv.FAILED_CHECKOUTS, subject.driver.pool, CHECKOUT_OUTCOME="rejected") == 1
     subject.release(held)
     subject.release(subject.acquire())
     subject.check_at_rest()

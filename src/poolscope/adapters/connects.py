@@ -8,6 +8,10 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
+from poolscope.adapters.identity import error_name
+from poolscope.adapters.refusals import refusal_of
+from poolscope.core.guard import guard
+
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
@@ -49,6 +53,8 @@ def connect_ends(pool: Pool, lease: Lease | None, began: float) -> None:
     seconds = pool.now() - began
     if lease is not None:
         lease.connecting = lease.connect_failed = False
+        if lease.refusal is not None:  # a further try succeeded
+            lease.refusal = None
         lease.connected(seconds)
     pool.created(seconds, lease)
 
@@ -68,6 +74,11 @@ def connect_fails(pool: Pool, lease: Lease | None, began: float, error: BaseExce
         lease.connecting = False
         lease.connect_failed = isinstance(error, Exception)
         lease.connected(pool.now() - began)
+    if isinstance(error, Exception):
+        pool.failed_connect = (pool.now(), error_name(error))
+        refusal = guard.run("connects.refusal", lambda: refusal_of(error), None)
+        if refusal is not None:
+            pool.refused(*refusal, lease)
 
 
 def limit_changed(pool: Pool) -> None:

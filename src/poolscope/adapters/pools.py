@@ -14,6 +14,7 @@ from poolscope.adapters.connections import Connections
 from poolscope.adapters.identity import error_name, login_of, named, remember_name
 from poolscope.adapters.leases import recover, undo
 from poolscope.adapters.marks import KEY
+from poolscope.adapters.refusals import refusal_of
 from poolscope.adapters.stats import StatsSource
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
@@ -246,9 +247,24 @@ class Pools(Connections):
             args: What it was called with, for a timeout that the caller gives.
         """
         try:
-            lease.failed(self.outcome(library_pool, lease, error), error_name(error))
+            lease.failed(self._ending(library_pool, lease, error), error_name(error))
         except BaseException:  # noqa: BLE001 - ours
             recover(f"{self.name}.failed", lease)
+
+    def _ending(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
+        # What `outcome` says; of an error that is none of the pool's, what it was.
+        outcome = self.outcome(library_pool, lease, error)
+        if outcome is not Outcome.ERROR:
+            return outcome
+        known = lease.refusal is not None
+        refusal = None if known else guard.run(f"{self.name}.refusal", lambda: refusal_of(error), None)
+        if refusal is not None:  # a library whose connects have no hook, or another error than the connect's
+            lease.pool.refused(*refusal, lease)
+        if lease.refusal is not None:
+            return Outcome.SERVER_REFUSED
+        if lease.connect_failed:
+            return Outcome.CONNECT_FAILED
+        return outcome if self.is_open(library_pool) else Outcome.POOL_CLOSED
 
     def forget(self, anchor: LibraryObject) -> None:
         """Take every mark of ours off a pool and its connections, but for `KEY` of the anchor itself."""

@@ -18,16 +18,25 @@ if TYPE_CHECKING:
     from poolscope.core.lock_wait import LockWait
     from poolscope.core.origin import PackedStack, RawStack
     from poolscope.core.pool import Pool
+    from poolscope.core.refusal import Refusal
     from poolscope.core.work import UnitOfWork, Usage
 
 
 class Outcome(Enum):
-    """How a checkout ended that did not become a lease."""
+    """
+    How a checkout ended that did not become a lease.
+
+    The pool's own timeout; refused by the pool without a wait; another error; its caller did not wait any longer; the
+    server accepts no further connection; a connect failed otherwise; the pool is closed.
+    """
 
     TIMEOUT = "timeout"
     REJECTED = "rejected"
     ERROR = "error"
     CANCELLED = "cancelled"
+    SERVER_REFUSED = "server_refused"
+    CONNECT_FAILED = "connect_failed"
+    POOL_CLOSED = "pool_closed"
 
 
 class Lease(Calls):
@@ -57,6 +66,8 @@ class Lease(Calls):
     connect_failed = False
     #: Seconds of the queue in which the event loop was blocked; known when the wait has ended.
     resume_time = 0.0
+    #: The refusal that its last connect met.
+    refusal: Refusal | None = None
     _validate_time = 0.0
     _connect_time_before_handover = 0.0
     pending_at_checkout = 0

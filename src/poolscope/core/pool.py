@@ -21,6 +21,7 @@ from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.listener import NullListener
 from poolscope.core.phases import RECORDED_WAIT_PHASES
 from poolscope.core.pool_figures import PoolFigures
+from poolscope.core.refusal import Refusal
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
@@ -217,7 +218,12 @@ class Pool(PoolFigures):
                 error_type = OTHER_ERROR
             waits = self.failed_waits.setdefault(error_type, self._distribution(self._bounds, RECORDED_WAIT_PHASES))
         waits.record(wait, (lease.trace, lease.ended_at or self.now()) if lease.trace is not None else None, *parts)
-        if lease.outcome is Outcome.TIMEOUT:
+        outcome = lease.outcome or Outcome.ERROR
+        total = self.failed_checkouts.get((outcome.value, error_type))
+        if total is None:
+            total = self.failed_checkouts.setdefault((outcome.value, error_type), Sum())
+        total.add(1)
+        if outcome is Outcome.TIMEOUT:
             self.timeouts.add(1)
         self.waited(lease)
 
@@ -292,6 +298,20 @@ class Pool(PoolFigures):
         self.creates.record(
             seconds, (lease.trace, self.now()) if lease is not None and lease.trace is not None else None
         )
+
+    def refused(self, code: str, limit: str, lease: Lease | None = None) -> None:
+        """
+        The server refused a connection since it has too many.
+
+        Args:
+            code: What the server calls it.
+            limit: Whose limit was reached: one of `poolscope.core.refusal.LIMITS`.
+            lease: The checkout that the connect was part of, if any.
+        """
+        refusal = Refusal(code, limit, self.now(), lease is not None)
+        self.refusals.append(refusal)
+        if lease is not None:
+            lease.refusal = refusal
 
     def closed(self, reason: str) -> None:
         """

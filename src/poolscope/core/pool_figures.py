@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.counters import Peak, Sum, Tally
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
     from poolscope.core.histogram import Distribution, Trace
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity, PoolSource, Stranded
+    from poolscope.core.pool_identity import Identity, PoolSource
+    from poolscope.core.refusal import Refusal
 
 #: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
 LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
+
+
+_MOST_REFUSALS: Final = 100
 
 
 class PoolFigures:
@@ -57,6 +63,11 @@ class PoolFigures:
         #: Seconds of the waits' queues in which the waiter's event loop was blocked.
         self.resumed = Sum()
         self._queue_reported = 0.0
+        #: By the value of the `Outcome` and the kind of error.
+        self.failed_checkouts: dict[tuple[str, str], Sum] = {}
+        #: The last refusals of the server, and the last connect that failed: when, and the kind of its error.
+        self.refusals: deque[Refusal] = deque(maxlen=_MOST_REFUSALS)
+        self.failed_connect: tuple[float, str] | None = None
         self.timeouts = Sum()
         self.nested_checkouts = Sum()
         self.unattributed = Tally()

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final
 
 from poolscope.semconv.attributes import (
+    CHECKOUT_OUTCOME,
     CLOSE_REASON,
     COMPONENT,
     CONNECTION_STATE,
@@ -137,6 +138,11 @@ LEAKS: Final = Metric(
     "The number of leaked connections, by how the leak was detected.",
     (*POOL_ATTRIBUTES, LEAK_KIND),
 )  # fmt: skip
+FAILED_CHECKOUTS: Final = Metric(
+    "poolscope.connection.failed_checkouts", Kind.COUNTER, "{checkout}",
+    "The number of checkouts that got no connection, by how they ended and by the kind of error.",
+    (*POOL_ATTRIBUTES, CHECKOUT_OUTCOME, ERROR_TYPE),
+)  # fmt: skip
 NESTED_CHECKOUTS: Final = Metric(
     "poolscope.connection.nested_checkouts", Kind.COUNTER, "{checkout}",
     "The number of times a unit of work checked out a connection of a pool while it held one of the same pool.",
@@ -200,7 +206,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     CONNECTION_COUNT, CONNECTION_MAX, CONNECTION_IDLE_MAX, CONNECTION_IDLE_MIN, PENDING_REQUESTS, TIMEOUTS,
     CREATE_TIME, WAIT_TIME, USE_TIME,
     SATURATION_TIME, USED_PEAK, PENDING_PEAK, OLDEST_LEASE_AGE, WAIT_PHASE_TIME, HOLD_PHASE_TIME,
-    LEAKS, NESTED_CHECKOUTS, UNATTRIBUTED, CLOSURES,
+    LEAKS, FAILED_CHECKOUTS, NESTED_CHECKOUTS, UNATTRIBUTED, CLOSURES,
     UNIT_QUERIES, UNIT_CONNECTIONS, UNIT_WAIT_TIME, UNIT_HOLD_TIME, REPEATED_QUERIES,
     EVENT_LOOP_LAG, DRIFT, ERRORS,
 )  # fmt: skip

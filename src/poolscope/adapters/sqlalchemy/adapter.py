@@ -195,6 +195,12 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
         return Stats(limit, idle=sum(map(_is_idle, records)), in_use=in_use, most_idle=most_idle)
 
     @override
+    def rejected(self, library_pool: LibraryObject, error: BaseException) -> bool:
+        from sqlalchemy.pool import AssertionPool  # noqa: PLC0415
+
+        return isinstance(library_pool, AssertionPool) and isinstance(error, AssertionError)
+
+    @override
     def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
         if isinstance(error, self.timeouts) and getattr(error, "code", None) != _POOL_TIMEOUT:
             return Outcome.ERROR

@@ -108,6 +108,12 @@ def _timeouts(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
     return ((int(pool.timeouts.read()), pool_attributes(pool)) for pool in tuple(pool_registry.pools.values()))
 
 
+def _failed(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    for pool in tuple(pool_registry.pools.values()):
+        for (outcome, error_type), total in pool.failed_checkouts.copy().items():
+            yield int(total.read()), pool_attributes(pool, CHECKOUT_OUTCOME=outcome, ERROR_TYPE=error_type)
+
+
 def _saturation(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
     for pool in tuple(pool_registry.pools.values()):
         if pool.limit is not None:
@@ -175,6 +181,7 @@ OBSERVATIONS: Final[dict[semconv.Metric, Callable[[PoolRegistry], Iterable[PoolO
     semconv.WAIT_PHASE_TIME: _wait_phases,
     semconv.HOLD_PHASE_TIME: _hold_phases,
     semconv.CLOSURES: _closures,
+    semconv.FAILED_CHECKOUTS: _failed,
     semconv.NESTED_CHECKOUTS: _nested,
     semconv.UNATTRIBUTED: _unattributed,
     semconv.LEAKS: _leaks,

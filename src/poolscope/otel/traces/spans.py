@@ -171,7 +171,7 @@ class Spans:
             links=links,
             start_time=clock.to_unix_nanoseconds(lease.requested_at, pool.now),
         )
-        if lease.outcome in (Outcome.TIMEOUT, Outcome.REJECTED, Outcome.ERROR):
+        if lease.outcome not in (None, Outcome.CANCELLED):
             span.set_status(Status(StatusCode.ERROR, lease.error_type))
         span.end(end_time=clock.to_unix_nanoseconds(lease.acquired_at or lease.ended_at or pool.now(), pool.now))
 
