@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from poolscope.semconv import Metric
 
 FINDING_LABEL: Final = prometheus.label(semconv.FINDINGS)
+FINDING_ID: Final = prometheus.label(semconv.FINDING_ID)
 # Only our own alerts: those on pools of the selected services, and those that belong to no service.
 FIRING: Final = (
     Scope(('alertstate="firing"',))
@@ -130,6 +131,7 @@ def _found() -> Panels:
 
 def _where() -> Panels:
     route = (SERVICE, UNIT)
+    found = prometheus.family(semconv.FINDING_COUNT)
     where = (SERVICE, POOL, SERVER)
     yield time_series_panel(
         PanelOptions(
@@ -142,7 +144,7 @@ def _where() -> Panels:
             width=12,
             height=9,
         ),
-        [Target(_per_minute(found), found) for found in FINDING_IDS],
+        [Target(_per_minute(one), one) for one in FINDING_IDS],
         many_series=True,
     )
     yield table_panel(
@@ -181,9 +183,20 @@ def _where() -> Panels:
     )
     yield time_series_panel(
         PanelOptions(
-            "Timeouts per minute, by pool", good="0.", bad="any.", unit="short", thresholds=(0.1, 10), links=TO_POOL
+            "Findings per minute, by pool and finding",
+            good="0.",
+            bad="any that stays. Counted exactly, also what no event reports by itself.",
+            unit="short",
+            thresholds=(0.1, 10),
+            links=TO_POOL,
         ),
-        [Target(f"60 * {over('sum', rate(prometheus.family(semconv.TIMEOUTS), POOLS), BY_POOL)}", LEGEND)],
+        [
+            Target(or_zero(f"60 * {over('sum', rate(found, POOLS))}"), "all"),
+            Target(
+                f"60 * {over('sum', rate(found, POOLS), (*BY_POOL, FINDING_ID))}",
+                f"{LEGEND} · {{{{{FINDING_ID}}}}}",
+            ),
+        ],
     )
     yield bar_gauge_panel(
         PanelOptions(

@@ -8,7 +8,7 @@ from grafana import board, links, prometheus
 from grafana.collector import INSTANCE
 from grafana.dashboards import holders, pool_causes
 from grafana.panels import PanelOptions, Target, heatmap_panel, stat_options, stat_panel, time_series_panel
-from grafana.query import INSTANCES, RECENT, increase, over, quantile, rate, usage, value
+from grafana.query import INSTANCES, RECENT, increase, or_zero, over, quantile, rate, usage, value
 from poolscope import semconv
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ TIMEOUTS = prometheus.family(semconv.TIMEOUTS)
 LEAKS = prometheus.family(semconv.LEAKS)
 # The quantile that shows exemplars.
 TAIL = 0.99
+FAILED = prometheus.family(semconv.FAILED_CHECKOUTS)
+OUTCOME = prometheus.label(semconv.CHECKOUT_OUTCOME)
 STATE = prometheus.label(semconv.CONNECTION_STATE)
 USED = INSTANCES.having(STATE, semconv.STATE_USED)
 IDLE = INSTANCES.having(STATE, semconv.STATE_IDLE)
@@ -220,14 +222,17 @@ def _waits() -> Panels:
     )
     yield time_series_panel(
         PanelOptions(
-            "Timeouts per minute",
+            "Checkouts without a connection per minute, by how",
             good="0.",
-            bad="any: these requests failed.",
+            bad="any: these requests failed. `server_refused`: the server has too many connections.",
             unit="short",
             thresholds=(0.1,),
             links=TO_FINDINGS,
         ),
-        [Target(f"60 * {over('sum', rate(TIMEOUTS, INSTANCES), (INSTANCE,))}", EACH)],
+        [
+            Target(or_zero(f"60 * {over('sum', rate(FAILED, INSTANCES))}"), "all"),
+            Target(f"60 * {over('sum', rate(FAILED, INSTANCES), (OUTCOME,))}", f"{{{{{OUTCOME}}}}}"),
+        ],
     )
 
 

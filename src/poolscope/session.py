@@ -96,6 +96,7 @@ class Session:
             flush=self._flush,
             event_loops=self._event_loops,
         )
+        self.pool_registry.findings = self._watchdog.counts
         self._entry_span_processors = EntrySpanProcessors(
             self.pool_registry.units, self._tracer_provider, self._watchdog.unit_ended
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from grafana import collector
 from poolscope import semconv
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import NESTED_CHECKOUT
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.dashboards.recorder import Recorder
@@ -124,7 +125,11 @@ def _pool(recorder: Recorder, process: Process, leaked: int, dice: random.Random
     recorder.set(semconv.OLDEST_LEASE_AGE, labels, 20.0 * leaked + dice.uniform(0.1, 1))
     recorder.set(semconv.DRIFT, labels, 0)
     recorder.add(semconv.SATURATION_TIME, labels, STEP * (dice.uniform(0.6, 1) if full else 0.1 if sick else 0))
-    recorder.add(semconv.TIMEOUTS, labels, round(dice.uniform(1, 6)) if full and leaked > 4 else 0)
+    timeouts = round(dice.uniform(1, 6)) if full and leaked > 4 else 0
+    recorder.add(semconv.TIMEOUTS, labels, timeouts)
+    failed = {**labels, semconv.CHECKOUT_OUTCOME: "timeout", semconv.ERROR_TYPE: "TimeoutError"}
+    recorder.add(semconv.FAILED_CHECKOUTS, failed, timeouts)
+    recorder.add(semconv.FINDING_COUNT, {**labels, semconv.FINDING_ID: POOL_EXHAUSTED}, timeouts)
     recorder.add(semconv.NESTED_CHECKOUTS, labels, round(dice.random()) if sick else 0)
     recorder.add(semconv.ERRORS, {**labels, semconv.COMPONENT: "checkout"})
     for kind in ("abandoned", "owner_finished", "overdue"):

@@ -93,6 +93,7 @@ class Scene:
             on_diagnose=self.watchdog.diagnose_unit,
             event_loops=self.event_loops,
         )
+        self.pool_registry.findings = self.watchdog.counts
         self.pool_registry.units.on_end = self.watchdog.unit_ended
         #: Waits until the application's event loops have done what they can do.
         self.settle: Callable[[], None] = lambda: None

@@ -118,6 +118,7 @@ def busy() -> Iterator[Scene]:
         loop.turn()
         scene.tick()
         loop.do(held.released)
+    scene.tick()
     guard.count("a place")
     yield scene
     outside.released()

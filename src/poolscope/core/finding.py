@@ -77,6 +77,33 @@ class Finding:
         return self.kind.resolved_event if self.resolved else self.kind.event
 
 
+class FindingCounts:
+    """How many findings there were, by id and pool; one thread at a time adds, any may read."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str | None], int] = {}
+
+    def add(self, finding: Finding, number: int = 1) -> None:
+        """
+        Count a finding, unless it is the end of an earlier one.
+
+        Args:
+            finding: The finding.
+            number: How many there were that it represents.
+        """
+        if not finding.resolved:
+            key = (finding.id, finding.pool.name if finding.pool is not None else None)
+            self._counts[key] = self._counts.get(key, 0) + number
+
+    def read(self) -> dict[tuple[str, str | None], int]:
+        """The counts by id and the pool's name, which is None for what concerns several."""
+        return self._counts.copy()
+
+    def reset(self) -> None:
+        """In a child process after a fork: start anew at nothing."""
+        self._counts = {}
+
+
 class FindingSink(Protocol):
     """Takes findings away, to telemetry, logs or a list; called from background threads and never on the hot path."""
 

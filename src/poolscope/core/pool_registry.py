@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from poolscope.core import clock
 from poolscope.core.calls import KEY
+from poolscope.core.finding import FindingCounts
 from poolscope.core.guard import guard
 from poolscope.core.histogram import Distribution
 from poolscope.core.listener import NullListener
@@ -113,6 +114,8 @@ class PoolRegistry:
         #: Called about once a second while dormant: whether an SDK is configured by now.
         self.has_listeners: Callable[[], bool] = lambda: False
         self.long_hold = long_hold
+        #: How many findings there were in its pools.
+        self.findings = FindingCounts()
         self.flush = flush
         self.event_loops = event_loops
         #: The kind of histogram that new pools keep.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from poolscope.core.finding import FindingCounts
 from poolscope.core.finding_kind import Severity
 from poolscope.detectors.diagnosis.describe import seconds
 
@@ -37,18 +38,22 @@ class Throttle:
         sink: Takes the findings.
         interval: Seconds in which one place is reported once.
         now: The clock.
+        counts: Counts every finding, whether it is reported by itself or not.
     """
 
-    def __init__(self, sink: FindingSink, interval: float, now: Clock) -> None:
+    def __init__(self, sink: FindingSink, interval: float, now: Clock, counts: FindingCounts | None = None) -> None:
         self._sink = sink
         self._interval = interval
         self._now = now
+        self._counts = counts if counts is not None else FindingCounts()
         self.forget()
 
     def forget(self) -> None:
         """Start anew at nothing."""
         self._reported: dict[Hashable, _Reported] = {}
         self._held_back: dict[Hashable, int] = {}
+        # Held back of places whose finding is not known yet.
+        self._uncounted: dict[Hashable, int] = {}
 
     def report(self, key: Hashable, make: Callable[[int], Finding], *, critical: bool = False) -> bool:
         """
@@ -75,11 +80,22 @@ class Throttle:
         if len(self._reported) >= _MOST_PLACES:
             self.forget()
         finding = make(self._held_back.pop(key, 0))
+        self._counts.add(finding, 1 + self._uncounted.pop(key, 0))
         self._reported[key] = _Reported(self._now(), _kept(finding, whole=len(self._reported) < _MOST_WHOLE))
+        self._sink.report(finding)
+
+    def report_apart(self, finding: Finding) -> None:
+        """Report a finding that represents no other."""
+        self._counts.add(finding)
         self._sink.report(finding)
 
     def count(self, key: Hashable) -> None:
         """One more of a place is held back."""
+        earlier = self._reported.get(key)
+        if earlier is not None:
+            self._counts.add(earlier.finding)
+        else:
+            self._uncounted[key] = self._uncounted.get(key, 0) + 1
         self._held_back[key] = self._held_back.get(key, 0) + 1
 
     def report_due(self, *, everything: bool = False) -> None:

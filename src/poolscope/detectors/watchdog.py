@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.finding import FindingCounts
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
@@ -45,8 +46,9 @@ class Watchdog:
     def __init__(self, detectors: Sequence[Detector[Any, Any]], sink: FindingSink, interval: float, now: Clock) -> None:
         self.detectors = tuple(detectors)
         self._now = now
-        self._sink = sink
-        self._throttle = Throttle(sink, interval, now)
+        #: How many findings there were.
+        self.counts = FindingCounts()
+        self._throttle = Throttle(sink, interval, now, self.counts)
         self._wait_listeners = self._listeners_of(Waited)
         self._nested_listeners = self._listeners_of(Nested)
         self._release_listeners = self._listeners_of(Released)
@@ -62,6 +64,7 @@ class Watchdog:
     def forget(self) -> None:
         """In a child process after a fork: what was kept and reported is the parent's."""
         self._throttle.forget()
+        self.counts.reset()
         self._looked_at = self._now()
         for detector in self.detectors:
             detector.forget()
@@ -151,7 +154,7 @@ class Watchdog:
         if occurrence.describe is None:
             self._throttle.count(occurrence.place)
         elif occurrence.place is None:
-            self._sink.report(occurrence.describe(0))
+            self._throttle.report_apart(occurrence.describe(0))
         elif occurrence.at_once:
             self._throttle.report_now(occurrence.place, occurrence.describe)
         else:

@@ -14,6 +14,7 @@ from poolscope.semconv.attributes import (
     COUNT_BOUNDARIES,
     DURATION_BOUNDARIES,
     ERROR_TYPE,
+    FINDING_ID,
     HOLD_PHASE,
     LEAK_KIND,
     POOL_ATTRIBUTES,
@@ -191,6 +192,13 @@ EVENT_LOOP_LAG: Final = Metric(
     (), DURATION_BOUNDARIES,
 )  # fmt: skip
 
+# Metrics of our own: findings
+FINDING_COUNT: Final = Metric(
+    "poolscope.findings", Kind.COUNTER, "{finding}",
+    "The number of findings, also of those that no event of their own reports.",
+    (*POOL_ATTRIBUTES, FINDING_ID),
+)  # fmt: skip
+
 # Metrics of our own: ourselves
 DRIFT: Final = Metric(
     "poolscope.instrumentation.drift", Kind.GAUGE, "{connection}",
@@ -208,5 +216,5 @@ METRICS: Final[tuple[Metric, ...]] = (
     SATURATION_TIME, USED_PEAK, PENDING_PEAK, OLDEST_LEASE_AGE, WAIT_PHASE_TIME, HOLD_PHASE_TIME,
     LEAKS, FAILED_CHECKOUTS, NESTED_CHECKOUTS, UNATTRIBUTED, CLOSURES,
     UNIT_QUERIES, UNIT_CONNECTIONS, UNIT_WAIT_TIME, UNIT_HOLD_TIME, REPEATED_QUERIES,
-    EVENT_LOOP_LAG, DRIFT, ERRORS,
+    EVENT_LOOP_LAG, FINDING_COUNT, DRIFT, ERRORS,
 )  # fmt: skip

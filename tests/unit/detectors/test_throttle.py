@@ -17,6 +17,7 @@ from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.queries import N_PLUS_ONE
+from poolscope.core.lease import Outcome
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.detectors import throttle
 from tests.support.pools import Source, identity
@@ -78,6 +79,7 @@ def test_what_is_held_back_is_reported_when_the_interval_is_over(identity: str, 
         cause(scene)
     scene.pass_time(3)
     assert [finding.evidence["repeated"] for finding in scene.found(identity)] == [0]
+    assert scene.pool_registry.findings.read()[identity, "shop"] == TIMES
     scene.pass_time(INTERVAL)
     first, second = scene.found(identity)
     assert occurrences([first, second]) == TIMES
@@ -88,6 +90,7 @@ def test_what_is_held_back_is_reported_when_the_interval_is_over(identity: str, 
     assert first.summary in second.report
     scene.pass_time(3 * INTERVAL)
     assert len(scene.found(identity)) == 2
+    assert scene.pool_registry.findings.read()[identity, "shop"] == TIMES
 
 
 def test_what_happens_after_the_interval_is_reported_at_once() -> None:
@@ -99,6 +102,31 @@ def test_what_happens_after_the_interval_is_reported_at_once() -> None:
     assert len(scene.found()) == 2
     nests(scene)
     assert [finding.evidence["repeated"] for finding in scene.found()] == [0, 1, 0]
+
+
+def test_every_finding_counts_once() -> None:
+    """
+    Also one that is counted before the first of its place is described, as where two threads look at a pool at once;
+    the end of an earlier one is none; a child process begins at nothing.
+    """
+    scene = Scene(1, finding_interval=INTERVAL)
+    scene.checkout()
+    for _ in range(3):
+        scene.begin_checkout().failed(Outcome.REJECTED, "PoolError")  # described once their cause shows
+    scene.tick()
+    assert scene.pool_registry.findings.read() == {}
+    scene.pass_time(2)
+    assert scene.pool_registry.findings.read() == {(POOL_EXHAUSTED, "shop"): 3}
+
+    scene = Scene(1)
+    with scene.unit():
+        lease = scene.checkout()
+    scene.pass_time(2)
+    lease.released()
+    assert [finding.resolved for finding in scene.found(LEAK)] == [False, True]
+    assert scene.pool_registry.findings.read()[LEAK, "shop"] == 1
+    scene.watchdog.forget()
+    assert scene.pool_registry.findings.read() == {}
 
 
 def test_at_the_end_nothing_is_held_back() -> None:

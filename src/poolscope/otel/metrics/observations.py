@@ -162,6 +162,13 @@ def _repeated(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
         yield int(series.repeated_queries.read()), _unit_attributes(key)
 
 
+def _findings(pool_registry: PoolRegistry) -> Iterator[PoolObservation]:
+    pools = pool_registry.pools
+    for (finding_id, name), count in pool_registry.findings.read().items():
+        pool = pools.get(name) if name is not None else None
+        yield count, {**(pool_attributes(pool) if pool is not None else {}), semconv.FINDING_ID: finding_id}
+
+
 def _errors(_: PoolRegistry) -> Iterator[PoolObservation]:
     return ((count, {semconv.COMPONENT: component}) for component, count in guard.counts().items())
 
@@ -186,6 +193,7 @@ OBSERVATIONS: Final[dict[semconv.Metric, Callable[[PoolRegistry], Iterable[PoolO
     semconv.UNATTRIBUTED: _unattributed,
     semconv.LEAKS: _leaks,
     semconv.REPEATED_QUERIES: _repeated,
+    semconv.FINDING_COUNT: _findings,
     semconv.DRIFT: _drift,
     semconv.ERRORS: _errors,
 }
