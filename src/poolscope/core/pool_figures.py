@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from poolscope.core.histogram import Distribution, Trace
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity, PoolSource, Stranded
-    from poolscope.core.pool_identity import Identity, PoolSource
     from poolscope.core.refusal import Refusal
 
 #: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
