@@ -188,7 +188,7 @@ def _where() -> Panels:
             bad="any that stays. Counted exactly, also what no event reports by itself.",
             unit="short",
             thresholds=(0.1, 10),
-            links=TO_POOL,
+            links=TO_REQUESTS,
         ),
         [
             Target(or_zero(f"60 * {over('sum', rate(found, POOLS))}"), "all"),
