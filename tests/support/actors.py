@@ -49,16 +49,25 @@ async def {name}(take):
         if awaitable is not None:
             await awaitable
 """
-_STAY_ASYNC: Final = _STAY.replace("def", "async def").replace("wait()", "await wait()")
+# What a library awaits ends in a coroutine of its own.
+_STAY_ASYNC: Final = (
+    _STAY.replace("def", "async def")
+    .replace("wait()", "await wait()")
+    .replace("end(thing)", "await awaited(end, thing)")
+)
 
 _LIBRARY: Final = str(Path(sysconfig.get_path("stdlib")) / "a_library_of_workers.py")
 _made: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
+async def _awaited(end: Callable[[Any], Any], thing: Any) -> None:
+    end(thing)
+
+
 def _function(template: str, name: str, file: str | None = None) -> Callable[..., Any]:
     key = (template, name)
     if key not in _made:
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"awaited": _awaited}
         exec(compile(template.format(name=name), file or f"/application/{name}.py", "exec"), found)
         _made[key] = found[name]
     return _made[key]

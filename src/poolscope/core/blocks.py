@@ -27,6 +27,9 @@ _MOST_BLOCKS: Final = 500
 _MOST_BEATS: Final = 2_000
 # From so many heartbeats on, the share of late ones is an estimate.
 _FEWEST_BEATS: Final = 3
+# Where less than this share of the blocked time was seen to be at a line, it is not known what blocks.
+_KNOWN: Final = 0.5
+_MAJORITY: Final = 0.5
 _AWAITABLE: Final = CO_COROUTINE | CO_ASYNC_GENERATOR | CO_ITERABLE_COROUTINE
 
 
@@ -86,7 +89,7 @@ class Overlap(NamedTuple):
     Args:
         seconds: For how long, at least.
         share: The share of the span, from 0 to 1: what was seen, or what the heartbeats within it estimate.
-        stack: What blocked it most, from the application's innermost frame outwards; empty where it was not seen.
+        stack: What blocked it most, from the application's innermost frame outwards; empty where that is not known.
         is_checkout: Whether that is a synchronous checkout that waits.
     """
 
@@ -94,6 +97,11 @@ class Overlap(NamedTuple):
     share: float = 0.0
     stack: RawStack = ()
     is_checkout: bool = False
+
+    @property
+    def explains(self) -> bool:
+        """Whether the span is so long because of what blocked the loop: for half of it or more, at a known line."""
+        return self.share >= _MAJORITY and bool(self.stack)
 
 
 #: Of a span in which no loop was blocked.
@@ -144,10 +152,13 @@ class Blocks:
         seconds = max(0.0, _union([(start, end) for start, end, _ in others]) - _shared(others, own))
         if seconds <= 0.0:
             return NO_OVERLAP
-        worst = _worst(others)
         share = seconds / (ended - began)
+        known = [one for one in others if one[2].stack]
+        if _union([(start, end) for start, end, _ in known]) < _KNOWN * seconds:
+            return Overlap(seconds, min(1.0, share))
         if not own:
             share = max(share, self._late(thread, began, ended))
+        worst = _worst(known)
         return Overlap(seconds, min(1.0, share), worst.stack, worst.is_checkout)
 
     def _late(self, thread: int, began: float, ended: float) -> float:
@@ -170,12 +181,11 @@ def _shared(others: Iterable[tuple[float, float, Block]], own: list[tuple[float,
 
 
 def _worst(spans: list[tuple[float, float, Block]]) -> Block:
-    # What was seen goes before what was not, and of one line all blocks count together.
-    seen = [one for one in spans if one[2].stack] or spans
+    # Of one line all blocks count together.
     by_line: dict[object, float] = {}
-    for start, end, block in seen:
+    for start, end, block in spans:
         by_line[block.stack[:1]] = by_line.get(block.stack[:1], 0.0) + end - start
-    return max(seen, key=lambda one: (by_line[one[2].stack[:1]], one[1] - one[0]))[2]
+    return max(spans, key=lambda one: (by_line[one[2].stack[:1]], one[1] - one[0]))[2]
 
 
 def is_synchronous(checkout: Lease, stack: RawStack) -> bool:

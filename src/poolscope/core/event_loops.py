@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
 from poolscope.core.blocks import NO_OVERLAP, SHORTEST, Block, Blocks, Overlap, is_synchronous
-from poolscope.core.execution import ThreadsNow, task_in
+from poolscope.core.execution import ThreadsNow
 from poolscope.core.guard import guard
 from poolscope.core.histogram import Distribution
 from poolscope.core.libraries import KNOWN
 from poolscope.core.origin import keep
-from poolscope.core.watched_loop import Beat, WatchedLoop, is_waiting, runs_callbacks
+from poolscope.core.watched_loop import Beat, WatchedLoop, is_waiting, loop_of, running_in, runs_callbacks
 from poolscope.core.work import CURRENT_UNIT
 
 if TYPE_CHECKING:
@@ -135,7 +135,14 @@ class EventLoops:
 
     # Anywhere
 
-    def overlap(self, thread: int, began: float, ended: float, task: TaskReference | None = None) -> Overlap:
+    def overlap(
+        self,
+        thread: int,
+        began: float,
+        ended: float,
+        task: TaskReference | None = None,
+        more: Iterable[Block] = (),
+    ) -> Overlap:
         """
         How much of a span of time the loop of a thread was blocked; none where no loop is known there.
 
@@ -144,19 +151,37 @@ class EventLoops:
             began: The beginning of the span, in seconds of the clock.
             ended: Its end.
             task: A task whose own blocks do not count.
+            more: Blocks that are known otherwise, as by `by_checkout`.
         """
         if ended <= began:
             return NO_OVERLAP
         late = [block for block in map(self._late_beat, tuple(self._loops.values())) if block is not None]
-        return self._blocks.overlap(thread, began, ended, task=task, more=late)
+        return self._blocks.overlap(thread, began, ended, task=task, more=(*late, *more))
 
-    def overlap_of(self, lease: Lease, began: float, ended: float) -> Overlap:
+    def overlap_of(self, lease: Lease, began: float, ended: float, more: Iterable[Block] = ()) -> Overlap:
         """
         The same for the loop that a lease or a pending checkout depends on: its task's, else that of the request which
         a thread has checked it out for. What the task itself does counts as none.
         """
         thread, task = loop_of(lease)
-        return self.overlap(thread, began, ended, task) if thread is not None else NO_OVERLAP
+        return self.overlap(thread, began, ended, task, more) if thread is not None else NO_OVERLAP
+
+    def by_checkout(self, pending: Lease) -> Block | None:
+        """
+        The block that a pending checkout is, if it is a synchronous one in an event loop: its task has not given way
+        since it began.
+        """
+        task = pending.task() if pending.task is not None else None
+        began, now = pending.requested_at, self._now()
+        if (
+            pending.acquired_at is not None
+            or pending.ended_at is not None  # `waited` has seen to it
+            or now - began < SHORTEST
+            or not getattr(getattr(task, "get_coro", _nothing)(), "cr_running", False)
+            or self._went_on(pending.thread, began, now)
+        ):
+            return None
+        return Block(pending.thread, began, None, pending.origin, pending.task, is_checkout=True)
 
     def _went_on(self, thread: int, began: float, ended: float) -> bool:
         # Whether a loop ran a heartbeat within a span of time.
@@ -307,19 +332,5 @@ class EventLoops:
             self.on_block(block)
 
 
-def running_in(loop: LibraryObject) -> TaskReference | None:
-    """The task that an event loop runs now, held weakly; None where it runs none, or that is not to be known."""
-    return guard.run("event_loops.task", lambda: task_in(loop), None)
-
-
-def loop_of(lease: Lease) -> tuple[int | None, TaskReference | None]:
-    """
-    Which thread's event loop has to go on so that a lease is returned, or a pending checkout goes on, and in which
-    task: its own, or the one of the request that a thread has checked it out for. None where it is none.
-    """
-    if lease.task is not None:
-        return lease.thread, lease.task
-    unit = lease.unit
-    if unit is not None and unit.task is not None and unit.thread != lease.thread:
-        return unit.thread, unit.task
-    return None, None
+def _nothing() -> None:
+    return None

@@ -11,6 +11,8 @@ import weakref
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.execution import task_in
+from poolscope.core.guard import guard
 from poolscope.core.libraries import KNOWN
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from poolscope.core import clock
     from poolscope.core.blocks import Block
+    from poolscope.core.execution import TaskReference
+    from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
     from poolscope.types import LibraryObject
 
@@ -58,6 +62,26 @@ def is_waiting(stack: RawStack, outer: CodeType | None) -> bool:
 def runs_callbacks(stack: RawStack) -> bool:
     """Whether a stack goes through a callback of one of the standard library's loops."""
     return any(code.co_name == "_run" and code.co_filename.endswith(_CALLBACKS) for code, _ in stack)
+
+
+def running_in(loop: LibraryObject) -> TaskReference | None:
+    """The task that an event loop runs now, held weakly; None where it runs none, or that is not to be known."""
+    if "asyncio.tasks" not in sys.modules:
+        return None
+    return guard.run("event_loops.task", lambda: task_in(loop), None)
+
+
+def loop_of(lease: Lease) -> tuple[int | None, TaskReference | None]:
+    """
+    Which thread's event loop has to go on so that a lease is returned, or a pending checkout goes on, and in which
+    task: its own, or the one of the request that a thread has checked it out for. None where it is none.
+    """
+    if lease.task is not None:
+        return lease.thread, lease.task
+    unit = lease.unit
+    if unit is not None and unit.task is not None and unit.thread != lease.thread:
+        return unit.thread, unit.task
+    return None, None
 
 
 class Samples:

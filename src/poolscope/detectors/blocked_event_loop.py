@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from poolscope.core.blocks import MOST_HELD_UP, NO_OVERLAP
 from poolscope.core.catalogue import KINDS
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from poolscope.core.finding import Evidence
     from poolscope.core.lease import Lease
     from poolscope.detectors.detector import Context
-
-# From this share of a hold on, a blocked loop explains it.
-_MAJORITY: Final = 0.5
 
 
 class BlockedEventLoopDetector(Detector[Waited, "Block"]):
@@ -56,8 +53,7 @@ def overlap_of(lease: Lease) -> Overlap:
 
 def explains(lease: Lease) -> bool:
     """Whether a hold took as long as it did since others blocked its event loop for half of it or more, at a line."""
-    overlap = overlap_of(lease)
-    return overlap.share >= _MAJORITY and bool(overlap.stack)
+    return overlap_of(lease).explains
 
 
 def evidence_of(lease: Lease) -> dict[str, Evidence]:

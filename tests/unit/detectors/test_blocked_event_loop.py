@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from poolscope.core import event_loops
-from poolscope.core.blocks import Block
+from poolscope.core.blocks import NO_OVERLAP, Block, Blocks
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, SLOW_CONNECT
 from poolscope.core.catalogue.holds import LONG_HOLD
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP, BY_CHECKOUT
+from poolscope.core.lease import Outcome
 from poolscope.detectors.blocked_event_loop import found
 from tests.support.loops import Loop, event_loop
 from tests.support.scene import Scene, line
@@ -301,3 +304,100 @@ def test_the_fix_of_a_checkout_is_another_one(scene: Scene, loop: Loop) -> None:
     finding = found(block, 1.0, block.by, block.held_up)
     assert "by a synchronous checkout of" in finding.summary
     assert finding.fix == finding.kind.fix_for(BY_CHECKOUT) != finding.kind.fix
+
+
+def cause(scene: Scene) -> str:
+    """Of the first exhausted pool."""
+    return str(scene.found(POOL_EXHAUSTED)[0].evidence["cause"])
+
+
+def test_it_is_the_cause_where_the_holders_could_not_go_on(scene: Scene, loop: Loop) -> None:
+    """With the line that blocks; the same holders in a loop that goes on are held for what they do themselves."""
+    held = [request(scene, loop) for _ in range(2)]
+    turns(scene, loop, 0.2)
+    blocked(scene, loop, 3)
+    scene.timeout()
+    assert cause(scene) == BLOCKED_EVENT_LOOP
+    (finding,) = scene.found(POOL_EXHAUSTED)
+    assert "a blocked event loop: 2 of 2 connections are held by tasks that could not go on" in finding.summary
+    assert "synchronous work blocks their event loop at /application/work.py:2 in work" in str(
+        finding.evidence["chain"]
+    )
+    assert finding.fix == KINDS[BLOCKED_EVENT_LOOP].fix
+    for lease in held:
+        loop.do(lease.released)
+    other = Scene(2, long_hold_threshold=1.5)
+    with event_loop(other.pool) as going_on:
+        for _ in range(2):
+            request(other, going_on)
+        turns(other, going_on, 3)
+        other.timeout()
+        assert cause(other) == LONG_HOLD
+
+
+def test_who_blocks_and_holds_counts_with_those_who_cannot_go_on(
+    scene: Scene, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone it is a long hold: in a thread, the work would keep the connection as long."""
+    own = request(scene, loop)
+    other = request(scene, loop)
+    turns(scene, loop, 0.2)
+    monkeypatch.setattr(event_loops, "running_in", lambda _: own.task)
+    blocked(scene, loop, 3)
+    scene.timeout()
+    (finding,) = scene.found(POOL_EXHAUSTED)
+    assert finding.evidence["shares"] == ["blocked_event_loop 100%"]
+    loop.do(other.released)
+    scene.clock.advance(31)
+    third = request(scene, loop)
+    turns(scene, loop, 0.2)
+    loop.do(third.released)
+    scene.checkout("beside")
+    scene.timeout()
+    assert BLOCKED_EVENT_LOOP not in scene.found(POOL_EXHAUSTED)[-1].evidence["shares"][0]  # type: ignore[index, operator]
+
+
+def test_a_short_block_is_not_the_cause(scene: Scene, loop: Loop) -> None:
+    """A fifth of the hold: it is long by itself."""
+    for _ in range(2):
+        request(scene, loop)
+    turns(scene, loop, 4)
+    blocked(scene, loop, 1)
+    scene.timeout()
+    assert cause(scene) == LONG_HOLD
+
+
+@pytest.mark.parametrize(("is_blocked", "expected"), [(True, BLOCKED_EVENT_LOOP), (False, SLOW_CONNECT)])
+def test_a_wait_for_what_is_there_is_the_loops(is_blocked: bool, expected: str) -> None:
+    """A waiter that times out at a pool that is not full, since its loop was blocked; else connects are slow."""
+    scene = Scene(2, exhaustion_threshold=0)
+    with event_loop(scene.pool) as loop:
+        checkout = loop.begin_checkout()
+        turns(scene, loop, 1)
+        (blocked if is_blocked else turns)(scene, loop, 3)
+        loop.do(lambda: checkout.failed(Outcome.TIMEOUT, "TimeoutError"))
+        assert cause(scene) == expected
+        assert ("nothing could be received" in scene.found(POOL_EXHAUSTED)[0].summary) == is_blocked
+
+
+def test_many_short_blocks_are_estimated_by_the_heartbeats() -> None:
+    """Where two heartbeats of three are late, the loop is blocked for two thirds, though each is seen from within."""
+    blocks = Blocks()
+    for number in range(9):
+        late = number % 3 > 0
+        blocks.beat(1, number, number + (0.3 if late else 0.001))
+        if late:
+            blocks.add(Block(1, number, number + 0.3, ((cause.__code__, 0),)))
+    overlap = blocks.overlap(1, 0.0, 9.0)
+    assert (overlap.seconds, overlap.share) == (pytest.approx(1.8), pytest.approx(2 / 3))
+    assert overlap.explains
+    assert blocks.overlap(2, 0.0, 9.0) == NO_OVERLAP
+
+
+def test_what_was_hardly_seen_at_a_line_explains_nothing() -> None:
+    """Of a process that is slow as a whole one line may have been seen once."""
+    blocks = Blocks()
+    blocks.add(Block(1, 0.0, 3.0))
+    blocks.add(Block(1, 3.0, 4.0, ((cause.__code__, 0),)))
+    overlap = blocks.overlap(1, 0.0, 4.0)
+    assert (overlap.share, overlap.stack, overlap.explains) == (1.0, (), False)

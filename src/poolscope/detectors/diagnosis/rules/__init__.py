@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from poolscope.detectors.diagnosis.rules.blocked_loop import blocked_loop
 from poolscope.detectors.diagnosis.rules.fan_out import fan_out
 from poolscope.detectors.diagnosis.rules.leaks import leaks
 from poolscope.detectors.diagnosis.rules.listeners import listeners
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
     from poolscope.detectors.diagnosis.picture import Held, Picture
     from poolscope.detectors.diagnosis.rules.rule import Explained, Rule
 
-RULES: Final[tuple[Rule, ...]] = (leaks, listeners, validation, lock_waits, nested, starvation, fan_out, long_holds)
+RULES: Final[tuple[Rule, ...]] = (
+    leaks,
+    listeners,
+    validation,
+    lock_waits,
+    nested,
+    blocked_loop,
+    starvation,
+    fan_out,
+    long_holds,
+)
 
 
 def explain(picture: Picture) -> tuple[list[Explained], list[Held]]:
