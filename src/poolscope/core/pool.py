@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from types import CodeType, FrameType
 
-    from poolscope.core.event_loops import EventLoops
     from poolscope.core.execution import ThreadToken
     from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolListener
@@ -88,8 +87,6 @@ class Pool(PoolFigures):
         self.long_hold = float("inf")
         self.origins = origins
         self.listener: PoolListener = NullListener()
-        #: The event loops that pools are used in; None where nothing is known of any.
-        self.event_loops: EventLoops | None = None
         self._capture = origins.capture if origins else None
         self._ambient = ambient
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from poolscope.core import clock
+    from poolscope.core.event_loops import EventLoops
     from poolscope.core.histogram import Distribution, Trace
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity, PoolSource, Stranded
@@ -45,6 +46,8 @@ class PoolFigures:
         self.sources: list[PoolSource] = []
         #: Whether several callers may hold one connection at once (SQLAlchemy's StaticPool).
         self.shared = False
+        #: The event loops that pools are used in; None where nothing is known of any.
+        self.event_loops: EventLoops | None = None
         self._bounds = tuple(bounds)
         self._distribution = distribution
         self._start()
