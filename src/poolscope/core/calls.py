@@ -23,6 +23,9 @@ KEY: Final = "_poolscope"
 #: Before any moment of a clock.
 NEVER: Final = -1.0
 
+#: Calls that take no longer are none that a long hold is due to, in seconds.
+SLOW: Final = 0.01
+
 
 class Timed(Protocol):
     """What calls need of a pool."""
@@ -57,7 +60,11 @@ class Calls:
     _mark = NEVER
     usage: Counted | None = None
     repetition: Repetition | None = None
+    #: The last one.
     statement: str | None = None
+    #: The one that one call took longest for, and how long that was; None where no call took long.
+    slowest: str | None = None
+    slowest_time = 0.0
     above: Callable[[], Calls | None] | None = None
     kept: Kept | None = None
     #: Whether the lease's end is to be reported to the listener, however short it was.
@@ -75,7 +82,6 @@ class Calls:
             parameters: What the driver gets for its parameters, where it is at hand. They tell the next chunk of much
                 data from a repetition; they stay in the process.
         """
-        self.repetition = None
         try:
             kind = KIND_OF_STATEMENT[statement]
         except KeyError:
@@ -130,20 +136,21 @@ class Calls:
             in_transaction: Whether a transaction is open now.
         """
         now = self.pool.now()
-        began = self._mark
-        seconds = now - began
+        seconds = now - self._mark
         queried = self.query_time
         self.query_time = queried + seconds
         self._mark = now
         self.running = False
+        if seconds > SLOW:
+            self._was_slow(seconds, ends=self.in_transaction and not in_transaction)
         repetition = self.repetition
         if repetition is not None:
             repetition.seconds += seconds
             busy = queried - repetition.queried
-            if began - repetition.ended_at - (busy if busy >= 0.0 else queried) >= PAUSE:
+            if now - seconds - repetition.ended_at - (busy if busy >= 0.0 else queried) >= PAUSE:
                 repetition.pauses += 1
             repetition.ended_at = now
-            repetition.queried = queried + seconds
+            repetition.queried = self.query_time
             self.repetition = None
         self.in_transaction = in_transaction
 
@@ -181,6 +188,11 @@ class Calls:
             kept = self.kept = Kept()
         kept.ran(statement, change, self.pool.now())
         self.noted = self.noted or bool(kept.locks or kept.tries or kept.strange_unlocks)
+
+    def _was_slow(self, seconds: float, *, ends: bool) -> None:
+        # What ends a transaction is no work of the statement before it.
+        if seconds > self.slowest_time and not ends:
+            self.slowest, self.slowest_time = self.statement, seconds
 
     def _close_phase(self, now: float) -> None:
         if self.running:

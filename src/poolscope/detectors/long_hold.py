@@ -17,6 +17,7 @@ from poolscope.detectors.diagnosis.describe import (
     owner_of,
     place_of,
     seconds,
+    slowest_of,
     statement_of,
 )
 
@@ -110,8 +111,10 @@ def found(lease: Lease, repeated: int) -> Finding:
     """
     phases = lease.hold_phases()
     phase, total = phase_of(_phases_of(lease)), sum(phases.values())
+    slowest, longest = slowest_of(lease)
     spent = {
-        "query": f"{seconds(phases['query'])} of it in queries",
+        "query": f"{seconds(phases['query'])} of it in queries"
+        + (f", up to {seconds(longest)} in one" if longest and lease.queries > 1 else ""),
         "idle_in_transaction": f"{seconds(phases['idle_in_transaction'])} of it idle in a transaction",
         "idle": f"{seconds(phases['idle'])} of it without a query or a transaction",
     }[phase]
@@ -126,7 +129,7 @@ def found(lease: Lease, repeated: int) -> Finding:
             **phases,
             **blocked_event_loop.evidence_of(lease),
             "queries": lease.queries,
-            "statement": statement_of(lease),
+            "statement": slowest if phase == "query" else statement_of(lease),
             "checkout_stack": lines_of(lease.origin),
             "repeated": repeated,
         },

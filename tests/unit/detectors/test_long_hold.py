@@ -49,6 +49,45 @@ def test_a_long_query_is_a_long_hold() -> None:
     assert (finding.evidence["held"], finding.evidence["queries"]) == (pytest.approx(0.6), 1)
 
 
+def test_the_slowest_statement_is_named() -> None:
+    """
+    Not the last one, nor the end of the transaction; a fetch is work of its statement. Without a slow one it is the
+    last, and a hold for other work has the last as well.
+    """
+    scene = Scene()
+    with scene.unit("GET /report"):
+        lease = scene.checkout()
+        scene.query(lease, "select quick from t", at="a", seconds=0.1)
+        scene.query(lease, "select slow from t", at="b", seconds=0.05)
+        lease.call_begins()
+        scene.clock.advance(0.5)
+        lease.call_ends(in_transaction=True)
+        scene.query(lease, "update t set a = 1", at="c", seconds=0.2)
+        lease.call_begins()
+        scene.clock.advance(0.6)
+        lease.call_ends(in_transaction=False)
+        scene.query(lease, "select last from t", at="d", seconds=0.001)
+        lease.released()
+    with scene.unit("GET /many"):
+        lease = scene.checkout()
+        for number in range(60):
+            scene.query(lease, f"select c{number} from t", at=f"line{number}", seconds=0.009)
+        lease.released()
+    with scene.unit("GET /idle"):
+        lease = scene.checkout()
+        scene.query(lease, "select slow from t", at="b", seconds=0.2)
+        scene.query(lease, "select last from t", at="d", seconds=0.001)
+        scene.clock.advance(1.0)
+        lease.released()
+    slow, many, idle = scene.found()
+    assert (slow.evidence["statement"], "1.5 s of it in queries, up to 500 ms in one" in slow.summary) == (
+        "select slow from t",
+        True,
+    )
+    assert (many.evidence["statement"], "up to" in many.summary) == ("select c59 from t", False)
+    assert (idle.id, idle.evidence["statement"]) == (IDLE_IN_TRANSACTION, "select last from t")
+
+
 def test_other_work_within_a_transaction_is_idleness_in_it() -> None:
     """A call to a service between the query and the commit; after the commit and the return it is nothing."""
     scene = Scene()

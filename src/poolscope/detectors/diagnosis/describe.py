@@ -187,6 +187,15 @@ def statement_of(lease: Lease) -> str:
     return shape_of(lease.statement, lease.pool.identity.system) if lease.statement else ""
 
 
+def slowest_of(lease: Lease) -> tuple[str, float]:
+    """
+    The shape of the statement of a lease that one call took longest for, and how long that was, in seconds; the last
+    one and 0 where no call took long.
+    """
+    slowest, system = lease.slowest, lease.pool.identity.system
+    return (shape_of(slowest, system), lease.slowest_time) if slowest else (statement_of(lease), 0.0)
+
+
 def finding_about(
     lease: Lease,
     kind: str,
