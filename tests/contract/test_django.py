@@ -93,9 +93,11 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
         connection.commit()
         assert lease.phase == "idle"
     with connection.chunked_cursor() as cursor:
-        cursor.execute("select 3")
-        assert cursor.fetchone() == (3,)
-    assert lease.queries == 5
+        cursor.execute("select n from generate_series(1, 5) n, pg_sleep(0.02 * n)")
+        before = lease.query_time
+        assert (cursor.fetchone(), cursor.fetchmany(2), cursor.fetchall()) == ((1,), [(2,), (3,)], [(4,), (5,)])
+        assert lease.query_time - before > 0.03
+    assert (lease.queries, lease.phase) == (5, "idle_in_transaction")
     connection.rollback()
     connection.close()
     at_rest(seen.pool("statements"))

@@ -346,6 +346,55 @@ def test_aiomysql_statements(aiomysql_seen: Watched, place: dict[str, Any]) -> N
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
+# Rows that take the server 20 ms each, large enough that each is sent at once.
+SLOW_ROWS = " union all ".join(["select repeat('x', 70000), sleep(0.02)"] * 3)
+
+
+def test_fetches_of_the_connectors_unbuffered_cursors_are_calls(connector: Watched, place: dict[str, Any]) -> None:
+    """The server works while rows are fetched: that is its time, and no statement more."""
+    pool = connector_pool(place)
+    connection = pool.get_connection()
+    (lease,) = connector.only().leases
+    for fetch in (lambda cursor: cursor.fetchall(), list, lambda cursor: cursor.fetchmany(9)):
+        with connection.cursor() as cursor:
+            cursor.execute(SLOW_ROWS)
+            before = lease.query_time
+            assert len(fetch(cursor)) == 3
+        assert lease.query_time - before > 0.02
+    assert lease.queries == 3
+    connection.close()
+    pool._remove_connections()
+
+
+def test_fetches_of_aiomysqls_unbuffered_cursors_are_calls(aiomysql_seen: Watched, place: dict[str, Any]) -> None:
+    """The same; what a cursor reads at its end, for it was not read to the end, as well."""
+    import aiomysql
+
+    async def one_by_one(cursor: Any) -> list[Any]:
+        return [row async for row in cursor]
+
+    async def scenario() -> None:
+        pool = await aiomysql.create_pool(minsize=0, maxsize=1, **for_aiomysql(place))
+        async with pool.acquire() as connection:
+            (lease,) = aiomysql_seen.only().leases
+            for fetch in (lambda cursor: cursor.fetchall(), lambda cursor: cursor.fetchmany(9), one_by_one):
+                async with connection.cursor(aiomysql.SSCursor) as cursor:
+                    await cursor.execute(SLOW_ROWS)
+                    before = lease.query_time
+                    assert len(await fetch(cursor)) == 3
+                assert lease.query_time - before > 0.02
+            cursor = await connection.cursor(aiomysql.SSCursor)
+            await cursor.execute(SLOW_ROWS)
+            before = lease.query_time
+            await cursor.close()
+            assert lease.query_time - before > 0.02
+            assert lease.queries == 4
+        pool.terminate()
+        await pool.wait_closed()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
 def test_aiomysql_why_connections_are_closed(aiomysql_seen: Watched, place: dict[str, Any]) -> None:
     """
     Recycled, ended by the server, returned inside a transaction, closed by its caller, cleared, terminated: each

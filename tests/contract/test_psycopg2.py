@@ -19,7 +19,7 @@ from psycopg2 import extensions, extras, sql  # noqa: E402 - only where it is in
 from psycopg2.pool import SimpleConnectionPool, ThreadedConnectionPool  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from examples.lab.postgres import Postgres
     from tests.support.watched import Watched
@@ -75,6 +75,39 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     at_rest(seen.only())
     pool.closeall()
     assert closures(seen.only()) == {"disposed": 1}
+
+
+def test_fetches_of_a_named_cursor_are_calls(seen: Watched, database: Postgres) -> None:
+    """
+    The server works in the fetches of a named cursor, whichever way they are asked for; no statement more, and the rows
+    are the same. A cursor without a name has all rows, and its fetches are none.
+    """
+    ways: dict[str, Callable[[Any], list[Any]]] = {
+        "all": lambda cursor: cursor.fetchall(),
+        "many": lambda cursor: cursor.fetchmany(2) + cursor.fetchmany(2),
+        "one": lambda cursor: [cursor.fetchone(), cursor.fetchone(), cursor.fetchone()],
+        "next": list,
+        "block": list,
+    }
+    pool = ThreadedConnectionPool(1, 1, database.dsn)
+    connection = pool.getconn()
+    (lease,) = seen.only().leases
+    for name, fetch in ways.items():
+        with connection.cursor(name, cursor_factory=extras.DictCursor if name == "one" else None) as cursor:
+            cursor.itersize = 2 if name == "block" else 2000
+            cursor.execute("select n from generate_series(1, 3) n, pg_sleep(0.02 * n)")
+            before = lease.query_time
+            assert [row[0] for row in fetch(cursor)] == [1, 2, 3]
+            assert lease.query_time - before > 0.03
+        assert lease.phase == "idle_in_transaction"
+    assert lease.queries == len(ways)
+    with connection.cursor() as cursor:
+        cursor.execute("select n from generate_series(1, 3) n")
+        before = lease.query_time
+        assert cursor.fetchall() == [(1,), (2,), (3,)]
+        assert lease.query_time == before
+    pool.putconn(connection)
+    pool.closeall()
 
 
 @pytest.mark.parametrize("factory", [extras.RealDictCursor, extras.DictCursor, extras.NamedTupleCursor])

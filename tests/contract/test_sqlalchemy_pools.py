@@ -18,7 +18,7 @@ from poolscope.hooks.patching import active_patches
 from tests.contract.drivers.sqlalchemy import VERSION, AsyncQueuePoolAsyncpg, QueuePoolPsycopg, QueuePoolSqlite
 from tests.contract.subject import Subject
 from tests.support.skips import require
-from tests.support.watched import BOUNDS
+from tests.support.watched import BOUNDS, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -329,6 +329,33 @@ def test_a_statement_that_finds_the_server_gone(make: Callable[..., Subject], da
     assert (
         collected.counts(semconv.USE_TIME, driver.pool) == collected.counts(semconv.WAIT_TIME, driver.pool) == {"": 3}
     )
+    engine.dispose()
+
+
+@pytest.mark.parametrize("way", ["first", "all", "rows", "many", "nothing"])
+def test_fetches_of_a_server_side_cursor_are_calls(database: Postgres, way: str) -> None:
+    """
+    The database works in the fetches of a result that is streamed, the first one, with which the result is made, among
+    them: that is its time, in whichever way rows are fetched, and no statement more. Of a result that is not streamed
+    there are none.
+    """
+    engine = sqlalchemy.create_engine(database.url("psycopg2"))
+    with watched("sqlalchemy") as seen, engine.connect() as connection:
+        (lease,) = seen.only().leases
+        options = {} if way == "nothing" else {"stream_results": True, "max_row_buffer": 2}
+        query = sqlalchemy.text("select n, pg_sleep(0.02) from generate_series(1, 4) n")
+        result = connection.execution_options(**options).execute(query)
+        before = lease.query_time
+        if way == "first":
+            assert before > 0.02
+            rows = result.fetchall()
+        elif way == "many":
+            rows = [row for chunk in result.partitions(3) for row in chunk]
+        else:
+            rows = result.fetchall() if way != "rows" else list(result)
+        assert [row[0] for row in rows] == [1, 2, 3, 4]
+        assert (lease.query_time - before > 0.05) is (way != "nothing")
+        assert (lease.queries, lease.phase) == (1, "idle_in_transaction")
     engine.dispose()
 
 

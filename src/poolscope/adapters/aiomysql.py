@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.base import Point, PointAdapter
 from poolscope.adapters.identity import first_of, identity
-from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement, Sweep
+from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Fetch, Statement, Sweep
 from poolscope.adapters.stats import Stats
 from poolscope.types import override
 
@@ -87,6 +87,10 @@ class AiomysqlAdapter(PointAdapter):
         Close("aiomysql.connection:Connection.close", reasons=_REASONS),
         *(Statement(f"aiomysql.cursors:Cursor.{name}") for name in ("execute", "executemany", "callproc")),
         *(Call(f"aiomysql.connection:Connection.{name}") for name in ("begin", "commit", "rollback")),
+        *(
+            Fetch(f"aiomysql.cursors:SSCursor.{name}")
+            for name in ("fetchone", "fetchmany", "fetchall", "scroll", "close")
+        ),
     )
 
     def identify(self, library_pool: LibraryObject) -> Identity:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.connects import PENDING_CHECKOUT
+from poolscope.adapters.django_chunks import BACKEND, make_chunked_cursor
 from poolscope.adapters.django_loaders import LOADERS
 from poolscope.adapters.django_state import Alias, WrapperState
 from poolscope.adapters.identity import NAMERS, database_file, identity
@@ -151,6 +152,7 @@ class DjangoAdapter(PointAdapter):
     """Hooks Django's database wrappers."""
 
     name, module, versions = "django", "django.db.backends.base.base", ">=4.2,<7"
+    modules = (module, BACKEND)
     pool_classes, library_modules = (_WRAPPER,), ("django.db", "django.utils.asyncio")
     lazy_loaders = LOADERS
     nameable = has_pools_above = False
@@ -175,6 +177,10 @@ class DjangoAdapter(PointAdapter):
 
     @override
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
+        if module.__name__ == BACKEND:
+            patcher.require(module.DatabaseWrapper, ("chunked_cursor",))
+            patcher.replace(module.DatabaseWrapper, "chunked_cursor", make_chunked_cursor(self.lease_of))
+            return
         super().hook(module, patcher, pool_registry)
         NAMERS[self.name] = _alias_of
 

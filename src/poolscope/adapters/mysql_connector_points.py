@@ -10,7 +10,7 @@ from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.connects import PENDING_CHECKOUT, limit_changed
 from poolscope.adapters.leases import ConnectionState, LeaseReference, recover
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LOST_KEY
-from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement
+from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Fetch, Statement
 from poolscope.adapters.points.brackets import precede
 from poolscope.types import override
 
@@ -149,6 +149,8 @@ def points_of(package: str) -> tuple[Point, ...]:
         Connect(f"{abstract}.reconnect"),
         Call(f"{abstract}.start_transaction"),
         *(Call(f"{one}.{name}", optional=cext) for one, cext in connections.items() for name in ("commit", "rollback")),
+        # Cursors that are not buffered, as most are, read each row when it is asked for; `get_row` calls `get_rows`.
+        *(Fetch(f"{one}.get_rows", optional=cext, of_connection=True) for one, cext in connections.items()),
         *(Ping(f"{one}.is_connected", optional=cext) for one, cext in connections.items()),
         *(Close(f"{one}.disconnect", optional=cext, reasons=_REASONS) for one, cext in connections.items()),
         *(

@@ -2,7 +2,8 @@
 python-oracledb's pools, sync and async.
 
 What is hooked is the Python layer above the driver's compiled core: a pooled `Connection` is made for each checkout and
-closed, or collected, at its end. Further fetches, pipelines and LOBs pass none of the points: they count as idle time.
+closed, or collected, at its end. Further fetches of single rows, pipelines and
+LOBs pass none of the points: they count as idle time.
 Tested against a stand-in for that core, not against Oracle Database (docs/pools.md).
 """
 
@@ -15,7 +16,7 @@ from poolscope.adapters.base import PointAdapter
 from poolscope.adapters.identity import identity
 from poolscope.adapters.leases import LeaseReference
 from poolscope.adapters.marks import KEY
-from poolscope.adapters.points import Abandoned, Call, Checkin, Checkout, Created, Statement
+from poolscope.adapters.points import Abandoned, Call, Checkin, Checkout, Created, Fetch, Statement
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
@@ -91,6 +92,7 @@ class OracledbAdapter(PointAdapter):
             for cursor in ("Cursor", "AsyncCursor")
             for name in ("execute", "executemany", "callproc", "callfunc")
         ),
+        *(Fetch(f"{cursor}.{name}") for cursor in ("Cursor", "AsyncCursor") for name in ("fetchmany", "fetchall")),
         *(Statement(f"{connection}.fetch_df_all", optional=True) for connection in _CONNECTIONS),
         *(Call(f"{connection}.{name}") for connection in _CONNECTIONS for name in ("commit", "rollback")),
     )

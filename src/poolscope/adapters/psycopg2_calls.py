@@ -14,9 +14,10 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.marks import LEASES_KEY, WATCHED_KEY
-from poolscope.adapters.points import Call, Statement
+from poolscope.adapters.points import Call, Fetch, Statement
 from poolscope.adapters.statements import dbapi_statement
 from poolscope.core.guard import guard
+from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,27 @@ _OF_CURSOR: Final = (
     Statement(
         "copy_expert", describe=lambda _, args, kwargs: (dbapi_statement("copy_expert", args, kwargs)[0], True, None)
     ),
+)
+
+
+class _Next(Fetch):
+    """The next row of a named cursor: of the block of rows that it has fetched, or the first one of another block."""
+
+    @override
+    def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
+        fetch = super().make(adapter, original)
+
+        def __next__(self_: LibraryObject) -> LibraryObject:
+            return original(self_) if self_.rownumber < self_.rowcount else fetch(self_)
+
+        return __next__
+
+
+# What only named cursors send by these: those without a name have all rows.
+_OF_NAMED_CURSOR: Final = (
+    *_OF_CURSOR,
+    *(Fetch(name) for name in ("fetchone", "fetchmany", "fetchall", "scroll", "close")),
+    _Next("__next__"),
 )
 
 
@@ -109,8 +131,9 @@ def connection_classes(adapter: PointAdapter) -> Derived:
 
     plain, cursor = extensions.connection, extensions.cursor
     cursors = Derived(cursor, _methods(adapter, cursor, _OF_CURSOR))
+    named = Derived(cursor, _methods(adapter, cursor, _OF_NAMED_CURSOR))
     methods = _methods(adapter, plain, _OF_CONNECTION)
-    return Derived(plain, {"cursor": _cursor_method(adapter, plain.cursor, cursors), **methods})
+    return Derived(plain, {"cursor": _cursor_method(adapter, plain.cursor, cursors, named), **methods})
 
 
 def watch(library_pool: LibraryObject, classes: Derived) -> None:
@@ -148,13 +171,17 @@ def _methods(adapter: PointAdapter, base: LibraryObject, points: tuple[Point, ..
     return {point.where: wraps(original)(point.make(adapter, original)) for point, original in originals.items()}
 
 
-def _cursor_method(adapter: PointAdapter, original: Callable[..., Any], cursors: Derived) -> Callable[..., Any]:
+def _cursor_method(
+    adapter: PointAdapter, original: Callable[..., Any], cursors: Derived, named: Derived
+) -> Callable[..., Any]:
     lease_of = adapter.lease_of
 
     def cursor(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         try:
             if lease_of(self_) is not None:
-                args, kwargs = cursors.instead(args, kwargs, "cursor_factory", self_.cursor_factory)
+                has_name = (args[0] if args else kwargs.get("name")) is not None
+                classes = named if has_name else cursors
+                args, kwargs = classes.instead(args, kwargs, "cursor_factory", self_.cursor_factory)
         except Exception:  # noqa: BLE001 - ours
             guard.caught("psycopg2.cursor")
         return original(self_, *args, **kwargs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from poolscope.adapters.points.calls import Call, Statement
+from poolscope.adapters.points.calls import Call, Fetch, Statement
 from poolscope.adapters.points.checkin import Abandoned, Checkin
 from poolscope.adapters.points.checkout import Checkout
 from poolscope.adapters.points.cold import Close, Connect, Created, Handover, Opened, Resize, Sweep, Validation
@@ -23,6 +23,7 @@ __all__: Final = [
     "Close",
     "Connect",
     "Created",
+    "Fetch",
     "Handover",
     "Opened",
     "Resize",

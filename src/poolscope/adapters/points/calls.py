@@ -84,6 +84,22 @@ class Call(Point):
         return end
 
 
+class Fetch(Call):
+    """A further fetch of a cursor whose rows the server keeps, or still sends: a call that leaves transactions be."""
+
+    @override
+    def ends(self, adapter: PointAdapter) -> EndCall:
+        component = f"{adapter.name}.call"
+
+        def end(_: LibraryObject, lease: Lease) -> None:
+            try:
+                lease.call_ends(in_transaction=lease.in_transaction)
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_call(component, lease)
+
+        return end
+
+
 @dataclass(frozen=True)
 class Statement(Call):
     """

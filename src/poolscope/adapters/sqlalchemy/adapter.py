@@ -22,7 +22,14 @@ from poolscope.adapters.points import Close, Connect, Created
 from poolscope.adapters.sqlalchemy.loaders import LOADERS
 from poolscope.adapters.sqlalchemy.points import Checkin, Checkout, Detach, Dispose, Handover, take_back_shared
 from poolscope.adapters.sqlalchemy.records import REASONS, RecordConnections, records_of
-from poolscope.adapters.sqlalchemy.statements import BareStatement, DialectPoint, Statement, TransactionEnd
+from poolscope.adapters.sqlalchemy.statements import (
+    BareStatement,
+    DialectPoint,
+    Fetch,
+    FirstFetch,
+    Statement,
+    TransactionEnd,
+)
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
 _ENGINE: Final = "sqlalchemy.engine:Engine"
 _RECORD: Final = "sqlalchemy.pool.base:_ConnectionRecord"
 _FAIRY: Final = "sqlalchemy.pool.base:_ConnectionFairy"
+_BUFFER: Final = "sqlalchemy.engine.cursor:BufferedRowCursorFetchStrategy"
 _DIALECT: Final = "sqlalchemy.engine.default:DefaultDialect"
 
 # SQLAlchemy's name of a database, where the semantic conventions (`db.system.name`) have another.
@@ -70,6 +78,8 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
         *(Statement(f"{_DIALECT}.{name}") for name in ("do_execute", "do_executemany")),
         BareStatement(f"{_DIALECT}.do_execute_no_params"),
         *(TransactionEnd(f"{_DIALECT}.{name}") for name in ("do_commit", "do_rollback")),
+        FirstFetch(f"{_BUFFER}.__init__"),
+        *(Fetch(f"{_BUFFER}.{name}") for name in ("_buffer_rows", "fetchmany", "fetchall")),
     )
     has_pools_above = False
 

@@ -4,8 +4,8 @@ What a SQLAlchemy connection does while a caller holds it: its calls to the serv
 Statements pass through the dialect's ``do_execute``, ``do_executemany`` and ``do_execute_no_params``, the ends of
 transactions through ``do_commit`` and ``do_rollback`` (sqlalchemy/engine/default.py, the public interface ``Dialect``).
 Hooking them costs a third of what a pair of cursor events does, leaves engines without events on their short way, and
-sees errors too. Pre-pings, fetches from a cursor and what a driver does by itself do not pass here: they count as idle
-time.
+sees errors too. Rows of a server-side cursor are fetched by a strategy of its own, which is hooked besides. Pre-pings,
+fetches from any other cursor and what a driver does by itself do not pass here: they count as idle time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.leases import recover_call
 from poolscope.adapters.marks import KEY
+from poolscope.adapters.points.brackets import library_frames
 from poolscope.types import override
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     Function = Callable[..., Any]
 
 _COMPONENT: Final = "sqlalchemy.call"
+# Methods of an execution context that make the strategy of a server-side cursor.
+_MAKES_STRATEGY: Final = frozenset({"_setup_result_proxy", "_setup_dml_or_text_result"})
 
 
 class DialectPoint(Point):
@@ -106,6 +109,78 @@ class TransactionEnd(DialectPoint):
                     recover_call(_COMPONENT, lease)
 
         return do_end
+
+
+class Fetch(Point):
+    """Rows of a server-side cursor are fetched into its buffer, or past it."""
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
+
+        def fetch(
+            self_: LibraryObject, result: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
+        ) -> LibraryObject:
+            lease = _fetch_begins(lambda: result.context)
+            try:
+                return original(self_, result, *args, **kwargs)
+            finally:
+                _fetch_ends(lease)
+
+        return fetch
+
+
+class FirstFetch(Point):
+    """The buffer of a server-side cursor is made, with the first row in it."""
+
+    @override
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
+
+        def __init__(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> None:
+            lease = _fetch_begins(_context)
+            try:
+                original(self_, *args, **kwargs)
+            finally:
+                _fetch_ends(lease)
+
+        return __init__
+
+
+def _fetch_begins(find: Callable[[], LibraryObject]) -> Lease | None:
+    lease = None
+    try:
+        lease = _lease_in(find())
+        if lease is None or lease.running:
+            return None
+        lease.call_begins()
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover_call(_COMPONENT, lease)
+        return None
+    return lease
+
+
+def _fetch_ends(lease: Lease | None) -> None:
+    if lease is None:
+        return
+    try:
+        lease.call_ends(in_transaction=lease.in_transaction)
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover_call(_COMPONENT, lease)
+
+
+def _context() -> LibraryObject:
+    # The strategy does not know whose cursor it gets; the execution context, which makes it, does.
+    for frame in library_frames(("sqlalchemy.engine",), _MAKES_STRATEGY):
+        return frame.f_locals["self"]
+    return None
+
+
+def _lease_in(context: LibraryObject) -> Lease | None:
+    try:
+        fairy = context.root_connection._dbapi_connection
+        lease: Lease | None = fairy._connection_record._poolscope or fairy.__dict__.get(KEY)
+    except AttributeError:
+        return None
+    return lease
 
 
 def _begin(context: LibraryObject, statement: str, parameters: LibraryObject) -> Lease | None:
