@@ -128,10 +128,11 @@ class Settings:
         (), _names, "names of frameworks, separated by commas", "Frameworks not to instrument, such as `celery`."
     )
     propagate_to_threads: bool = _setting(
-        default=False,
+        default=True,
         parse=_switch,
         allowed=_SWITCH_WORDS,
-        description="Whether threads and executor jobs belong to the request, task or job that starts them.",
+        description="Whether threads and executor jobs belong to the request, task or job that starts them, until that "
+        "ends; otherwise each is a job of its own.",
     )
     checkout_spans: str = _setting(
         "slow",

@@ -97,6 +97,7 @@ class Session:
             event_loops=self._event_loops,
         )
         self.pool_registry.findings = self._watchdog.counts
+        self.pool_registry.last_run = self._last_run
         self._entry_span_processors = EntrySpanProcessors(
             self.pool_registry.units, self._tracer_provider, self._watchdog.unit_ended
         )
@@ -142,6 +143,7 @@ class Session:
         self._api.revert()
         self._end()
         self._event_loops.stop()
+        self.pool_registry.units.closed = True
         self.worker.stop()
         if self._metrics is not None:
             guard.run("instrumentor.close", self._metrics.close, None)
@@ -198,7 +200,7 @@ class Session:
         self.worker.run_once()
 
     def _end(self) -> None:
-        guard.run("unit_of_work.end", lambda: self.pool_registry.units.end_unclosed(0.0), None)
+        guard.run("unit_of_work.end", self.pool_registry.units.end_all, None)
         self._watchdog.end()
 
     def _flush(self) -> None:

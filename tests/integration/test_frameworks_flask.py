@@ -261,37 +261,14 @@ def test_the_response_is_what_it_is_without_us(telemetry: Telemetry, app: Flask)
     assert current() is None
 
 
-def test_a_bare_thread_is_unattributed_unless_wanted(queries: Queries, app: Flask, telemetry: Telemetry) -> None:
+@pytest.mark.parametrize("reach", [True, False])
+def test_threads_belong_to_the_request_that_starts_them(reach: bool) -> None:
     """
-    Python carries no context into a thread or an executor's job: their queries are in the pool's figures only, and
-    counted as unattributed.
+    Nothing of a thread or an executor's job is lost: it is the request's, or a job of its own if the setting says so.
+    `uninstrument()` takes the hooks out again.
     """
-
-    @app.get("/threads")
-    def threads() -> str:
-        run_in_threads(queries)
-        return "ok"
-
-    get(app, "/threads")
-    assert units(telemetry) == {"http GET /threads": (1, 1.0)}
-    assert telemetry.collect().counts(semconv.USE_TIME, "shop") == {"": 3}
-    assert telemetry.collect().value(semconv.UNATTRIBUTED, "shop") == 2
-
-
-def run_in_threads(queries: Queries) -> None:
-    """One query here, two in a thread, four in an executor."""
-    queries(1)
-    thread = threading.Thread(target=queries, args=(2,))
-    thread.start()
-    thread.join()
-    with ThreadPoolExecutor(1) as executor:
-        executor.submit(queries, 4).result()
-
-
-def test_threads_belong_to_the_request_if_the_setting_says_so() -> None:
-    """Then nothing of them is lost, and `uninstrument()` takes the hooks out again."""
     before = (threading.Thread.start, ThreadPoolExecutor.submit)
-    telemetry = Telemetry(hold_spans=False, propagate_to_threads=True)
+    telemetry = Telemetry(hold_spans=False, propagate_to_threads=reach)
     telemetry.start()
     queries = Queries()
     app = Flask("shop")
@@ -302,10 +279,49 @@ def test_threads_belong_to_the_request_if_the_setting_says_so() -> None:
         return "ok"
 
     get(app, "/threads")
+    collected = telemetry.collect()
+    request, jobs = ((1, 7.0), {}) if reach else ((1, 1.0), {"job Queries": (2, 6.0)})
+    assert queries_by_unit(collected) == {"http GET /threads": request, **jobs}
+    assert collected.value(semconv.UNATTRIBUTED, "shop") == 0
     run_in_threads(queries)
-    assert units(telemetry) == {"http GET /threads": (1, 7.0)}
+    outside = units(telemetry)
+    assert outside["http GET /threads"] == request
+    assert outside["job Queries"] == ((2, 6.0) if reach else (4, 12.0))
     telemetry.shutdown()
     assert (threading.Thread.start, ThreadPoolExecutor.submit) == before
+
+
+def test_what_a_request_leaves_running_is_a_job_once_it_is_over(telemetry: Telemetry, queries: Queries) -> None:
+    """A thread that a request starts goes on as a job of its own when the request has ended."""
+    app, over, threads = Flask("shop"), threading.Event(), []
+
+    def background() -> None:
+        queries(1)
+        over.wait(60)
+        queries(2)
+
+    @app.get("/starts")
+    def starts() -> str:
+        threads.append(threading.Thread(target=background))
+        threads[0].start()
+        wait_until(lambda: queries.pool.holds.read().count == 1, 60)
+        return "ok"
+
+    get(app, "/starts")
+    over.set()
+    threads[0].join(60)
+    name = f"{test_what_a_request_leaves_running_is_a_job_once_it_is_over.__name__}.<locals>.background"
+    assert units(telemetry) == {"http GET /starts": (1, 1.0), f"job {name}": (1, 2.0)}
+
+
+def run_in_threads(queries: Queries) -> None:
+    """One query here, two in a thread, four in an executor."""
+    queries(1)
+    thread = threading.Thread(target=queries, args=(2,))
+    thread.start()
+    thread.join()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(queries, 4).result()
 
 
 def test_a_disabled_boundary_is_left_alone() -> None:

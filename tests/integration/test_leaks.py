@@ -125,7 +125,7 @@ def test_a_thread_that_ends(telemetry: Telemetry, engine: Engine, found: list[Fi
     assert told(found) == [("owner_finished", "forgets", False)]
     assert telemetry.collect().used("leaks") == 1
     assert found[0].evidence["backend_process_id"]
-    assert "checked out by a finished thread" in found[0].summary
+    assert "although the job that checked it out has finished" in found[0].summary
     kept[-1].close()
     telemetry.instrumentor.flush()
     assert told(found)[1:] == [("owner_finished", "forgets", True)]

@@ -14,6 +14,7 @@ from poolscope.core.origin import keep
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
+    from poolscope.core.lazy_jobs import LazyJob
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
     from poolscope.types import LibraryObject
@@ -69,13 +70,15 @@ class ThreadToken:
     stays dead.
     """
 
-    __slots__ = ("__weakref__", "checkout", "reference")
+    __slots__ = ("__weakref__", "checkout", "job", "reference")
 
     def __init__(self) -> None:
         self.reference = ThreadReference(self)
         self.reference.ident = get_ident()
         #: The checkout that one hook of an adapter passes to the next, where no other code of this thread runs between.
         self.checkout: Lease | None = None
+        #: The job that this thread runs, to which its checkouts outside of any other unit of work belong.
+        self.job: LazyJob | None = None
 
 
 class _ThreadTokens(local):

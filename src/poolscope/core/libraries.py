@@ -131,6 +131,7 @@ class Libraries:
         self.templates: tuple[str, ...] = ()
         self.worker_queues: tuple[tuple[str, str], ...] = ()
         self.waits: tuple[Waits, ...] = (_OF_PYTHON,)
+        self.servers: tuple[str, ...] = ()
         # Generated code has no module, and the standard library's context managers want nothing by themselves.
         self._carriers = {"", "poolscope", "contextlib"}  # modules and packages
         self._carries: dict[str, bool] = {}
@@ -160,6 +161,7 @@ class Libraries:
         templates: Iterable[str] = (),
         worker_queues: Iterable[tuple[str, str]] = (),
         waits: Waits | None = None,
+        servers: Iterable[str] = (),
     ) -> None:
         """
         A library is declared.
@@ -174,6 +176,8 @@ class Libraries:
             worker_queues: Functions in which a task waits for a worker thread to become free: how the name of its file
                 ends, and its name.
             waits: How its tasks and threads wait for one another.
+            servers: Names of its packages and modules whose functions run for as long as the process does, and call the
+                application for each request, task, test or line of input.
         """
         self._carriers.update(packages)
         self._carries.clear()
@@ -181,6 +185,7 @@ class Libraries:
         self.loaders.update({loader.name: loader for loader in loaders})
         self.templates = tuple(dict.fromkeys((*self.templates, *templates)))
         self.worker_queues = tuple(dict.fromkeys((*self.worker_queues, *worker_queues)))
+        self.servers = tuple(dict.fromkeys((*self.servers, *servers)))
         if switches is not None:
             self.switches = switches
         if waits is not None:

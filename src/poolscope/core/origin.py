@@ -214,6 +214,10 @@ class Origins:
             here = here.f_back
         return CALLED_FROM.get() or packed_stack(here or frame, depth)
 
+    def is_of_application(self, file: str) -> bool:
+        """Whether a file is the application's, and no library's."""
+        return self._classify(file) == APPLICATION
+
     def trim(self, stack: RawStack) -> RawStack:
         """A raw stack from its innermost application frame outwards; the whole when it has none."""
         for place, (code, _) in enumerate(stack):

@@ -142,8 +142,10 @@ class Pool(PoolFigures):
             lease.usage = usage = unit.usage_of(self)
             if usage.leases:
                 self.nested(lease, usage)
-        else:
+        elif thread_token.job is None:
             self.unattributed.add()
+        else:
+            thread_token.job.take(lease)
         excuse = EXPECTED_LONG_HOLD.get()
         if excuse is not None:
             lease.excuse = excuse

@@ -118,6 +118,8 @@ class PoolRegistry:
         self.findings = FindingCounts()
         self.flush = flush
         self.event_loops = event_loops
+        #: Makes telemetry of everything known so far; for processes that skip the exit handlers.
+        self.last_run: Callable[[], None] = lambda: None
         #: The kind of histogram that new pools keep.
         self.distribution: type[Distribution[Trace]] = Distribution
         self.units = Units(
@@ -193,6 +195,10 @@ class PoolRegistry:
     def place_of(self, function: LibraryObject) -> PackedStack:
         """Where a function of the application begins, for `CALLED_FROM`; empty for a library's."""
         return self._origins.of_function(function) if self._origins is not None else ()
+
+    def is_of_application(self, file: str) -> bool:
+        """Whether a file is the application's, and no library's."""
+        return self._origins is not None and self._origins.is_of_application(file)
 
     def still_dormant(self) -> bool:
         """Whether there is no configured SDK yet; it looks at most once a second."""

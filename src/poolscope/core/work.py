@@ -17,6 +17,7 @@ from poolscope.core.sql.repetition import Repetitions
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from poolscope.core.lazy_jobs import LazyJob
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
 
@@ -70,8 +71,10 @@ class UnitOfWork:
     __slots__ = (
         "__weakref__",
         "_ends",
+        "by_default",
         "ended",
         "findings",
+        "hands_on",
         "kind",
         "name",
         "span",
@@ -91,6 +94,11 @@ class UnitOfWork:
         self.task = running_task()
         self.ended = False
         self._ends = [True]
+        #: Whether it is a job that no framework knows (`poolscope.core.lazy_jobs`): it may run for as long as the
+        #: process does, and what is left when it ends may be so on purpose.
+        self.by_default = False
+        #: Whether such a job returned something that a connection may be in: others may have it, and return it.
+        self.hands_on = False
         self.usages: dict[Pool, Usage] = {}
         #: The span around it (SERVER, CONSUMER), if it is recorded.
         self.span: Any = None
@@ -174,12 +182,20 @@ class Units:
         self._on_diagnose = on_diagnose or _nothing
         self.distribution: type[Distribution[Any]] = Distribution
         self.now = now
+        #: Whether threads and executors' jobs belong to the unit of work that starts them.
+        self.reach_threads = False
+        #: Whether none begins any more, since poolscope has ended.
+        self.closed = False
+        #: Of a script: what ends with the process.
+        self.main: LazyJob | None = None
         self._duration_bounds = tuple(duration_bounds)
         self._count_bounds = tuple(count_bounds)
         self._most_names = most_names
         self._start()
 
     def _start(self) -> None:
+        #: Another object in each process.
+        self.process = object()
         self.series: dict[tuple[str, str, str], UnitSeries] = {}
         self._names: dict[tuple[str, str], int] = {}
         # A name takes the next free place. Both containers change by single atomic operations and there is no lock:
@@ -194,6 +210,12 @@ class Units:
         """A unit of work begins; the caller puts it into `CURRENT_UNIT` and calls `end` in any case."""
         unit = UnitOfWork(kind, name, self.now())
         self.on_begin(unit)
+        return unit
+
+    def begin_job(self, name: str) -> UnitOfWork:
+        """A job that no framework knows begins to use a pool; it is not tied to the span around that moment."""
+        unit = UnitOfWork("job", name, self.now())
+        unit.by_default = True
         return unit
 
     def end(self, unit: UnitOfWork) -> None:
@@ -235,6 +257,12 @@ class Units:
         for ends, (_, reader, _) in tuple(self.unclosed.items()):
             if reader == thread == ends.unit.thread and ends.unit.task is task:
                 ends.end()
+
+    def end_all(self) -> None:
+        """The process or poolscope ends, and with it what is left open: responses, and a script's main program."""
+        self.end_unclosed(0.0)
+        if self.main is not None:
+            self.main.end()
 
     def series_of(self, kind: str, name: str, pool: str) -> UnitSeries:
         """The series of a kind and name in a pool; that of `OVERFLOW` when there are too many names."""

@@ -132,7 +132,7 @@ def _kind(lease: Lease, frames: Frames, threshold: float, is_unheld: bool) -> st
         return ABANDONED
     if not lease.adopted and not lease.running and _owner_is_over(lease, frames):
         since = lease.pool.now() - max(lease.last_used, lease.over_since)
-        if since >= (UNIT_GRACE if lease.unit is not None else OWNER_GRACE):
+        if since >= _grace(lease):
             return OWNER_FINISHED
     return OVERDUE if threshold and lease.age() >= threshold else None
 
@@ -215,10 +215,20 @@ def _work_of(lease: Lease) -> str:
     return "task" if lease.task is not None else "thread"
 
 
+def _grace(lease: Lease) -> float:
+    unit = lease.unit
+    if unit is None or (unit.by_default and lease.thread_reference() is None):
+        return OWNER_GRACE
+    return UNIT_GRACE
+
+
 def _owner_is_over(lease: Lease, frames: Frames) -> bool:
-    if lease.unit is not None:
+    unit = lease.unit
+    if unit is not None and unit.by_default and unit.hands_on:
+        over = False
+    elif unit is not None and (unit.ended or not unit.by_default):
         # What it started may go on after its end, and return what it holds.
-        over = lease.unit.ended and is_left(lease, frames)
+        over = unit.ended and is_left(lease, frames)
     elif lease.task is not None:
         task = lease.task()
         over = task is None or task.done()

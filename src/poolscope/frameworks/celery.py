@@ -30,6 +30,7 @@ class CeleryFramework:
     """Tasks of Celery."""
 
     name = "celery"
+    servers = ("celery", "billiard")
     module = "celery.signals"
 
     def __init__(self) -> None:

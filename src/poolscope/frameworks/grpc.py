@@ -27,6 +27,7 @@ class GrpcFramework:
     """Calls to gRPC servers that are made while it is hooked."""
 
     name = "grpc"
+    servers = ("grpc",)
     module = "grpc"
     modules = (module, _AIO)
 

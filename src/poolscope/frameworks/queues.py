@@ -25,6 +25,7 @@ class RqFramework:
     """Jobs of RQ. Its work horse is a child process that ends without notice: what is known is sent before it does."""
 
     name = "rq"
+    servers = ("rq",)
     module = "rq.job"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
@@ -56,6 +57,7 @@ class ArqFramework:
     """Jobs of arq. Which function a job is for is known once it has been read."""
 
     name = "arq"
+    servers = ("arq",)
     module = "arq.worker"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
@@ -97,6 +99,7 @@ class DramatiqFramework:
     """Messages of dramatiq; middleware around the actor is part of it."""
 
     name = "dramatiq"
+    servers = ("dramatiq",)
     module = "dramatiq.worker"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:

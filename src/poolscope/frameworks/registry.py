@@ -13,10 +13,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool_registry import PoolRegistry
 
 #: The modules here that hook frameworks, each with a ``FRAMEWORKS``.
-MODULES: Final = ("flask", "starlette", "django", "celery", "queues", "grpc", "servers", "asgiref", "threads")
-
-#: The hook that is put in only on demand.
-THREADS: Final = "threads"
+MODULES: Final = ("flask", "starlette", "django", "celery", "queues", "grpc", "servers", "asgiref", "threads", "script")
 
 
 def load(names: Iterable[str] = MODULES) -> list[Hook]:
@@ -31,7 +28,7 @@ class Frameworks(HookRegistry[Hook]):
     Args:
         pool_registry: The pool registry, where units of work begin.
         disabled: Names of frameworks not to hook.
-        propagate_to_threads: Whether threads that a unit of work starts belong to it.
+        propagate_to_threads: Whether threads and jobs that a unit of work starts belong to it.
         hooks: The hooks of each framework.
     """
 
@@ -43,7 +40,5 @@ class Frameworks(HookRegistry[Hook]):
         propagate_to_threads: bool = False,
         hooks: Iterable[Hook] | None = None,
     ) -> None:
-        wanted = load() if hooks is None else hooks
-        if not propagate_to_threads:
-            wanted = [hook for hook in wanted if hook.name != THREADS]
-        super().__init__(pool_registry, wanted, disabled, "POOLSCOPE_DISABLED_FRAMEWORKS")
+        pool_registry.units.reach_threads = propagate_to_threads
+        super().__init__(pool_registry, load() if hooks is None else hooks, disabled, "POOLSCOPE_DISABLED_FRAMEWORKS")

@@ -29,6 +29,7 @@ class WaitressFramework:
     """Requests to waitress."""
 
     name = "waitress"
+    servers = ("waitress",)
     module = "waitress.server"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
@@ -44,6 +45,7 @@ class GunicornFramework:
     """Requests to gunicorn's workers."""
 
     name = "gunicorn"
+    servers = ("gunicorn",)
     module = "gunicorn.workers.base"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
@@ -68,6 +70,7 @@ class WsgirefFramework:
     """Requests to the standard library's server, and to Django's development server."""
 
     name = "wsgiref"
+    servers = ("wsgiref",)
     module = "wsgiref.handlers"
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
@@ -90,6 +93,7 @@ class UvicornFramework:
     """Requests to uvicorn."""
 
     name = "uvicorn"
+    servers = ("uvicorn",)
     module = "uvicorn.config"
     loops = ("/uvloop/__init__.py",)
 

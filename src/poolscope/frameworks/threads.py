@@ -1,18 +1,25 @@
 """
-Threads and jobs of thread pools that a unit of work starts: they belong to it, if the setting says so.
+Threads, and jobs of thread pools.
 
-A new thread, and a thread of an executor, has no part of the context of whoever started it. asyncio's ``to_thread`` and
-asgiref's ``sync_to_async`` carry it over by themselves; a bare `threading.Thread`, ``submit`` and ``run_in_executor``
-do not. Nothing but the unit of work is carried.
+What a unit of work starts belongs to it, until it ends, if the setting says so: a new thread, and a thread of an
+executor, has no part of the context of whoever started it. asyncio's ``to_thread`` and asgiref's ``sync_to_async``
+carry it over by themselves; a bare `threading.Thread`, ``submit`` and ``run_in_executor`` do not. Nothing but the unit
+of work is carried. Outside of any, a thread whose target is the application's is a job of its own, and so is each job
+of an executor.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.work import CURRENT_UNIT
+from poolscope.core.lazy_jobs import LazyJob, LazyJobScope
 from poolscope.core.work_scope import current
+from poolscope.frameworks.naming import name_of_job, name_of_runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,74 +31,141 @@ if TYPE_CHECKING:
     from poolscope.hooks.registry import Hook
     from poolscope.types import LibraryObject
 
-_POOL: Final = "concurrent.futures.thread"
+_INTERPRETERS: Final = "concurrent.futures.interpreter"
 
 
 class ThreadsFramework:
-    """Threads and jobs of `concurrent.futures.ThreadPoolExecutor`."""
+    """Threads."""
 
     name = "threads"
     module = "threading"
-    modules = (module, _POOL)
 
-    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:  # noqa: ARG002 - the interface
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
         """Put the hooks in."""
-        if module.__name__ == _POOL:
-            patcher.require(module.ThreadPoolExecutor, ("submit",))
-            patcher.replace(module.ThreadPoolExecutor, "submit", _make_submit)
-        else:
-            patcher.require(module.Thread, ("start",))
-            patcher.replace(module.Thread, "start", _make_start)
+        # Not `run`, which classes of the application replace.
+        patcher.require(module.Thread, ("start", "_bootstrap_inner"))
+        patcher.replace(module.Thread, "start", _make_start(pool_registry))
+        patcher.replace(module.Thread, "_bootstrap_inner", _make_bootstrap(pool_registry))
 
     def release(self) -> None:
         """Nothing: no object of the library has a mark."""
 
 
-def _make_submit(original: Callable[..., Any]) -> Callable[..., Any]:
-    def submit(
-        self: LibraryObject, fn: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
-    ) -> LibraryObject:
-        unit = guard.run("threads.unit", current, None)
-        return original(self, fn if unit is None else _Carried(unit, fn), *args, **kwargs)
+class ExecutorsFramework:
+    """Jobs of `concurrent.futures.ThreadPoolExecutor`."""
 
-    return submit
+    name = "executors"
+    module = "concurrent.futures.thread"
 
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
+        """Put the hooks in."""
+        patcher.require(module.ThreadPoolExecutor, ("submit",))
+        patcher.replace(module.ThreadPoolExecutor, "submit", _make_submit(pool_registry))
 
-def _make_start(original: Callable[..., Any]) -> Callable[..., Any]:
-    def start(self: LibraryObject) -> LibraryObject:
-        unit = guard.run("threads.unit", current, None)
-        if unit is not None and "run" not in vars(self):
-            guard.run("threads.start", lambda: setattr(self, "run", _Run(unit, self)), None)
-        return original(self)
-
-    return start
+    def release(self) -> None:
+        """Nothing: no object of the library has a mark."""
 
 
-class _Carried:
-    """A function that runs as part of a unit of work, in another thread."""
+def _started_by(pool_registry: PoolRegistry) -> UnitOfWork | None:
+    return current() if pool_registry.units.reach_threads else None
 
-    def __init__(self, unit: UnitOfWork, function: Callable[..., Any]) -> None:
-        self._unit = unit
+
+def _make_start(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def start(self: LibraryObject) -> LibraryObject:
+            unit = guard.run("threads.unit", lambda: _started_by(pool_registry), None)
+            if unit is None:
+                return original(self)
+            marks: dict[str, Any] = self.__dict__
+            marks.setdefault(KEY, unit)  # a second start is the application's error, and changes nothing
+            try:
+                return original(self)
+            except BaseException:
+                marks.pop(KEY, None)
+                raise
+
+        return start
+
+    return make
+
+
+def _make_bootstrap(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _bootstrap_inner(self: LibraryObject) -> LibraryObject:
+            scope = guard.run("threads.begin", lambda: _scope_of(pool_registry, self), None)
+            if scope is None:
+                return original(self)
+            scope.enter()
+            try:
+                return original(self)
+            finally:
+                scope.leave()
+
+        return _bootstrap_inner
+
+    return make
+
+
+def _scope_of(pool_registry: PoolRegistry, thread: LibraryObject) -> LazyJobScope:
+    unit = thread.__dict__.pop(KEY, None)
+    job = LazyJob(pool_registry.units, partial(_name_of_thread, pool_registry, thread))
+    return LazyJobScope(job, unit)
+
+
+def _name_of_thread(pool_registry: PoolRegistry, thread: LibraryObject) -> str | None:
+    # A timer is a library's class, with the application's function.
+    target = getattr(thread, "function", None) if isinstance(thread, threading.Timer) else vars(thread).get("_target")
+    return name_of_runner(pool_registry, thread, threading.Thread, target)
+
+
+def _make_submit(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def submit(
+            self: LibraryObject, fn: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
+        ) -> LibraryObject:
+            job = guard.run("executors.job", lambda: _job_of(pool_registry, self, fn, args), fn)
+            return original(self, job, *args, **kwargs)
+
+        return submit
+
+    return make
+
+
+def _job_of(
+    pool_registry: PoolRegistry, executor: LibraryObject, function: LibraryObject, args: tuple[LibraryObject, ...]
+) -> LibraryObject:
+    interpreters = sys.modules.get(_INTERPRETERS)
+    if pool_registry.dormant or (interpreters and isinstance(executor, interpreters.InterpreterPoolExecutor)):
+        return function  # another interpreter does not share our objects
+    job = LazyJob(pool_registry.units, partial(name_of_job, pool_registry, function, args))
+    return _Submitted(function, LazyJobScope(job, _started_by(pool_registry)))
+
+
+class _Submitted:
+    """
+    An executor's job.
+
+    Args:
+        function: The application's.
+        scope: What it runs in.
+    """
+
+    __slots__ = ("_function", "_scope")
+
+    def __init__(self, function: Callable[..., Any], scope: LazyJobScope) -> None:
         self._function = function
+        self._scope = scope
 
     def __call__(self, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        token = CURRENT_UNIT.set(self._unit)
+        scope = self._scope
+        scope.enter()
         try:
-            return self._function(*args, **kwargs)
+            result = self._function(*args, **kwargs)
+            scope.returns(result)
+            return result
         finally:
-            CURRENT_UNIT.reset(token)
+            scope.leave()
+            del self, args, kwargs  # an error that is kept keeps this frame, but need not keep what the job was given
 
 
-class _Run:
-    """Takes the place of one thread's ``run`` until it runs."""
-
-    def __init__(self, unit: UnitOfWork, thread: LibraryObject) -> None:
-        self._unit = unit
-        self._thread = thread
-
-    def __call__(self) -> None:
-        del self._thread.run
-        _Carried(self._unit, self._thread.run)()
-
-
-FRAMEWORKS: Final[tuple[Hook, ...]] = (ThreadsFramework(),)
+FRAMEWORKS: Final[tuple[Hook, ...]] = (ThreadsFramework(), ExecutorsFramework())

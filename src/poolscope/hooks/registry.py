@@ -55,7 +55,7 @@ class Hook(Protocol):
 def declare(hook: Hook) -> None:
     """
     Let the core know a hook's library: its ``library_modules``, ``loops``, ``lazy_loaders``, ``switches``,
-    ``templates``, ``worker_queues`` and ``waits``, as far as the hook has them (`Libraries.know`).
+    ``templates``, ``worker_queues``, ``waits`` and ``servers``, as far as the hook has them (`Libraries.know`).
 
     Args:
         hook: The hook; its library need not be there, nor hooked.
@@ -68,6 +68,7 @@ def declare(hook: Hook) -> None:
         templates=getattr(hook, "templates", ()),
         worker_queues=getattr(hook, "worker_queues", ()),
         waits=getattr(hook, "waits", None),
+        servers=getattr(hook, "servers", ()),
     )
 
 

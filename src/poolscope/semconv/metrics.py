@@ -150,7 +150,7 @@ NESTED_CHECKOUTS: Final = Metric(
 )  # fmt: skip
 UNATTRIBUTED: Final = Metric(
     "poolscope.connection.unattributed_checkouts", Kind.COUNTER, "{checkout}",
-    "The number of checkouts outside of any unit of work, as by a bare thread or a script.",
+    "The number of checkouts outside of any unit of work, as by a library's thread or a task in the background.",
 )  # fmt: skip
 CLOSURES: Final = Metric(
     "poolscope.connection.closures", Kind.COUNTER, "{connection}",
