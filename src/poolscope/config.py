@@ -216,6 +216,13 @@ class Settings:
         _SECONDS_WORDS,
         "How long further occurrences of a finding at the same place are only counted; then the count is reported.",
     )
+    server_probe: bool = _setting(
+        default=False,
+        parse=_switch,
+        allowed=_SWITCH_WORDS,
+        description="Whether to ask the database who waits for whose lock: on a connection of its own beside the pool, "
+        "at most once for each database in the finding interval, while a statement that locks runs for long.",
+    )
     dump_signal: str = _setting(
         "",
         _choice("", "sigusr1", "sigusr2"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from poolscope import semconv
 from poolscope.adapters.registry import Registry
@@ -79,7 +80,9 @@ class Session:
             heartbeat=settings.event_loop_heartbeat,
             threshold=settings.blocked_event_loop_threshold,
         )
-        watched = detectors(Context(settings, clock.monotonic, self._spans.leaked, self._event_loops))
+        watched = detectors(
+            Context(settings, clock.monotonic, self._spans.leaked, self._event_loops, suppress_instrumentation)
+        )
         self._watchdog = Watchdog(watched, self._events, settings.finding_interval, clock.monotonic)
         self.pool_registry = PoolRegistry(
             semconv.DURATION_BOUNDARIES,

@@ -9,12 +9,17 @@ import json
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from examples.lab import mariadb
+from examples.lab.processes import wait_until
+from poolscope.adapters.aside import opener
+from poolscope.detectors.server_probe import ServerProbe
 from tests.contract.drivers.mysql import server
+from tests.support.scene import Scene
 from tests.support.skips import require
 from tests.support.watched import at_rest, closures, outcomes, watched
 
@@ -504,3 +509,35 @@ def test_aiomysql_hand_over_races(aiomysql_seen: Watched, place: dict[str, Any])
         await pool.wait_closed()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_the_server_probe_knows_who_holds_a_lock(place: dict[str, Any]) -> None:
+    """By the ids of connections, on a connection of its own."""
+    mysql = pytest.importorskip("mysql.connector")
+    scene = Scene(2, "mysql")
+    scene.source.server = opener("mysql", [place])
+    first, second = mysql.connect(**place), mysql.connect(**place)
+    with contextlib.closing(first), contextlib.closing(second), ThreadPoolExecutor(1) as threads:
+        cursor = first.cursor()
+        cursor.execute("create table if not exists locked (id int primary key) engine=innodb")
+        cursor.execute("replace into locked values (1)")
+        first.commit()
+        cursor.execute("select * from locked where id = 1 for update")
+        cursor.fetchall()
+        waiting = threads.submit(second.cursor().execute, "delete from locked where id = 1")
+        probe, holder = ServerProbe(1.0, scene.clock), first.connection_id
+
+        def blockers() -> dict[int, Any]:
+            scene.clock.advance(2.0)
+            probe.send(scene.pool, "lab", {second.connection_id})
+            probe.wait(60)
+            return {process: one for answer in probe.answers() for process, one in answer.blockers.items()}
+
+        try:
+            found = wait_until(blockers, 60, "the wait to begin")
+        finally:
+            first.rollback()
+            waiting.result(60)
+            second.rollback()
+    (blocker,) = found.values()
+    assert (blocker.process, blocker.state, blocker.waits) == (holder, "idle in transaction", False)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from poolscope.core.pool_identity import Identity, Stranded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Source:
@@ -21,6 +26,8 @@ class Source:
         self._limit = limit
         self._in_use = in_use
         self._idle = idle
+        #: Connects to the server; None where that is not known.
+        self.server: Callable[[], Any] | None = None
         #: Open connections of threads that have finished.
         self.left: list[Stranded] = []
 
@@ -38,6 +45,9 @@ class Source:
 
     def in_use(self) -> int | None:
         return self._in_use
+
+    def aside(self, system: str) -> Callable[[], Any] | None:
+        return self.server
 
     def stranded(self) -> list[Stranded]:
         return self.left

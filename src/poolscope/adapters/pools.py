@@ -10,6 +10,7 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from poolscope.adapters.aside import opener
 from poolscope.adapters.connections import Connections
 from poolscope.adapters.identity import error_name, login_of, named, remember_name
 from poolscope.adapters.leases import recover, undo
@@ -21,7 +22,7 @@ from poolscope.core.lease import Outcome
 from poolscope.core.making import Making
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from poolscope.adapters.stats import Stats
     from poolscope.core.lease import Lease
@@ -110,6 +111,10 @@ class Pools(Connections):
     def connects_with(self, library_pool: LibraryObject) -> LibraryObject:
         """What its connections are made with: mappings, sequences and texts; they may hold secrets."""
         return [getattr(library_pool, name, None) for name in self.connect_arguments]
+
+    def opens_aside(self, library_pool: LibraryObject, system: str) -> Callable[[], LibraryObject] | None:
+        """How to open a connection to its server beside it, for the server probe; None where that is not known."""
+        return opener(system, self.connects_with(library_pool))
 
     def anchor(self, library_pool: LibraryObject) -> LibraryObject:
         """

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Stranded
     from poolscope.types import LibraryObject
@@ -56,6 +58,9 @@ class Reporter(Protocol):
 
     def stranded(self, library_pool: LibraryObject) -> list[Stranded]:
         """Open connections that belong to threads that have finished."""
+
+    def opens_aside(self, library_pool: LibraryObject, system: str) -> Callable[[], LibraryObject] | None:
+        """How to open a connection to its server beside the pool."""
 
     def clears_connections(self, library_pool: LibraryObject) -> bool:
         """Whether what statements left on a connection may end with its return."""
@@ -140,6 +145,10 @@ class StatsSource(WeakSource):
         """Whether what statements left on a connection may end with its return; so where that is not known."""
         return guard.run(f"{self._adapter.name}.clears_connections", self._clears_connections, default=True)
 
+    def aside(self, system: str) -> Callable[[], LibraryObject] | None:
+        """How to open a connection to its server beside it; None where that is not known."""
+        return guard.run(f"{self._adapter.name}.aside", lambda: self._aside(system), None)
+
     def unheld(self) -> list[Lease]:
         """The leases whose connection no caller holds, though the library keeps it alive."""
         return guard.run(f"{self._adapter.name}.unheld", self._unheld, [])
@@ -171,3 +180,7 @@ class StatsSource(WeakSource):
     def _clears_connections(self) -> bool:
         library_pool = self._pool()
         return library_pool is None or self._adapter.clears_connections(library_pool)
+
+    def _aside(self, system: str) -> Callable[[], LibraryObject] | None:
+        library_pool = self._pool()
+        return self._adapter.opens_aside(library_pool, system) if library_pool is not None else None

@@ -43,6 +43,11 @@ class LockWait:
     is_proven: bool = False
     before: float = 0.0
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the lock is held by another process, by the word of the server."""
+        return self.is_proven and self.holder is None
+
     def concerns(self, lease: Lease) -> bool:
         """Whether the lease's statement still waits."""
         return lease.running and lease.last_used == self.began

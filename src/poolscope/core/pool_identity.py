@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from poolscope.types import LibraryObject
 
 #: The name that the application gives the pools that it makes now; None to leave it to the library or the server.
 POOL_NAME: Final[ContextVar[str | None]] = ContextVar("poolscope_pool_name", default=None)
@@ -68,6 +70,9 @@ class PoolSource(Protocol):
 
     def in_use(self) -> int | None:
         """How many connections are checked out by the library's own count; None when it keeps none."""
+
+    def aside(self, system: str) -> Callable[[], LibraryObject] | None:
+        """How to open a connection to its server beside it; None where that is not known."""
 
 
 def limit_of(sources: Iterable[PoolSource]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Generic, NamedTuple, TypeVar
 
@@ -10,6 +11,7 @@ from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
+    from contextlib import AbstractContextManager
 
     from poolscope.config import Settings
     from poolscope.core.clock import Clock
@@ -95,12 +97,14 @@ class Context:
         now: The clock of the pools.
         on_leak: Called in the background with each lease that is found leaked while it is checked out.
         event_loops: The event loops that pools are used in; None where nothing is known of any.
+        unobserved: A context in which other instrumentation sees nothing of what poolscope itself does.
     """
 
     settings: Settings
     now: Clock
     on_leak: Callable[[Lease], None]
     event_loops: EventLoops | None = None
+    unobserved: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class Detector(Generic[Event, Seen]):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark
 from poolscope.detectors.diagnosis.describe import finding_about, lines_of, owner_of, place_of, seconds, statement_of
 from poolscope.detectors.diagnosis.locks import LockWatch, lock_in_words, root_of
+from poolscope.detectors.server_probe import ServerProbe
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -31,13 +33,18 @@ class LockWaitDetector(Detector[Released, "Lease"]):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self._context = context
         self._threshold = context.settings.long_hold_threshold
         self.forget()
 
     def forget(self) -> None:
         """In a child process after a fork: what was seen is the parent's."""
         super().forget()
-        self._watch = LockWatch()
+        settings = self._context.settings
+        self._server = None
+        if settings.server_probe:
+            self._server = ServerProbe(settings.finding_interval, self._context.now, self._context.unobserved)
+        self._watch = LockWatch(self._server)
         # The moment at which the wait began that was reported last, by lease.
         self._reported: weakref.WeakKeyDictionary[Lease, float] = weakref.WeakKeyDictionary()
 
@@ -48,6 +55,8 @@ class LockWaitDetector(Detector[Released, "Lease"]):
             wait = lease.lock_wait
             if wait is None or lease.excuse is not None or lease.leak is not None:
                 continue
+            if self._server is not None and self._server.is_pending and not wait.is_proven:
+                continue  # it will be known soon
             if lease.pool.now() - wait.began >= self._threshold and self._reported.get(lease) != wait.began:
                 self._reported[lease] = wait.began
                 mark(lease, LOCK_WAIT)
@@ -55,7 +64,7 @@ class LockWaitDetector(Detector[Released, "Lease"]):
 
     def _occurrence(self, lease: Lease, wait: LockWait, waiters: int) -> Occurrence:
         holder = root_of(lease)
-        at = holder.origin[:1] if holder is not None else wait.blocker
+        at = holder.origin[:1] if holder is not None else wait.blocker.partition(")")[0]
         place = (LOCK_WAIT, lease.pool.identity.name, wait.wanted, lease.origin[:1], at)
         return Occurrence(place, lambda repeated: found(lease, wait, waiters, repeated))
 
@@ -93,4 +102,5 @@ def found(lease: Lease, wait: LockWait, waiters: int, repeated: int) -> Finding:
             "checkout_stack": lines_of(lease.origin),
             "repeated": repeated,
         },
+        fix=KINDS[LOCK_WAIT].fix_for("elsewhere" if wait.is_elsewhere else ""),
     )

@@ -10,10 +10,12 @@ apply at once to engines that exist already.
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from poolscope.adapters.aside import opener
 from poolscope.adapters.base import PointAdapter
 from poolscope.adapters.greenlets import Greenlets
 from poolscope.adapters.identity import NAMES, database_file, identity
@@ -36,7 +38,7 @@ from poolscope.core.lease import Outcome
 from poolscope.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
@@ -161,6 +163,14 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
     def connects_with(self, library_pool: LibraryObject) -> LibraryObject:
         url = self._urls.get(library_pool)
         return [url.username, dict(url.query)] if url is not None else ()
+
+    @override
+    def opens_aside(self, library_pool: LibraryObject, system: str) -> Callable[[], LibraryObject] | None:
+        # What `create_engine` connects with. A function of the application's, or a listener, may do anything else.
+        creator = library_pool._creator
+        if creator.__module__ != "sqlalchemy.engine.create" or library_pool._dialect.dispatch.do_connect:
+            return None
+        return opener(system, inspect.getclosurevars(creator).nonlocals["cparams"])
 
     @override
     def is_shared(self, library_pool: LibraryObject) -> bool:

@@ -26,5 +26,9 @@ KINDS: Final = (
             **fields(Unit.NONE, current_location=semconv.CURRENT_LOCATION, checkout_stack=semconv.CODE_STACKTRACE),
             **REPEATED,
         },
+        {
+            "elsewhere": "end or shorten the transaction of the other process; bound the wait meanwhile (lock_timeout, "
+            "NOWAIT, SKIP LOCKED)"
+        },
     ),
 )

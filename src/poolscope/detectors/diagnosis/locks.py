@@ -28,11 +28,12 @@ from poolscope.core.sql.locks import Mode
 from poolscope.detectors.diagnosis.describe import current_stack, owner_of, place_of, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.sql.locks import Lock
+    from poolscope.detectors.server_probe import Blocker, ServerProbe
 
 # A statement that runs for less is not looked at, in seconds.
 _SHORTEST: Final = 0.1
@@ -96,9 +97,15 @@ class _Holding:
 
 
 class LockWatch:
-    """Looks at all leases several times a second, and enters into those that wait for a lock what is known of it."""
+    """
+    Looks at all leases several times a second, and enters into those that wait for a lock what is known of it.
 
-    def __init__(self) -> None:
+    Args:
+        server: Asks the server; None where that is not wanted.
+    """
+
+    def __init__(self, server: ServerProbe | None = None) -> None:
+        self._server = server
         self._candidates: weakref.WeakKeyDictionary[Lease, _Candidate] = weakref.WeakKeyDictionary()
 
     def glance(self, pools: Iterable[Pool]) -> Iterator[Lease]:
@@ -118,9 +125,29 @@ class LockWatch:
             out = [lease for lease in pool.leases.copy() if lease.acquired_at is not None]
             leases[_database_of(pool)] += out
             long_running += [lease for lease in out if lease.running and now - lease.last_used >= _SHORTEST]
+        long_running = [lease for lease in long_running if not lease.silent]
+        if self._server is not None:
+            self._hear(self._server, leases)
+            _question(self._server, long_running)
         for lease in long_running:
-            if not lease.silent and self._waits(lease, leases[_database_of(lease.pool)]):
+            if _goes_on(lease) or self._waits(lease, leases[_database_of(lease.pool)]):
                 yield lease
+
+    def _hear(self, server: ServerProbe, leases: Mapping[Hashable, list[Lease]]) -> None:
+        for answer in server.answers():
+            known = leases.get(answer.database, [])
+            by_process = {lease.backend_process_id: lease for lease in known}
+            for lease in known:
+                began = lease.last_used
+                if lease.backend_process_id not in answer.processes or not lease.running or began > answer.sent_at:
+                    continue
+                blocker = answer.blockers.get(lease.backend_process_id or 0)
+                if blocker is not None:
+                    _enter(lease, began, _wanted_by(lease), by_process.get(blocker.process), blocker)
+                elif lease.lock_wait is None or lease.lock_wait.began == began:
+                    # It is slow by itself, whatever it looks like from here.
+                    lease.lock_wait = None
+                    self._candidates[lease] = _Candidate(began, lease.pool.now(), covered=float("-inf"))
 
     def _waits(self, lease: Lease, others: list[Lease]) -> bool:
         began, statement, system = lease.last_used, lease.statement, lease.pool.identity.system
@@ -145,7 +172,7 @@ class LockWatch:
         candidate.seen = now
         if now - began < _LEAST or candidate.covered < _COVERED * (now - began):
             return False
-        _enter(lease, began, now, lock, holding.lease)
+        _enter(lease, began, lock, holding.lease)
         return True
 
 
@@ -172,18 +199,51 @@ def _database_of(pool: Pool) -> Hashable:
     return (what.system, what.address, what.port, what.namespace) if what.address is not None else id(pool)
 
 
-def _enter(lease: Lease, began: float, now: float, lock: Lock, holder: Lease) -> None:
+def _question(server: ServerProbe, long_running: Iterable[Lease]) -> None:
+    suspects: dict[Hashable, list[Lease]] = defaultdict(list)
+    for lease in long_running:
+        if lease.pool.now() - lease.last_used >= _LEAST and _wanted_by(lease) is not None:
+            suspects[_database_of(lease.pool)].append(lease)
+    for database, leases in suspects.items():
+        processes = {lease.backend_process_id for lease in leases if lease.backend_process_id is not None}
+        server.send(leases[0].pool, database, processes)
+
+
+def _wanted_by(lease: Lease) -> Lock | None:
+    wanted = locks_of(lease.statement or "", lease.pool.identity.system)
+    return next((lock for lock in wanted if lock.waits and lock.mode is not Mode.READ), None)
+
+
+def _goes_on(lease: Lease) -> bool:
+    # Whether what the server said of it is still so, as far as can be seen.
     wait = lease.lock_wait
+    if wait is None or not wait.is_proven or not wait.concerns(lease):
+        return False
+    holder = wait.holder() if wait.holder is not None else None
+    if wait.holder is not None and (holder is None or holder.ended_at is not None or not holder.in_transaction):
+        wait.is_proven = False
+        return False
+    wait.seen = lease.pool.now()
+    return True
+
+
+def _enter(lease: Lease, began: float, lock: Lock | None, holder: Lease | None, said: Blocker | None = None) -> None:
+    now, wait = lease.pool.now(), lease.lock_wait
     if wait is None or wait.began != began:
         before = max(0.0, wait.seconds(lease)) if wait is not None else 0.0
-        wait = LockWait(began, lease.query_time, now, lock, None, "", before=before)
-    elif wait.is_proven:
-        wait.seen = now
-        return
-    executing = current_stack(holder, _DEPTH)
-    wait.seen, wait.wanted, wait.holder, wait.executing = now, lock, weakref.ref(holder), executing
-    wait.blocker = in_words(holder)
+        wait = LockWait(began, lease.query_time, now, None, None, "", before=before)
+    wait.seen, wait.wanted, wait.is_proven = now, lock, said is not None
+    if holder is not None:
+        wait.holder, wait.executing, wait.blocker = weakref.ref(holder), current_stack(holder, _DEPTH), in_words(holder)
+    elif said is not None:
+        wait.holder, wait.executing, wait.blocker = None, (), _elsewhere(said)
     lease.lock_wait = wait
+
+
+def _elsewhere(said: Blocker) -> str:
+    name = f"application {said.application}, " if said.application else ""
+    state = f", {said.state} for {seconds(said.seconds)}" if said.state else ""
+    return f"another process ({name}backend {said.process}){state}"
 
 
 def lock_in_words(wait: LockWait, system: str) -> str:

@@ -76,6 +76,7 @@ def _explained(picture: Picture, waiting: Sequence[Held], held: Sequence[Held], 
             f"which {wait.blocker.split(', ')[0]} holds{executes}",
         ),
         root=stack,
+        case="elsewhere" if wait.is_elsewhere else "",
     )
 
 

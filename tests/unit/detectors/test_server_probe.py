@@ -1,0 +1,197 @@
+"""The server probe: when it asks, what it makes of the answer, and that nothing of a login is said."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.detectors.lock_wait import SAID_BY_SERVER
+from poolscope.detectors.server_probe import ServerProbe
+from tests.support.scene import Scene
+from tests.unit.detectors.test_lock_wait import LOCKS, UNINDEXED, UPDATES, begins, holds, pass_time
+
+if TYPE_CHECKING:
+    from poolscope.core.lease import Lease
+
+
+class Server:
+    """
+    A server, as a driver shows it.
+
+    Args:
+        rows: What it answers to the question.
+        free: How many connections it has left.
+        error: What a connect raises.
+    """
+
+    def __init__(self, rows: list[tuple[Any, ...]] = [], free: int = 50, error: Exception | None = None) -> None:  # noqa: B006
+        self.rows, self.free, self.error = rows, free, error
+        self.connects = 0
+        self.ran: list[str] = []
+
+    def connect(self) -> Server:
+        """Open a connection."""
+        self.connects += 1
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def cursor(self) -> Server:
+        return self
+
+    def execute(self, statement: str) -> None:
+        self.ran.append(statement)
+
+    def fetchone(self) -> tuple[int]:
+        return (self.free,)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return self.rows
+
+    def rollback(self) -> None:
+        """End the transaction."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+def watched(server: Server, **settings: object) -> Scene:
+    """A pool of that server's."""
+    scene = Scene(4, server_probe=True, **settings)
+    scene.source.server = server.connect
+    return scene
+
+
+def answered(scene: Scene, seconds: float) -> None:
+    """Let time pass; each answer is there before the background thread runs again."""
+    (watch,) = [one for one in scene.watchdog.detectors if LOCK_WAIT in one.kinds]
+    for _ in range(round(seconds / 0.2)):
+        pass_time(scene, 0.2)
+        if watch._server is not None:
+            watch._server.wait(60)
+
+
+def in_process(lease: Lease, process: int) -> Lease:
+    """A lease whose backend is known."""
+    lease.backend_process_id = process
+    return lease
+
+
+def test_a_lock_that_another_process_holds_is_found_by_the_servers_word() -> None:
+    """With the process and what it does; in its own words nothing is likely. Without the setting nothing is asked."""
+    rows = [(1, 99, "idle in transaction", 12.5, "nightly", False)]
+    for is_on in (True, False):
+        server = Server(rows)
+        scene = watched(server) if is_on else Scene(4)
+        scene.source.server = server.connect
+        in_process(begins(scene, UPDATES), 1)
+        answered(scene, 1.0)
+        assert server.connects == is_on
+        if not is_on:
+            assert scene.found() == []
+            continue
+        (finding,) = scene.found(LOCK_WAIT)
+        assert (
+            "waits for a row lock of table member, for 600 ms; it is held by another process (application nightly, "
+            "backend 99), idle in transaction for 12.5 s;"
+        ) in finding.summary
+        assert "likely" not in finding.summary
+        assert finding.evidence["known_by"] == SAID_BY_SERVER
+        assert finding.fix == KINDS[LOCK_WAIT].further_fixes["elsewhere"]
+
+
+def test_a_lease_of_this_process_is_named_with_its_line() -> None:
+    """The server's word says which one; who waits behind another waiter waits for the first in the end."""
+    server = Server([(1, 2, "active", 1.0, "", True), (2, 3, "idle in transaction", 1.0, "", False)])
+    scene = watched(server)
+    with scene.unit("POST /vote"):
+        in_process(holds(scene, UNINDEXED, seconds=9.0), 3)
+    waiting = [in_process(begins(scene, UNINDEXED), process) for process in (1, 2)]
+    answered(scene, 1.0)
+    (finding,) = scene.found(LOCK_WAIT)
+    assert "is held by http POST /vote, which has been idle in its transaction" in finding.summary
+    assert all(lease.lock_wait is not None and lease.lock_wait.is_proven for lease in waiting)
+
+
+def test_what_the_server_knows_nothing_of_waits_for_no_lock() -> None:
+    """It looked as if it did."""
+    for known, expected in ((True, 0), (False, 1)):
+        scene = watched(Server())
+        in_process(holds(scene), 3)
+        waiter = begins(scene, LOCKS)
+        waiter.backend_process_id = 1 if known else None
+        answered(scene, 1.0)
+        assert len(scene.found(LOCK_WAIT)) == expected
+
+
+def test_there_is_one_question_in_the_interval() -> None:
+    """However many statements are slow, and none that only reads."""
+    server = Server()
+    scene = watched(server, finding_interval=10)
+    in_process(begins(scene, "select * from member"), 1)
+    answered(scene, 1.0)
+    assert server.connects == 0
+    for process in (2, 3):
+        in_process(begins(scene, UPDATES), process)
+        answered(scene, 1.0)
+    assert server.connects == 1
+    answered(scene, 10.0)
+    assert server.connects == 2
+
+
+@pytest.mark.parametrize("server", [Server(free=2), Server(error=RuntimeError("password of lab_user refused"))])
+def test_a_server_without_connections_is_left_in_peace(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """For ten intervals; of the error its kind alone is said, once."""
+    scene = watched(server, finding_interval=1)
+    in_process(begins(scene, UPDATES), 1)
+    answered(scene, 8.0)
+    assert server.connects == 1
+    answered(scene, 4.0)
+    assert server.connects == 2
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said == (["the server probe got no answer of postgresql: RuntimeError"] if server.error else [])
+
+
+def test_its_statements_end_in_a_second_and_leave_nothing_on_a_pooler() -> None:
+    """The timeout is the transaction's alone."""
+    server = Server()
+    scene = watched(server)
+    in_process(begins(scene, UPDATES), 7)
+    answered(scene, 0.6)
+    assert server.ran[0] == "set local statement_timeout = 1000"
+    assert "unnest(array[7]::int[])" in server.ran[-1]
+
+
+def test_a_pool_that_says_no_way_to_connect_has_no_probe() -> None:
+    """And costs no thread."""
+    scene = Scene(4, server_probe=True)
+    in_process(begins(scene, UPDATES), 1)
+    answered(scene, 1.0)
+    assert scene.found() == []
+
+
+def test_what_it_does_is_not_observed() -> None:
+    """By other instrumentation of the application's."""
+    entered = []
+
+    class Unobserved:
+        def __enter__(self) -> None:
+            entered.append(True)
+
+        def __exit__(self, *_: object) -> None:
+            entered.append(False)
+
+    scene = Scene(4)
+    scene.source.server = Server().connect
+    probe = ServerProbe(1.0, scene.clock, Unobserved)
+    probe.send(scene.pool, "shop", {1})
+    probe.wait(60)
+    assert entered == [True, False]
+    assert probe.is_pending  # until the answer is taken
+    (answer,) = probe.answers()
+    assert not probe.is_pending
+    assert (answer.processes, answer.blockers) == ({1}, {})
