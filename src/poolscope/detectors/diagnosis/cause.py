@@ -10,7 +10,7 @@ nothing is known it is unknown.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.catalogue import KINDS
@@ -20,6 +20,7 @@ from poolscope.core.lease import Outcome
 from poolscope.detectors.diagnosis.describe import seconds
 from poolscope.detectors.diagnosis.figures import FITS, Figures, figures_of
 from poolscope.detectors.diagnosis.rules import explain
+from poolscope.detectors.diagnosis.rules.long_holds import held_long
 from poolscope.detectors.diagnosis.rules.rule import Explained
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 _MAJORITY: Final = 0.5
 # What holds this share of the pool is the cause, though the usual load fits in the rest.
 _BLAMED: Final = 0.3
-_LONG: Final = (LONG_HOLD, IDLE_IN_TRANSACTION)
 # A pool that was full for less than this share of the last seconds was not what the waiter waited for.
 _HARDLY: Final = 0.1
 # Idleness of so many seconds within a typical hold is other work (a call to a service, a sleep), not the application's
@@ -83,7 +83,7 @@ def cause_of(picture: Picture, record: Record) -> Cause:
         return _cause(whole[0], 1.0, (), figures)
     if not _is_full(picture, figures, explained):
         return _cause(_slow_connect(), 0.0, (), figures)
-    explained, rest = _with_young(explained, rest, figures)
+    explained, rest = _with_young(picture, explained, rest, figures)
     blamed = explained + _load(picture, figures, explained, rest)
     return _largest(picture, figures, blamed)
 
@@ -94,13 +94,15 @@ def _is_full(picture: Picture, figures: Figures, explained: Sequence[Explained])
     return figures.saturated >= _HARDLY or sum(one.connections for one in explained) >= picture.limit
 
 
-def _with_young(explained: list[Explained], rest: list[Held], figures: Figures) -> tuple[list[Explained], list[Held]]:
+def _with_young(
+    picture: Picture, explained: list[Explained], rest: list[Held], figures: Figures
+) -> tuple[list[Explained], list[Held]]:
     # Of the leases that are too young to be long holds, some will be: as many as the last minute lets one expect.
-    long = max((one for one in explained if one.cause in _LONG), key=lambda one: one.connections, default=None)
+    long = max((one for one in explained if one.phase), key=lambda one: one.connections, default=None)
     young = rest[: round(figures.likely_long * len(rest))]
     if long is None or not young:
         return explained, rest
-    grown = replace(long, held=(*long.held, *young))
+    grown = held_long(picture, long.phase, (*long.held, *young))
     return [grown if one is long else one for one in explained], rest[len(young) :]
 
 

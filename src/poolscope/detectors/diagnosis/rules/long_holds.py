@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # From this share of the hold on the database was at work; below it something else was.
 _MAJORITY: Final = 0.5
+# Characters of a statement.
+_LONGEST: Final = 200
 _WORDS: Final = {
     "query": "running queries",
     "idle_in_transaction": "idle in a transaction",
@@ -29,21 +31,35 @@ def long_holds(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
         if held.acquired and not held.lease.adopted and held.seconds >= picture.pool.long_hold:
             groups.setdefault(spent_on(held), []).append(held)
     for phase, group in groups.items():
-        spent = sum(held.phases[phase] for held in group) / sum(held.seconds for held in group)
-        oldest = group[0]
-        share = f"{len(group)} of {picture.capacity} connections"
-        summary = (
-            f"held too long: {share}, for {seconds(oldest.seconds)} and less, {spent:.0%} of the time {_WORDS[phase]}"
-        )
-        stands = place_of(oldest.stack) if oldest.stack else "unknown"
-        does = f"run {statement_of(oldest.lease)[:200]}" if phase == "query" else f"execute {stands}"
-        yield Explained(
-            IDLE_IN_TRANSACTION if phase == "idle_in_transaction" else LONG_HOLD,
-            tuple(group),
-            summary,
-            (f"which {names_of(group)} holds, {_WORDS[phase]}", f"and which {does}"),
-            case="idle" if phase == "idle" else "",
-        )
+        yield held_long(picture, phase, group)
+
+
+def held_long(picture: Picture, phase: str, group: Sequence[Held]) -> Explained:
+    """
+    What a group of long holds amounts to.
+
+    Args:
+        picture: The pool at the moment.
+        phase: What most of their time was for.
+        group: The leases, the oldest first.
+    """
+    seconds_held = sum(held.seconds for held in group)
+    spent = sum(held.phases[phase] for held in group) / seconds_held if seconds_held > 0 else 0.0
+    oldest = group[0]
+    summary = (
+        f"held too long: {len(group)} of {picture.capacity} connections, for {seconds(oldest.seconds)} or less, "
+        f"{spent:.0%} of the time {_WORDS[phase]}"
+    )
+    location = place_of(oldest.stack) if oldest.stack else "unknown"
+    does = f"run {statement_of(oldest.lease)[:_LONGEST]}" if phase == "query" else f"execute {location}"
+    return Explained(
+        IDLE_IN_TRANSACTION if phase == "idle_in_transaction" else LONG_HOLD,
+        tuple(group),
+        summary,
+        (f"which {names_of(group)} holds, {_WORDS[phase]}", f"and which {does}"),
+        case="idle" if phase == "idle" else "",
+        phase=phase,
+    )
 
 
 def spent_on(held: Held) -> str:

@@ -27,6 +27,7 @@ class Explained:
         case: Which of the fixes of the kind is the right one (`FindingKind.fix_for`).
         count: How many connections it explains, where they are not leases: slots that the pool has lost.
         whole: Whether it explains the pool as a whole, whatever its leases do: no connection can be made in it.
+        phase: Of long holds, what most of their time was for: one of `HOLD_PHASES`.
     """
 
     cause: str
@@ -37,6 +38,7 @@ class Explained:
     case: str = ""
     count: int = 0
     whole: bool = False
+    phase: str = ""
 
     @property
     def connections(self) -> int:
