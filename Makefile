@@ -86,6 +86,13 @@ bench: env
 	@$(PY) benchmarks/run.py $(ARGS)
 endif
 
+ifneq ($(wildcard benchmarks/diagnosis/run.py),)
+HELP += 'diagnose' 'how often the cause is right: the confusion matrix over services with planted causes (ARGS="--runs 60 --seed x")'
+.PHONY: diagnose
+diagnose: env
+	@$(PY) -m benchmarks.diagnosis.run $(ARGS)
+endif
+
 ifneq ($(wildcard tests/transparency/run.py),)
 HELP += 'transparency' 'the own tests of the pool libraries, with and without the hooks'
 .PHONY: transparency

@@ -14,11 +14,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import poolscope
-from benchmarks.diagnosis.scenarios import LONG_IDLE
-from benchmarks.diagnosis.sync_service import CALM, LEAD, PATIENCE
+from benchmarks.diagnosis.scenarios import BLOCKED_EVENT_LOOP, LISTENER_HOLD, LONG_IDLE
+from benchmarks.diagnosis.sync_service import CALM, LAST, LEAD, PATIENCE
 from poolscope.core.catalogue.exhaustion import BURST, POOL_TOO_SMALL
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.locks import LOCK_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -141,7 +142,7 @@ class AsyncService:
         self._scenario = scenario
         self._server = server
         self._tasks: set[asyncio.Task[None]] = set()
-        self._chance = random.Random(f"{scenario.seed}/{scenario.number}/load")  # noqa: S311 - repeated by its seed
+        self._chance = random.Random(f"{scenario.seed}/{scenario.number}/load")
         self._kept: list[Any] = []
 
     def run(self, until: Callable[[], bool], most: float) -> None:
@@ -160,11 +161,12 @@ class AsyncService:
             self._plant(plant.cause, plant.connections)
         self._start(self._load())
         began = time.monotonic()
-        while time.monotonic() - began < most and not until():
+        while time.monotonic() - began < most and not until():  # noqa: ASYNC110 - it asks another thread's
             await asyncio.sleep(0.1)
         for task in tuple(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST)
         for connection in self._kept:
             with contextlib.suppress(Exception):
                 await self._connections.release(connection)
@@ -211,10 +213,18 @@ class AsyncService:
             LONG_HOLD: self._runs_a_long_query,
             LONG_IDLE: self._works_with_a_connection,
             NESTED_CHECKOUT: self._nests,
+            LISTENER_HOLD: self._listens,
         }.get(cause)
         if target is not None:
             for _ in range(connections if cause != NESTED_CHECKOUT else 2 * connections):
                 self._start(target())
+        elif cause == LOCK_WAIT:
+            for _ in range(connections):
+                self._start(self._locks())
+        elif cause == BLOCKED_EVENT_LOOP:
+            for _ in range(3 * connections):
+                self._start(self._steps())
+            self._start(self._blocks())
         elif cause == FAN_OUT:
             self._start(self._fans_out())
         elif cause == BURST:
@@ -286,3 +296,42 @@ class AsyncService:
         await asyncio.sleep(CALM)
         for _ in range(round(1.8 * self._scenario.size / self._scenario.hold)):
             self._start(self._usual())
+
+    async def _listens(self) -> None:
+        with poolscope.unit_of_work("GET /events", kind="http"):
+            connection = await self._connections.checkout()
+            try:
+                await self._connections.run(connection, "listen news")
+                await asyncio.sleep(60)  # for a notification
+            finally:
+                await self._connections.release(connection)
+
+    async def _locks(self) -> None:
+        while True:
+            with poolscope.unit_of_work("POST /vote", kind="http"):
+                connection = await self._connections.checkout()
+                try:
+                    await self._connections.begin(connection)
+                    await self._connections.run(
+                        connection, f"select id from votes where id = {self._scenario.number} for update"
+                    )
+                    await asyncio.sleep(self._chance.uniform(1.0, 2.0))  # renders
+                finally:
+                    await self._connections.release(connection)
+
+    async def _steps(self) -> None:
+        while True:
+            with poolscope.unit_of_work("GET /step", kind="http"):
+                connection = await self._connections.checkout()
+                try:
+                    for _ in range(3):
+                        await self._connections.run(connection, "select 1")
+                        await asyncio.sleep(0.02)
+                finally:
+                    await self._connections.release(connection)
+
+    async def _blocks(self) -> None:
+        await asyncio.sleep(LEAD)
+        while True:
+            time.sleep(1.5)  # noqa: ASYNC251 - it blocks the loop, as an image library does
+            await asyncio.sleep(0.05)

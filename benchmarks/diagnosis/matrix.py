@@ -119,12 +119,12 @@ class Matrix:
 
     def lines(self) -> list[str]:
         """The figures, in words."""
-        clear, healthy = self.clear, self.healthy
+        clear, healthy, wrong = self.clear, self.healthy, len(self.wrong_claims)
+        right = sum(one.is_right for one in clear)
+        of_clear = f"{right} of {len(clear)} ({self.right_share:.3f}; goal {GOAL})"
         return [
-            f"right where one cause holds {CLEAR:.0%} or more: {sum(one.is_right for one in clear)} of {len(clear)} "
-            f"({self.right_share:.3f}; goal {GOAL})",
-            f"wrong causes claimed with more than {CLAIMED:.0%} of the pool: {len(self.wrong_claims)} of "
-            f"{len(self.results)} (goal 0)",
+            f"right where one cause holds {CLEAR:.0%} or more: {of_clear}",
+            f"wrong causes claimed with more than {CLAIMED:.0%} of the pool: {wrong} of {len(self.results)} (goal 0)",
             f"healthy runs with a finding: {len(self.false_alarms)} of {len(healthy)} (goal 0)",
         ]
 

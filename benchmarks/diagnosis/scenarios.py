@@ -15,20 +15,24 @@ from poolscope.core.catalogue.holds import (
     THREAD_STARVATION,
 )
 from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.locks import LOCK_WAIT
 
 #: What is planted where nothing is wrong.
 HEALTHY: Final = "healthy"
 #: A long hold that runs no query; the same id as one that does.
 LONG_IDLE: Final = "long_hold (idle)"
 
+BLOCKED_EVENT_LOOP: Final = "blocked_event_loop"
+LISTENER_HOLD: Final = "listener_hold"
+
 #: Pools of threads, and pools of tasks.
 SYNC: Final = ("sqlalchemy+psycopg", "psycopg_pool", "sqlalchemy+psycopg2")
 ASYNC: Final = ("sqlalchemy+asyncpg", "psycopg_pool (async)", "asyncpg")
 
 # Causes that hold some connections of a pool, and leave the others to the usual load.
-_PARTIAL: Final = (LEAK, IDLE_IN_TRANSACTION, LONG_HOLD, LONG_IDLE)
+_PARTIAL: Final = (LEAK, IDLE_IN_TRANSACTION, LONG_HOLD, LONG_IDLE, LOCK_WAIT, LISTENER_HOLD)
 # Causes that concern the pool as a whole.
-_WHOLE: Final = (NESTED_CHECKOUT, FAN_OUT, POOL_TOO_SMALL, BURST)
+_WHOLE: Final = (NESTED_CHECKOUT, FAN_OUT, POOL_TOO_SMALL, BURST, BLOCKED_EVENT_LOOP)
 _OF_THREADS: Final = (THREAD_STARVATION,)
 
 
@@ -98,7 +102,7 @@ def draw(seed: str, number: int, healthy_share: float = 0.25) -> Scenario:
         number: Which one of that seed's.
         healthy_share: The share of scenarios in which nothing is wrong.
     """
-    chance = random.Random(f"{seed}/{number}")  # noqa: S311 - repeated by its seed
+    chance = random.Random(f"{seed}/{number}")
     size = chance.randint(4, 12)
     hold = chance.uniform(0.05, 0.2)
     kind = chance.random()
@@ -120,10 +124,10 @@ def _partial(chance: random.Random, seed: str, number: int, size: int, hold: flo
     first, second = chance.sample(_PARTIAL, 2)
     if chance.random() < 0.3:  # noqa: PLR2004 - two causes
         mine = max(2, round(size * chance.uniform(0.4, 0.6)))
-        plants = (Plant(first, mine), Plant(second, max(1, size - mine)))
+        plants: tuple[Plant, ...] = (Plant(first, mine), Plant(second, max(1, size - mine)))
     else:
         plants = (Plant(first, min(size, max(2, round(size * chance.uniform(0.6, 1.0))))),)
     left = size - sum(plant.connections for plant in plants)
     # What is left over does not carry the usual load; the whole pool would.
-    needed = min(0.6 * size, left + chance.uniform(0.5, 1.5)) if left else chance.uniform(0.1, 0.3) * size
+    needed = min(0.65 * size, 1.4 * left + chance.uniform(0.5, 1.5)) if left else chance.uniform(0.1, 0.3) * size
     return Scenario(number, seed, chance.choice(SYNC + ASYNC), size, plants, max(needed, 0.8), hold)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
@@ -13,7 +15,7 @@ import psycopg_pool
 from sqlalchemy import create_engine, text
 
 import poolscope
-from benchmarks.diagnosis.scenarios import LONG_IDLE
+from benchmarks.diagnosis.scenarios import BLOCKED_EVENT_LOOP, LISTENER_HOLD, LONG_IDLE
 from poolscope.core.catalogue.exhaustion import BURST, POOL_TOO_SMALL
 from poolscope.core.catalogue.holds import (
     FAN_OUT,
@@ -23,6 +25,7 @@ from poolscope.core.catalogue.holds import (
     THREAD_STARVATION,
 )
 from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.locks import LOCK_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 #: How long a checkout waits, in seconds.
 PATIENCE: Final = 2.0
+#: How long the work of a scenario have to end, in seconds.
+LAST: Final = 10.0
 #: The usual load begins so many seconds after the planted causes.
 LEAD: Final = 1.0
 #: The usual load runs alone for so long before a burst.
@@ -115,7 +120,7 @@ class SyncService:
         self._connections = connect(scenario, server)
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._chance = random.Random(f"{scenario.seed}/{scenario.number}/load")  # noqa: S311 - repeated by its seed
+        self._chance = random.Random(f"{scenario.seed}/{scenario.number}/load")
         self._kept: list[Any] = []
 
     def run(self, until: Callable[[], bool], most: float) -> None:
@@ -134,12 +139,14 @@ class SyncService:
             self._over.wait(0.1)
             waited += 0.1
         self._over.set()
-        for thread in self._threads:
-            thread.join(30)
         for connection in self._kept:
             with contextlib.suppress(Exception):
                 self._connections.release(connection)
-        self._connections.close()
+        end = time.monotonic() + LAST
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        with contextlib.suppress(Exception):
+            self._connections.close()
 
     def _start(self, target: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(target=self._guarded, args=(target, *arguments), daemon=True)
@@ -185,6 +192,8 @@ class SyncService:
             LONG_HOLD: self._runs_a_long_query,
             LONG_IDLE: self._works_with_a_connection,
             NESTED_CHECKOUT: self._nests,
+            LISTENER_HOLD: self._listens,
+            LOCK_WAIT: self._locks,
         }.get(cause)
         if target is not None:
             count = connections if cause != NESTED_CHECKOUT else 2 * connections
@@ -196,6 +205,8 @@ class SyncService:
             self._start(self._bursts)
         elif cause == THREAD_STARVATION:
             self._start(self._starves)
+        elif cause == BLOCKED_EVENT_LOOP:
+            self._start(self._checks_out_on_a_loop)
 
     def _leaks(self) -> None:
         with poolscope.unit_of_work("GET /cart", kind="http"):
@@ -288,3 +299,41 @@ class SyncService:
                         group.start_soon(request, limiter)
 
         anyio.run(requests)
+
+    def _listens(self) -> None:
+        with poolscope.unit_of_work("GET /events", kind="http"):
+            connection = self._connections.checkout()
+            try:
+                self._connections.run(connection, "listen news")
+                self._sleep(60)  # for a notification
+            finally:
+                self._connections.release(connection)
+
+    def _locks(self) -> None:
+        while not self._over.is_set():
+            with poolscope.unit_of_work("POST /vote", kind="http"):
+                connection = self._connections.checkout()
+                try:
+                    self._connections.run(
+                        connection, f"select id from votes where id = {self._scenario.number} for update"
+                    )
+                    self._sleep(self._chance.uniform(1.0, 2.0))  # renders
+                finally:
+                    self._connections.release(connection)
+
+    def _checks_out_on_a_loop(self) -> None:
+        async def step() -> None:
+            with contextlib.suppress(Exception), poolscope.unit_of_work("GET /step", kind="http"):
+                connection = self._connections.checkout()
+                try:
+                    self._connections.run(connection, "select 1")
+                    await asyncio.sleep(0.02)
+                    self._connections.run(connection, "select 2")
+                finally:
+                    self._connections.release(connection)
+
+        async def steps() -> None:
+            while not self._over.is_set():
+                await asyncio.gather(*(step() for _ in range(3 * self._scenario.size)))
+
+        asyncio.run(steps())

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
-
-try:
-    from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter as Exporter
-except ImportError:  # before 1.39
-    from opentelemetry.sdk._logs.export import InMemoryLogExporter as Exporter  # type: ignore[attr-defined, no-redef]
 
 import poolscope
 from benchmarks.diagnosis.async_service import AsyncService
@@ -31,6 +27,8 @@ if TYPE_CHECKING:
 
 #: How long a scenario runs at the most, in seconds.
 MOST: Final = 9.0
+# A scenario that takes longer hangs; its process ends, and prints where.
+_HANGS: Final = 60.0
 # One without anything wrong, which should see no finding for as long.
 MOST_HEALTHY: Final = 4.0
 
@@ -39,7 +37,7 @@ class Reports:
     """What poolscope says, by pool."""
 
     def __init__(self) -> None:
-        self._exporter = Exporter()
+        self._exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
         self.loggers = LoggerProvider()
         self.loggers.add_log_record_processor(SimpleLogRecordProcessor(self._exporter))
 
@@ -80,6 +78,7 @@ def run(scenario: Scenario, server: Postgres, reports: Reports) -> dict[str, Any
 
 def main() -> None:
     """Read scenarios, run them, and write what was said."""
+    faulthandler.dump_traceback_later(_HANGS, exit=True)
     server = Postgres.from_dsn(sys.argv[1])
     reports = Reports()
     logging.getLogger("poolscope.findings").setLevel(logging.CRITICAL)
@@ -87,6 +86,7 @@ def main() -> None:
         tracer_provider=TracerProvider(), meter_provider=MeterProvider(), logger_provider=reports.loggers
     )
     for line in sys.stdin:
+        faulthandler.dump_traceback_later(_HANGS, exit=True)
         result = run(Scenario.from_json(json.loads(line)), server, reports)
         print(json.dumps(result), flush=True)
 

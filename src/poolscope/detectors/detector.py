@@ -27,9 +27,16 @@ _MOST_KEPT: Final = 10_000
 
 
 class Waited(NamedTuple):
-    """A checkout waited for longer than the threshold of slow waits, or failed (then `lease.outcome` is set)."""
+    """
+    A checkout waited for longer than the threshold of slow waits, or failed (then `lease.outcome` is set).
+
+    Args:
+        lease: The checkout.
+        holders: The leases that were held when it began, if the pool was full then; else none.
+    """
 
     lease: Lease
+    holders: Collection[Lease]
 
 
 class Nested(NamedTuple):

@@ -21,7 +21,7 @@ from poolscope.detectors.diagnosis.pace import Pace
 from poolscope.detectors.diagnosis.picture import Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Collection, Hashable, Iterator
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
@@ -54,7 +54,7 @@ class Unclear:
     def look(self) -> None:
         """Take a later picture, while all of them still hold."""
         if self.holders and self.holders <= self.picture.pool.leases:
-            self.picture = replace(_taken(self.waiter), waiting=self.picture.waiting)
+            self.picture = replace(_taken(self.waiter), waiting=self.picture.waiting, before=self.picture.before)
 
     def is_clear(self, now: float) -> bool:
         """Whether all of them have returned their connections, or were watched for long enough."""
@@ -93,7 +93,7 @@ class PoolExhaustedDetector(Detector[Waited, "tuple[Picture, Lease] | str"]):
             return
         mark(lease, POOL_EXHAUSTED)
         pool = lease.pool
-        self.keep((_taken(lease), lease) if self._pace.allows(pool) else pool.identity.name)
+        self.keep((_taken(lease, event.holders), lease) if self._pace.allows(pool) else pool.identity.name)
 
     def diagnose(self, seen: tuple[Picture, Lease] | str) -> Iterator[Occurrence]:
         """A checkout that went without; where it did not wait, the cause has to show first."""
@@ -126,7 +126,7 @@ class PoolExhaustedDetector(Detector[Waited, "tuple[Picture, Lease] | str"]):
             mark(lease, POOL_EXHAUSTED)
         if waiting and self._pace.allows(pool):
             longest = max(waiting, key=lambda lease: lease.age())
-            yield self._occurrence(Picture.take(pool, longest), longest)
+            yield self._occurrence(Picture.take(pool, longest, longest.starved_by), longest)
 
     def forget(self) -> None:
         """
@@ -159,8 +159,8 @@ def _goes_without(lease: Lease) -> bool:
     return is_full and lease.handed_over_at is None and lease.ended_at - lease.requested_at >= AT_ONCE
 
 
-def _taken(waiter: Lease) -> Picture:
-    picture = Picture.take(waiter.pool, waiter)
+def _taken(waiter: Lease, before: Collection[Lease] = ()) -> Picture:
+    picture = Picture.take(waiter.pool, waiter, before)
     if waiter.outcome is Outcome.REJECTED and not picture.full:  # one was returned meanwhile, or there is no limit
         return replace(picture, full=True)
     return picture

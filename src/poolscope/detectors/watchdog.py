@@ -71,10 +71,10 @@ class Watchdog:
 
     # In the application's threads
 
-    def waited(self, lease: Lease, _: Collection[Lease]) -> None:
+    def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         """Pass a slow or failed checkout to the detectors that observe it."""
         for detector in self._wait_listeners:
-            detector.observe(Waited(lease))
+            detector.observe(Waited(lease, holders))
 
     def nested(self, lease: Lease, held: Lease) -> None:
         """Pass a nested checkout to the detectors that observe it."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _MAJORITY: Final = 0.5
 # What holds this share of the pool is the cause, though the usual load fits in the rest.
 _BLAMED: Final = 0.3
+# What the usual load amounts to.
+_LOAD: Final = (BURST, POOL_TOO_SMALL)
 # A pool that was full for less than this share of the last seconds was not what the waiter waited for.
 _HARDLY: Final = 0.1
 # Idleness of so many seconds within a typical hold is other work (a call to a service, a sleep), not the application's
@@ -120,8 +122,9 @@ def _largest(picture: Picture, figures: Figures, blamed: Sequence[Explained]) ->
 
 
 def _is_tie(votes: Counter[str]) -> bool:
+    # What explains as much as the usual load does is the cause: it comes first.
     first = votes.most_common(2)
-    return len(first) > 1 and first[0][1] == first[1][1]
+    return len(first) > 1 and first[0][1] == first[1][1] and first[1][0] not in _LOAD
 
 
 def _mixed(blamed: Sequence[Explained], share: float, shares: tuple[str, ...], figures: Figures) -> Cause:

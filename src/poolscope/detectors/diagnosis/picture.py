@@ -17,7 +17,7 @@ from poolscope.detectors.diagnosis.lost import is_lost
 from poolscope.detectors.diagnosis.workers import crews_of, queues_for_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from poolscope.core.execution import Frames
     from poolscope.core.lease import Lease
@@ -93,6 +93,7 @@ class Picture:
         waited: For how long it waited, in seconds.
         waiting: Every pending checkout, and the waiter; the longest first.
         held: Every lease, the oldest first.
+        before: The leases that were held when the waiter began, if the pool was full then; else none.
         limit: The most connections that may be checked out; None for no limit.
         idle: Open connections that are not checked out.
         lost: Slots that no caller holds and that the library gives to none; `limit` is without them.
@@ -108,6 +109,7 @@ class Picture:
     waited: float
     waiting: tuple[Waiting, ...]
     held: tuple[Held, ...]
+    before: tuple[Lease, ...]
     limit: int | None
     idle: int
     lost: int
@@ -116,13 +118,14 @@ class Picture:
     crews: tuple[Crew, ...] = ()
 
     @classmethod
-    def take(cls, pool: Pool, waiter: Lease | None = None) -> Picture:
+    def take(cls, pool: Pool, waiter: Lease | None = None, before: Collection[Lease] = ()) -> Picture:
         """
         Look at a pool now. It takes some 50 microseconds a lease; the caller has waited for far longer.
 
         Args:
             pool: The pool.
             waiter: The checkout that has just failed, or waits for too long.
+            before: The leases that were held when it began.
         """
         now = pool.now()
         pending = pool.pending.copy() | ({waiter} if waiter is not None else set())
@@ -138,6 +141,7 @@ class Picture:
             (waiter.ended_at or now) - waiter.requested_at if waiter is not None else 0.0,
             tuple(waiting),
             held,
+            tuple(before),
             pool.limit,
             pool.idle(),
             pool.lost(),
