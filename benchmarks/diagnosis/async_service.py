@@ -144,6 +144,8 @@ class AsyncService:
         self._tasks: set[asyncio.Task[None]] = set()
         self._chance = random.Random(f"{scenario.seed}/{scenario.number}/load")
         self._kept: list[Any] = []
+        #: How long a checkout waited, in seconds; infinite where one failed.
+        self.longest_wait = 0.0
 
     def run(self, until: Callable[[], bool], most: float) -> None:
         """
@@ -184,6 +186,16 @@ class AsyncService:
         with contextlib.suppress(Exception):
             await work
 
+    async def _checkout(self) -> Any:
+        began = time.monotonic()
+        try:
+            return await self._connections.checkout()
+        except Exception:
+            self.longest_wait = float("inf")
+            raise
+        finally:
+            self.longest_wait = max(self.longest_wait, time.monotonic() - began)
+
     # The usual load -------------------------------------------------------------------------------------------------
 
     async def _load(self) -> None:
@@ -197,7 +209,7 @@ class AsyncService:
 
     async def _usual(self) -> None:
         with poolscope.unit_of_work("GET /users", kind="http"):
-            connection = await self._connections.checkout()
+            connection = await self._checkout()
             try:
                 seconds = self._chance.uniform(0.5, 1.5) * self._scenario.hold
                 await self._connections.run(connection, f"select pg_sleep({seconds})")
@@ -232,14 +244,14 @@ class AsyncService:
 
     async def _leaks(self) -> None:
         with poolscope.unit_of_work("GET /cart", kind="http"):
-            connection = await self._connections.checkout()
+            connection = await self._checkout()
             self._kept.append(connection)
             await self._connections.run(connection, "select 1")
 
     async def _calls_in_a_transaction(self) -> None:
         while True:
             with poolscope.unit_of_work("POST /checkout", kind="http"):
-                connection = await self._connections.checkout()
+                connection = await self._checkout()
                 try:
                     await self._connections.begin(connection)
                     await self._connections.run(connection, "select 1")
@@ -250,7 +262,7 @@ class AsyncService:
     async def _runs_a_long_query(self) -> None:
         while True:
             with poolscope.unit_of_work("GET /report", kind="http"):
-                connection = await self._connections.checkout()
+                connection = await self._checkout()
                 try:
                     await self._connections.run(connection, f"select pg_sleep({self._chance.uniform(1.0, 3.0)})")
                 finally:
@@ -259,7 +271,7 @@ class AsyncService:
     async def _works_with_a_connection(self) -> None:
         while True:
             with poolscope.unit_of_work("GET /render", kind="http"):
-                connection = await self._connections.checkout()
+                connection = await self._checkout()
                 try:
                     await asyncio.sleep(self._chance.uniform(1.0, 4.0))  # nothing was read yet
                 finally:
@@ -268,10 +280,10 @@ class AsyncService:
     async def _nests(self) -> None:
         while True:
             with contextlib.suppress(Exception), poolscope.unit_of_work("GET /profile", kind="http"):
-                first = await self._connections.checkout()
+                first = await self._checkout()
                 try:
                     await self._connections.run(first, "select pg_sleep(0.05)")
-                    second = await self._connections.checkout()
+                    second = await self._checkout()
                     try:
                         await self._connections.run(second, "select pg_sleep(0.01)")
                     finally:
@@ -281,7 +293,7 @@ class AsyncService:
 
     async def _fans_out(self) -> None:
         async def part() -> None:
-            connection = await self._connections.checkout()
+            connection = await self._checkout()
             try:
                 await self._connections.run(connection, "select pg_sleep(0.3)")
             finally:
@@ -299,7 +311,7 @@ class AsyncService:
 
     async def _listens(self) -> None:
         with poolscope.unit_of_work("GET /events", kind="http"):
-            connection = await self._connections.checkout()
+            connection = await self._checkout()
             try:
                 await self._connections.run(connection, "listen news")
                 await asyncio.sleep(60)  # for a notification
@@ -309,7 +321,7 @@ class AsyncService:
     async def _locks(self) -> None:
         while True:
             with poolscope.unit_of_work("POST /vote", kind="http"):
-                connection = await self._connections.checkout()
+                connection = await self._checkout()
                 try:
                     await self._connections.begin(connection)
                     await self._connections.run(
@@ -322,7 +334,7 @@ class AsyncService:
     async def _steps(self) -> None:
         while True:
             with poolscope.unit_of_work("GET /step", kind="http"):
-                connection = await self._connections.checkout()
+                connection = await self._checkout()
                 try:
                     for _ in range(3):
                         await self._connections.run(connection, "select 1")

@@ -35,22 +35,31 @@ class Result:
         cause: What poolscope said; None where it reported nothing.
         share: The share of the pool that it claimed for that.
         summary: Its words.
+        exhausted: Whether a request got no connection, or waited for as long as that takes to be reported.
     """
 
     scenario: Scenario
     cause: str | None
     share: float
     summary: str
+    exhausted: bool
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Result:
         """The result of plain data."""
-        return cls(Scenario.from_json(data["scenario"]), data["cause"], data["share"], data["summary"])
+        return cls(
+            Scenario.from_json(data["scenario"]), data["cause"], data["share"], data["summary"], data["exhausted"]
+        )
 
     @property
     def is_clear(self) -> bool:
-        """Whether one cause holds most of the pool."""
-        return bool(self.scenario.plants) and self.scenario.share >= CLEAR
+        """Whether one cause holds most of the pool, and the pool was exhausted."""
+        return bool(self.scenario.plants) and self.scenario.share >= CLEAR and not self.is_idle
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether something was planted, and no request noticed."""
+        return bool(self.scenario.plants) and self.cause is None and not self.exhausted
 
     @property
     def is_right(self) -> bool:
@@ -113,6 +122,8 @@ class Matrix:
         """How often each answer was given, by what was planted; a scenario without a clear cause is ``mixed``."""
         found: dict[str, Counter[str]] = defaultdict(Counter)
         for result in self.results:
+            if result.is_idle:
+                continue
             planted = result.scenario.main if result.is_clear or not result.scenario.plants else MIXED
             found[planted][result.cause or NOTHING] += 1
         return dict(sorted(found.items()))
@@ -126,6 +137,7 @@ class Matrix:
             f"right where one cause holds {CLEAR:.0%} or more: {of_clear}",
             f"wrong causes claimed with more than {CLAIMED:.0%} of the pool: {wrong} of {len(self.results)} (goal 0)",
             f"healthy runs with a finding: {len(self.false_alarms)} of {len(healthy)} (goal 0)",
+            f"left out, as no request had to wait: {sum(one.is_idle for one in self.results)}",
         ]
 
     def table(self) -> Table:

@@ -122,6 +122,8 @@ class SyncService:
         self._threads: list[threading.Thread] = []
         self._chance = random.Random(f"{scenario.seed}/{scenario.number}/load")
         self._kept: list[Any] = []
+        #: How long a checkout waited, in seconds; infinite where one failed.
+        self.longest_wait = 0.0
 
     def run(self, until: Callable[[], bool], most: float) -> None:
         """
@@ -161,6 +163,16 @@ class SyncService:
     def _sleep(self, seconds: float) -> None:
         self._over.wait(seconds)
 
+    def _checkout(self) -> Any:
+        began = time.monotonic()
+        try:
+            return self._connections.checkout()
+        except Exception:
+            self.longest_wait = float("inf")
+            raise
+        finally:
+            self.longest_wait = max(self.longest_wait, time.monotonic() - began)
+
     # The usual load -------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
@@ -175,7 +187,7 @@ class SyncService:
 
     def _usual(self) -> None:
         with poolscope.unit_of_work("GET /users", kind="http"):
-            connection = self._connections.checkout()
+            connection = self._checkout()
             try:
                 self._connections.run(
                     connection, f"select pg_sleep({self._chance.uniform(0.5, 1.5) * self._scenario.hold})"
@@ -210,14 +222,14 @@ class SyncService:
 
     def _leaks(self) -> None:
         with poolscope.unit_of_work("GET /cart", kind="http"):
-            connection = self._connections.checkout()
+            connection = self._checkout()
             self._kept.append(connection)
             self._connections.run(connection, "select 1")
 
     def _calls_in_a_transaction(self) -> None:
         while not self._over.is_set():
             with poolscope.unit_of_work("POST /checkout", kind="http"):
-                connection = self._connections.checkout()
+                connection = self._checkout()
                 try:
                     self._connections.run(connection, "select 1")
                     self._sleep(self._chance.uniform(1.0, 4.0))  # a payment
@@ -227,7 +239,7 @@ class SyncService:
     def _runs_a_long_query(self) -> None:
         while not self._over.is_set():
             with poolscope.unit_of_work("GET /report", kind="http"):
-                connection = self._connections.checkout()
+                connection = self._checkout()
                 try:
                     self._connections.run(connection, f"select pg_sleep({self._chance.uniform(1.0, 3.0)})")
                 finally:
@@ -236,7 +248,7 @@ class SyncService:
     def _works_with_a_connection(self) -> None:
         while not self._over.is_set():
             with poolscope.unit_of_work("GET /render", kind="http"):
-                connection = self._connections.checkout()
+                connection = self._checkout()
                 try:
                     self._sleep(self._chance.uniform(1.0, 4.0))  # nothing was read yet
                 finally:
@@ -245,10 +257,10 @@ class SyncService:
     def _nests(self) -> None:
         while not self._over.is_set():
             with contextlib.suppress(Exception), poolscope.unit_of_work("GET /profile", kind="http"):
-                first = self._connections.checkout()
+                first = self._checkout()
                 try:
                     self._connections.run(first, "select pg_sleep(0.05)")
-                    second = self._connections.checkout()
+                    second = self._checkout()
                     try:
                         self._connections.run(second, "select pg_sleep(0.01)")
                     finally:
@@ -258,7 +270,7 @@ class SyncService:
 
     def _fans_out(self) -> None:
         def part() -> None:
-            connection = self._connections.checkout()
+            connection = self._checkout()
             try:
                 self._connections.run(connection, "select pg_sleep(0.3)")
             finally:
@@ -285,7 +297,7 @@ class SyncService:
                 self._connections.run(connection, "select 1")
 
             with contextlib.suppress(Exception), poolscope.unit_of_work("GET /me", kind="http"):
-                connection = await anyio.to_thread.run_sync(self._connections.checkout, limiter=limiter)
+                connection = await anyio.to_thread.run_sync(self._checkout, limiter=limiter)
                 try:
                     await anyio.to_thread.run_sync(work, connection, limiter=limiter)
                 finally:
@@ -302,7 +314,7 @@ class SyncService:
 
     def _listens(self) -> None:
         with poolscope.unit_of_work("GET /events", kind="http"):
-            connection = self._connections.checkout()
+            connection = self._checkout()
             try:
                 self._connections.run(connection, "listen news")
                 self._sleep(60)  # for a notification
@@ -312,7 +324,7 @@ class SyncService:
     def _locks(self) -> None:
         while not self._over.is_set():
             with poolscope.unit_of_work("POST /vote", kind="http"):
-                connection = self._connections.checkout()
+                connection = self._checkout()
                 try:
                     self._connections.run(
                         connection, f"select id from votes where id = {self._scenario.number} for update"
@@ -324,7 +336,7 @@ class SyncService:
     def _checks_out_on_a_loop(self) -> None:
         async def step() -> None:
             with contextlib.suppress(Exception), poolscope.unit_of_work("GET /step", kind="http"):
-                connection = self._connections.checkout()
+                connection = self._checkout()
                 try:
                     self._connections.run(connection, "select 1")
                     await asyncio.sleep(0.02)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: How long a scenario runs at the most, in seconds.
 MOST: Final = 9.0
+# A pool is exhausted where a checkout waits for so long, in seconds, or fails: that is the setting's default.
+EXHAUSTED: Final = 1.0
 # A scenario that takes longer hangs; its process ends, and prints where.
 _HANGS: Final = 60.0
 # One without anything wrong, which should see no finding for as long.
@@ -57,12 +59,12 @@ def run(scenario: Scenario, server: Postgres, reports: Reports) -> dict[str, Any
     Run a scenario until poolscope reports the pool, or long enough without.
 
     Returns:
-        The scenario, the cause with its share and the summary; the cause is None where nothing was reported.
+        The scenario, the cause with its share and the summary; the cause is None where nothing was reported; and whether the pool was
+        exhausted at all.
     """
     name = f"scenario-{scenario.number}"
-    service = AsyncService if scenario.driver in ASYNC else SyncService
     with poolscope.pool_name(name):
-        made = service(scenario, server)
+        made = AsyncService(scenario, server) if scenario.driver in ASYNC else SyncService(scenario, server)
         made.run(lambda: reports.exhaustion(name) is not None, MOST if scenario.plants else MOST_HEALTHY)
     PoolscopeInstrumentor().flush()
     said = reports.exhaustion(name) or {}
@@ -72,7 +74,7 @@ def run(scenario: Scenario, server: Postgres, reports: Reports) -> dict[str, Any
         "share": said.get(semconv.EVIDENCE_PREFIX + "share", 0.0),
         "shares": list(said.get(semconv.EVIDENCE_PREFIX + "shares", ())),
         "summary": said.get(semconv.FINDING_SUMMARY, ""),
-        "body": said.get("body", ""),
+        "exhausted": made.longest_wait >= EXHAUSTED,
     }
 
 

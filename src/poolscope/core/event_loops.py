@@ -217,8 +217,9 @@ class EventLoops:
             loop = watched.reference()
             if loop is None or loop.is_closed():
                 self._loops.pop(identity, None)
+                watched.end()
             elif watched.thread == get_ident() or not loop.is_running():
-                watched.forget_beat()  # a loop that does not run is not blocked
+                watched.end()
             elif guard.run("event_loops.beat", lambda: self._attend(watched, loop), default=False):  # noqa: B023 - run at once
                 late.append((watched, loop))
         if late:
@@ -305,7 +306,7 @@ class EventLoops:
                 block = watched.block = Block(watched.thread, beat.sent, task=running_in(loop))
                 block.hold_up(pools)
                 self._blocks.add(block)
-            block.ended = beat.ran
+            block.ended, watched.looked_at = beat.ran, self._now()
             stack, certain = watched.samples.usual()
             block.stack = stack if certain else ()
             if block.seconds(self._now()) >= _LASTING:

@@ -146,8 +146,17 @@ class WatchedLoop:
         self.beat: Beat | None = None
         self.samples = Samples()
         self.block: Block | None = None
+        #: When the block was last seen to last.
+        self.looked_at = 0.0
 
     def forget_beat(self) -> None:
         """Begin anew, without a heartbeat."""
         self.beat = self.block = None
         self.samples = Samples()
+
+    def end(self) -> None:
+        """It does not run: what blocked it is over, though its heartbeat never came back."""
+        if self.block is not None and self.block.ended is None:
+            self.block.ended = max(self.looked_at, self.block.began)
+            self.block.release()
+        self.forget_beat()
