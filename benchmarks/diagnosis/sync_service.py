@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import random
 import threading
 import time
@@ -280,7 +281,7 @@ class SyncService:
             with poolscope.unit_of_work("POST /graphql", kind="http"):
                 before = len(self._threads)
                 for _ in range(6 * self._scenario.size):
-                    self._start(part)
+                    self._start(contextvars.copy_context().run, part)
                 for thread in self._threads[before:]:
                     thread.join(30)
 

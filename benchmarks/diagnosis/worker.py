@@ -59,8 +59,8 @@ def run(scenario: Scenario, server: Postgres, reports: Reports) -> dict[str, Any
     Run a scenario until poolscope reports the pool, or long enough without.
 
     Returns:
-        The scenario, the cause with its share and the summary; the cause is None where nothing was reported; and whether the pool was
-        exhausted at all.
+        The scenario, the cause with its share and the summary; the cause is None where nothing was reported; and
+        whether the pool was exhausted at all.
     """
     name = f"scenario-{scenario.number}"
     with poolscope.pool_name(name):

@@ -213,6 +213,28 @@ def test_a_loop_may_stop_close_and_be_collected(scene: Scene) -> None:
     assert reference() is None
 
 
+@pytest.mark.parametrize("ends", ["running", "closed"])
+def test_a_loop_that_ends_while_it_is_blocked_blocks_no_later_one(scene: Scene, ends: str) -> None:
+    """Its heartbeat never comes back. The next loop of the same thread did not wait for it."""
+    with event_loop(scene.pool) as loop:
+        loop.checkout()
+        turns(scene, loop, 1)
+        scene.tick()
+        loop.block("work")
+        for _ in range(5):
+            scene.clock.advance(0.2)
+            scene.tick()
+        (thread,) = {lease.thread for lease in scene.pool.leases}
+        ended = scene.clock.now
+        assert scene.event_loops.overlap(thread, ended - 1, ended).seconds >= 0.5
+        setattr(loop, ends, ends == "closed")
+        loop.callbacks.clear()
+        loop.unblock()
+        scene.clock.advance(5)
+        scene.tick()
+        assert scene.event_loops.overlap(thread, ended, scene.clock.now) == NO_OVERLAP
+
+
 def test_a_child_process_knows_no_loop_of_its_parent(scene: Scene, loop: Loop) -> None:
     """They do not run there."""
     loop.checkout()

@@ -1,0 +1,347 @@
+"""Rules over a picture: which leases each explains, the share of the pool, and what is said where causes are mixed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from examples.lab.processes import wait_until
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
+from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, THREAD_STARVATION
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.execution import stack_of_thread
+from poolscope.core.lease import Outcome
+from tests.support.libraries import known
+from tests.support.scene import Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poolscope.core.finding import Finding
+    from poolscope.core.lease import Lease
+
+
+def exhausted(scene: Scene) -> Finding:
+    """The one report that the pool is exhausted."""
+    (finding,) = scene.found(POOL_EXHAUSTED)
+    return finding
+
+
+def leak(scene: Scene, count: int) -> None:
+    """Requests that end without a return."""
+    for _ in range(count):
+        with scene.unit("GET /cart"):
+            scene.checkout("cart")
+
+
+def pay(scene: Scene, count: int, seconds: float = 2.0) -> list[Lease]:
+    """Transactions that stay open for so long."""
+    leases = []
+    for _ in range(count):
+        unit = scene.pool_registry.units.begin("http", "POST /pay")
+        lease = scene.begin_checkout("pay")
+        lease.unit, lease.usage = unit, unit.usage_of(scene.pool)
+        lease.acquired()
+        scene.query(lease, at="pay")
+        leases.append(lease)
+    scene.pass_time(seconds)
+    return leases
+
+
+# Shares ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_share_is_the_cause_and_is_said() -> None:
+    """Six of ten connections are idle in transactions, three are leaked: the report has both, the larger first."""
+    scene = Scene(10)
+    for _ in range(50):
+        scene.request(query=0.1)
+        scene.pass_time(0.1)
+    leak(scene, 3)
+    scene.pass_time(8)
+    pay(scene, 6)
+    scene.checkout("short")
+    scene.timeout(waited=0.2)
+    finding = exhausted(scene)
+    assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
+    assert finding.evidence["share"] == pytest.approx(0.6)
+    assert finding.evidence["shares"] == ["idle_in_transaction 60%", "connection_leak 30%"]
+    assert finding.evidence["chain"] == (
+        "http GET /users waits for shop -> which http POST /pay holds, idle in a transaction -> and which execute "
+        + str(finding.evidence["current_location"][0])  # type: ignore[index]
+    )
+
+
+def test_two_causes_of_the_same_share_are_mixed() -> None:
+    """Neither is named as the cause: the report has both, and both fixes. With one connection more, one is."""
+    scene = Scene(8)
+    leak(scene, 4)
+    scene.pass_time(8)
+    pay(scene, 4)
+    scene.timeout(waited=0.2)
+    finding = exhausted(scene)
+    assert (finding.evidence["cause"], finding.evidence["share"]) == (MIXED, 0.5)
+    assert finding.summary.count("4 of 8 connections") == 2
+    assert finding.fix == f"{KINDS[LEAK].fix}; {KINDS[IDLE_IN_TRANSACTION].fix}"
+
+    scene = Scene(9)
+    leak(scene, 4)
+    scene.pass_time(8)
+    pay(scene, 5)
+    scene.timeout(waited=0.2)
+    assert exhausted(scene).evidence["cause"] == IDLE_IN_TRANSACTION
+
+
+def test_three_causes_without_a_majority_are_mixed() -> None:
+    """A leak, payments and reports have a third each."""
+    scene = Scene(6)
+    leak(scene, 2)
+    scene.pass_time(8)
+    pay(scene, 2)
+    for _ in range(2):
+        with scene.unit("GET /report"):
+            scene.checkout("report").statement_begins("select 1 from t")
+            scene.clock.advance(1)
+    scene.timeout(waited=0.2)
+    finding = exhausted(scene)
+    assert finding.evidence["cause"] == MIXED
+    assert finding.evidence["shares"] == ["connection_leak 33%", "idle_in_transaction 33%", "long_hold 33%"]
+
+
+def test_the_usual_load_is_not_the_cause_where_the_whole_pool_would_carry_it() -> None:
+    """Four of ten connections are leaked, and short requests have the rest; without the leak they are a burst."""
+    causes = []
+    for leaked in (4, 0):
+        scene = Scene(10)
+        leak(scene, leaked)
+        for _ in range(40):
+            scene.request(query=0.05)
+            scene.pass_time(0.2)
+        for _ in range(40 if not leaked else 0):
+            scene.request(query=0.001)
+        for _ in range(10 - leaked):
+            with scene.unit():
+                scene.query(scene.checkout())
+        scene.timeout(waited=0.2)
+        causes.append(exhausted(scene).evidence["cause"])
+    assert causes == [LEAK, BURST]
+
+
+def test_a_load_that_the_whole_pool_does_not_carry_counts_beside_a_leak() -> None:
+    """One of five connections is leaked, and the load needs all five: the pool is too small, leak or not."""
+    scene = Scene(5)
+    leak(scene, 1)
+    for _ in range(60):
+        scene.pass_time(0.0)
+        leases = [scene.checkout() for _ in range(4)]
+        scene.clock.advance(0.4)
+        for lease in leases:
+            lease.statement_begins("select 1 from t")
+        scene.clock.advance(0.05)
+        for lease in leases:
+            lease.call_ends(in_transaction=False)
+            lease.released()
+        scene.tick()
+    for _ in range(4):
+        scene.checkout().statement_begins("select 1 from t")
+    scene.timeout(waited=0.2)
+    assert exhausted(scene).evidence["cause"] == POOL_TOO_SMALL
+
+
+def test_a_long_hold_that_is_young_counts_with_the_others() -> None:
+    """Payments of three seconds begin one after the other: those that are young are payments too."""
+    scene = Scene(4)
+    for _ in range(10):
+        with scene.unit("POST /pay"):
+            lease = scene.checkout("pay")
+            scene.query(lease)
+            scene.pass_time(3)
+            lease.released()
+    pay(scene, 2, seconds=1.0)
+    pay(scene, 2, seconds=0.1)
+    scene.timeout(waited=0.2)
+    finding = exhausted(scene)
+    assert (finding.evidence["cause"], finding.evidence["share"]) == (IDLE_IN_TRANSACTION, 1.0)
+    assert "4 of 4 connections" in finding.summary
+
+
+def test_what_was_checked_out_before_poolscope_is_unknown() -> None:
+    """Nothing is known of those who hold: no cause is made up. One more connection with a known holder is explained."""
+    scene = Scene(3)
+    for _ in range(3):
+        scene.pool.adopt(scene.clock())
+    scene.pass_time(5)
+    scene.timeout(waited=0.2)
+    assert exhausted(scene).evidence["cause"] == UNKNOWN
+
+
+def test_connections_that_are_validated_are_no_full_pool() -> None:
+    """They are handed over, and the server does not answer the ping: the pool is well. One that has is used."""
+    for acquired, cause in ((False, SLOW_CONNECT), (True, LONG_HOLD)):
+        scene = Scene(2)
+        for _ in range(2):
+            lease = scene.begin_checkout()
+            lease.handed_over()
+            if acquired:
+                lease.acquired()
+                lease.statement_begins("select 1 from t")
+        scene.pass_time(3)
+        scene.timeout(waited=0.2)
+        assert exhausted(scene).evidence["cause"] == cause
+
+
+def test_slots_that_the_library_has_lost_are_leaks() -> None:
+    """No lease is left of them, and the limit is without them: they count as part of the pool all the same."""
+    for lost in (3, 0):
+        scene = Scene(4 - lost)
+        scene.source.lost = lambda lost=lost: lost  # type: ignore[misc]
+        for _ in range(4 - lost):
+            scene.checkout().statement_begins("select 1 from t")
+        scene.pass_time(0.2)
+        scene.timeout(waited=0.2)
+        finding = exhausted(scene)
+        assert (finding.evidence["cause"] == LEAK) == bool(lost)
+        assert finding.evidence["leaked"] == lost
+
+
+# Cycles and crowds ----------------------------------------------------------------------------------------------------
+
+
+def at_once(scene: Scene, count: int, name: str) -> list[Lease]:
+    """Parts of one unit of work, each in a thread of its own, that have a connection."""
+    with scene.unit(name):
+        contexts = [contextvars.copy_context() for _ in range(count)]
+        with ThreadPoolExecutor(count) as executor:
+            jobs = [executor.submit(context.run, scene.checkout, "resolver") for context in contexts]
+            leases = [job.result(60) for job in jobs]
+        for lease in leases:
+            lease.statement_begins("select 1 from t")
+        return leases
+
+
+def test_one_unit_of_work_that_takes_most_of_the_pool_fans_out() -> None:
+    """Four of its connections are four of the pool's five; four requests with one each are four requests."""
+    causes = []
+    for together in (True, False):
+        scene = Scene(5)
+        for number in range(1 if together else 4):
+            with scene.unit(f"GET /{number}"):
+                contexts = [contextvars.copy_context() for _ in range(4 if together else 1)]
+                with ThreadPoolExecutor(4) as executor:
+                    jobs = [executor.submit(context.run, scene.checkout, "resolver") for context in contexts]
+                    for job in jobs:
+                        job.result(60).statement_begins("select 1 from t")
+                if together or number == 3:
+                    scene.checkout("resolver").statement_begins("select 1 from t")
+                    scene.timeout(waited=0.2)
+        causes.append(exhausted(scene).evidence["cause"])
+    assert causes[0] == FAN_OUT
+    assert causes[1] != FAN_OUT
+
+
+def test_a_fan_out_that_is_over_explains_the_wait_behind_it() -> None:
+    """When the waiter began, one unit of work had all connections; by now others have them that waited before it."""
+    causes = []
+    for name in ("POST /graphql", None):
+        scene = Scene(4)
+        before = at_once(scene, 4, name) if name else [scene.checkout() for _ in range(4)]
+        with scene.unit("GET /users"):
+            asked = scene.begin_checkout("other")
+        scene.clock.advance(1.0)
+        for lease in before:
+            lease.call_ends(in_transaction=False)
+            lease.released()
+        now = [scene.checkout() for _ in range(4)]
+        for lease in now:
+            lease.statement_begins("select 1 from t")
+        scene.clock.advance(0.1)
+        asked.failed(Outcome.TIMEOUT, "TimeoutError")
+        causes.append(exhausted(scene).evidence["cause"])
+    assert causes[0] == FAN_OUT
+    assert causes[1] != FAN_OUT
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_threads_that_wait_for_a_job_starve_where_no_worker_can_run_it(queued: bool) -> None:
+    """The workers wait for the pool that the holders keep. A job that runs already is no cycle."""
+    scene = Scene(2)
+    job: Future[None] = Future()
+    if not queued:
+        job.set_running_or_notify_cancel()
+    holds = threading.Barrier(3)
+
+    def hold() -> None:
+        with scene.unit("GET /me"):
+            lease = scene.checkout("session")
+            holds.wait(60)
+            job.result(60)
+            lease.released()
+
+    threads = [threading.Thread(target=hold, name=f"request {number}") for number in range(2)]
+    for thread in threads:
+        thread.start()
+    holds.wait(60)
+    wait_until(lambda: all(_executes(thread, "result") for thread in threads), 60, "the holders to wait")
+    scene.clock.advance(1)
+    with ThreadPoolExecutor(1, thread_name_prefix="worker") as executor:
+        executor.submit(scene.timeout, "current_user").result(60)
+    job.set_result(None)
+    for thread in threads:
+        thread.join(60)
+    finding = exhausted(scene)
+    assert (finding.evidence["cause"] == THREAD_STARVATION) == queued
+    if queued:
+        assert "1 of 1 worker threads run current_user, which waits for shop" in str(finding.evidence["chain"])
+
+
+async def _limited(event: asyncio.Event) -> None:
+    await event.wait()  # as a limiter of threads does
+
+
+@pytest.mark.parametrize("way", ["limiter", "executor", "sleeps"])
+def test_tasks_that_wait_for_a_worker_thread_starve(way: str) -> None:
+    """In a limiter that is declared, or for an executor's job that has not begun; not one that only sleeps."""
+
+    async def main() -> Finding:
+        scene = Scene(2)
+        event = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        busy = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="worker") as executor:
+            executor.submit(busy.wait, 60)
+
+            async def holds() -> None:
+                with scene.unit("GET /me"):
+                    scene.checkout("session")
+                    waits: dict[str, Callable[[], Any]] = {
+                        "limiter": lambda: _limited(event),
+                        "executor": lambda: loop.run_in_executor(executor, int),
+                        "sleeps": event.wait,
+                    }
+                    await waits[way]()
+
+            tasks = [asyncio.create_task(holds()) for _ in range(2)]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            scene.clock.advance(1)
+            thread = threading.Thread(target=scene.timeout, args=("current_user",), name="crew-1")
+            thread.start()
+            thread.join(60)
+            busy.set()
+            event.set()
+            await asyncio.gather(*tasks)
+        return exhausted(scene)
+
+    with known(worker_queues=[(__file__.rpartition("/")[2], "_limited")]):
+        finding = asyncio.run(main())
+    assert (finding.evidence["cause"] == THREAD_STARVATION) == (way != "sleeps")
+
+
+def _executes(thread: threading.Thread, function: str) -> bool:
+    return any(code.co_name == function for code, _ in stack_of_thread(thread.ident or 0, 10))
