@@ -21,6 +21,7 @@ from grafana.alerts.model import Alert, Group, Urgency, ValueFormat
 from grafana.collector import INSTANCE, SERVICE, VERSION
 from grafana.prometheus import family
 from poolscope import semconv
+from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, POOL_TOO_SMALL
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
@@ -48,7 +49,7 @@ WHERE: Final = "pool <db_client_connection_pool_name> of <service_name>"
 def groups(pace: Pace) -> tuple[Group, ...]:
     """The alerts on pools and on units of work."""
     return (
-        Group("poolscope-pools", (saturated(pace), *burning(pace), timeouts(pace))),
+        Group("poolscope-pools", (saturated(pace), *burning(pace), timeouts(pace), refused(pace))),
         Group("poolscope-leaks", (leak(pace), overdue(pace))),
         Group(
             "poolscope-habits", (n_plus_one(pace), nested(pace), idle_in_transaction(pace), blocked_event_loop(pace))
@@ -115,6 +116,24 @@ def timeouts(pace: Pace) -> Alert:
         summary=f"<value> requests got no connection from the {WHERE}",
         description="Users see errors. The event `poolscope.pool.exhausted` lists every holder at that moment, longest "
         "hold first, with route, line and last statement.",
+        value_format=ValueFormat.NUMBER,
+        dashboard=links.POOL,
+        variables=POOL_VARIABLES,
+    )
+
+
+def refused(pace: Pace) -> Alert:
+    """Checkouts for which the server, or a pooler in front of it, accepted no further connection."""
+    series = f'{family(semconv.FAILED_CHECKOUTS)}{{{label(semconv.CHECKOUT_OUTCOME)}="server_refused"}}'
+    return Alert(
+        name="TooManyConnections",
+        expression=f"{events(series, BY_POOL, '5m', pace)} > 0",
+        pending=pace("0s"),
+        urgency=Urgency.PAGE,
+        finding=TOO_MANY_CONNECTIONS,
+        summary=f"The server refused <value> requests a connection, for the {WHERE}",
+        description="It has too many connections, and so do all that use it. The event "
+        "`poolscope.connection.refused` says whose limit was reached, and who in this process has how many.",
         value_format=ValueFormat.NUMBER,
         dashboard=links.POOL,
         variables=POOL_VARIABLES,

@@ -36,9 +36,10 @@ from poolscope.otel.traces.entry_span import EntrySpanProcessors
 from poolscope.otel.traces.spans import Spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from poolscope.config import Settings
+    from poolscope.core.pool import Pool
     from poolscope.otel.metrics.instruments import Metrics
     from poolscope.types import LibraryObject
 
@@ -81,7 +82,9 @@ class Session:
             threshold=settings.blocked_event_loop_threshold,
         )
         watched = detectors(
-            Context(settings, clock.monotonic, self._spans.leaked, self._event_loops, suppress_instrumentation)
+            Context(
+                settings, clock.monotonic, self._spans.leaked, self._event_loops, suppress_instrumentation, self._pools
+            )
         )
         self._watchdog = Watchdog(watched, self._events, settings.finding_interval, clock.monotonic)
         self.pool_registry = PoolRegistry(
@@ -121,6 +124,9 @@ class Session:
             ("entry_span.attach", self._entry_span_processors.attach),
         )
         _sessions.add(self)
+
+    def _pools(self) -> Iterable[Pool]:
+        return tuple(self.pool_registry.pools.values())
 
     def start(self) -> None:
         """Put the hooks in; stay dormant until an SDK is configured."""

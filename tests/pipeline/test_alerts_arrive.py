@@ -64,6 +64,16 @@ def exhausted(process: Process, seconds: float) -> None:
     process.request(wait=2, error="TimeoutError")
 
 
+def refused(process: Process, seconds: float) -> None:
+    """Connects that the server refuses."""
+    healthy(process, seconds)
+    process.add(
+        semconv.FAILED_CHECKOUTS,
+        1,
+        {semconv.CHECKOUT_OUTCOME: "server_refused", semconv.ERROR_TYPE: "OperationalError"},
+    )
+
+
 def leaking(process: Process, seconds: float) -> None:
     """Exhausted because connections do not come back."""
     exhausted(process, seconds)
@@ -117,6 +127,7 @@ CAUSES: dict[str, tuple[Callable[[Process, float], None], set[str]]] = {
     "too-small": (starved, {"PoolSaturated", *WAITING}),
     "exhausted": (exhausted, {"PoolSaturated", "PoolTimeouts", "CheckoutSpansFail", *WAITING}),
     "leaking": (leaking, {"ConnectionLeak", "PoolTimeouts", "CheckoutSpansFail", "TracesWithFindings", *WAITING}),
+    "refused": (refused, {"TooManyConnections"}),
     "overdue": (overdue, {"LeaseOverdue"}),
     "looping": (looping, {"NPlusOneFound", "TracesWithFindings"}),
     "nesting": (nesting, {"NestedCheckout", "TracesWithFindings"}),

@@ -56,6 +56,9 @@ def usual(at: str) -> dict[str, str]:
 # The counters of rare events by the alert that watches them. The last three are counted by the Collector.
 RARE = {
     "PoolTimeouts": series(family(semconv.TIMEOUTS), POOL),
+    "TooManyConnections": series(
+        family(semconv.FAILED_CHECKOUTS), POOL, {label(semconv.CHECKOUT_OUTCOME): "server_refused"}
+    ),
     "ConnectionLeak": series(family(semconv.LEAKS), POOL, {label(semconv.LEAK_KIND): "abandoned"}),
     "LeaseOverdue": series(family(semconv.LEAKS), POOL, {label(semconv.LEAK_KIND): "overdue"}),
     "NestedCheckout": series(family(semconv.NESTED_CHECKOUTS), POOL),

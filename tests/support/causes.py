@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from examples.lab.processes import wait_until
+from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
 from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT, THREAD_STARVATION
 from poolscope.core.catalogue.kept import LISTENER_HOLD, SESSION_LOCK_LEAK
@@ -18,6 +19,7 @@ from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.execution import stack_of_thread
+from poolscope.core.lease import Outcome
 from poolscope.core.pool_identity import Stranded
 from tests.support.loops import event_loop
 from tests.support.scene import Scene
@@ -235,6 +237,17 @@ def returns_a_lock() -> Scene:
     return scene
 
 
+def is_refused_by_the_server() -> Scene:
+    scene = Scene(5)
+    scene.checkout()
+    with scene.unit():
+        lease = scene.begin_checkout()
+        scene.pool.refused("53300", "role", lease)
+        lease.failed(Outcome.SERVER_REFUSED, "OperationalError")
+    scene.pass_time(2)
+    return scene
+
+
 #: What makes a finding of each kind; or, of a kind that is a cause alone, an exhausted pool with that cause.
 CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     LEAK: leaks,
@@ -247,6 +260,7 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     POOL_TOO_SMALL: has_too_few_connections,
     BURST: has_a_burst,
     SLOW_CONNECT: waits_for_the_database,
+    TOO_MANY_CONNECTIONS: is_refused_by_the_server,
     POOL_PER_REQUEST: makes_a_pool_for_each_request,
     FAN_OUT: gathers,
     THREAD_STARVATION: waits_for_a_thread,

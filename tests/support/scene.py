@@ -21,10 +21,11 @@ from tests.support.clocks import FakeClock
 from tests.support.pools import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from poolscope.core.finding import Finding
     from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
 
 BOUNDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -80,7 +81,7 @@ class Scene:
             threshold=self.settings.blocked_event_loop_threshold,
             sleep=self.clock.advance,
         )
-        made = detectors(Context(self.settings, self.clock, self.spans.append, self.event_loops))
+        made = detectors(Context(self.settings, self.clock, self.spans.append, self.event_loops, pools=self.pools))
         self.watchdog = Watchdog(made, self.sink, self.settings.finding_interval, self.clock)
         self.pool_registry = PoolRegistry(
             BOUNDS,
@@ -99,6 +100,10 @@ class Scene:
         self.settle: Callable[[], None] = lambda: None
         self.source = Source(limit)
         self.pool = self.pool_registry.register(Identity("shop", system, "shop", "db", 5432), self.source)
+
+    def pools(self) -> Iterable[Pool]:
+        """Every pool."""
+        return tuple(self.pool_registry.pools.values())
 
     # What an application does ------------------------------------------------------------
 

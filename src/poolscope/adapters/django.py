@@ -212,6 +212,11 @@ class DjangoAdapter(PointAdapter):
         return identity(system, name=library_pool.name, namespace=namespace, address=address, port=port)
 
     @override
+    def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:
+        pool.closed_by = "connection.close() or close_old_connections() of django.db, in a finally block"
+        super().entered(library_pool, pool, held)
+
+    @override
     def stats(self, library_pool: Alias) -> Stats:
         return Stats(idle=sum(one.lease is None and one.pool is not None for one in self._states_of(library_pool)))
 

@@ -21,7 +21,6 @@ from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.listener import NullListener
 from poolscope.core.phases import RECORDED_WAIT_PHASES
 from poolscope.core.pool_figures import PoolFigures
-from poolscope.core.refusal import Refusal
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
@@ -294,35 +293,10 @@ class Pool(PoolFigures):
         """
         if self.event_loops is not None:
             self.event_loops.connected()
+        self.connected_at = self.now()
         self.creates.record(
             seconds, (lease.trace, self.now()) if lease is not None and lease.trace is not None else None
         )
-
-    def refused(self, code: str, limit: str, lease: Lease | None = None) -> None:
-        """
-        The server refused a connection since it has too many.
-
-        Args:
-            code: What the server calls it.
-            limit: Whose limit was reached: one of `poolscope.core.refusal.LIMITS`.
-            lease: The checkout that the connect was part of, if any.
-        """
-        refusal = Refusal(code, limit, self.now(), lease is not None)
-        self.refusals.append(refusal)
-        if lease is not None:
-            lease.refusal = refusal
-
-    def closed(self, reason: str) -> None:
-        """
-        A physical connection left the pool.
-
-        Args:
-            reason: Why; one of the adapter's fixed set.
-        """
-        total = self.closures.get(reason)
-        if total is None:
-            total = self.closures.setdefault(reason, Sum())
-        total.add(1)
 
 
 def is_on(lease: Lease, stack: RawStack) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from poolscope.core.counters import Peak, Sum, Tally
 from poolscope.core.phases import HOLD_PHASES, RECORDED_WAIT_PHASES
 from poolscope.core.pool_identity import limit_of
+from poolscope.core.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from poolscope.core.histogram import Distribution, Trace
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity, PoolSource, Stranded
-    from poolscope.core.refusal import Refusal
 
 #: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
 LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
@@ -48,6 +48,9 @@ class PoolFigures:
         self.shared = False
         #: The event loops that pools are used in; None where nothing is known of any.
         self.event_loops: EventLoops | None = None
+        #: How the application closes the running thread's connection, where each thread has one of its own, which the
+        #: library closes at the end of requests only; empty for all other pools.
+        self.closed_by = ""
         self._bounds = tuple(bounds)
         self._distribution = distribution
         self._start()
@@ -70,6 +73,8 @@ class PoolFigures:
         #: The last refusals of the server, and the last connect that failed: when, and the kind of its error.
         self.refusals: deque[Refusal] = deque(maxlen=_MOST_REFUSALS)
         self.failed_connect: tuple[float, str] | None = None
+        #: When the last connect succeeded.
+        self.connected_at = float("-inf")
         self.timeouts = Sum()
         self.nested_checkouts = Sum()
         self.unattributed = Tally()
@@ -80,6 +85,32 @@ class PoolFigures:
         self.full_since: dict[str, float] = {}
         self._saturated = Sum()
         self._saturation_reported = 0.0
+
+    def refused(self, code: str, limit: str, lease: Lease | None = None) -> None:
+        """
+        The server refused a connection since it has too many.
+
+        Args:
+            code: What the server calls it.
+            limit: Whose limit was reached: one of `poolscope.core.refusal.LIMITS`.
+            lease: The checkout that the connect was part of, if any.
+        """
+        refusal = Refusal(code, limit, self.now(), lease is not None)
+        self.refusals.append(refusal)
+        if lease is not None:
+            lease.refusal = refusal
+
+    def closed(self, reason: str) -> None:
+        """
+        A physical connection left the pool.
+
+        Args:
+            reason: Why; one of the adapter's fixed set.
+        """
+        total = self.closures.get(reason)
+        if total is None:
+            total = self.closures.setdefault(reason, Sum())
+        total.add(1)
 
     def saturation_time(self) -> float:
         """Seconds during which every allowed connection was in use, up to now."""

@@ -105,6 +105,7 @@ class Context:
         on_leak: Called in the background with each lease that is found leaked while it is checked out.
         event_loops: The event loops that pools are used in; None where nothing is known of any.
         unobserved: A context in which other instrumentation sees nothing of what poolscope itself does.
+        pools: Returns every pool of the process.
     """
 
     settings: Settings
@@ -112,6 +113,7 @@ class Context:
     on_leak: Callable[[Lease], None]
     event_loops: EventLoops | None = None
     unobserved: Callable[[], AbstractContextManager[object]] = nullcontext
+    pools: Callable[[], Iterable[Pool]] = tuple
 
 
 class Detector(Generic[Event, Seen]):

@@ -56,6 +56,14 @@ class Unclear:
         if self.holders and self.holders <= self.picture.pool.leases:
             self.picture = replace(_taken(self.waiter), waiting=self.picture.waiting, before=self.picture.before)
 
+    def settled(self) -> Picture:
+        """The last picture, with what its holders have done in the end, or by now."""
+        held = tuple(
+            replace(one, age=one.lease.held(), phases=one.lease.hold_phases()) if one.acquired else one
+            for one in self.picture.held
+        )
+        return replace(self.picture, held=held)
+
     def is_clear(self, now: float) -> bool:
         """Whether all of them have returned their connections, or were watched for long enough."""
         return now >= self.until or not self.holders & self.picture.pool.leases
@@ -114,7 +122,7 @@ class PoolExhaustedDetector(Detector[Waited, "tuple[Picture, Lease] | str"]):
         for one in unclear:
             one.look()
             if last or one.is_clear(now):
-                yield self._occurrence(one.picture, one.waiter)
+                yield self._occurrence(one.settled(), one.waiter)
             else:
                 self._unclear.append(one)
 
@@ -149,8 +157,9 @@ class PoolExhaustedDetector(Detector[Waited, "tuple[Picture, Lease] | str"]):
 
 
 def _goes_without(lease: Lease) -> bool:
-    # Whether a checkout failed for the pool's state: in time, at once, or since its caller did not wait any longer.
-    if lease.outcome in (Outcome.TIMEOUT, Outcome.REJECTED):
+    # Whether a checkout failed for the pool's state: in time, at once, for its connect failed, or since its caller did
+    # not wait any longer. What the server refuses is a finding of its own.
+    if lease.outcome in (Outcome.TIMEOUT, Outcome.REJECTED, Outcome.CONNECT_FAILED):
         return True
     if lease.outcome is not Outcome.CANCELLED or lease.error_type in _ENDS_ALL or lease.ended_at is None:
         return False

@@ -15,6 +15,7 @@ from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
 from poolscope.detectors.pool_per_request import PoolPerRequestDetector
 from poolscope.detectors.session_lock_leak import SessionLockLeakDetector
 from poolscope.detectors.stranded_connections import StrandedConnectionsDetector
+from poolscope.detectors.too_many_connections import TooManyConnectionsDetector
 
 if TYPE_CHECKING:
     from poolscope.detectors.detector import Context, Detector
@@ -28,6 +29,7 @@ DETECTORS: Final[tuple[type[Detector[Any, Any]], ...]] = (
     LongHoldDetector,
     NestedCheckoutDetector,
     NPlusOneDetector,
+    TooManyConnectionsDetector,
     PoolExhaustedDetector,
     PoolPerRequestDetector,
     StrandedConnectionsDetector,

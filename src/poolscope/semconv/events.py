@@ -27,6 +27,10 @@ EXHAUSTED_EVENT: Final = Event(
     "A checkout timed out, was refused or cancelled, or waited too long: every holder, oldest first, with its call "
     "site and current location.",
 )
+TOO_MANY_CONNECTIONS_EVENT: Final = Event(
+    "poolscope.connection.refused",
+    "The server refused a connection since it has too many: who in this process has how many, by pool and place.",
+)
 N_PLUS_ONE_EVENT: Final = Event(
     "poolscope.unit_of_work.n_plus_one",
     "One unit of work ran the same statement from the same line again and again.",
@@ -64,7 +68,7 @@ SESSION_LOCK_LEAK_EVENT: Final = Event(
     "A connection was returned to its pool with a lock that lasts until the connection is closed.",
 )
 EVENTS: Final = (
-    LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT,
+    LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT, TOO_MANY_CONNECTIONS_EVENT,
     N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
     BLOCKED_EVENT_LOOP_EVENT,
     POOL_PER_REQUEST_EVENT, LOCK_WAIT_EVENT, STRANDED_CONNECTIONS_EVENT,

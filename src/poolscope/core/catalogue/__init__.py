@@ -11,14 +11,14 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.catalogue import exhaustion, holds, kept, leaks, locks, loops, pools, queries
+from poolscope.core.catalogue import connects, exhaustion, holds, kept, leaks, locks, loops, pools, queries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from poolscope.core.finding_kind import FindingKind, Unit
 
-_GROUPS: Final = (leaks, exhaustion, loops, holds, queries, pools, locks, kept)
+_GROUPS: Final = (leaks, exhaustion, connects, loops, holds, queries, pools, locks, kept)
 
 #: Every kind of finding, by its id.
 KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType({kind.id: kind for group in _GROUPS for kind in group.KINDS})

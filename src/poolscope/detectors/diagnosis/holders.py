@@ -31,8 +31,8 @@ LONGEST_REPORT: Final = 32_000
 # Characters of a statement and of a holder's line.
 _LONGEST_STATEMENT: Final = 200
 _LONGEST_LINE: Final = 1_000
-# What a connection is doing now, in words.
-_PHASES: Final = {"query": "running a query", "idle_in_transaction": "idle in a transaction", "idle": "idle"}
+#: What a connection is doing now, in words.
+PHASES: Final = {"query": "running a query", "idle_in_transaction": "idle in a transaction", "idle": "idle"}
 
 
 def line_of(held: Held, threads: dict[int, str]) -> str:
@@ -45,7 +45,7 @@ def line_of(held: Held, threads: dict[int, str]) -> str:
     """
     lease = held.lease
     parts = [
-        f"{seconds(held.age)} by {owner_of(lease, threads)}, {_PHASES[held.phase]}",
+        f"{seconds(held.age)} by {owner_of(lease, threads)}, {PHASES[held.phase]}",
         f"checked out at {place_of(lease.origin)}",
         f"currently executing {place_of(held.stack)}" if held.stack else "",
         f"last ran {statement_of(lease)[:_LONGEST_STATEMENT]}" if lease.statement else "no query yet",

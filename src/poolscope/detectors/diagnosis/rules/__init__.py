@@ -16,6 +16,7 @@ from poolscope.detectors.diagnosis.rules.listeners import listeners
 from poolscope.detectors.diagnosis.rules.locks import lock_waits
 from poolscope.detectors.diagnosis.rules.long_holds import long_holds
 from poolscope.detectors.diagnosis.rules.nested import nested
+from poolscope.detectors.diagnosis.rules.refusals import refusals
 from poolscope.detectors.diagnosis.rules.starvation import starvation
 from poolscope.detectors.diagnosis.rules.validation import validation
 
@@ -33,6 +34,7 @@ RULES: Final[tuple[Rule, ...]] = (
     starvation,
     fan_out,
     long_holds,
+    refusals,
 )
 
 
