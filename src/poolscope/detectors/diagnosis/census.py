@@ -193,7 +193,7 @@ def _doing(uses: Sequence[Use]) -> str:
 
 
 def _is_apart(lease: Lease) -> bool:
-    # Whether no request ends with it: the holder is a thread of the application, or a request that is over.
+    # Whether no request ends with it: the holder is a thread of the application, or a request that has finished.
     unit = lease.unit
     return unit is None or unit.ended or unit.kind == "job" or lease.thread != unit.thread
 
