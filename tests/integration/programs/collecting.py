@@ -28,6 +28,16 @@ ROUNDS = 100
 POOL = "collecting"
 
 
+def collect_garbage_often() -> None:
+    """
+    From here on the garbage collector runs at nearly every allocation, over what is made from here on: what was there
+    before it would look at again each time, for most of the program's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(1, 1, 1)
+
+
 class Cycle:
     """Holds a connection, and itself: only the garbage collector frees it, whenever it likes."""
 
@@ -55,7 +65,7 @@ def main() -> None:
         connect_args={"check_same_thread": False},
     )  # fmt: skip
     failures: list[BaseException] = []
-    gc.set_threshold(1, 1, 1)
+    collect_garbage_often()
     droppers = [threading.Thread(target=drop, args=(engine, telemetry, failures)) for _ in range(2)]
     for thread in droppers:
         thread.start()
@@ -93,7 +103,7 @@ async def main_async() -> None:
             telemetry.collect()
 
     collector = threading.Thread(target=collect)
-    gc.set_threshold(1, 1, 1)
+    collect_garbage_often()
     collector.start()
     try:
         for _ in range(ROUNDS * 2):
