@@ -11,6 +11,7 @@ from examples.lab.processes import wait_until
 from poolscope import semconv
 from poolscope.adapters.base import Capability
 from poolscope.core.guard import guard
+from poolscope.core.pool_registry import open_pool_registries
 from tests.contract.drivers.base import DEADLINE, Feature
 
 if TYPE_CHECKING:
@@ -117,6 +118,21 @@ class Subject:
         return handle
 
     # What must be true ------------------------------------------------------------
+
+    def check_figures(self) -> None:
+        """The same laws as `check`, of the figures that metrics are read from: cheap enough for every step."""
+        pool = open_pool_registries[-1].pools.get(self.driver.pool)
+        if pool is None:
+            assert not self.acquired
+            return
+        shared = Feature.SHARED in self.driver.features
+        assert pool.used() == (min(1, len(self.held)) if shared else len(self.held))
+        if self.can(Capability.WAIT):
+            assert pool.waits.read().count == self.acquired
+            assert {kind: waits.read().count for kind, waits in pool.failed_waits.copy().items()} == self.failed
+        if self.can(Capability.USE):
+            assert pool.holds.read().count == self.returned
+        assert sum(guard.counts().values()) == self._errors_before, guard.counts()
 
     def check(self) -> Collected:
         """The laws that hold at every moment."""

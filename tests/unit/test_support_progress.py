@@ -61,9 +61,9 @@ def test_a_run_in_several_processes_reports(tmp_path: Path, request: pytest.Fixt
     (tmp_path / "test_slow.py").write_text(SLOW)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "."],
+        [sys.executable, "-m", "pytest", "-q", "-p", "xdist", "-n", "2", "-p", "no:cacheprovider", "."],
         cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(request.config.rootpath)},
+        env={**environment, "PYTHONPATH": str(request.config.rootpath), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -34,6 +34,8 @@ def test_always():
 def tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of tests, and a cache of its own."""
     monkeypatch.setenv("POOLSCOPE_CACHE", str(tmp_path / "cache"))
+    # The runs need none of pytest's plugins, whose imports take most of their time.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     file = tmp_path / "test_made_up.py"
     file.write_text(EVERY_SECOND)
     return file
