@@ -221,3 +221,27 @@ def test_an_asynchronous_request_that_is_dropped_ends(server: Server) -> None:
     assert server.ended() == (1, 2.0)
     assert unit.span is None
     assert current() is None
+
+
+def test_what_an_application_does_about_a_client_that_is_gone_is_a_request(server: Server) -> None:
+    """The server's `receive` of a websocket may raise; the next queries are no message's, but of a unit of work."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            await receive()
+        except ConnectionResetError:
+            server.queries(3)
+
+    messages = iter([{"type": "websocket.connect"}])
+
+    async def receive() -> Any:
+        for message in messages:
+            return message
+        raise ConnectionResetError
+
+    request = asgi.Middleware(application, server.pool_registry)({"type": "websocket"}, receive, None)
+    with pytest.raises(StopIteration):
+        request.send(None)
+    assert server.ended() == (1, 3.0)
+    assert current() is None

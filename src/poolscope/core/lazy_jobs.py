@@ -75,6 +75,7 @@ class LazyJob:
             return
         lease.unit = unit
         lease.usage = usage = unit.usage_of(pool)
+        usage.repetitions.may_last = True
         if usage.leases:
             pool.nested(lease, usage)
 

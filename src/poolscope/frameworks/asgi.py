@@ -99,6 +99,9 @@ async def serve(
         messages = _Messages(pool_registry, receive)
         try:
             return await call(messages.receive)
+        except GeneratorExit:
+            messages.end(in_collection=True)
+            raise
         finally:
             messages.end()
     return await call(receive)
@@ -116,15 +119,22 @@ class _Messages:
 
     async def receive(self) -> LibraryObject:
         guard.run("asgi.message", self._pause, None)
-        message = await self._receive()
+        try:
+            message = await self._receive()
+        except Exception:  # the client is gone: what the application does then is part of a unit of work, too
+            guard.run("asgi.message", self._begin, None)
+            raise
         guard.run("asgi.message", self._begin, None)
         return message
 
-    def end(self) -> None:
+    def end(self, *, in_collection: bool = False) -> None:
         work_scope, self._work_scope = self._work_scope, None
         if work_scope is not None:
             self._name = work_scope.unit.name
-            work_scope.end()
+            if in_collection:
+                work_scope.end_in_collection()
+            else:
+                work_scope.end()
 
     def _pause(self) -> None:
         # A handshake is not over before the application has answered the message that opens it; what is held across

@@ -28,6 +28,10 @@ _SEARCH: Final = 80
 #: Where a connection ran nothing for so many seconds between two runs, the second is a poll, a retry or the answer to a
 #: message: a loop over the rows of an earlier result goes on at once.
 PAUSE: Final = 0.05
+# Where that is so of one run in so many, and more than once or twice, a job that may run for as long as the process
+# does works off messages: however many come at once, none of its runs is due to the one before.
+_RUNS_PER_PAUSE: Final = 50
+_FEW_PAUSES: Final = 2
 # Before the first run that ended there is no pause.
 _NOT_YET: Final = float("inf")
 
@@ -89,7 +93,7 @@ class Repetitions:
     #: Characters of statements whose shapes one unit of work may have computed.
     BUDGET: Final = 200_000
 
-    __slots__ = ("_budget", "_groups", "_lines", "_locate", "_system", "beyond")
+    __slots__ = ("_budget", "_groups", "_lines", "_locate", "_system", "beyond", "may_last")
 
     def __init__(self, system: str, locate: Callable[[FrameType | None], CallSite | None]) -> None:
         self._system = system
@@ -99,6 +103,8 @@ class Repetitions:
         self._budget = self.BUDGET
         #: Statements that were not counted, for want of space.
         self.beyond = 0
+        #: Whether the unit of work may run for as long as the process does, and work off messages.
+        self.may_last = False
 
     def saw(self, statement: str, frame: FrameType | None, parameters: LibraryObject = None) -> Repetition | None:
         """
@@ -139,8 +145,15 @@ class Repetitions:
                 yield from line.groups.copy()
 
     def beyond_threshold(self, threshold: int) -> Iterator[Repetition]:
-        """What was repeated more often than the threshold, not counting runs after a pause."""
-        return (group for group in tuple(self._groups) if group.count - group.pauses > threshold)
+        """
+        What was repeated more often than the threshold, not counting runs after a pause; what works off messages is not
+        repeated.
+        """
+        return (
+            group
+            for group in tuple(self._groups)
+            if group.count - group.pauses > threshold and not (self.may_last and _works_off(group))
+        )
 
     def _count(
         self,
@@ -183,6 +196,10 @@ class Repetitions:
             self._budget -= min(len(statement), LONGEST)
             shape = analyse(statement, self._system)
         return shape
+
+
+def _works_off(group: Repetition) -> bool:
+    return group.pauses > _FEW_PAUSES and group.pauses * _RUNS_PER_PAUSE >= group.count
 
 
 def loader_of(frame: FrameType | None, call_site: CallSite | None) -> Loader | None:
