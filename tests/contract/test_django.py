@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poolscope.core.origin import Location, Origins, resolve
+from poolscope.core.location import Location, resolve
+from poolscope.core.origin import Origins
 from poolscope.frameworks.registry import Frameworks
 from poolscope.frameworks.registry import load as load_boundaries
 from tests.support.watched import at_rest, closures, watched
@@ -281,8 +282,8 @@ class Atomic:
         (lease,) = self._seen.pool("atomic").leases
         return resolve(lease.origin)[0]
 
-    def serve(self, view: Any) -> Any:
-        """What a view returns that Django calls in a thread, where no frame of a test stands below it."""
+    def serve(self, view: Any, middleware: Callable[[Any, Any], Any] | None = None) -> Any:
+        """What a view returns that Django calls in a thread, where at most a middleware of a test is below it."""
         from django.db import connections
         from django.http import HttpRequest
 
@@ -294,7 +295,8 @@ class Atomic:
         request.method = "GET"
         with ThreadPoolExecutor(1) as thread:
             try:
-                return thread.submit(self._handler.make_view_atomic(view), request).result()
+                served = self._handler.make_view_atomic(view)
+                return thread.submit(*([middleware] if middleware else []), served, request).result()
             finally:
                 thread.submit(close).result()
 
@@ -320,9 +322,10 @@ def test_an_atomic_request_is_checked_out_by_its_view(atomic: Atomic) -> None:
         (Page.as_view(), Page.get.__code__),
         (decorated, decorated.__wrapped__.__code__),
     ):
-        place = atomic.serve(called)
-        place = getattr(place, "place", place)
-        assert (place.file, place.line) == (__file__, code.co_firstlineno)
+        for middleware in (None, lambda get_response, request: get_response(request)):
+            place = atomic.serve(called, middleware)
+            place = getattr(place, "place", place)
+            assert (place.file, place.line) == (__file__, code.co_firstlineno)
 
 
 def response(place: Location) -> Any:

@@ -27,7 +27,7 @@ from sqlalchemy.orm import (
 from poolscope.adapters.sqlalchemy.loaders import EAGER, EXPIRED, LAZY
 from poolscope.api import expected_repetition, unit_of_work
 from poolscope.core.catalogue.queries import N_PLUS_ONE
-from poolscope.core.origin import locate
+from poolscope.core.location import locate
 from tests.support.telemetry import Telemetry
 
 if TYPE_CHECKING:

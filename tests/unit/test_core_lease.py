@@ -10,7 +10,8 @@ import pytest
 
 from poolscope.core.histogram import KeepingDistribution
 from poolscope.core.lease import Lease, Outcome
-from poolscope.core.origin import Origins, resolve
+from poolscope.core.location import resolve
+from poolscope.core.origin import Origins
 from poolscope.core.pool import SUPPRESSED, UNRECORDED, Pool
 from tests.support.clocks import FakeClock
 from tests.support.pools import Source, identity

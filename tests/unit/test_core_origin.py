@@ -23,17 +23,9 @@ import pytest
 
 from poolscope.core import clock
 from poolscope.core.execution import running_task, stack_of_task, stack_of_thread
-from poolscope.core.origin import (
-    APPLICATION,
-    LIBRARY,
-    Location,
-    Origins,
-    keep,
-    know_template,
-    locate,
-    resolve,
-    stack_of,
-)
+from poolscope.core.libraries import KNOWN
+from poolscope.core.location import Location, know_template, locate, resolve
+from poolscope.core.origin import APPLICATION, LIBRARY, Origins, keep, stack_of
 from poolscope.frameworks.flask import FlaskFramework
 from tests.support.libraries import known
 
@@ -290,8 +282,9 @@ def test_what_is_a_library(file: str, is_library: bool) -> None:
         ("pytest/compiled.pyx", True),
         ("src/pytest/inner/compiled.pyx", True),
         ("tests/compiled.pyx", False),
-        ("unknown/compiled.pyx", False),
-        ("compiled.pyx", False),
+        ("/build/pytest/inner/compiled.pyx", True),
+        ("unknown/compiled.pyx", True),
+        ("compiled.pyx", True),
     ],
 )
 def test_compiled_modules_belong_to_their_package(file: str, is_library: bool) -> None:
@@ -314,6 +307,92 @@ def test_an_application_installed_among_the_packages_counts_as_one() -> None:
     """`application_paths` names the folders inside site-packages that hold one's own code."""
     folder = str(Path(pytest.__file__).parent)
     assert Origins(application_paths=(folder,))._classify(pytest.__file__) == APPLICATION
+
+
+def test_a_task_that_runs_a_function_of_a_library_is_that_function() -> None:
+    """As `create_task(pool.fetch(...))` does: neither the event loop nor the thread's beginning is the place."""
+    found: list[Any] = []
+    origins = Origins(depth=3)
+
+    def of(frame: FrameType) -> None:
+        found.append(stack_of(origins.capture(frame)))
+
+    fetch = defined("import sys\ndef fetch(of):\n    acquire(of)\n", "asyncpg.pool")["fetch"]
+    fetch.__globals__["acquire"] = defined("import sys\ndef acquire(of):\n    of(sys._getframe())\n", "asyncpg.pool")[
+        "acquire"
+    ]
+
+    async def start() -> None:
+        asyncio.get_running_loop().call_soon(fetch, of)
+        await asyncio.sleep(0)
+
+    asyncio.run(start())
+    thread = threading.Thread(target=fetch, args=(of,))
+    thread.start()
+    thread.join(60)
+    assert [[code.co_name for code, _ in stack] for stack in found] == [["fetch"], ["fetch"]]
+
+
+def test_a_decorator_is_found_below_a_middleware() -> None:
+    """
+    The function that ``atomic`` is around, and not the frame of the application that is nearest; where a frame of the
+    application is nearer, there is none.
+    """
+    found: list[Any] = []
+    origins = Origins(depth=3)
+
+    class Asks(contextlib.ContextDecorator):
+        __enter__ = defined("import sys\ndef enter(self):\n    ask(sys._getframe())\n", "django.db.transaction")[
+            "enter"
+        ]
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    Asks.__enter__.__globals__["ask"] = lambda frame: found.append(stack_of(origins.decorated(frame)))
+
+    @Asks()
+    def view() -> None:
+        with Asks():
+            pass
+
+    def middleware() -> None:
+        view()
+
+    middleware()
+    outer, inner = found
+    assert [code.co_name for code, _ in outer][:2] == ["view", "middleware"]
+    assert inner == ()
+
+
+def raw(*files: str) -> RawStack:
+    """A stack of frames in these files, innermost first."""
+    return tuple((compile(f"place = {number}", file, "exec"), 0) for number, file in enumerate(files))
+
+
+@pytest.mark.parametrize(
+    ("stack", "shown"),
+    [
+        (["asyncpg/protocol/protocol.pyx", "<asyncpg/pool.py>", "/app/view.py"], ["/app/view.py"]),
+        (["asyncpg/protocol/protocol.pyx", "<asyncpg/pool.py>", "<starlette/responses.py>", "<asyncio/tasks.py>"],
+         ["<starlette/responses.py>"]),
+        (["asyncpg/protocol/protocol.pyx", "<asyncpg/connection.py>", "<asyncpg/pool.py>"], ["<asyncpg/pool.py>"]),
+        (["asyncpg/protocol/protocol.pyx", "<asyncpg/pool.py>", "<contextlib.py>", "<asyncio/base_events.py>"],
+         ["<asyncpg/pool.py>"]),
+        (["asyncpg/protocol/protocol.pyx"], []),
+        (["<selectors.py>", "<asyncio/base_events.py>"], ["<selectors.py>", "<asyncio/base_events.py>"]),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_what_a_person_is_to_see_of_a_stack(stack: list[str], shown: list[str]) -> None:
+    """The application before a driver, a framework before one, of a driver what was called; and no compiled code."""
+    folder = str(Path(pytest.__file__).parents[1])
+    files = [file.replace("<", f"{folder}/").replace(">", "") for file in stack]
+    with known():
+        KNOWN.know(["asyncpg"])
+        found = Origins().shown(raw(*files))
+    wanted = [file.replace("<", f"{folder}/").replace(">", "") for file in shown]
+    assert [code.co_filename for code, _ in found] == wanted
 
 
 def test_trimming_a_stack_to_the_application() -> None:

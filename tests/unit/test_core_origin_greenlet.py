@@ -10,7 +10,8 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from poolscope.adapters.greenlets import Greenlets
-from poolscope.core.origin import Location, Origins, resolve, stack_of
+from poolscope.core.location import Location, resolve
+from poolscope.core.origin import Origins, stack_of
 from tests.support.libraries import known
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
-from poolscope.core.origin import CALLED_FROM, Origins, locate
+from poolscope.core.location import locate
+from poolscope.core.origin import CALLED_FROM, Origins
 from poolscope.core.pool_registry import PoolRegistry
 from poolscope.frameworks.registry import Frameworks, load
 from tests.support.pools import Source, identity

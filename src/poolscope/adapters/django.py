@@ -54,6 +54,7 @@ class FirstUse(Checkout):
     def make(self, adapter: PointAdapter, original: Function) -> Function:
         # As if the alias were the pool. What a plain `Checkout` does is spelt out: by its hook it costs a fifth more.
         begin, failed, pool_registry = begins(self, adapter), fails(self, adapter), adapter.pool_registry
+        frame = sys._getframe
         current, enter, tie = PENDING_CHECKOUT.get, PENDING_CHECKOUT.set, adapter.tie
         state_of: Callable[[LibraryObject, None], Any] = adapter.state
 
@@ -69,6 +70,8 @@ class FirstUse(Checkout):
             lease, outer = begin(state.alias, (), {}), current()
             if lease is None:
                 return original(self_)
+            if frame(1).f_code.co_name == "get_autocommit":
+                guard.run("django.atomic", functools.partial(_place, lease, frame(1)), None)
             enter(lease)
             state.is_django = True
             try:
@@ -88,6 +91,13 @@ class FirstUse(Checkout):
             return None
 
         return ensure_connection
+
+
+def _place(lease: Lease, frame: FrameType) -> None:
+    # A transaction begins. Where a decorator begins it, or ATOMIC_REQUESTS, the function that it is for is yet to be
+    # called: what is on the stack, as a middleware, has nothing to do with it.
+    origins = lease.pool.origins
+    lease.packed_stack = (origins.decorated(frame) if origins is not None else ()) or lease.packed_stack
 
 
 class RequestEnd(Checkin):

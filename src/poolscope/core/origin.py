@@ -14,14 +14,13 @@ import site
 import sys
 import sysconfig
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
-from poolscope.core.libraries import KNOWN
+from poolscope.core.libraries import KNOWN, is_within
+from poolscope.core.location import BEGINNING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from types import CodeType, FrameType
 
     from poolscope.types import LibraryObject
@@ -32,9 +31,6 @@ RawStack = tuple[tuple["CodeType", int], ...]
 #: A packed stack, as the hot path keeps it: code object, index, code object, index ... One tuple in place of one for
 #: each frame costs a third less to make, and leaves the garbage collector less to look at.
 PackedStack = tuple[Any, ...]
-
-#: In place of an instruction's index: the function's first line, which has no instruction before Python 3.11.
-BEGINNING: Final = -1
 
 # Frames walked in search of the first application frame before it is given up.
 _SEARCH: Final = 80
@@ -48,33 +44,15 @@ _DECORATORS: Final = "contextlib"
 # What a file is. A loop runs the jobs of others: the code that started it has nothing to do with them.
 LIBRARY, APPLICATION, LOOP = range(3)
 _LOOPS: Final = ("/asyncio/events.py", "/asyncio/runners.py")
+# Where a thread begins: what is outside of that wants nothing of the database.
+_THREADS: Final = frozenset({"threading", "concurrent.futures.thread"})
+# Of a stack without a frame of the application, these say nothing: whatever waits, waits in them.
+_WAITING: Final = frozenset({"asyncio", "concurrent.futures", "contextlib", "queue", "selectors", "threading"})
+_SOURCES: Final = (".pyx", ".pxd", ".pxi")
 _SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
 
 #: What the application executes that waits for what this thread runs on its behalf; empty where that is not known.
 CALLED_FROM: Final[ContextVar[PackedStack]] = ContextVar("poolscope_called_from", default=())
-
-# Of templates that were compiled to code: which of their lines each line of the code is for.
-_TEMPLATES: Final[WeakKeyDictionary[CodeType, Sequence[tuple[int, int]]]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class Location:
-    """
-    A place in code.
-
-    Args:
-        function: The qualified name of the function (where the interpreter knows it, from Python 3.11).
-        file: The path of the file.
-        line: The line number, from 1; 0 when the interpreter does not know it.
-    """
-
-    function: str
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        """In the form of a traceback, on one line."""
-        return f"{self.file}:{self.line} in {self.function}"
 
 
 class Origins:
@@ -198,7 +176,7 @@ class Origins:
         # Who wanted something, where no frame of the application is near: the function that a context manager decorates
         # and that is yet to begin, where the application waits for this thread, or the nearest frame outside of what
         # carries queries.
-        here, stack = frame, None
+        here, stack, last = frame, None, None
         for _ in range(_SEARCH):
             if here is None:
                 stack, here = KNOWN.switches.outwards(stack)
@@ -207,12 +185,41 @@ class Origins:
             module = str(here.f_globals.get("__name__", ""))
             if not KNOWN.carries(module):
                 break
+            last = here
             if module == _DECORATORS and here.f_code.co_name == "inner":
                 decorated = self.of_function(here.f_locals.get("func"))
                 if decorated:
                     return decorated + packed_stack(here.f_back, depth - 1)
             here = here.f_back
-        return CALLED_FROM.get() or packed_stack(here or frame, depth)
+        caller = CALLED_FROM.get()
+        if not caller and here is not None and last is not None and self._begins(here):
+            return last.f_code, last.f_lasti  # a task or a thread that runs a function of the library
+        return caller or packed_stack(here or frame, depth)
+
+    def _begins(self, frame: FrameType) -> bool:
+        # Whether a task or a thread begins in a frame.
+        file = frame.f_code.co_filename
+        kind = self._classified.get(file)
+        is_loop = (self._classify(file) if kind is None else kind) == LOOP
+        return is_loop or frame.f_globals.get("__name__") in _THREADS
+
+    def decorated(self, frame: FrameType | None) -> PackedStack:
+        """
+        The function of the application that a context manager decorates and is yet to call, and what called that; else
+        what waits for this thread. Empty where a frame of the application is nearer than the decorator.
+
+        Args:
+            frame: The frame to search from.
+        """
+        for _ in range(_SEARCH):
+            if frame is None or self._classify(frame.f_code.co_filename) == APPLICATION:
+                break
+            if frame.f_globals.get("__name__") == _DECORATORS and frame.f_code.co_name == "inner":
+                function = self.of_function(frame.f_locals.get("func"))
+                around = self._application_frame(frame)
+                return function + packed_stack(around, self._depth - 1) if function else CALLED_FROM.get()
+            frame = frame.f_back
+        return ()
 
     def is_of_application(self, file: str) -> bool:
         """Whether a file is the application's, and no library's."""
@@ -227,15 +234,42 @@ class Origins:
                 return stack[place:]
         return stack
 
+    def shown(self, stack: RawStack) -> RawStack:
+        """
+        The frames of a stack that a person is to see: the application's; where it has none, those of libraries that
+        neither carry queries nor only wait; else the outermost that carries one. No compiled ones: they have no lines.
+        """
+        applications = self.applications(stack)
+        if applications:
+            return tuple(frame for frame in stack if frame[0] in applications)
+        named = [
+            (frame, self._module_of(frame[0].co_filename))
+            for frame in stack
+            if not frame[0].co_filename.endswith(_SOURCES)
+        ]
+        moving = [(frame, module) for frame, module in named if not is_within(module, _WAITING)]
+        wanting = tuple(frame for frame, module in moving if not KNOWN.carries(module))
+        return wanting or tuple(frame for frame, _ in moving[-1:] or named)
+
+    def _module_of(self, file: str) -> str:
+        # The name of a library's module, by its file.
+        path = os.path.abspath(file)
+        folder = max((folder for folder in self._library if path.startswith(folder)), key=len, default="")
+        return os.path.splitext(path[len(folder) :])[0].replace(os.sep, ".")
+
     def applications(self, stack: RawStack) -> set[CodeType]:
         """The code in a raw stack that is the application's."""
         return {code for code, _ in stack if self._classify(code.co_filename) == APPLICATION}
 
     def _classify(self, file: str) -> int:
         path = os.path.abspath(file)
-        if not os.path.isabs(file) and not os.path.exists(path):
-            path = _compiled_from(file) or path
-        library = (path.startswith(self._library) or _is_entry_point(path)) and not path.startswith(self._application)
+        compiled = file.endswith(_SOURCES)
+        built_elsewhere = False
+        if (compiled or not os.path.isabs(file)) and not os.path.exists(path):
+            found = _compiled_from(file)
+            path, built_elsewhere = found or path, compiled and found is None
+        library = built_elsewhere or path.startswith(self._library) or _is_entry_point(path)
+        library = library and not path.startswith(self._application)
         # Generated code ("<string>") and frozen modules have no file; what a person typed has none either, but is the
         # application.
         if not library and (not file.startswith("<") or file in _TYPED):
@@ -292,45 +326,6 @@ def keep(frame: FrameType | None, depth: int) -> RawStack:
         depth: How many frames to keep.
     """
     return stack_of(packed_stack(frame, depth))
-
-
-def locate(code: CodeType, instruction: int) -> Location:
-    """
-    Resolve one raw frame. Cold: it reads the code's table of lines.
-
-    Args:
-        code: The code object.
-        instruction: The index of the instruction in it, or `BEGINNING`.
-    """
-    line = code.co_firstlineno if instruction == BEGINNING else 0
-    for start, end, number in code.co_lines():
-        if start <= instruction < end:
-            line = number or 0
-            break
-    for template_line, code_line in reversed(_TEMPLATES.get(code, ())):
-        if code_line <= line:
-            line = template_line
-            break
-    return Location(getattr(code, "co_qualname", code.co_name), code.co_filename, line)
-
-
-def know_template(frame: FrameType) -> None:
-    """
-    If a frame is that of a template of a declared kind, see to it that `locate` gives lines of the template, not of the
-    code that it was compiled to.
-
-    Args:
-        frame: The frame.
-    """
-    for name in KNOWN.templates:
-        template = frame.f_globals.get(name)
-        if template is not None and frame.f_code not in _TEMPLATES:
-            _TEMPLATES[frame.f_code] = template.debug_info
-
-
-def resolve(stack: RawStack) -> tuple[Location, ...]:
-    """Resolve a raw stack, innermost first."""
-    return tuple(locate(code, instruction) for code, instruction in stack)
 
 
 def _library_folders() -> tuple[str, ...]:

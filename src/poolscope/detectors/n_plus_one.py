@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.finding import Finding, UnitLabel
-from poolscope.core.origin import locate
+from poolscope.core.location import locate
 from poolscope.core.sql.fingerprint import summary_of
 from poolscope.detectors.detector import Detector, Occurrence, WorkEnded
 from poolscope.detectors.diagnosis.describe import seconds

@@ -31,6 +31,7 @@ class AsgirefFramework:
 
     name = "asgiref"
     module = "asgiref.sync"
+    library_modules = ("asgiref",)
     loops = ("/asgiref/current_thread_executor.py",)
     waits = Waits(
         jobs=(Job("/asgiref/current_thread_executor.py", "run", ("self", "future")),),

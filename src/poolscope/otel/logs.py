@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 from poolscope import __version__, semconv
 from poolscope.core.finding_kind import Severity
 from poolscope.core.guard import guard
-from poolscope.core.origin import locate
+from poolscope.core.location import locate
 from poolscope.otel.metrics.observations import identity_attributes
 
 if TYPE_CHECKING:

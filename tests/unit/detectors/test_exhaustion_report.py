@@ -22,7 +22,7 @@ from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import NESTED_CHECKOUT
 from poolscope.core.finding_kind import Severity
 from poolscope.core.lease import Outcome
-from poolscope.core.origin import resolve
+from poolscope.core.location import resolve
 from poolscope.detectors.diagnosis.describe import current_stack
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, MOST_HOLDERS
 from poolscope.detectors.diagnosis.picture import Picture

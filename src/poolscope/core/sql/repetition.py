@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.libraries import KNOWN
-from poolscope.core.origin import know_template
+from poolscope.core.location import know_template
 from poolscope.core.sql.batches import Progress
 from poolscope.core.sql.fingerprint import LONGEST, analyse, remembered
 

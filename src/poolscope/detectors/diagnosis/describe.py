@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from poolscope.core.catalogue import KINDS
 from poolscope.core.execution import stack_of_task, stack_of_thread
 from poolscope.core.finding import Finding, UnitLabel
-from poolscope.core.origin import locate, resolve
+from poolscope.core.location import locate, resolve
 from poolscope.core.pool import is_on
 from poolscope.core.sql.fingerprint import shape_of
 
@@ -74,15 +74,15 @@ def current_stack(lease: Lease, depth: int = 5, frames: Frames | None = None, wa
         waiter: The checkout that has just failed: its thread's frames belong to it and to no holder.
 
     Returns:
-        The raw stack; a library's frames where there are no others; empty where `actor_of` has none.
+        The raw stack; a library's frames where there are no others; empty where `actor_of` has none, or only compiled
+        frames.
     """
     return of_application(lease, actor_of(lease, frames, waiter).stack)[:depth]
 
 
 def of_application(lease: Lease, stack: RawStack) -> RawStack:
-    """The application's frames of a stack; the whole where it has none."""
-    codes = lease.pool.origins.applications(stack) if lease.pool.origins is not None else ()
-    return tuple(frame for frame in stack if frame[0] in codes) or stack
+    """The application's frames of a stack; where it has none, those of libraries that say something."""
+    return lease.pool.origins.shown(stack) if lease.pool.origins is not None else stack
 
 
 def is_left(lease: Lease, frames: Frames | None = None) -> bool:

@@ -19,7 +19,7 @@ from poolscope.core import clock
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
-from poolscope.core.origin import locate
+from poolscope.core.location import locate
 from poolscope.core.phases import HOLD_PHASES
 from poolscope.otel.metrics.observations import identity_attributes
 from poolscope.otel.traces.prebuilt_spans import PrebuiltSpans

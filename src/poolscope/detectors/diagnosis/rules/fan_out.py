@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.catalogue.holds import FAN_OUT
-from poolscope.core.origin import locate
+from poolscope.core.location import locate
 from poolscope.detectors.diagnosis.rules.rule import Explained
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.catalogue.holds import THREAD_STARVATION
-from poolscope.core.origin import locate
+from poolscope.core.location import locate
 from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
 
 if TYPE_CHECKING:
