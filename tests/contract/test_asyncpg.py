@@ -113,9 +113,21 @@ def test_a_proxy_without_a_holder_is_found(seen: Watched, database: Postgres) ->
         await asyncio.sleep(0)
         assert source.unheld() == [lost]
         await running
+        (other,) = ours.leases - {lost}
         await pool.release(held)
+        assert (other.ended_at is None, other.closed) == (False, None)
+        used_up = await pool.acquire()
+        (third,) = ours.leases - {lost}
+        used_up._holder._max_queries = 1
+        await pool.release(used_up)
+        assert (third.ended_at is None, third.closed) == (False, None), "it was returned, and closed then"
+        cut = await pool.acquire()
+        (fourth,) = ours.leases - {lost}
+        cut.terminate()
+        assert fourth.closed == "closed"
         pool.terminate()
         assert ours.leases == set()
+        assert lost.closed == "disposed"
 
     run(scenario())
 

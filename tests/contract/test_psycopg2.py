@@ -70,10 +70,15 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     connection.cursor().execute("select 1")
     assert (lease.queries, lease.phase) == (7, "idle")
     pool.putconn(connection)
+    assert lease.closed is None
     uses = seen.only().holds.read()
     assert min(uses.phases.values()) > 0
     at_rest(seen.only())
+    held = pool.getconn()
+    (kept,) = seen.only().leases
     pool.closeall()
+    assert held.closed
+    assert (kept.closed, seen.only().leases) == ("disposed", set())
     assert closures(seen.only()) == {"disposed": 1}
 
 

@@ -83,6 +83,8 @@ class Lease(Calls):
     carrier: Any = None
     excuse: str | None = None
     leak: str | None = None
+    #: Why its connection was closed while it was held, as `Pool.closed` has it; None where the caller returned it.
+    closed: str | None = None
     lock_wait: LockWait | None = None
     span_reported = False
     over_since = 0.0

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Identity, PoolSource, Stranded
 
+#: Why a connection was closed: its pool was.
+DISPOSED: Final = "disposed"
+
 #: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
 LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
 

@@ -18,6 +18,7 @@ from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.execution import ThreadsNow
 from poolscope.core.finding_kind import Severity
 from poolscope.core.guard import guard
+from poolscope.core.pool_figures import DISPOSED
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark, place_of_lease
 from poolscope.detectors.diagnosis.describe import (
     current_stack,
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
 ABANDONED: Final = "abandoned"
 OWNER_FINISHED: Final = "owner_finished"
 OVERDUE: Final = "overdue"
+
+# How a leak ended.
+RETURNED: Final = "returned"
+GARBAGE_COLLECTED: Final = "garbage_collected"
+CLOSED_WITH_POOL: Final = "closed_with_pool"
+CLOSED: Final = "closed"
 
 # How long after the end of a unit of work its connection may still be returned, or used by threads and tasks that it
 # started, in seconds.
@@ -180,18 +187,33 @@ def found(lease: Lease, repeated: int) -> Finding:
 
 
 def resolved(lease: Lease) -> Finding:
-    """A connection that was reported as leaked was returned after all."""
-    how = "was garbage-collected" if lease.abandoned else "was returned"
+    """A connection that was reported as leaked was returned after all, garbage-collected, or closed."""
+    ending = ending_of(lease)
+    how = {
+        RETURNED: "was returned",
+        GARBAGE_COLLECTED: "was garbage-collected",
+        CLOSED_WITH_POOL: "was not returned: it was closed with its pool,",
+        CLOSED: "was not returned: it was closed",
+    }[ending]
     return finding_about(
         lease,
         LEAK,
         f"the connection of pool {lease.pool.identity.name}, checked out by {owner_of(lease)} "
         f"at {place_of(lease.origin)} and reported as leaked ({lease.leak}), {how} after {seconds(lease.held())}",
-        _evidence(lease),
+        {**_evidence(lease), "ending": ending},
         severity=Severity.INFO,
-        fix=KINDS[LEAK].fix_for("" if lease.abandoned else OVERDUE),
+        fix=KINDS[LEAK].fix_for(OVERDUE if ending == RETURNED else ""),
         resolved=True,
     )
+
+
+def ending_of(lease: Lease) -> str:
+    """How a lease ended: by a return, by the garbage collector, or because its connection was closed."""
+    if lease.abandoned:
+        return GARBAGE_COLLECTED
+    if lease.closed is None:
+        return RETURNED
+    return CLOSED_WITH_POOL if lease.closed == DISPOSED else CLOSED
 
 
 def _evidence(lease: Lease) -> dict[str, Evidence]:

@@ -21,7 +21,9 @@ class Event:
 
 
 LEAK_EVENT: Final = Event("poolscope.connection.leak", "A connection was found leaked before it was returned.")
-LEAK_RESOLVED_EVENT: Final = Event("poolscope.connection.leak.resolved", "A connection reported leaked was returned.")
+LEAK_RESOLVED_EVENT: Final = Event(
+    "poolscope.connection.leak.resolved", "A connection reported leaked was returned, or closed."
+)
 EXHAUSTED_EVENT: Final = Event(
     "poolscope.pool.exhausted",
     "A checkout timed out, was refused or cancelled, or waited too long: every holder, oldest first, with its call "

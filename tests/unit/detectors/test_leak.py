@@ -288,6 +288,32 @@ def test_a_leak_that_the_garbage_collector_brings_back_is_resolved_and_still_one
     assert leaks(scene) == {"owner_finished": 1}
 
 
+@pytest.mark.parametrize(
+    ("closed", "ending", "words"),
+    [
+        (None, "returned", "was returned after 3.0 s"),
+        (
+            "disposed",
+            "closed_with_pool",
+            "was not returned: it was closed with its pool, after 3.0 s",
+        ),
+        ("invalidated", "closed", "was not returned: it was closed after 3.0 s"),
+    ],
+)
+def test_a_leak_that_is_closed_was_not_returned(scene: Scene, closed: str | None, ending: str, words: str) -> None:
+    """The pool was shut down over it, or the connection was lost: the event says so, and the fix is the leak's."""
+    with scene.unit():
+        lease = scene.checkout("forgets")
+    scene.pass_time(3)
+    lease.closed = closed
+    lease.released()
+    found, resolved = scene.found()
+    assert f"reported as leaked (owner_finished), {words}" in resolved.summary
+    assert resolved.evidence["ending"] == ending
+    assert "ending" not in found.evidence
+    assert (resolved.fix == found.fix) is (closed is not None)
+
+
 # How often ------------------------------------------------------------------------------------------------------------
 
 

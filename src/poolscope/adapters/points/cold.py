@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,6 +10,7 @@ from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.connects import PENDING_CHECKOUT, connect_begins, connect_ends, connect_fails, limit_changed
 from poolscope.adapters.leases import recover_return, undo
 from poolscope.adapters.points.brackets import bracket, library_frames, nothing
+from poolscope.core.pool_figures import DISPOSED
 from poolscope.types import override
 
 if TYPE_CHECKING:
@@ -137,7 +139,17 @@ class Validation(ColdPoint):
 
 @dataclass(frozen=True)
 class Sweep(ColdPoint):
-    """Several connections are returned or closed at once: the leases end of those that the library counts no more."""
+    """
+    Several connections are closed at once: the leases end of those that the library counts no more.
+
+    Args:
+        where: See `Point`.
+        optional: See `Point`.
+        reason: Why.
+    """
+
+    _: KW_ONLY
+    reason: str = DISPOSED
 
     @override
     def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
@@ -150,7 +162,7 @@ class Sweep(ColdPoint):
             left = {id(connection) for connection in adapter.held(library_pool)}
             for connection in held:
                 if id(connection) not in left:
-                    _end(adapter, library_pool, connection)
+                    _end(adapter, library_pool, connection, self.reason)
 
         return before, after
 
@@ -229,6 +241,7 @@ class Close(ColdPoint):
                     reason = self.reason(adapter.library_modules)
                 finally:
                     pool.closed(reason)
+                _held_closes(adapter, hooked, args, reason)
 
         return before, nothing
 
@@ -259,11 +272,23 @@ def waiting(adapter: PointAdapter, library_pool: LibraryObject) -> Lease | None:
     return lease
 
 
-def _end(adapter: PointAdapter, library_pool: LibraryObject, connection: LibraryObject) -> None:
+def _held_closes(adapter: PointAdapter, hooked: LibraryObject, args: Arguments, reason: str) -> None:
+    # The lease of a connection that is closed while a caller holds it; a caller that returns it has ended its lease, or
+    # is about to, by the library's `release`.
+    lease = None
+    for one in (hooked, *args[:1]):  # one of the two is the connection; what is none may have no lease to look for
+        with contextlib.suppress(Exception):
+            lease = lease or adapter.lease_of(one)
+    if lease is not None and next(library_frames(adapter.library_modules, ("release",)), None) is None:
+        lease.closed = reason
+
+
+def _end(adapter: PointAdapter, library_pool: LibraryObject, connection: LibraryObject, reason: str) -> None:
     lease = None
     try:
         lease = adapter.untie(library_pool, connection)
         if lease is not None:
+            lease.closed = reason
             lease.released()
     except BaseException:  # noqa: BLE001 - ours, or a signal handler's
         recover_return(f"{adapter.name}.sweep", lease, lambda: adapter.lost(library_pool, connection))

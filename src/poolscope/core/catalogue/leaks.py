@@ -11,7 +11,7 @@ from poolscope.core.finding_kind import FindingKind, Severity, Source, Unit
 LEAK: Final = "connection_leak"
 
 _LEAK: Final = {
-    **fields(Unit.NONE, leak_kind=semconv.LEAK_KIND),
+    **fields(Unit.NONE, leak_kind=semconv.LEAK_KIND, ending=semconv.LEAK_ENDING),
     **fields(Unit.SECONDS, age=semconv.LEASE_AGE),
     **fields(Unit.NONE, "owner", "phase", "trace_id", checkout_stack=semconv.CODE_STACKTRACE),
     **fields(Unit.NONE, current_location=semconv.CURRENT_LOCATION, statement=semconv.DB_QUERY_TEXT),
