@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import sqlalchemy
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 import poolscope
 from examples.lab.processes import wait_until
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.otel.logs import Events
-from tests.integration.programs import engines, row_locks
+from tests.integration.programs import engines, row_locks, sessions
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -133,3 +141,180 @@ def test_a_row_lock_that_everybody_waits_for(telemetry: Telemetry, found: list[F
     assert (finding.id, finding.evidence["cause"]) == (POOL_EXHAUSTED, LOCK_WAIT)
     assert "3 of 4 connections likely wait for a row lock of table annotator" in finding.summary
     assert "render" in str(finding.evidence["current_location"])
+
+
+def quick(found: list[Finding]) -> Iterator[tuple[Telemetry, list[Finding]]]:
+    """Poolscope, on, and what it finds; holds of 0.3 s are long."""
+    for telemetry in instrumented(long_hold_threshold=0.3):
+        yield telemetry, found
+
+
+watching = pytest.fixture(quick)
+
+
+def client_of(app: Any) -> httpx.AsyncClient:
+    """Asks an application, which answers 500 to what it raises."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app, raise_app_exceptions=False), base_url="http://shop")
+
+
+def asked(app: Any, *rounds: list[str], method: str = "GET", after: Callable[[], None] = lambda: None) -> list[int]:
+    """
+    The statuses of an application's answers.
+
+    Args:
+        app: The application.
+        rounds: Paths; those of one round are asked for at once.
+        method: Of the requests.
+        after: Called after each round.
+    """
+
+    async def ask() -> list[int]:
+        statuses = []
+        async with client_of(app) as client:
+            for paths in rounds:
+                answers = await asyncio.gather(*(client.request(method, path) for path in paths))
+                statuses += [answer.status_code for answer in answers]
+                await asyncio.to_thread(after)
+        return statuses
+
+    return asyncio.run(ask())
+
+
+async def chatted(app: Any, path: str, messages: int) -> int:
+    """The status of the page /health while a websocket is open on which so many messages came, one after the other."""
+    inbox: asyncio.Queue[Any] = asyncio.Queue()
+    outbox: asyncio.Queue[Any] = asyncio.Queue()
+    scope = {"type": "websocket", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": []}
+    socket = asyncio.create_task(app({**scope, "subprotocols": []}, inbox.get, outbox.put))
+    inbox.put_nowait({"type": "websocket.connect"})
+    assert (await outbox.get())["type"] == "websocket.accept"
+    for _ in range(messages):
+        inbox.put_nowait({"type": "websocket.receive", "text": "hello"})
+        assert (await outbox.get())["text"] == "hello"
+        await asyncio.sleep(0.06)  # longer than between the runs of a loop
+    async with client_of(app) as client:
+        health = await client.get("/health")
+    inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await socket
+    return health.status_code
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_session_in_a_middleware_around_that_of_the_route(
+    telemetry: Telemetry, found: list[Finding], database: Postgres, *, repaired: bool
+) -> None:
+    """
+    The route runs in a task of its own, for which the middleware waits with a connection (IBM/mcp-context-forge#3467):
+    found with the first request, though nobody waits; and the cause once all wait.
+    """
+    url = database.url("psycopg")
+    engine = create_async_engine(url, pool_size=2, max_overflow=0, pool_timeout=0.8, poolclass=AsyncAdaptedQueuePool)
+    calm: list[tuple[str, str, Any]] = []
+
+    def look() -> None:
+        telemetry.instrumentor.flush()
+        if not calm:
+            calm.extend((one.id, str(one.unit), one.origin and one.origin[0].co_name) for one in found)
+
+    statuses = asked(sessions.traced(engine, repaired=repaired), ["/tools/1"], ["/tools/1"] * 6, after=look)
+    assert statuses[0] == 200
+    first = (NESTED_CHECKOUT, "http GET /tools/{tool_id}", "tool")
+    assert calm[:1] == ([] if repaired else [first])
+    causes = {one.evidence["cause"] for one in found if one.id == POOL_EXHAUSTED}
+    assert causes == (set() if repaired else {NESTED_CHECKOUT})
+    assert (set(statuses) == {200}) is repaired
+    assert {one.id for one in found} == (set() if repaired else {NESTED_CHECKOUT, POOL_EXHAUSTED})
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_session_that_a_websocket_keeps(
+    watching: tuple[Telemetry, list[Finding]], database: Postgres, *, repaired: bool
+) -> None:
+    """Idle in a transaction between messages (bluesky/tiled#1172); what each message runs is no N+1."""
+    telemetry, found = watching
+    with database.connect() as connection:
+        connection.execute("create table if not exists messages (n int)")
+    url = database.url("psycopg")
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.4, poolclass=AsyncAdaptedQueuePool)
+    health = asyncio.run(chatted(sessions.chat(engine, repaired=repaired), "/ws/one", messages=8))
+    assert health == (200 if repaired else 500)
+    telemetry.instrumentor.flush()
+    exhausted = [one.evidence["cause"] for one in found if one.id == POOL_EXHAUSTED]
+    assert exhausted == ([] if repaired else [IDLE_IN_TRANSACTION])
+    assert {one.id for one in found} == (set() if repaired else {POOL_EXHAUSTED, IDLE_IN_TRANSACTION})
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+@pytest.mark.parametrize(
+    "case",
+    [
+        (sessions.grid, "/ui/grid/etl", "http GET /ui/grid/{dag_id}", "rows"),
+        (sessions.trusts, "/trusts/9/metrics", "http POST /trusts/{trust_id}/metrics", "trust"),
+    ],
+)
+def test_a_session_that_nobody_closes(
+    telemetry: Telemetry,
+    found: list[Finding],
+    database: Postgres,
+    case: tuple[Any, str, str, str],
+    *,
+    repaired: bool,
+) -> None:
+    """
+    A stream begins a closed session anew (apache/airflow#65010), a dependency has no `finally`
+    (londonaicentre/FLIP#775): its request is over, and no code will return the connection.
+    """
+    make, path, route, function = case
+
+    def look() -> None:
+        if not repaired:
+            wait_until(lambda: any(one.id == LEAK for one in found), 60, "a leak")
+        telemetry.instrumentor.flush()
+
+    engine = sqlalchemy.create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=0.3)
+    gc.collect()
+    gc.disable()  # at the reporters' none came for minutes
+    try:
+        statuses = asked(make(engine, repaired=repaired), [path], [path], method=route.split()[1], after=look)
+    finally:
+        gc.enable()
+    assert (500 in statuses) is not repaired
+    leaks = {(one.id, str(one.unit), one.origin and one.origin[0].co_name) for one in found if one.id == LEAK}
+    assert leaks == (set() if repaired else {(LEAK, route, function)})
+    assert {one.evidence["cause"] for one in found if one.id == POOL_EXHAUSTED} == (set() if repaired else {LEAK})
+    engine.dispose()
+    gc.collect()
+
+
+@pytest.mark.parametrize("at_the_server", [True, False])
+def test_an_export_whose_work_is_in_the_fetches(
+    watching: tuple[Telemetry, list[Finding]], database: Postgres, *, at_the_server: bool
+) -> None:
+    """
+    A server-side cursor's statement is only declared when it is executed (apache/superset#35478): the fetches are the
+    database's work. Where the application works between them, its transaction is idle.
+    """
+    telemetry, found = watching
+    engine = sqlalchemy.create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=0.3)
+    with poolscope.unit_of_work("GET /export.csv", kind="http"):
+        rows = sessions.exported(engine, at_the_server=at_the_server, work=lambda: time.sleep(0.1))
+    assert rows == [1, 2, 3, 4, 5, 6]
+    telemetry.instrumentor.flush()
+    engine.dispose()
+    (finding,) = found
+    assert finding.id == (LONG_HOLD if at_the_server else IDLE_IN_TRANSACTION)
+    assert finding.origin is not None
+    assert finding.origin[0].co_name == "exported"
+
+
+def test_a_pool_that_keeps_none(telemetry: Telemetry, found: list[Finding], database: Postgres) -> None:
+    """Connections of a NullPool are counted like any other (plastic-labs/honcho#1054), and nothing is found."""
+    engine = sqlalchemy.create_engine(
+        database.url("psycopg"), poolclass=sqlalchemy.pool.NullPool, pool_logging_name="null"
+    )
+    held = [engine.connect() for _ in range(3)]
+    assert telemetry.collect().used("null") == 3
+    for connection in held:
+        connection.close()
+    assert telemetry.collect().used("null") == 0
+    assert found == []

@@ -6,31 +6,29 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
-from poolscope.core.awaiting import dependents_of
 from poolscope.core.counters import Sum
 from poolscope.core.execution import (
     THREAD_TOKENS,
     running_task,
     running_thread,
-    stack_of_task,
-    stack_of_thread,
     task_in,
 )
 from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.listener import NullListener
+from poolscope.core.nesting import held_meanwhile
 from poolscope.core.phases import RECORDED_WAIT_PHASES
 from poolscope.core.pool_figures import PoolFigures
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from types import CodeType, FrameType
 
     from poolscope.core.execution import ThreadToken
     from poolscope.core.histogram import Trace
     from poolscope.core.listener import PoolListener
-    from poolscope.core.origin import Origins, RawStack
+    from poolscope.core.origin import Origins
     from poolscope.core.pool_identity import Identity
     from poolscope.core.work import Usage
 
@@ -227,48 +225,19 @@ class Pool(PoolFigures):
 
     def nested(self, lease: Lease, usage: Usage) -> None:
         """
-        A unit of work checks out a connection while it holds one of this pool.
-
-        A connection that another thread or task of the unit holds counts where that one waits for this checkout
-        (`awaiting`): it awaits the task or the thread's job. It counts as well if whoever has it has only fetched it
-        for the unit and has gone on since. Of what runs beside this checkout, each returns its own.
+        A unit of work checks out a connection while it holds one of this pool: nested, if `held_meanwhile` says so.
 
         Args:
             lease: The checkout.
             usage: The unit's part in the pool, with what it holds.
         """
-        out = usage.leases.copy()
-        mine = [
-            held for held in out if (held.thread == lease.thread and held.task is lease.task) or _was_fetched(held)
-        ] or self._awaiting(lease, out)
+        mine = held_meanwhile(lease, usage.leases.copy())
         if not mine:
             return
         usage.nested += 1
         self.nested_checkouts.add(1)
         if usage.nested == 1:
             self.listener.nested(lease, min(mine, key=lambda held: held.requested_at))
-
-    def _awaiting(self, lease: Lease, out: Collection[Lease]) -> list[Lease]:
-        # Those leases whose holders wait for the code that checks out now. What a task's code has left for the end of
-        # its work is held until the end of each group that the task has open.
-        dependents = dependents_of(lease.task() if lease.task is not None else None, lease.thread, origins=self.origins)
-        found = []
-        for held in out:
-            reference = held.task
-            task = reference() if reference is not None else None
-            if reference is None:
-                waits = dependents.waits(None, held.thread)
-            elif task is None:
-                continue  # it is over: a leak
-            else:
-                waits = dependents.waits(task, held.thread) or (
-                    dependents.is_parent(task)
-                    and not held.running
-                    and not is_on(held, stack_of_task(reference, _SEARCH) or ())
-                )
-            if waits:
-                found.append(held)
-        return found
 
     def locate(self, frame: FrameType | None) -> tuple[CodeType, int] | None:
         """The place in the application that is nearest to a frame (`Origins.nearest`); raw."""
@@ -297,28 +266,3 @@ class Pool(PoolFigures):
         self.creates.record(
             seconds, (lease.trace, self.now()) if lease is not None and lease.trace is not None else None
         )
-
-
-def is_on(lease: Lease, stack: RawStack) -> bool:
-    """
-    Whether the code that checked out is on a stack; also where that code is not known.
-
-    Args:
-        lease: A lease.
-        stack: What a thread or task executes now. Of a stack of libraries alone, only the innermost frame of the
-            checkout counts: frames further out are the thread's own.
-    """
-    origins = lease.pool.origins
-    codes = (origins.applications(lease.origin) if origins is not None else ()) or {
-        code for code, _ in lease.origin[:1]
-    }
-    return not codes or any(code in codes for code, _ in stack)
-
-
-def _was_fetched(held: Lease) -> bool:
-    # An asynchronous framework has synchronous dependencies run in a thread. Once the code that checked out is not on
-    # that thread's stack any more, the connection waits for the end of the request.
-    unit = held.unit
-    if held.task is not None or unit is None or unit.task is None:
-        return False
-    return not is_on(held, stack_of_thread(held.thread, _SEARCH) if held.thread_reference() is not None else ())

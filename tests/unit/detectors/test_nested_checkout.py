@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, NESTED_CHECKOUT
 from poolscope.core.finding_kind import Severity
+from poolscope.core.lease import Outcome
 from poolscope.detectors.nested_checkout import safe_size
 from tests.support.scene import Scene, line
 
@@ -211,6 +213,36 @@ def test_a_task_that_awaits_a_thread_holds_meanwhile() -> None:
     assert scene.pool.nested_checkouts.read() == 0
     asyncio.run(request(holds=True))
     assert scene.pool.nested_checkouts.read() == 2
+
+
+@pytest.mark.parametrize("awaits", [True, False])
+def test_a_deadlock_through_a_task_is_the_cause(awaits: bool) -> None:
+    """
+    All connections are held by requests whose child tasks wait for another one: the holder's own wait is no other
+    work. Where the holder does not await the child, it will return its connection, and the cause is another.
+    """
+    scene = Scene(1)
+
+    async def child() -> None:
+        lease = scene.begin_checkout("inner")
+        await asyncio.sleep(0.01)  # until the holder waits for something
+        scene.clock.advance(2)
+        lease.failed(Outcome.TIMEOUT, "TimeoutError")
+
+    async def request() -> None:
+        with scene.unit("GET /profile"):
+            lease = scene.checkout("outer")
+            scene.query(lease, at="outer")
+            task = asyncio.create_task(child())
+            if not awaits:
+                await asyncio.sleep(0.2)
+            await task
+            lease.released()
+
+    asyncio.run(request())
+    (exhausted,) = scene.found(POOL_EXHAUSTED)
+    assert exhausted.evidence["cause"] == (NESTED_CHECKOUT if awaits else IDLE_IN_TRANSACTION)
+    assert (IDLE_IN_TRANSACTION in scene.ids()) is not awaits
 
 
 def test_its_wait_is_no_long_hold_of_its_own() -> None:

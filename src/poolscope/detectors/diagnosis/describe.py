@@ -9,7 +9,7 @@ from poolscope.core.catalogue import KINDS
 from poolscope.core.execution import stack_of_task, stack_of_thread
 from poolscope.core.finding import Finding, UnitLabel
 from poolscope.core.location import locate, resolve
-from poolscope.core.pool import is_on
+from poolscope.core.nesting import is_on
 from poolscope.core.sql.fingerprint import shape_of
 
 if TYPE_CHECKING:

@@ -11,19 +11,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.execution import ThreadsNow
+from poolscope.core.nesting import held_meanwhile
 from poolscope.detectors.diagnosis.describe import actor_of, of_application
 from poolscope.detectors.diagnosis.load import Sample
 from poolscope.detectors.diagnosis.lost import is_lost
 from poolscope.detectors.diagnosis.workers import crews_of, queues_for_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from poolscope.core.execution import Frames
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
     from poolscope.core.pool import Pool
+    from poolscope.core.work import UnitOfWork
     from poolscope.detectors.diagnosis.workers import Crew
+
+# Checkouts, the longest pending first, that are looked at for who waits for them.
+_MOST_WALKS: Final = 100
 
 #: Frames of a stack that are kept to be shown.
 DEPTH: Final = 3
@@ -133,7 +138,8 @@ class Picture:
         unheld = pool.unheld()
         with ThreadsNow() as frames:
             crews = crews_of(pending)
-            held = tuple(_held(lease, now, pending, frames, waiter, unheld=unheld, crewed=bool(crews)) for lease in out)
+            nested = _nested(pending, out, frames)
+            held = tuple(_held(lease, now, nested, frames, waiter, unheld=unheld, crewed=bool(crews)) for lease in out)
         waiting = sorted((_waiting(lease, now) for lease in pending), key=lambda one: -one.waited)
         return cls(
             pool,
@@ -169,7 +175,7 @@ def _waiting(lease: Lease, now: float) -> Waiting:
 def _held(
     lease: Lease,
     now: float,
-    pending: set[Lease],
+    nested: set[Lease],
     frames: Frames,
     waiter: Lease | None,
     *,
@@ -187,20 +193,22 @@ def _held(
         actor.stack,
         lease.acquired_at is not None,
         is_lost(lease, frames) or (lease in unheld and not lease.listens),
-        _is_nested(lease, pending),
+        lease in nested,
         crewed and not lease.running and queues_for_worker(actor, frames),
     )
 
 
-def _is_nested(lease: Lease, pending: set[Lease]) -> bool:
-    # A connection on which a statement runs comes back without the other one.
-    return not lease.running and any(
-        one.unit is lease.unit
-        and one.requested_at >= lease.requested_at
-        and one.task is lease.task
-        and (lease.task is not None or one.thread_reference is lease.thread_reference)
-        for one in pending
-    )
+def _nested(pending: Iterable[Lease], out: Iterable[Lease], frames: Frames) -> set[Lease]:
+    # The leases whose holders wait for another connection. One on which a statement runs comes back without that.
+    leases: dict[UnitOfWork | None, list[Lease]] = {}
+    for lease in out:
+        if not lease.running:
+            leases.setdefault(lease.unit, []).append(lease)
+    nested: set[Lease] = set()
+    for one in sorted(pending, key=lambda one: one.requested_at)[:_MOST_WALKS]:
+        earlier = [held for held in leases.get(one.unit, ()) if held.requested_at <= one.requested_at]
+        nested.update(held_meanwhile(one, earlier, frames, every=True))
+    return nested
 
 
 def _waits_for_pool(pool: Pool, waiter: Lease | None) -> bool:
