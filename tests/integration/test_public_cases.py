@@ -205,7 +205,7 @@ def test_a_session_in_a_middleware_around_that_of_the_route(
 ) -> None:
     """
     The route runs in a task of its own, for which the middleware waits with a connection (IBM/mcp-context-forge#3467):
-    found with the first request, though nobody waits; and the cause once all wait.
+    found with the first request, though no request waits; and the cause once all wait.
     """
     url = database.url("psycopg")
     engine = create_async_engine(url, pool_size=2, max_overflow=0, pool_timeout=0.8, poolclass=AsyncAdaptedQueuePool)
@@ -252,7 +252,7 @@ def test_a_session_that_a_websocket_keeps(
         (sessions.trusts, "/trusts/9/metrics", "http POST /trusts/{trust_id}/metrics", "trust"),
     ],
 )
-def test_a_session_that_nobody_closes(
+def test_a_session_that_is_never_closed(
     telemetry: Telemetry,
     found: list[Finding],
     database: Postgres,
@@ -262,7 +262,7 @@ def test_a_session_that_nobody_closes(
 ) -> None:
     """
     A stream begins a closed session anew (apache/airflow#65010), a dependency has no `finally`
-    (londonaicentre/FLIP#775): its request is over, and no code will return the connection.
+    (londonaicentre/FLIP#775): its request has finished, and no code will return the connection.
     """
     make, path, route, function = case
 
