@@ -16,7 +16,7 @@ import httpx
 import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 import poolscope
 from examples.lab.processes import wait_until
@@ -24,10 +24,11 @@ from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.otel.logs import Events
-from tests.integration.programs import engines, row_locks, sessions
+from tests.integration.programs import engines, loop_steps, row_locks, sessions
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -103,6 +104,41 @@ def test_persistent_connections_under_asgi(database: Postgres) -> None:
     assert "none was used a second time" in summary
     assert "CONN_MAX_AGE=0" in said["found"][0]["fix"]
     assert said["idle"] == 7
+
+
+def test_a_synchronous_checkout_on_the_event_loop(telemetry: Telemetry, found: list[Finding], tmp_path: Path) -> None:
+    """
+    The handler awaits a broker while it holds a connection of the synchronous engine (xorbitsai/xagent#935): one
+    request more than connections blocks the loop of those that hold them. With the asynchronous engine it waits.
+    """
+    pytest.importorskip("aiosqlite")
+    limits: dict[str, Any] = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 0.5}
+
+    async def repaired() -> list[int | BaseException]:
+        engine = create_async_engine(
+            f"sqlite+aiosqlite:///{tmp_path / 'steps.db'}",
+            **{**limits, "pool_timeout": 60},
+            poolclass=AsyncAdaptedQueuePool,
+        )
+        answers = await loop_steps.at_once(6, lambda: loop_steps.step_repaired(engine))
+        await engine.dispose()
+        return answers
+
+    assert asyncio.run(repaired()) == [2] * 6
+    telemetry.instrumentor.flush()
+    assert found == []
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'steps.db'}", **limits, poolclass=QueuePool)
+    answers = asyncio.run(loop_steps.at_once(3, lambda: loop_steps.step(engine)))
+    engine.dispose()
+    assert sorted(type(answer).__name__ for answer in answers) == ["TimeoutError", "int", "int"]
+    telemetry.instrumentor.flush()
+    finding = next(one for one in found if one.id == POOL_EXHAUSTED)
+    assert {one.id for one in found} <= {POOL_EXHAUSTED, BLOCKED_EVENT_LOOP}
+    assert finding.evidence["shares"] == [f"{BLOCKED_EVENT_LOOP} 100%"]
+    assert "a deadlock through the event loop: 2 of 2 connections" in finding.summary
+    assert "async driver" in finding.fix
+    assert finding.origin is not None
+    assert finding.origin[0].co_name == "step"
 
 
 def three_wait_for_a_lock() -> bool:
