@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 REPEATED = "select * from t where id = 1"
 #: No request holds or waits for so long, however busy the machine is: what is found is what the test makes.
-PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
+PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0, "blocked_event_loop_threshold": 60}
 
 
 @pytest.fixture

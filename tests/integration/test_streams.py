@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BEFORE, PARTS, AFTER = 2, 8, 1
 REPEATED = "select * from t where id = 1"
 #: No request holds or waits for so long, however busy the machine is: what is found is what the test makes.
-PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0}
+PATIENT = {"long_hold_threshold": 60, "exhaustion_threshold": 0, "blocked_event_loop_threshold": 60}
 
 #: What Django's views query; one test at a time.
 run: Any = None

@@ -239,6 +239,7 @@ def _settings(name: str, each: Cause, otel: Collector) -> dict[str, str]:
         "SHOP_POOL_RECYCLE": str(RECYCLE_SECONDS),
         "SHOP_POOL_TIMEOUT": str(SMALL_POOL_TIMEOUT) if "PoolTimeouts" in each.alerts else "10.0",
         "POOLSCOPE_LONG_HOLD_THRESHOLD": str(LONG_HOLD),
+        "POOLSCOPE_BLOCKED_EVENT_LOOP_THRESHOLD": str(LONG_HOLD),
         "POOLSCOPE_EXHAUSTION_THRESHOLD": str(LONG_HOLD),
         "OTEL_SERVICE_NAME": name,
         "OTEL_EXPORTER_OTLP_ENDPOINT": otel.otlp,

@@ -346,6 +346,8 @@ def test_it_is_the_cause_where_the_holders_could_not_go_on(scene: Scene, loop: L
         finding.evidence["chain"]
     )
     assert finding.fix == KINDS[BLOCKED_EVENT_LOOP].fix
+    for holder in finding.evidence["holders"]:  # type: ignore[union-attr]
+        assert "; its event loop was blocked at /application/work.py:2 in work for " in str(holder)
     for lease in held:
         loop.do(lease.released)
     other = Scene(2, long_hold_threshold=1.5)

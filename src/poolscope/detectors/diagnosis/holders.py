@@ -46,6 +46,7 @@ def line_of(held: Held, threads: dict[int, str]) -> str:
     lease = held.lease
     parts = [
         f"{seconds(held.age)} by {owner_of(lease, threads)}, {PHASES[held.phase]}",
+        blocked_part(held),
         f"checked out at {place_of(lease.origin)}",
         f"currently executing {place_of(held.stack)}" if held.stack else "",
         f"last ran {statement_of(lease)[:_LONGEST_STATEMENT]}" if lease.statement else "no query yet",
@@ -54,6 +55,17 @@ def line_of(held: Held, threads: dict[int, str]) -> str:
         f"trace {trace_id_of(lease)}" if lease.trace is not None else "",
     ]
     return "; ".join(part for part in parts if part)[:_LONGEST_LINE]
+
+
+def blocked_part(held: Held) -> str:
+    """How much of a hold its event loop was blocked by others, and where; empty where it was not."""
+    lease = held.lease
+    event_loops, began = lease.pool.event_loops, lease.acquired_at
+    if event_loops is None or began is None:
+        return ""
+    overlap = event_loops.overlap_of(lease, began, began + held.age)
+    place = f" at {place_of(overlap.stack)}" if overlap.stack else ""
+    return f"its event loop was blocked{place} for {seconds(overlap.seconds)} of it" if overlap.seconds > 0 else ""
 
 
 def stacks_of(held: Held) -> list[str]:
