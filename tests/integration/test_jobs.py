@@ -5,6 +5,7 @@ the repaired twin of which nothing is.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import subprocess
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import poolscope
 from examples.lab.processes import wait_until
 from poolscope import semconv
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.queries import N_PLUS_ONE
-from poolscope.core.sql.repetition import PAUSE
+from poolscope.core.sql.repetition import EXPECTED_REPETITION, PAUSE
+from poolscope.core.work import EXPECTED_LONG_HOLD
 from poolscope.detectors import leak
 from tests.support.telemetry import Telemetry
 from tests.support.units import Queries, queries_by_unit
@@ -191,6 +194,39 @@ class Importer(threading.Thread):
     def run(self) -> None:
         """As its target."""
         self.queries(1)
+
+
+@pytest.mark.parametrize("where", ["thread", "submit", "to_thread", "run_in_executor", "task"])
+def test_what_is_declared_is_declared_for_what_is_started(telemetry: Telemetry, where: str) -> None:
+    """In threads, jobs of an executor and tasks that a block starts, and not in those that are started after it."""
+    seen: list[tuple[str | None, str | None]] = []
+
+    def look() -> None:
+        seen.append((EXPECTED_LONG_HOLD.get(), EXPECTED_REPETITION.get()))
+
+    async def task() -> None:
+        look()
+
+    async def start(executor: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        if where == "to_thread":
+            await asyncio.to_thread(look)
+        elif where == "run_in_executor":
+            await loop.run_in_executor(executor, look)
+        elif where == "task":
+            await asyncio.create_task(task())
+        elif where == "submit":
+            executor.submit(look).result(PATIENCE)
+        else:
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join(PATIENCE)
+
+    with ThreadPoolExecutor(1) as executor:
+        with poolscope.expected_long_hold("a"), poolscope.expected_repetition("b"):
+            asyncio.run(start(executor))
+        asyncio.run(start(executor))
+    assert seen == [("a", "b"), (None, None)]
 
 
 def test_names_of_jobs(telemetry: Telemetry, queries: Queries) -> None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 from poolscope.core.execution import running_thread
 from poolscope.core.guard import guard
 from poolscope.core.libraries import KNOWN
-from poolscope.core.work import CURRENT_UNIT
+from poolscope.core.sql.repetition import EXPECTED_REPETITION
+from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Token
+    from contextvars import ContextVar, Token
     from types import FrameType
 
     from poolscope.core.execution import TaskReference, ThreadToken
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from poolscope.core.work import UnitOfWork, Units
     from poolscope.types import LibraryObject
 
+    Excuses = tuple[str | None, str | None]
+
+# What the application declares to be intended.
+_EXCUSES: Final = (EXPECTED_LONG_HOLD, EXPECTED_REPETITION)
 _SEARCH: Final = 500
 # Where a loop runs one task to its end: a file, a function in it, and the name that it has for the task.
 _RUNS_TASK: Final = (
@@ -169,6 +174,12 @@ def _is_data(result: LibraryObject) -> bool:
     return False
 
 
+def excuses_here() -> Excuses | None:
+    """What the running code declares to be intended, long holds and repetitions; None where it declares nothing."""
+    excuses = (EXPECTED_LONG_HOLD.get(), EXPECTED_REPETITION.get())
+    return excuses if excuses != (None, None) else None
+
+
 class LazyJobScope:
     """
     Where a job runs, from `enter` to `leave`; neither raises.
@@ -176,13 +187,16 @@ class LazyJobScope:
     Args:
         job: The job.
         unit: The unit of work that started it and that it belongs to, until that ends; None where there is none.
+        excuses: What is declared where it was started (`excuses_here`); None where nothing is.
     """
 
-    __slots__ = ("_before", "_job", "_thread_token", "_token", "_unit")
+    __slots__ = ("_before", "_excuses", "_job", "_thread_token", "_token", "_tokens", "_unit")
 
-    def __init__(self, job: LazyJob, unit: UnitOfWork | None) -> None:
+    def __init__(self, job: LazyJob, unit: UnitOfWork | None, excuses: Excuses | None = None) -> None:
         self._job = job
         self._unit = unit
+        self._excuses = excuses
+        self._tokens: list[tuple[ContextVar[str | None], Token[str | None]]] = []
         self._before: LazyJob | None = None
         self._thread_token: ThreadToken | None = None
         self._token: Token[UnitOfWork | None] | None = None
@@ -215,8 +229,13 @@ class LazyJobScope:
         self._thread_token = thread_token
         if self._unit is not None:
             self._token = CURRENT_UNIT.set(self._unit)
+        for variable, text in zip(_EXCUSES, self._excuses or (), strict=False):
+            self._tokens.append((variable, variable.set(text)))
 
     def _leave(self) -> None:
+        while self._tokens:
+            variable, token = self._tokens.pop()
+            variable.reset(token)
         if self._token is not None:
             CURRENT_UNIT.reset(self._token)
         if self._thread_token is not None:

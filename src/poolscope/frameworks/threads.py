@@ -3,9 +3,9 @@ Threads, and jobs of thread pools.
 
 What a unit of work starts belongs to it, until it ends, if the setting says so: a new thread, and a thread of an
 executor, has no part of the context of whoever started it. asyncio's ``to_thread`` and asgiref's ``sync_to_async``
-carry it over by themselves; a bare `threading.Thread`, ``submit`` and ``run_in_executor`` do not. Nothing but the unit
-of work is carried. Outside of any, a thread whose target is the application's is a job of its own, and so is each job
-of an executor.
+carry it over by themselves; a bare `threading.Thread`, ``submit`` and ``run_in_executor`` do not. What the application
+declares to be intended is carried in any case, and nothing else. Outside of any unit of work, a thread whose target is
+the application's is a job of its own, and so is each job of an executor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.calls import KEY
 from poolscope.core.guard import guard
-from poolscope.core.lazy_jobs import LazyJob, LazyJobScope
+from poolscope.core.lazy_jobs import LazyJob, LazyJobScope, excuses_here
 from poolscope.core.work_scope import current
 from poolscope.frameworks.naming import name_of_job, name_of_runner
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+    from poolscope.core.lazy_jobs import Excuses
     from poolscope.core.pool_registry import PoolRegistry
     from poolscope.core.work import UnitOfWork
     from poolscope.hooks.patching import Patcher
@@ -70,14 +71,21 @@ def _started_by(pool_registry: PoolRegistry) -> UnitOfWork | None:
     return current() if pool_registry.units.reach_threads else None
 
 
+def _carried(pool_registry: PoolRegistry, thread: LibraryObject) -> tuple[UnitOfWork | None, Excuses | None] | None:
+    unit, excuses = _started_by(pool_registry), excuses_here()
+    if excuses is not None and _name_of_thread(pool_registry, thread) is None:
+        excuses = None  # a library's, as a worker of an executor: it works for others later
+    return (unit, excuses) if unit is not None or excuses is not None else None
+
+
 def _make_start(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def start(self: LibraryObject) -> LibraryObject:
-            unit = guard.run("threads.unit", lambda: _started_by(pool_registry), None)
-            if unit is None:
+            started_by = guard.run("threads.unit", lambda: _carried(pool_registry, self), None)
+            if started_by is None:
                 return original(self)
             marks: dict[str, Any] = self.__dict__
-            marks.setdefault(KEY, unit)  # a second start is the application's error, and changes nothing
+            marks.setdefault(KEY, started_by)  # a second start is the application's error, and changes nothing
             try:
                 return original(self)
             except BaseException:
@@ -107,9 +115,9 @@ def _make_bootstrap(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]
 
 
 def _scope_of(pool_registry: PoolRegistry, thread: LibraryObject) -> LazyJobScope:
-    unit = thread.__dict__.pop(KEY, None)
+    unit, excuses = thread.__dict__.pop(KEY, None) or (None, None)
     job = LazyJob(pool_registry.units, partial(_name_of_thread, pool_registry, thread))
-    return LazyJobScope(job, unit)
+    return LazyJobScope(job, unit, excuses)
 
 
 def _name_of_thread(pool_registry: PoolRegistry, thread: LibraryObject) -> str | None:
@@ -138,7 +146,7 @@ def _job_of(
     if pool_registry.dormant or (interpreters and isinstance(executor, interpreters.InterpreterPoolExecutor)):
         return function  # another interpreter does not share our objects
     job = LazyJob(pool_registry.units, partial(name_of_job, pool_registry, function, args))
-    return _Submitted(function, LazyJobScope(job, _started_by(pool_registry)))
+    return _Submitted(function, LazyJobScope(job, _started_by(pool_registry), excuses_here()))
 
 
 class _Submitted:
