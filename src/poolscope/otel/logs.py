@@ -68,6 +68,7 @@ class Events:
         self._emitter.emit(
             _record(
                 event.name,
+                self._emitter,
                 timestamp=now,
                 observed_timestamp=now,
                 context=around,
@@ -119,14 +120,17 @@ def _cut(value: LibraryObject) -> LibraryObject:
     return value
 
 
-def _record(event_name: str, **fields: LibraryObject) -> LibraryObject:
+def _record(event_name: str, emitter: LibraryObject, **fields: LibraryObject) -> LibraryObject:
     try:
         return LogRecord(event_name=event_name, **fields)
     except TypeError:  # an API before records had event names and contexts (1.35)
         from opentelemetry.sdk import _logs  # noqa: PLC0415 - such an API needs the SDK's records
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - the same
 
         around = trace.get_current_span(fields.pop("context")).get_span_context()
         fields["attributes"] = {**fields["attributes"], "event.name": event_name}
         ids = {"trace_id": around.trace_id, "span_id": around.span_id, "trace_flags": around.trace_flags}
         record: Any = getattr(_logs, "LogRecord")  # noqa: B009 - newer SDKs have none
-        return record(**ids, **fields)
+        # Without one it makes its own, which takes threads, and fails while the interpreter ends.
+        resource = getattr(getattr(emitter, "_logger", emitter), "resource", None) or Resource.get_empty()
+        return record(resource=resource, **ids, **fields)
