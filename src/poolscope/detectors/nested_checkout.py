@@ -37,8 +37,10 @@ class NestedCheckoutDetector(Detector[Nested, "tuple[Nested, int]"]):
         self._workers: dict[str, int] = {}
 
     def observe(self, event: Nested) -> None:
-        """A second checkout begins."""
+        """A second checkout begins. A pool without a limit hands it out in any case: no one waits for another there."""
         lease = event.lease
+        if lease.pool.limit is None:
+            return
         mark(lease, NESTED_CHECKOUT)
         concerned = lease.pool.leases.copy() | lease.pool.pending.copy()
         workers = len({id(one.unit) if one.unit else id(one.task) if one.task else one.thread for one in concerned})
@@ -114,7 +116,7 @@ def found(lease: Lease, held: Lease, workers: int, repeated: int) -> Finding:
     """
     pool, size = lease.pool, size_for(lease, workers)
     concurrent = "one request at a time needs" if workers <= 1 else f"{workers} concurrent requests need"
-    limit = f"; its limit is {pool.limit}" if pool.limit is not None else ""
+    limit = f"; its limit is {pool.limit}"
     return finding_about(
         lease,
         NESTED_CHECKOUT,
