@@ -25,7 +25,7 @@ from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTE
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
-from poolscope.core.catalogue.pools import POOL_PER_REQUEST, STRANDED_CONNECTIONS
+from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.otel.logs import Events
 from tests.integration.programs import engines, loop_steps, row_locks, sessions
@@ -104,6 +104,47 @@ def test_persistent_connections_under_asgi(database: Postgres) -> None:
     assert "none was used a second time" in summary
     assert "CONN_MAX_AGE=0" in said["found"][0]["fix"]
     assert said["idle"] == 7
+
+
+def test_what_was_opened_before_a_fork(database: Postgres) -> None:
+    """
+    The child has a pool of psycopg's without its workers (dannyvfilms/Floppy#341, celery/celery#9953, psycopg#544), and
+    connections that are the parent's too (nautobot/nautobot#127, fecgov/openFEC#922, gc3pie#550). What is opened,
+    disposed of or first used after the fork is none; nor is what the child does not use.
+    """
+    for library in ("psycopg_pool", "psycopg2", "dbutils", "playhouse.pool", "asyncpg", "django"):
+        pytest.importorskip(library)
+    (said,) = run("forked", database.dsn)
+    foreign = {one["pool"]: one for one in said["found"] if one["id"] == FORKED_POOL}
+    pools = {"preloaded", "asyncpg"}
+    connections = {"engine", "psycopg2", "dbutils", "peewee", "django"}
+    assert set(foreign) == pools | connections
+    for name, one in foreign.items():
+        assert ("the pool was opened in another process" in one["summary"]) == (name in pools)
+        assert ("dispose(close=False)" in one["fix"]) == (name in connections)
+        assert one["unit"] == f"http GET /{name}"
+    rest = [one for one in said["found"] if one["id"] != FORKED_POOL]
+    assert [(one["id"], one["pool"], one["cause"]) for one in rest] == [("pool_exhausted", "preloaded", FORKED_POOL)]
+    assert "after the fork" in rest[0]["fix"]
+
+
+def test_what_was_opened_in_another_event_loop(database: Postgres) -> None:
+    """
+    An engine, and pools, over several asyncio.run(), as of jobs (skypilot-org/skypilot#8725, yalding8/uhomesjob#204).
+    An engine that is disposed of by each is none; nor are psycopg's connections, which work in any loop.
+    """
+    for library in ("psycopg_pool", "asyncpg", "sqlalchemy.ext.asyncio", "greenlet"):
+        pytest.importorskip(library)
+    (said,) = run("event_loops", database.dsn)
+    foreign = {one["pool"]: one for one in said["found"] if one["id"] == FOREIGN_EVENT_LOOP}
+    # Whoever fails to get a connection of asyncpg's pool in the other loop reads the same cause.
+    rest = {(one["id"], one["cause"]) for one in said["found"] if one["id"] != FOREIGN_EVENT_LOOP}
+    assert rest <= {(POOL_EXHAUSTED, FOREIGN_EVENT_LOOP)}
+    assert set(foreign) == {"engine", "asyncpg", "psycopg"}
+    for name, one in foreign.items():
+        assert one["unit"] == f"task {name}"
+        assert "in an event loop that is closed" in one["summary"]
+        assert ("engine.dispose()" in one["fix"]) == (name == "engine")
 
 
 def test_a_synchronous_checkout_on_the_event_loop(telemetry: Telemetry, found: list[Finding], tmp_path: Path) -> None:

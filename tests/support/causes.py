@@ -16,11 +16,11 @@ from poolscope.core.catalogue.kept import LISTENER_HOLD, SESSION_LOCK_LEAK
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
-from poolscope.core.catalogue.pools import POOL_PER_REQUEST, STRANDED_CONNECTIONS
+from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.execution import stack_of_thread
 from poolscope.core.lease import Outcome
-from poolscope.core.pool_identity import Stranded
+from poolscope.core.pool_identity import Foreign, Stranded
 from tests.support.loops import event_loop
 from tests.support.scene import Scene
 
@@ -248,6 +248,22 @@ def is_refused_by_the_server() -> Scene:
     return scene
 
 
+def uses_a_pool_of_its_parent() -> Scene:
+    scene = Scene(2)
+    scene.source.elsewhere = lambda leases: Foreign("process", True, leases)
+    scene.checkout().backend_process_id = 7
+    scene.timeout()
+    return scene
+
+
+def uses_connections_of_another_event_loop() -> Scene:
+    scene = Scene(2)
+    scene.source.elsewhere = lambda leases: Foreign("loop", False, leases, is_closed=True)
+    scene.pass_time(1)
+    scene.request()
+    return scene
+
+
 #: What makes a finding of each kind; or, of a kind that is a cause alone, an exhausted pool with that cause.
 CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     LEAK: leaks,
@@ -267,6 +283,8 @@ CAUSES: Final[dict[str, Callable[[], Scene]]] = {
     MIXED: does_two_things,
     UNKNOWN: began_before_poolscope,
     LOCK_WAIT: waits_for_a_lock,
+    FORKED_POOL: uses_a_pool_of_its_parent,
+    FOREIGN_EVENT_LOOP: uses_connections_of_another_event_loop,
     STRANDED_CONNECTIONS: keeps_connections_for_threads_that_end,
     LISTENER_HOLD: listens_on_a_connection_of_the_pool,
     SESSION_LOCK_LEAK: returns_a_lock,

@@ -9,6 +9,9 @@ from poolscope.core.pool_identity import Identity, Stranded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool_identity import Foreign
+
 
 class Source:
     """
@@ -30,6 +33,9 @@ class Source:
         self.server: Callable[[], Any] | None = None
         #: Open connections of threads that have finished.
         self.left: list[Stranded] = []
+        #: How it belongs to another process or event loop, by who uses it, where it does.
+        self.elsewhere: Callable[[tuple[Lease, ...]], Foreign] | None = None
+        self.uses: Callable[[], set[Lease]] = set
 
     def alive(self) -> bool:
         return self.lives
@@ -51,6 +57,13 @@ class Source:
 
     def stranded(self) -> list[Stranded]:
         return self.left
+
+    def foreign(self, failed: Lease | None) -> Foreign | None:
+        leases = self.uses() | ({failed} if failed is not None else set())
+        return self.elsewhere(tuple(leases)) if self.elsewhere is not None and leases else None
+
+    def is_suspicious(self) -> bool:
+        return self.elsewhere is not None
 
 
 def identity(name: str = "db:5432/shop") -> Identity:

@@ -99,6 +99,7 @@ class Scene:
         #: Waits until the application's event loops have done what they can do.
         self.settle: Callable[[], None] = lambda: None
         self.source = Source(limit)
+        self.source.uses = lambda: self.pool.leases | self.pool.pending
         self.pool = self.pool_registry.register(Identity("shop", system, "shop", "db", 5432), self.source)
 
     def pools(self) -> Iterable[Pool]:

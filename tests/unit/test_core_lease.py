@@ -34,6 +34,9 @@ class Recorder:
     def pool_added(self, pool: Pool) -> None:
         raise NotImplementedError
 
+    def suspected(self, lease: Lease) -> None:
+        pass
+
     def waited(self, lease: Lease, holders: Collection[Lease]) -> None:
         self.waits.append((lease, set(holders)))
 

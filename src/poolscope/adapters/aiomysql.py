@@ -108,6 +108,10 @@ class AiomysqlAdapter(PointAdapter):
         where = connection.unix_socket or connection.host
         return identity("mysql", namespace=connection.db, address=where, port=connection.port)
 
+    def loop_of(self, library_pool: LibraryObject) -> LibraryObject:
+        """The event loop that a pool was opened in."""
+        return library_pool._loop
+
     def stats(self, library_pool: LibraryObject) -> Stats:
         """The library's own account of a pool."""
         return Stats(

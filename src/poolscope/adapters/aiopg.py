@@ -116,6 +116,10 @@ class AiopgAdapter(PointAdapter):
         return library_pool._free
 
     @override
+    def loop_of(self, library_pool: LibraryObject) -> LibraryObject:
+        return library_pool._loop
+
+    @override
     def is_open(self, library_pool: LibraryObject) -> bool:
         return not library_pool.closed  # it cannot be opened again
 

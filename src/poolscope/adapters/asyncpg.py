@@ -131,6 +131,18 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         return [slot for slot in library_pool._holders if slot._in_use is not None]
 
     @override
+    def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        return [slot for slot in library_pool._holders if slot.is_connected()]
+
+    @override
+    def loop_of(self, library_pool: LibraryObject) -> LibraryObject:
+        return library_pool._loop
+
+    @override
+    def physical(self, connection: LibraryObject) -> LibraryObject:
+        return connection._con
+
+    @override
     def enter(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
         if library_pool._queue is not None:
             marks = library_pool._queue.__dict__

@@ -62,6 +62,14 @@ class Connections:
         """The server's process for a connection, where the driver knows it."""
         return None
 
+    def physical(self, connection: LibraryObject) -> LibraryObject:
+        """The driver's connection inside of what the pool handles, or a number by which the server knows that."""
+        return connection
+
+    def loop_of_connection(self, connection: LibraryObject) -> LibraryObject:  # noqa: ARG002
+        """The event loop that a connection was made in, where it works in no other one."""
+        return None
+
     # What follows from it
 
     def state(self, connection: LibraryObject, pool: Pool | None) -> ConnectionState:

@@ -124,6 +124,21 @@ class DbutilsAdapter(PointAdapter):
         return library_pool._idle_cache
 
     @override
+    def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        pool = self.pool_of(library_pool)
+        return [one for one in list(self._steadies) if one.__dict__[CONNECTION_KEY].pool is pool and not one._closed]
+
+    @override
+    def users(self, library_pool: LibraryObject) -> list[tuple[LibraryObject, Lease | None]]:
+        states = [(one, one.__dict__[CONNECTION_KEY]) for one in self.open_ones(library_pool)]
+        shared = [(one, lease) for one, state in states for lease in list(state.sharers.values())]
+        return [*((one, state.lease) for one, state in states), *shared]
+
+    @override
+    def physical(self, connection: LibraryObject) -> LibraryObject:
+        return connection._con
+
+    @override
     def in_transaction(self, connection: LibraryObject) -> bool | None:
         driver = connection._con
         # psycopg2; sqlite3, mysql-connector; oracledb; PyMySQL; and what PEP 249 says of the rest.

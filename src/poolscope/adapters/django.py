@@ -238,6 +238,19 @@ class DjangoAdapter(PointAdapter):
         return [one for one in open_ones if one.settings_dict.get("CONN_MAX_AGE") == 0]
 
     @override
+    def open_ones(self, library_pool: Alias) -> list[LibraryObject]:
+        wrappers = [one.reference() for one in self._states_of(library_pool) if one.pool is not None]
+        return [one for one in wrappers if one is not None]
+
+    @override
+    def users(self, library_pool: Alias) -> list[tuple[LibraryObject, Lease | None]]:
+        return [(one, self.lease_of(one)) for one in self.open_ones(library_pool)]
+
+    @override
+    def physical(self, connection: LibraryObject) -> LibraryObject:
+        return connection.connection
+
+    @override
     def state(self, connection: LibraryObject, pool: Pool | None) -> WrapperState:  # noqa: ARG002 - not known yet
         state: WrapperState | None = connection.__dict__.get(CONNECTION_KEY)
         if state is None:

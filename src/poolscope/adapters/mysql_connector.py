@@ -172,6 +172,19 @@ class MysqlConnectorAdapter(PointAdapter):
         return hooked if connection is None else connection
 
     @override
+    def physical(self, connection: LibraryObject) -> LibraryObject:
+        # The object connects anew where its connection is gone.
+        return connection.connection_id
+
+    @override
+    def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        return [*self.held(library_pool), *self.idle(library_pool)]
+
+    @override
+    def users(self, library_pool: LibraryObject) -> list[tuple[LibraryObject, Lease | None]]:
+        return [(connection, self.lease_of(connection)) for connection in self.held(library_pool)]
+
+    @override
     def in_transaction(self, connection: LibraryObject) -> bool:
         return bool(connection.in_transaction)
 

@@ -120,6 +120,10 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         """The connections that callers hold."""
         return [used.connection for used in list(library_pool._in_use.values())]
 
+    def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        """All open connections."""
+        return [*self.held(library_pool), *(entry[-1] for entry in list(library_pool._connections))]
+
     def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
         """How a checkout ended that raised: where the pool has no timeout, one beyond the limit is turned away."""
         if type(error).__name__ == "MaxConnectionsExceeded":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolscope.adapters.aside import opener
 from poolscope.adapters.connections import Connections
+from poolscope.adapters.foreign import HOOKED, foreign, is_suspicious
 from poolscope.adapters.identity import error_name, login_of, named, remember_name
 from poolscope.adapters.leases import recover, undo
 from poolscope.adapters.marks import KEY
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from poolscope.adapters.stats import Stats
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
-    from poolscope.core.pool_identity import Identity, PoolSource, Stranded
+    from poolscope.core.pool_identity import Foreign, Identity, PoolSource, Stranded
     from poolscope.core.pool_registry import PoolRegistry
     from poolscope.types import LibraryObject
 
@@ -53,6 +54,7 @@ class Pools(Connections):
         #: Exceptions that are the pool's own timeout, and those by which it turns a checkout away without a wait.
         self.timeouts: tuple[type[BaseException], ...] = ()
         self.rejections: tuple[type[BaseException], ...] = ()
+        HOOKED.add(self)
 
     # What each adapter says of its library
 
@@ -95,6 +97,22 @@ class Pools(Connections):
         return: the library resets the whole connection, or the application has it do so.
         """
         return False
+
+    def open_ones(self, library_pool: LibraryObject) -> Iterable[LibraryObject]:
+        """All open connections, as far as the library knows them."""
+        return (*self.held(library_pool), *self.idle(library_pool))
+
+    def users(self, library_pool: LibraryObject) -> Iterable[tuple[LibraryObject, Lease | None]]:
+        """The connections that callers hold, each with its lease."""
+        return [(connection, self.lost(library_pool, connection)) for connection in self.held(library_pool)]
+
+    def is_stopped(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
+        """Whether a pool is open, and the threads that make its connections do not run in this process."""
+        return False
+
+    def loop_of(self, library_pool: LibraryObject) -> LibraryObject:  # noqa: ARG002
+        """The event loop that a pool was opened in, where it works in no other one."""
+        return None
 
     def is_shared(self, library_pool: LibraryObject) -> bool:  # noqa: ARG002
         """Whether several callers may hold one of its connections at once."""
@@ -141,6 +159,19 @@ class Pools(Connections):
         return Outcome.ERROR if isinstance(error, Exception) else Outcome.CANCELLED
 
     # What follows from it
+
+    def foreign(self, library_pool: LibraryObject, failed: Lease | None) -> Foreign | None:
+        """How a pool belongs to another process or event loop than the one that uses it, or failed to."""
+        return foreign(self, library_pool, failed)
+
+    def is_suspicious(self, library_pool: LibraryObject) -> bool:
+        """Whether a part of a pool belongs elsewhere, in use or not."""
+        return is_suspicious(self, library_pool)
+
+    @property
+    def anchors(self) -> weakref.WeakSet[LibraryObject]:
+        """The anchors of all pools that have marks of ours."""
+        return self._anchors
 
     def pool_of(self, library_pool: LibraryObject) -> Pool | None:
         """Our `Pool` of a library's pool, if it is known."""
@@ -210,6 +241,8 @@ class Pools(Connections):
         pool, first = pool_registry.enter(anchor.__dict__, what, source, continues=continues, shared=shared)
         if first:
             self.entered(library_pool, pool, held)
+            if pool.has_foreign():
+                pool.suspect()
         return pool
 
     def source(self, anchor: LibraryObject) -> PoolSource:

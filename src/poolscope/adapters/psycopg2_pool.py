@@ -176,6 +176,10 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
         return [] if library_pool.closed else list(library_pool._used.values())
 
     @override
+    def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        return [] if library_pool.closed else [*library_pool._pool, *library_pool._used.values()]
+
+    @override
     def is_open(self, library_pool: LibraryObject) -> bool:
         return not library_pool.closed  # it cannot be opened again
 

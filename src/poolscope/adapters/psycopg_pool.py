@@ -101,6 +101,30 @@ class PsycopgPoolAdapter(PointAdapter):
         return getattr(library_pool, "_reset", None) is not None  # the application's, which may do anything
 
     @override
+    def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        account: Account | None = library_pool.__dict__.get(ACCOUNT_KEY)
+        references = account.connections.copy().values() if account is not None else ()
+        return [connection for reference in references if (connection := reference()) is not None]
+
+    @override
+    def users(self, library_pool: LibraryObject) -> list[tuple[LibraryObject, Lease | None]]:
+        account: Account | None = library_pool.__dict__.get(ACCOUNT_KEY)
+        return [(connection, state.lease) for state, connection in account.held()] if account is not None else []
+
+    @override
+    def is_stopped(self, library_pool: LibraryObject) -> bool:
+        # An open pool has workers. After a fork the interpreter marks the parent's threads as ended.
+        if library_pool._closed or not self.keeps(library_pool):
+            return False
+        threads = [one for one in list(library_pool._workers) if hasattr(one, "is_alive")]
+        return bool(threads) and not any(thread.is_alive() for thread in threads)
+
+    @override
+    def loop_of(self, library_pool: LibraryObject) -> LibraryObject:
+        tasks = [one for one in list(library_pool._workers) if hasattr(one, "get_loop")]
+        return tasks[0].get_loop() if tasks else None
+
+    @override
     def source(self, anchor: LibraryObject) -> PsycopgSource:
         return PsycopgSource(self, anchor)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
-    from poolscope.core.pool_identity import Stranded
+    from poolscope.core.pool_identity import Foreign, Stranded
     from poolscope.types import LibraryObject
 
 
@@ -64,6 +64,12 @@ class Reporter(Protocol):
 
     def clears_connections(self, library_pool: LibraryObject) -> bool:
         """Whether what statements left on a connection may end with its return."""
+
+    def foreign(self, library_pool: LibraryObject, failed: Lease | None) -> Foreign | None:
+        """How the pool belongs to another process or event loop than the one that uses it."""
+
+    def is_suspicious(self, library_pool: LibraryObject) -> bool:
+        """Whether a part of it belongs elsewhere."""
 
 
 class WeakSource:
@@ -157,6 +163,19 @@ class StatsSource(WeakSource):
         """The open connections that belong to threads that have finished."""
         return guard.run(f"{self._adapter.name}.stranded", self._stranded, [])
 
+    def foreign(self, failed: Lease | None) -> Foreign | None:
+        """How the library's pool belongs to another process or event loop than the one that uses it, or failed to."""
+        return guard.run(f"{self._adapter.name}.foreign", lambda: self._foreign(failed), None)
+
+    def is_suspicious(self) -> bool:
+        """Whether a part of it belongs elsewhere. It may run inside a garbage collection."""
+        try:
+            library_pool = self._pool()
+            return library_pool is not None and self._adapter.is_suspicious(library_pool)
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught_quietly(f"{self._adapter.name}.foreign")
+            return False
+
     def _pool(self) -> LibraryObject:
         anchor = self.reference()
         return self._adapter.library_pool(anchor) if anchor is not None else None
@@ -184,3 +203,7 @@ class StatsSource(WeakSource):
     def _aside(self, system: str) -> Callable[[], LibraryObject] | None:
         library_pool = self._pool()
         return self._adapter.opens_aside(library_pool, system) if library_pool is not None else None
+
+    def _foreign(self, failed: Lease | None) -> Foreign | None:
+        library_pool = self._pool()
+        return self._adapter.foreign(library_pool, failed) if library_pool is not None else None

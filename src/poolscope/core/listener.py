@@ -44,6 +44,9 @@ class PoolListener(Protocol):
     def traced(self, lease: Lease) -> None:
         """A lease ended inside a recorded span; after `returned`, where that is reported too."""
 
+    def suspected(self, lease: Lease) -> None:
+        """A checkout failed, or got a connection of a pool that may belong to another process or event loop."""
+
     def made(self, making: Making) -> None:
         """The application made a pool. Never inside a garbage collection."""
 
@@ -61,6 +64,9 @@ class NullListener:
         """Nothing."""
 
     def traced(self, lease: Lease) -> None:
+        """Nothing."""
+
+    def suspected(self, lease: Lease) -> None:
         """Nothing."""
 
     def made(self, making: Making) -> None:
@@ -94,6 +100,11 @@ class Listeners:
         """Pass it on."""
         for listener in self.listeners:
             listener.returned(lease)
+
+    def suspected(self, lease: Lease) -> None:
+        """Pass it on."""
+        for listener in self.listeners:
+            listener.suspected(lease)
 
     def made(self, making: Making) -> None:
         """Pass it on."""

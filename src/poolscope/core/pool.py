@@ -19,6 +19,7 @@ from poolscope.core.listener import NullListener
 from poolscope.core.nesting import held_meanwhile
 from poolscope.core.phases import RECORDED_WAIT_PHASES
 from poolscope.core.pool_figures import PoolFigures
+from poolscope.core.suspicion import Suspicion
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ OTHER_ERROR: Final = "_OTHER"
 _MOST_ERROR_TYPES: Final = 32
 
 
-class Pool(PoolFigures):
+class Pool(Suspicion, PoolFigures):
     """
     A pool, with its leases, its pending checkouts and its figures.
 
@@ -191,7 +192,10 @@ class Pool(PoolFigures):
     # Cold: slow and failed checkouts, physical connections
 
     def waited(self, lease: Lease) -> None:
-        """A checkout waited for longer than the threshold."""
+        """A checkout waited for longer than the threshold, or is suspected."""
+        if self.is_only_suspected(lease):
+            lease.starved_by = ()
+            return
         self.pending_peak.seen.add(lease.pending_at_checkout)
         holders, lease.starved_by = lease.starved_by, ()
         if lease.task is not None and self.event_loops is not None:

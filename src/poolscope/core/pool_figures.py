@@ -62,6 +62,8 @@ class PoolFigures:
         self.began_at = self.now()
         self.leases: set[Lease] = set()
         self.pending: set[Lease] = set()
+        #: Whether it is known to belong to another process or event loop than the one that uses it.
+        self.is_foreign = False
         #: What was checked out when this process forked off: not ours, though the library still counts it.
         self.inherited: set[Lease] = set()
         self.waits: Distribution[Trace] = self._distribution(self._bounds, RECORDED_WAIT_PHASES)

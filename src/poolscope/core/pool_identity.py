@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from poolscope.core.lease import Lease
     from poolscope.types import LibraryObject
 
 #: The name that the application gives the pools that it makes now; None to leave it to the library or the server.
@@ -46,6 +47,23 @@ class Stranded(NamedTuple):
 
     backend_process_id: int | None
     kept_by: str
+
+
+class Foreign(NamedTuple):
+    """
+    How a library's pool belongs to another process or event loop than the one that uses it.
+
+    Args:
+        case: ``process`` or ``loop``.
+        is_pool: Whether the pool itself was opened there, so that it makes no connections here; else connections of it.
+        leases: Whoever uses it here: leases and pending checkouts.
+        is_closed: Whether that event loop is closed.
+    """
+
+    case: str
+    is_pool: bool
+    leases: tuple[Lease, ...]
+    is_closed: bool = False
 
 
 class PoolSource(Protocol):

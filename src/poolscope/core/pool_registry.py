@@ -226,6 +226,12 @@ class PoolRegistry:
             for pool in tuple(self.pools.values()):
                 pool.tick(now)
 
+    def loop_closed(self) -> None:
+        """An event loop was closed, perhaps by the garbage collector: what was opened in it is foreign from now on."""
+        for pool in tuple(self.pools.values()):
+            if pool.has_foreign():
+                pool.suspect()
+
     def forget_leases(self) -> None:
         """In a child process after a fork: start anew at nothing."""
         self._changing = RLock()

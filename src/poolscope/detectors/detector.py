@@ -64,13 +64,19 @@ class Made(NamedTuple):
     making: Making
 
 
+class Suspected(NamedTuple):
+    """A checkout failed, or got a connection of a pool that may belong to another process or event loop."""
+
+    lease: Lease
+
+
 class WorkEnded(NamedTuple):
     """A unit of work ends."""
 
     unit: UnitOfWork
 
 
-Event = TypeVar("Event", Waited, Nested, Released, Made, WorkEnded)
+Event = TypeVar("Event", Waited, Nested, Released, Made, Suspected, WorkEnded)
 Seen = TypeVar("Seen")
 
 

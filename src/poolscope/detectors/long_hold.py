@@ -72,6 +72,7 @@ class LongHoldDetector(Detector[Released, Lease]):
     def _is_long(self, lease: Lease) -> bool:
         return (
             lease.excuse is None
+            and not lease.pool.is_foreign  # whoever shares a socket waits for the other's answers
             and lease.held() - seconds_locked(lease) >= self._threshold
             and not listener_hold.explains(lease)
             and not nested_checkout.explains(lease, self._threshold)

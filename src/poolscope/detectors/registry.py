@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.detectors.blocked_event_loop import BlockedEventLoopDetector
+from poolscope.detectors.foreign_pool import ForeignPoolDetector
 from poolscope.detectors.leak import LeakDetector
 from poolscope.detectors.listener_hold import ListenerHoldDetector
 from poolscope.detectors.lock_wait import LockWaitDetector
@@ -34,6 +35,7 @@ DETECTORS: Final[tuple[type[Detector[Any, Any]], ...]] = (
     PoolPerRequestDetector,
     StrandedConnectionsDetector,
     SessionLockLeakDetector,
+    ForeignPoolDetector,
 )
 
 

@@ -12,7 +12,7 @@ from poolscope.core.finding import FindingCounts
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
-from poolscope.detectors.detector import Detector, Made, Nested, Released, Waited, WorkEnded
+from poolscope.detectors.detector import Detector, Made, Nested, Released, Suspected, Waited, WorkEnded
 from poolscope.detectors.diagnosis.describe import is_over
 from poolscope.detectors.throttle import Throttle
 
@@ -52,6 +52,7 @@ class Watchdog:
         self._wait_listeners = self._listeners_of(Waited)
         self._nested_listeners = self._listeners_of(Nested)
         self._release_listeners = self._listeners_of(Released)
+        self._suspicion_listeners = self._listeners_of(Suspected)
         self._making_listeners = self._listeners_of(Made)
         self._end_listeners = self._listeners_of(WorkEnded)
         self._glancing = tuple(one for one in self.detectors if type(one).glance is not Detector.glance)
@@ -88,6 +89,11 @@ class Watchdog:
 
     def traced(self, lease: Lease) -> None:
         """Nothing: these are for the spans."""
+
+    def suspected(self, lease: Lease) -> None:
+        """Pass a suspected checkout to the detectors that observe it."""
+        for detector in self._suspicion_listeners:
+            detector.observe(Suspected(lease))
 
     def made(self, making: Making) -> None:
         """Pass a pool that was made to the detectors that observe it."""

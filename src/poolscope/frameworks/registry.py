@@ -13,7 +13,19 @@ if TYPE_CHECKING:
     from poolscope.core.pool_registry import PoolRegistry
 
 #: The modules here that hook frameworks, each with a ``FRAMEWORKS``.
-MODULES: Final = ("flask", "starlette", "django", "celery", "queues", "grpc", "servers", "asgiref", "threads", "script")
+MODULES: Final = (
+    "flask",
+    "starlette",
+    "django",
+    "celery",
+    "queues",
+    "grpc",
+    "servers",
+    "asgiref",
+    "threads",
+    "script",
+    "event_loops",
+)
 
 
 def load(names: Iterable[str] = MODULES) -> list[Hook]:

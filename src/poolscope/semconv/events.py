@@ -69,10 +69,19 @@ SESSION_LOCK_LEAK_EVENT: Final = Event(
     "poolscope.connection.session_lock_leak",
     "A connection was returned to its pool with a lock that lasts until the connection is closed.",
 )
+FORKED_POOL_EVENT: Final = Event(
+    "poolscope.pool.forked",
+    "A pool or a connection was used that was opened in another process, before a fork.",
+)
+FOREIGN_EVENT_LOOP_EVENT: Final = Event(
+    "poolscope.pool.foreign_event_loop",
+    "A pool or a connection was used in another event loop than the one that it was opened in.",
+)
 EVENTS: Final = (
     LEAK_EVENT, LEAK_RESOLVED_EVENT, EXHAUSTED_EVENT, TOO_MANY_CONNECTIONS_EVENT,
     N_PLUS_ONE_EVENT, NESTED_CHECKOUT_EVENT, LONG_HOLD_EVENT,
     BLOCKED_EVENT_LOOP_EVENT,
     POOL_PER_REQUEST_EVENT, LOCK_WAIT_EVENT, STRANDED_CONNECTIONS_EVENT,
     LISTENER_HOLD_EVENT, SESSION_LOCK_LEAK_EVENT,
+    FORKED_POOL_EVENT, FOREIGN_EVENT_LOOP_EVENT,
 )  # fmt: skip

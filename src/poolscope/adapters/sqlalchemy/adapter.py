@@ -193,6 +193,10 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
         return [record for record in records_of(library_pool) if record.fairy_ref is not None]
 
     @override
+    def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
+        return [record for record in records_of(library_pool) if record.dbapi_connection is not None]
+
+    @override
     def stats(self, library_pool: LibraryObject) -> Stats:
         from sqlalchemy import pool as classes  # noqa: PLC0415
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Drivers on libpq, whose connections have an ``info``.
 _LIBPQ: Final = ("psycopg", "psycopg2")
+# Drivers whose connections work in the event loop only that they were made in.
+_LOOP_BOUND: Final = frozenset({"asyncpg", "aiomysql", "asyncmy"})
 
 
 class RecordConnections(Pools):
@@ -85,6 +87,16 @@ class RecordConnections(Pools):
             if not libraries.isdisjoint(_LIBPQ):
                 return int(driver.info.backend_pid)
         return None
+
+    @override
+    def physical(self, connection: LibraryObject) -> LibraryObject:
+        return connection.driver_connection
+
+    @override
+    def loop_of_connection(self, connection: LibraryObject) -> LibraryObject:
+        driver = connection.driver_connection
+        is_bound = type(driver).__module__.partition(".")[0] in _LOOP_BOUND
+        return getattr(driver, "_loop", None) if is_bound else None
 
     @override
     def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002

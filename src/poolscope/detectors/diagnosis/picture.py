@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.origin import RawStack
     from poolscope.core.pool import Pool
+    from poolscope.core.pool_identity import Foreign
     from poolscope.core.work import UnitOfWork
     from poolscope.detectors.diagnosis.workers import Crew
 
@@ -107,6 +108,7 @@ class Picture:
             validated.
         totals: The pool's totals.
         crews: Pools of worker threads of which a thread waits for this pool.
+        foreign: How the pool belongs to another process or event loop than those that use it; None where it does not.
     """
 
     pool: Pool
@@ -121,6 +123,7 @@ class Picture:
     full: bool
     totals: Sample
     crews: tuple[Crew, ...] = ()
+    foreign: Foreign | None = None
 
     @classmethod
     def take(cls, pool: Pool, waiter: Lease | None = None, before: Collection[Lease] = ()) -> Picture:
@@ -154,6 +157,7 @@ class Picture:
             _waits_for_pool(pool, waiter),
             Sample.of(pool),
             crews,
+            pool.foreign(waiter),
         )
 
     @property

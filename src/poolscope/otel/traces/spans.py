@@ -81,6 +81,9 @@ class Spans:
     def returned(self, lease: Lease) -> None:
         """Nothing: leases that have a span come through `traced`."""
 
+    def suspected(self, lease: Lease) -> None:
+        """Nothing: a suspicion has no span."""
+
     def made(self, making: Making) -> None:
         """Nothing: a pool has no span."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.detectors.diagnosis.rules.blocked_loop import blocked_loop
 from poolscope.detectors.diagnosis.rules.fan_out import fan_out
+from poolscope.detectors.diagnosis.rules.foreign import foreign
 from poolscope.detectors.diagnosis.rules.leaks import leaks
 from poolscope.detectors.diagnosis.rules.listeners import listeners
 from poolscope.detectors.diagnosis.rules.locks import lock_waits
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from poolscope.detectors.diagnosis.rules.rule import Explained, Rule
 
 RULES: Final[tuple[Rule, ...]] = (
+    foreign,
     leaks,
     listeners,
     validation,

@@ -1,0 +1,66 @@
+"""The suspicion that a pool, or connections of it, belong to another process or event loop than who uses it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from poolscope.core.lease import Lease
+    from poolscope.core.listener import PoolListener
+    from poolscope.core.pool_identity import Foreign, PoolSource
+
+
+class Suspicion:
+    """
+    The part of a pool that reports every checkout while it is suspected. The hot path takes no notice: the wait from
+    which it reports a checkout is below 0 meanwhile.
+    """
+
+    #: The wait from which a checkout is reported to the listener, in seconds.
+    slow_wait: float
+    listener: PoolListener
+    sources: list[PoolSource]
+    # What `slow_wait` is otherwise, while the pool is suspected.
+    _usual_slow_wait: float | None = None
+
+    def suspect(self) -> None:
+        """A part of it may belong elsewhere: have each checkout reported until `trust`."""
+        if self._usual_slow_wait is None:
+            self._usual_slow_wait, self.slow_wait = self.slow_wait, -1.0
+
+    def trust(self) -> None:
+        """None does, or it is known by now."""
+        usual, self._usual_slow_wait = self._usual_slow_wait, None
+        if usual is not None:
+            self.slow_wait = usual
+
+    def is_only_suspected(self, lease: Lease) -> bool:
+        """
+        Report a checkout that failed or is suspected.
+
+        Returns:
+            Whether that is all: it is not slow.
+        """
+        usual = self._usual_slow_wait
+        if usual is not None or lease.outcome is not None:
+            self.listener.suspected(lease)
+        return usual is not None and lease.acquired_at is not None and lease.acquired_at - lease.requested_at < usual
+
+    def foreign(self, failed: Lease | None = None) -> Foreign | None:
+        """
+        How it belongs to another process or event loop than the one that uses it now, where a source knows that.
+
+        Args:
+            failed: A checkout that has failed, and counts as a use.
+        """
+        for source in self.sources:
+            foreign = getattr(source, "foreign", None)
+            found: Foreign | None = foreign(failed) if foreign is not None and not source.retired else None
+            if found is not None:
+                return found
+        return None
+
+    def has_foreign(self) -> bool:
+        """Whether a part of it belongs elsewhere, in use or not. It may run inside a garbage collection."""
+        known = [getattr(source, "is_suspicious", None) for source in self.sources if not source.retired]
+        return any(is_suspicious() for is_suspicious in known if is_suspicious is not None)

@@ -1,0 +1,143 @@
+"""Pools and connections of another process or event loop: when they are used, and what an exhausted one says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, SLOW_CONNECT
+from poolscope.core.catalogue.holds import LONG_HOLD
+from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL
+from poolscope.core.lease import Outcome
+from poolscope.core.pool_identity import Foreign
+from tests.support.scene import Scene
+
+if TYPE_CHECKING:
+    from poolscope.core.lease import Lease
+
+
+def of_process(leases: tuple[Lease, ...]) -> Foreign:
+    """Connections that were opened in another process."""
+    return Foreign("process", False, leases)
+
+
+def pool_of_process(leases: tuple[Lease, ...]) -> Foreign:
+    """A pool that was."""
+    return Foreign("process", True, leases)
+
+
+def test_the_first_checkout_of_a_child_is_found() -> None:
+    """
+    However short it is: the pool is suspected since the fork. Afterwards its checkouts are not slowed any more. Where
+    nothing was open at the fork, nothing is suspected.
+    """
+    scene = Scene(2)
+    usual = scene.pool.slow_wait
+    scene.request()
+    scene.pass_time(1)
+    assert (scene.found(), scene.pool.slow_wait) == ([], usual)
+    scene.source.elsewhere = of_process
+    scene.pool.suspect()
+    scene.pool.suspect()
+    assert scene.pool.slow_wait < 0
+    with scene.unit("GET /devices") as unit:
+        lease = scene.begin_checkout("view")
+        lease.backend_process_id = 7
+        lease.acquired()
+        lease.released()
+    assert unit.findings == {FORKED_POOL}
+    assert scene.pool.slow_wait == usual
+    (finding,) = scene.found()
+    assert finding.id == FORKED_POOL
+    assert finding.summary.startswith("http GET /devices uses pool shop at /application/view.py:2 in view in process ")
+    assert finding.summary.endswith("two processes use one socket (the server's process 7)")
+    assert "dispose(close=False)" in finding.fix
+    scene.pass_time(3)
+    assert (len(scene.found()), scene.pool.slow_wait) == (1, usual)
+
+
+def test_what_is_disposed_of_after_the_fork_is_trusted() -> None:
+    """The pool is suspected until nothing foreign is left of it."""
+    scene = Scene(2)
+    usual = scene.pool.slow_wait
+    scene.source.elsewhere = of_process
+    scene.pass_time(1)
+    assert scene.pool.slow_wait < 0
+    scene.source.elsewhere = None
+    scene.pass_time(1)
+    assert scene.pool.slow_wait == usual
+    scene.request()
+    assert scene.found() == []
+
+
+def test_a_suspected_checkout_that_is_not_slow_is_not_reported_as_slow() -> None:
+    """It has no span, and counts for no peak of pending checkouts."""
+    scene = Scene(1)
+    waited = []
+    scene.watchdog.waited = lambda lease, _: waited.append(lease)  # type: ignore[method-assign]
+    scene.pool.suspect()
+    scene.request()
+    assert waited == []
+    slow = scene.begin_checkout()
+    scene.clock.advance(1)
+    slow.acquired()
+    assert waited == [slow]
+
+
+def test_a_checkout_that_hangs_is_found_by_looking() -> None:
+    """No checkout got a connection, and none has failed yet."""
+    scene = Scene(2)
+    scene.source.elsewhere = lambda leases: Foreign("loop", True, leases, is_closed=True)
+    with scene.unit():
+        scene.begin_checkout()
+        scene.pass_time(1)
+    finding = scene.found(FOREIGN_EVENT_LOOP)[0]
+    assert "the pool was opened in an event loop that is closed" in finding.summary
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.TIMEOUT, Outcome.CANCELLED])
+def test_a_checkout_that_fails_is_a_use(outcome: Outcome) -> None:
+    """As with an error of the driver that a future is attached to a different loop."""
+    scene = Scene(2)
+    scene.source.elsewhere = lambda leases: Foreign("loop", True, leases)
+    scene.begin_checkout().failed(outcome, "RuntimeError")
+    assert len(scene.found(FOREIGN_EVENT_LOOP)) == 1
+
+
+def test_an_exhausted_pool_of_a_child_is_not_slow_to_connect() -> None:
+    """It has room and no thread makes connections; in the parent, a pool with room is slow to connect."""
+    scene = Scene(4)
+    scene.timeout()
+    (finding,) = scene.found(POOL_EXHAUSTED)
+    assert finding.evidence["cause"] == SLOW_CONNECT
+    scene = Scene(4)
+    scene.source.elsewhere = pool_of_process
+    scene.checkout()
+    scene.timeout()
+    (finding,) = scene.found(POOL_EXHAUSTED)
+    assert finding.evidence["cause"] == FORKED_POOL
+    assert "open the pool after the fork" in finding.fix
+
+
+def test_a_full_pool_of_a_child_has_the_cause_of_any_other() -> None:
+    """All connections that it may have are checked out: that it cannot make more is not why."""
+    scene = Scene(1)
+    scene.source.elsewhere = pool_of_process
+    with scene.unit():
+        lease = scene.checkout()
+        scene.query(lease, seconds=20)
+        scene.clock.advance(20)
+        scene.timeout()
+    (finding,) = scene.found(POOL_EXHAUSTED)
+    assert finding.evidence["cause"] != FORKED_POOL
+
+
+def test_whoever_shares_a_socket_waits_for_the_others_answers() -> None:
+    """That holds the connection for long, and is no long hold; with a socket of its own it is one."""
+    for elsewhere, ids in ((None, {LONG_HOLD}), (of_process, {FORKED_POOL})):
+        scene = Scene(2)
+        scene.source.elsewhere = elsewhere
+        scene.pass_time(1)
+        scene.request(query=60)
+        assert set(scene.ids()) == ids
