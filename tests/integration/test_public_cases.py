@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 import poolscope
 from examples.lab.processes import wait_until
+from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
@@ -28,7 +30,7 @@ from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.otel.logs import Events
-from tests.integration.programs import engines, loop_steps, row_locks, sessions
+from tests.integration.programs import engines, loop_steps, row_locks, sessions, tiles
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -395,3 +397,57 @@ def test_a_pool_that_keeps_none(telemetry: Telemetry, found: list[Finding], data
         connection.close()
     assert telemetry.collect().used("null") == 0
     assert found == []
+
+
+def test_connections_that_threads_of_an_executor_keep(database: Postgres) -> None:
+    """
+    Jobs use Django's ORM, and each thread keeps its connection (dimagi/open-chat-studio#2553,
+    jcass77/django-apscheduler#172, codingjoe/django-health-check#178), until the server refuses one. Where each job
+    closes its own, none is refused.
+    """
+    pytest.importorskip("django")
+    pytest.importorskip("psycopg")
+    with database.connect() as connection:
+        connection.execute("drop role if exists of_jobs")
+        connection.execute("create role of_jobs login password 'of_jobs' connection limit 3")
+    (said,) = run("django_jobs", replace(database, user="of_jobs", password="of_jobs").dsn)
+    assert (said["repaired"], said["before"], said["refused"]) == (0, 0, 1)
+    (finding,) = [one for one in said["found"] if one["id"] == TOO_MANY_CONNECTIONS]
+    assert finding["function"] == "lookup"
+    assert "this process has 3 of them: 3 of default checked out at" in finding["summary"]
+    assert "by the limit of its role (SQLSTATE 53300)" in finding["summary"]
+    assert "in lookup by " in finding["summary"]
+    assert "threads pipeline_*: 3 idle, unused for up to" in finding["summary"]
+    assert "connection.close() or close_old_connections()" in finding["fix"]
+
+
+def test_a_pool_that_refuses_at_once(telemetry: Telemetry, found: list[Finding], database: Postgres) -> None:
+    """
+    A tile is drawn while its transaction is open, and psycopg2's pool refuses the next request (stac-utils/
+    titiler-pgstac#18, addok#327, malthe/pq#41, Oslandia/lopocs#36). Where it is drawn afterwards, none is refused.
+    """
+    pools = pytest.importorskip("psycopg2.pool")
+    pool = pools.ThreadedConnectionPool(1, 2, database.dsn)
+    for tile in (tiles.tile_repaired, tiles.tile):
+        drawing = tiles.Drawing()
+        with ThreadPoolExecutor(2) as threads:
+            answers = [threads.submit(tile, pool, drawing) for _ in range(2)]
+            try:
+                wait_until(lambda: drawing.begun == 2, 60, "both to draw")  # noqa: B023 - waited for at once
+                if tile is tiles.tile:
+                    with pytest.raises(pools.PoolError):
+                        tiles.tile(pool, drawing)
+                    wait_until(lambda: found, 60, "the finding")
+                else:
+                    assert tiles.look(pool) == 7
+            finally:
+                drawing.done.set()
+            assert [one.result() for one in answers] == [7, 7]
+    pool.closeall()
+    telemetry.instrumentor.flush()
+    (finding,) = found
+    assert (finding.id, finding.evidence["cause"]) == (POOL_EXHAUSTED, IDLE_IN_TRANSACTION)
+    assert "was refused at once" in finding.summary
+    holders = finding.evidence["holders"]
+    assert isinstance(holders, list)
+    assert len([holder for holder in holders if "draw; last ran select" in holder]) == len(holders) == 2
