@@ -6,6 +6,7 @@ the repaired twin of which nothing is.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import json
 import subprocess
@@ -182,6 +183,15 @@ def test_a_loop_that_polls_is_no_finding(telemetry: Telemetry, found: list[Findi
     assert told(telemetry, found) == []
     ((_, (count, total)),) = queries_by_unit(telemetry.collect()).items()
     assert (count, total >= 12) == (1, True)
+
+
+def test_a_job_is_no_part_of_the_request_that_its_thread_was_started_in(telemetry: Telemetry, queries: Queries) -> None:
+    """An executor starts a thread when it needs one, in the middle of a request that goes on."""
+    with ThreadPoolExecutor(1) as executor:
+        with poolscope.unit_of_work("request"):
+            executor.submit(queries, 1).result(PATIENCE)
+            contextvars.Context().run(executor.submit, joins, queries).result(PATIENCE)
+        assert queries_by_unit(telemetry.collect()) == {"job request": (1, 1.0), "job joins": (1, 1.0)}
 
 
 class Importer(threading.Thread):

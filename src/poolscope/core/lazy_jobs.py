@@ -227,8 +227,8 @@ class LazyJobScope:
         thread_token = running_thread()
         self._before, thread_token.job = thread_token.job, self._job
         self._thread_token = thread_token
-        if self._unit is not None:
-            self._token = CURRENT_UNIT.set(self._unit)
+        # Also where there is none: an executor's thread has that of the request that it was started in.
+        self._token = CURRENT_UNIT.set(self._unit)
         for variable, text in zip(_EXCUSES, self._excuses or (), strict=False):
             self._tokens.append((variable, variable.set(text)))
 
