@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import httpx
 import pytest
 import sqlalchemy
@@ -24,17 +25,18 @@ from examples.lab.processes import wait_until
 from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.kept import LISTENER_HOLD
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.otel.logs import Events
-from tests.integration.programs import engines, loop_steps, row_locks, sessions, tiles
+from tests.integration.programs import engines, listeners, loop_steps, row_locks, sessions, tiles
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from examples.lab.postgres import Postgres
     from poolscope.core.finding import Finding
@@ -451,3 +453,43 @@ def test_a_pool_that_refuses_at_once(telemetry: Telemetry, found: list[Finding],
     holders = finding.evidence["holders"]
     assert isinstance(holders, list)
     assert len([holder for holder in holders if "draw; last ran select" in holder]) == len(holders) == 2
+
+
+def test_a_listener_for_each_client(telemetry: Telemetry, found: list[Finding], database: Postgres) -> None:
+    """
+    Each stream of events listens on a connection of the pool (MagicStack/asyncpg#97 and #813,
+    anna-money/asyncpg-listen#153): a request beside them gets none. One listener for the process leaves it the pool.
+    """
+
+    async def serve(stream: Callable[[Any, asyncio.Semaphore], Coroutine[Any, Any, None]]) -> int:
+        pool = await asyncpg.create_pool(database.dsn, min_size=1, max_size=3)
+        listening = asyncio.Semaphore(0)
+        streams = [asyncio.create_task(stream(pool, listening)) for _ in range(3)]
+        try:
+            for _ in streams:
+                await listening.acquire()
+            return await listeners.me(pool)
+        finally:
+            connection = await asyncpg.connect(database.dsn)
+            await connection.execute("notify news, 'hello'")
+            await connection.close()
+            await asyncio.wait_for(asyncio.gather(*streams), 60)
+            await pool.close()
+
+    async def repaired() -> int:
+        fan = listeners.Fan(database.dsn)
+        async with fan.open():
+            return await serve(fan.stream)
+
+    assert asyncio.run(repaired()) == 1
+    telemetry.instrumentor.flush()
+    assert found == []
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(serve(listeners.stream))
+    telemetry.instrumentor.flush()
+    (finding,) = found
+    assert (finding.id, finding.evidence["cause"]) == (POOL_EXHAUSTED, LISTENER_HOLD)
+    assert str(finding.unit) == "http GET /me"
+    assert "outside of the pool" in finding.fix
+    assert "3 of 3 connections are subscribed to notifications" in finding.summary
+    assert "in stream" in str(finding.evidence["current_location"])

@@ -68,6 +68,7 @@ class Held:
         lost: Whether no code will return it.
         nested: Whether its holder waits for another connection of the pool.
         queues: Whether its holder waits for a thread of a pool of workers, all of which are busy.
+        listens: Whether it is subscribed to notifications.
     """
 
     lease: Lease
@@ -81,6 +82,7 @@ class Held:
     lost: bool
     nested: bool
     queues: bool
+    listens: bool = False
 
     @property
     def seconds(self) -> float:
@@ -199,6 +201,7 @@ def _held(
         is_lost(lease, frames) or (lease in unheld and not lease.listens),
         lease in nested,
         crewed and not lease.running and queues_for_worker(actor, frames),
+        lease.listens,
     )
 
 

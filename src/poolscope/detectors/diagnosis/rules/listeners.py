@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def listeners(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
     """Leases that are subscribed to notifications: they come back when the subscriber goes, however long that takes."""
-    listening = tuple(held for held in leases if held.lease.listens)
+    listening = tuple(held for held in leases if held.listens)
     if listening:
         oldest = listening[0]
         yield Explained(
