@@ -9,7 +9,8 @@ from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark
 from poolscope.detectors.diagnosis.describe import finding_about, lines_of, owner_of, place_of, seconds, statement_of
-from poolscope.detectors.diagnosis.locks import LockWatch, lock_in_words, root_of
+from poolscope.detectors.diagnosis.lock_words import lock_in_words
+from poolscope.detectors.diagnosis.locks import LockWatch, root_of
 from poolscope.detectors.server_probe import ServerProbe
 
 if TYPE_CHECKING:

@@ -142,6 +142,21 @@ def test_the_same_statement_that_is_slow_everywhere_waits_for_no_lock() -> None:
     assert waits(UNINDEXED, UNINDEXED, took=0.05)
 
 
+def test_what_was_slow_without_a_lock_in_its_way_is_not_known_to_be_fast() -> None:
+    """Though it concerns one row by its key: perhaps a trigger is slow. A minute later it may have been mended."""
+    for since, expected in ((0.0, 0), (61.0, 1)):
+        scene = Scene(4)
+        earlier = begins(scene, UPDATES)
+        pass_time(scene, 1.0)
+        earlier.call_ends(in_transaction=False)
+        earlier.released()
+        scene.clock.advance(since)
+        holds(scene)
+        begins(scene, UPDATES)
+        pass_time(scene, 1.0)
+        assert len(scene.found(LOCK_WAIT)) == expected
+
+
 def test_a_statement_that_ran_before_the_lock_was_held_waits_for_something_else() -> None:
     """It began two seconds before the other transaction did anything."""
     scene = Scene(4)

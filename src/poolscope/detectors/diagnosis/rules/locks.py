@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from poolscope.core.catalogue.holds import NESTED_CHECKOUT, THREAD_STARVATION
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.detectors.diagnosis.describe import place_of
-from poolscope.detectors.diagnosis.locks import lock_in_words, root_of, shape_at
+from poolscope.detectors.diagnosis.lock_words import lock_in_words
+from poolscope.detectors.diagnosis.locks import root_of, shape_at
 from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
 
 if TYPE_CHECKING:
