@@ -64,7 +64,7 @@ async def _waits(child: Child) -> None:
 
 
 async def _waits_for(child: Child) -> None:
-    await asyncio.wait_for(child(), 60)
+    await asyncio.wait_for(asyncio.create_task(child()), 60)
 
 
 async def _shields(child: Child) -> None:
