@@ -47,9 +47,6 @@ LONGEST = (
     "pipeline/test_postgresql.py", "integration/test_findings_orm.py",
 )  # fmt: skip
 
-# An import of so many modules has made as many objects as hundreds of tests.
-_MANY_MODULES = 30
-
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
@@ -83,10 +80,9 @@ def _layer(item: pytest.Item) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """Begin each file of tests with little garbage to collect, and what follows an import of libraries, too."""
-    modules = len(sys.modules)
+    """Begin each file of tests with little garbage to collect."""
     result = yield
-    if nextitem is not None and (nextitem.path != item.path or len(sys.modules) > modules + _MANY_MODULES):
+    if nextitem is not None and nextitem.path != item.path:
         _freeze()
     return result
 

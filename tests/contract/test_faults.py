@@ -303,6 +303,7 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     gc.collect()
     gc.freeze()
     yield Trial(kind, where, tmp_path, places)
+    gc.unfreeze()
     guard.reset()
 
 
