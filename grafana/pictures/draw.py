@@ -32,6 +32,10 @@ class MissingToolError(Exception):
     """A program that draws is not installed; the message says how to install it."""
 
 
+#: Panels that only some services fill: one without an event loop has no lag of one.
+OF_SOME_SERVICES: Final = frozenset({"Lag of event loops, p99, by process"})
+
+
 @dataclass(frozen=True)
 class Shot:
     """
@@ -71,7 +75,9 @@ class Panel:
 
     @property
     def fault(self) -> str:
-        """What is wrong with it; empty if it shows data."""
+        """What is wrong with it; empty if it shows data, or has none to show."""
+        if self.state == "empty" and self.title in OF_SOME_SERVICES:
+            return ""
         if self.state != "data":
             return f"{self.title}: {self.state} {self.message}".rstrip()
         if self.kind in PAINTED and not any(self.painted):
