@@ -10,6 +10,7 @@ Usage:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -27,7 +28,7 @@ from benchmarks.diagnosis.scenarios import Scenario, draw
 from examples.lab.postgres import postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from examples.lab.postgres import Postgres
 
@@ -41,6 +42,24 @@ _BATCH: Final = 10
 
 class WorkerFailedError(Exception):
     """A process that runs scenarios ended without an answer."""
+
+
+@contextlib.contextmanager
+def prepare(server: Postgres, runs: int) -> Iterator[None]:
+    """
+    The table that scenarios need, for as long as the block runs.
+
+    Args:
+        server: The database.
+        runs: How many scenarios there are; each has a row.
+    """
+    with server.connect() as connection:
+        connection.execute("create table votes (id int primary key)")
+        connection.execute("insert into votes select generate_series(0, %s)", [runs])
+        try:
+            yield
+        finally:
+            connection.execute("drop table votes")
 
 
 def measure(scenarios: Iterable[Scenario], server: Postgres, jobs: int, done: Callable[[Result], None]) -> list[Result]:
@@ -59,13 +78,14 @@ def measure(scenarios: Iterable[Scenario], server: Postgres, jobs: int, done: Ca
     waiting: queue.SimpleQueue[Scenario] = queue.SimpleQueue()
     for scenario in scenarios:
         waiting.put(scenario)
+    size = min(_BATCH, -(-waiting.qsize() // jobs))
     results: list[Result] = []
     failures: list[str] = []
 
     def work() -> None:
         while not waiting.empty() and not failures:
             batch: list[Scenario] = []
-            while len(batch) < _BATCH and not waiting.empty():
+            while len(batch) < size and not waiting.empty():
                 batch.append(waiting.get())
             try:
                 for result in _run(batch, server):
@@ -139,11 +159,9 @@ def main(runs: int, seed: str, jobs: int, only: str, *, as_json: bool, writes: b
             elif (result.is_clear or not result.scenario.plants) and not result.is_right:
                 progress.console.print(_miss(result), highlight=False)
 
-        with server.connect() as connection:
-            connection.execute("create table if not exists votes (id int primary key)")
-            connection.execute("insert into votes select generate_series(0, %s) on conflict do nothing", [runs])
         try:
-            results = measure(scenarios, server, jobs, done)
+            with prepare(server, runs):
+                results = measure(scenarios, server, jobs, done)
         except WorkerFailedError as error:
             raise click.ClickException(f"a worker failed:\n{error}") from error
     matrix = Matrix(results)

@@ -9,8 +9,6 @@ import inspect
 import logging
 import os
 import random
-import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +23,7 @@ from poolscope.frameworks.registry import load as load_frameworks
 from tests.contract.drivers import all_drivers
 from tests.contract.drivers.base import Driver, Feature, Handle, PendingCheckout
 from tests.contract.stand_ins import STAND_INS
+from tests.support.seeds import seed_of_run
 from tests.support.skips import require
 from tests.support.telemetry import Telemetry
 
@@ -277,19 +276,9 @@ KINDS: list[type[Driver]] = [*all_drivers(), *STAND_INS]
 
 
 def _drawn(places: list[Place], label: str) -> list[Place]:
-    seed = os.environ.get("SEED") or commit()
+    seed = seed_of_run()
     draw = random.Random(f"{seed} {label}")
     return [place for place in places if place.label in ALWAYS or draw.randrange(ONE_IN) == 0]
-
-
-@functools.cache
-def commit() -> str:
-    """The commit that is tested; nothing where there is no git."""
-    git = shutil.which("git")
-    if git is None:
-        return ""
-    asked = subprocess.run([git, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return asked.stdout.strip()
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.label)
