@@ -229,8 +229,7 @@ class Origins:
         """A raw stack from its innermost application frame outwards; the whole when it has none."""
         for place, (code, _) in enumerate(stack):
             file = code.co_filename
-            classified = self._classified.get(file)
-            if (self._classify(file) if classified is None else classified) == APPLICATION:
+            if self._kind_of(file) == APPLICATION:
                 return stack[place:]
         return stack
 
@@ -259,7 +258,11 @@ class Origins:
 
     def applications(self, stack: RawStack) -> set[CodeType]:
         """The code in a raw stack that is the application's."""
-        return {code for code, _ in stack if self._classify(code.co_filename) == APPLICATION}
+        return {code for code, _ in stack if self._kind_of(code.co_filename) == APPLICATION}
+
+    def _kind_of(self, file: str) -> int:
+        kind = self._classified.get(file)
+        return self._classify(file) if kind is None else kind
 
     def _classify(self, file: str) -> int:
         path = os.path.abspath(file)
