@@ -369,6 +369,16 @@ def test_known_leaks_are_marked(scene: Scene) -> None:
     assert ["leaked (owner_finished)" in holder for holder in holders(finding)] == [True, False]
 
 
+def test_what_is_declared_to_be_intended_is_said_of_its_holder(scene: Scene) -> None:
+    """It holds a connection all the same; the report has the reason that the application gave."""
+    scene.checkout().excuse = "nightly export"
+    scene.clock.advance(0.1)
+    scene.checkout()
+    scene.timeout()
+    (finding,) = scene.found(POOL_EXHAUSTED)
+    assert ["expected (nightly export)" in holder for holder in holders(finding)] == [True, False]
+
+
 def test_a_pool_without_a_limit_may_be_exhausted_too() -> None:
     """As when the server does not answer: it has none, and none is reported."""
     scene = Scene(None)

@@ -210,6 +210,20 @@ def test_slots_that_the_library_has_lost_are_leaks() -> None:
         assert finding.evidence["leaked"] == lost
 
 
+@pytest.mark.parametrize(("others", "words"), [(0, "a deadlock: 2 of 2"), (1, "nested checkouts: 2 of 3")])
+def test_a_deadlock_is_one_where_no_connection_comes_back(others: int, words: str) -> None:
+    """Two holders wait for another one. Where a third connection is only used, one of them gets that in the end."""
+    scene = Scene(2 + others)
+    for _ in range(2):
+        with scene.unit("GET /profile"):
+            scene.checkout()
+            scene.begin_checkout()
+    for _ in range(others):
+        scene.checkout().statement_begins("select 1 from t")
+    scene.timeout(waited=0.2)
+    assert words in exhausted(scene).summary
+
+
 # Cycles and crowds ----------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,7 @@ def line_of(held: Held, threads: dict[int, str]) -> str:
         f"currently executing {place_of(held.stack)}" if held.stack else "",
         f"last ran {statement_of(lease)[:_LONGEST_STATEMENT]}" if lease.statement else "no query yet",
         f"leaked ({lease.leak})" if lease.leak else "",
+        f"expected ({lease.excuse})" if lease.excuse else "",
         f"backend {lease.backend_process_id}" if lease.backend_process_id else "",
         f"trace {trace_id_of(lease)}" if lease.trace is not None else "",
     ]

@@ -19,10 +19,12 @@ def nested(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
     waiting = tuple(held for held in leases if held.nested)
     if waiting:
         share = f"{len(waiting)} of {picture.capacity} connections"
+        # While others hold connections that come back, those who wait get them in the end.
+        what = "a deadlock" if len(waiting) >= picture.capacity else "nested checkouts"
         yield Explained(
             NESTED_CHECKOUT,
             waiting,
-            f"a deadlock: {share} are held by requests that wait for another one",
+            f"{what}: {share} are held by requests that wait for another one",
             (
                 f"which {names_of(waiting)} checked out at {place_of(waiting[0].lease.origin)}",
                 f"and each of which waits for another connection of {picture.pool.identity.name}",
