@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +9,7 @@ from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.connects import PENDING_CHECKOUT, connect_begins, connect_ends, connect_fails, limit_changed
 from poolscope.adapters.leases import recover_return, undo
 from poolscope.adapters.points.brackets import bracket, library_frames, nothing
+from poolscope.core.guard import guard
 from poolscope.core.pool_figures import DISPOSED
 from poolscope.types import override
 
@@ -276,9 +276,13 @@ def _held_closes(adapter: PointAdapter, hooked: LibraryObject, args: Arguments, 
     # The lease of a connection that is closed while a caller holds it; a caller that returns it has ended its lease, or
     # is about to, by the library's `release`.
     lease = None
-    for one in (hooked, *args[:1]):  # one of the two is the connection; what is none may have no lease to look for
-        with contextlib.suppress(Exception):
+    for one in (hooked, *args[:1]):  # one of the two is the connection
+        try:
             lease = lease or adapter.lease_of(one)
+        except (AttributeError, TypeError):  # what is none has no place for a lease
+            continue
+        except Exception:  # noqa: BLE001 - ours
+            guard.caught(f"{adapter.name}.close")
     if lease is not None and next(library_frames(adapter.library_modules, ("release",)), None) is None:
         lease.closed = reason
 
