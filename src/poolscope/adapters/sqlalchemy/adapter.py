@@ -161,8 +161,10 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
 
     @override
     def connects_with(self, library_pool: LibraryObject) -> LibraryObject:
+        from sqlalchemy.engine import URL  # noqa: PLC0415
+
         url = self._urls.get(library_pool)
-        return [url.username, dict(url.query)] if url is not None else ()
+        return [url.username, dict(url.query)] if isinstance(url, URL) else ()  # else a stand-in for one
 
     @override
     def opens_aside(self, library_pool: LibraryObject, system: str) -> Callable[[], LibraryObject] | None:
