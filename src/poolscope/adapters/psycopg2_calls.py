@@ -179,8 +179,9 @@ def _cursor_method(
     def cursor(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         try:
             if lease_of(self_) is not None:
-                has_name = (args[0] if args else kwargs.get("name")) is not None
-                classes = named if has_name else cursors
+                classes = cursors
+                if (args or kwargs) and (args[0] if args else kwargs.get("name")) is not None:
+                    classes = named
                 args, kwargs = classes.instead(args, kwargs, "cursor_factory", self_.cursor_factory)
         except Exception:  # noqa: BLE001 - ours
             guard.caught("psycopg2.cursor")
