@@ -93,7 +93,7 @@ class Scenario:
         return cls(**{**data, "plants": tuple(Plant(**plant) for plant in data["plants"])})
 
 
-def draw(seed: str, number: int, healthy_share: float = 0.25) -> Scenario:
+def draw(seed: str, number: int, healthy_share: float = 0.34) -> Scenario:
     """
     A scenario.
 
@@ -109,7 +109,7 @@ def draw(seed: str, number: int, healthy_share: float = 0.25) -> Scenario:
     if kind < healthy_share:
         needed, plants = chance.uniform(0.1, 0.35) * size, ()
         return Scenario(number, seed, chance.choice(SYNC + ASYNC), size, plants, needed, hold)
-    if kind < healthy_share + 0.45:
+    if kind < healthy_share + 0.4:
         return _partial(chance, seed, number, size, hold)
     cause = chance.choice(_WHOLE + _OF_THREADS)
     driver = chance.choice(SYNC if cause == THREAD_STARVATION else SYNC + ASYNC)

@@ -93,15 +93,18 @@ class PoolExhaustedDetector(Detector[Waited, "tuple[Picture, Lease] | str"]):
 
     def observe(self, event: Waited) -> None:
         """
-        The thread whose checkout went without a connection takes the picture itself: at this moment it shows the
-        holders.
+        The thread whose checkout went without a connection, or has just received one after too long, takes the
+        picture itself: at this moment it shows the holders.
         """
         lease = event.lease
-        if lease.silent or not _goes_without(lease):
+        if lease.silent or not (_goes_without(lease) or self._waited_long(lease)):
             return
         mark(lease, POOL_EXHAUSTED)
         pool = lease.pool
         self.keep((_taken(lease, event.holders), lease) if self._pace.allows(pool) else pool.identity.name)
+
+    def _waited_long(self, lease: Lease) -> bool:
+        return lease.acquired_at is not None and lease.acquired_at - lease.requested_at >= self._longest_wait
 
     def diagnose(self, seen: tuple[Picture, Lease] | str) -> Iterator[Occurrence]:
         """A checkout that went without; where it did not wait, the cause has to show first."""

@@ -428,6 +428,26 @@ def test_a_long_wait_is_reported_by_the_watchdog(scene: Scene) -> None:
         assert shorter.findings == set()
 
 
+def test_a_long_wait_that_ends_between_two_looks_is_reported_at_its_end(scene: Scene) -> None:
+    """By the one who waited, as soon as it has its connection; one that waited for less is not."""
+    for waited, reports in ((0.9, 0), (1.1, 1)):
+        held = [scene.checkout("report"), scene.checkout("report")]
+        scene.clock.advance(0.2)
+        with scene.unit("GET /waits") as unit:
+            waiter = scene.begin_checkout()
+            scene.clock.advance(waited)
+            held[0].released()
+            waiter.acquired()
+            assert (POOL_EXHAUSTED in unit.findings) == bool(reports)
+            waiter.released()
+        held[1].released()
+        found = scene.found(POOL_EXHAUSTED)
+        assert len(found) == reports
+    assert "http GET /waits waited for 1.1 s; " in found[0].summary
+    assert found[0].evidence["outcome"] == "acquired"
+    assert (found[0].evidence["used"], len(holders(found[0]))) == (1, 1), "it is no holder of its own wait"
+
+
 def test_a_checkout_that_was_torn_out_waits_no_more(scene: Scene) -> None:
     """
     An exception from outside, as a signal's, may end a checkout without a word. When the request, task or thread that

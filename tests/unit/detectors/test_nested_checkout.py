@@ -251,7 +251,7 @@ def test_its_wait_is_no_long_hold_of_its_own() -> None:
     One cause is reported once: the first connection was held for long only because of the wait for the second. Held for
     long besides, it is both.
     """
-    scene = Scene(2)
+    scene = Scene(2, exhaustion_threshold=0)
     for work, ids in ((0.0, [NESTED_CHECKOUT]), (2.0, [NESTED_CHECKOUT, IDLE_IN_TRANSACTION])):
         with scene.unit(f"GET /profile/{work}") as unit:
             first = scene.checkout()

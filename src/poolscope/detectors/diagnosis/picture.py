@@ -138,8 +138,9 @@ class Picture:
             before: The leases that were held when it began.
         """
         now = pool.now()
-        pending = pool.pending.copy() | ({waiter} if waiter is not None else set())
-        out = sorted(pool.leases.copy(), key=lambda lease: lease.acquired_at or lease.requested_at)
+        waiters = {waiter} if waiter is not None else set()
+        pending = pool.pending.copy() | waiters
+        out = sorted(pool.leases.copy() - waiters, key=lambda lease: lease.acquired_at or lease.requested_at)
         unheld = pool.unheld()
         with ThreadsNow() as frames:
             crews = crews_of(pending)
@@ -149,7 +150,7 @@ class Picture:
         return cls(
             pool,
             waiter,
-            (waiter.ended_at or now) - waiter.requested_at if waiter is not None else 0.0,
+            _waited(waiter, now) if waiter is not None else 0.0,
             tuple(waiting),
             held,
             tuple(before),
@@ -173,9 +174,13 @@ class Picture:
         return self.lost + (max(self.limit, self.used) if self.limit is not None else self.used)
 
 
+def _waited(lease: Lease, now: float) -> float:
+    return (lease.acquired_at or lease.ended_at or now) - lease.requested_at
+
+
 def _waiting(lease: Lease, now: float) -> Waiting:
     opens = lease.connecting or lease.handed_over_at is not None
-    return Waiting(lease, (lease.ended_at or now) - lease.requested_at, opens)
+    return Waiting(lease, _waited(lease, now), opens)
 
 
 def _held(

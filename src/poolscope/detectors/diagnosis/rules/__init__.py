@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from poolscope.detectors.diagnosis.rules.blocked_loop import blocked_loop
+from poolscope.detectors.diagnosis.rules.blocked_loop import blocked_loop, blocked_wait
 from poolscope.detectors.diagnosis.rules.fan_out import fan_out
 from poolscope.detectors.diagnosis.rules.foreign import foreign
 from poolscope.detectors.diagnosis.rules.leaks import leaks
@@ -36,6 +36,7 @@ RULES: Final[tuple[Rule, ...]] = (
     starvation,
     fan_out,
     long_holds,
+    blocked_wait,
     refusals,
 )
 

@@ -55,6 +55,21 @@ def blocked_loop(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained
             yield _not_resumed(picture, overlap)
 
 
+def blocked_wait(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
+    """
+    Leases of the event loop that was blocked for half of the wait or more, and that are held for no other reason: the
+    connections that waiters queue for are used again now, and the queue is what the block has left.
+    """
+    event_loops, waiter = picture.pool.event_loops, picture.waiter
+    thread, task = loop_of(waiter) if waiter is not None else (None, None)
+    theirs = [held for held in leases if thread is not None and loop_of(held.lease)[0] == thread]
+    if event_loops is None or waiter is None or thread is None or not theirs:
+        return
+    overlap = event_loops.overlap(thread, waiter.requested_at, waiter.requested_at + picture.waited, task)
+    if overlap.explains:
+        yield _blocked(picture, theirs, overlap)
+
+
 def _blocked(picture: Picture, group: Sequence[Held], longest: Overlap) -> Explained:
     share = f"{len(group)} of {picture.capacity} connections"
     what = _what(longest)
