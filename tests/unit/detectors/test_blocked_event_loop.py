@@ -360,24 +360,24 @@ def test_it_is_the_cause_where_the_holders_could_not_go_on(scene: Scene, loop: L
 
 
 @pytest.mark.parametrize("is_blocked", [True, False])
-def test_the_queue_that_a_block_has_left_is_its_doing(scene: Scene, loop: Loop, is_blocked: bool) -> None:
+def test_the_queue_that_a_block_has_left_is_its_doing(is_blocked: bool) -> None:
     """
     The connections that the waiter queues for are used again, each for a moment: what it waited for was the loop. Where
     that went on all the time it was something else.
     """
-    before = [request(scene, loop) for _ in range(2)]
-    waiter = loop.begin_checkout("other")
-    if is_blocked:
-        blocked(scene, loop, 2)
-    else:
-        turns(scene, loop, 2)
-    for lease in before:
-        loop.do(lease.released)
-    for _ in range(2):
-        request(scene, loop).statement_begins("select 1 from t")
-    turns(scene, loop, 0.2)
-    loop.do(lambda: waiter.failed(Outcome.TIMEOUT, "TimeoutError"))
-    assert (cause(scene) == BLOCKED_EVENT_LOOP) == is_blocked
+    scene = Scene(2, long_hold_threshold=5, exhaustion_threshold=0)
+    with event_loop(scene.pool) as loop:
+        before = [request(scene, loop) for _ in range(2)]
+        turns(scene, loop, 1)
+        waiter = loop.begin_checkout("other")
+        (blocked if is_blocked else turns)(scene, loop, 2)
+        for lease in before:
+            loop.do(lease.released)
+        for _ in range(2):
+            request(scene, loop).statement_begins("select 1 from t")
+        turns(scene, loop, 0.2)
+        loop.do(lambda: waiter.failed(Outcome.TIMEOUT, "TimeoutError"))
+        assert (cause(scene) == BLOCKED_EVENT_LOOP) == is_blocked
 
 
 def test_who_blocks_and_holds_counts_with_those_who_cannot_go_on(
