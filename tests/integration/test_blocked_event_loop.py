@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +12,7 @@ from examples.lab.processes import wait_until
 from poolscope import semconv
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.otel.logs import Events
+from tests.support.pages import run_block
 from tests.support.telemetry import Telemetry, instrumented
 
 pytest.importorskip("aiosqlite")
@@ -26,8 +25,10 @@ if TYPE_CHECKING:
 
     from poolscope.core.finding import Finding
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings" / "blocked_event_loop.md"
-BAD, _, REPAIRED, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+BAD, REPAIRED = (
+    run_block(BLOCKED_EVENT_LOOP, number, lines_of=lambda number: sqlalchemy.text(f"select {number}"))["invoice"]
+    for number in (0, 2)
+)
 
 
 @pytest.fixture
@@ -44,13 +45,6 @@ def telemetry(found: list[Finding]) -> Iterator[Telemetry]:
     yield from instrumented(long_hold_threshold=600, exhaustion_threshold=0)
 
 
-def function(code: str) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """The function of a block of the page."""
-    made: dict[str, Any] = {"asyncio": asyncio, "lines_of": lambda number: sqlalchemy.text(f"select {number}")}
-    exec(compile(code, str(PAGE), "exec"), made)
-    return made["invoice"]  # type: ignore[no-any-return]
-
-
 async def beside(engine: AsyncEngine, invoice: Coroutine[Any, Any, Any]) -> Any:
     """An invoice, while another task holds a connection."""
     async with engine.connect() as connection:
@@ -58,13 +52,13 @@ async def beside(engine: AsyncEngine, invoice: Coroutine[Any, Any, Any]) -> Any:
         return await asyncio.create_task(invoice)
 
 
-def run(code: str, render: Callable[[Any], Any]) -> Any:
+def run(invoice: Callable[..., Coroutine[Any, Any, Any]], render: Callable[[Any], Any]) -> Any:
     """The page's function in a loop of its own."""
 
     async def main() -> Any:
         engine = create_async_engine("sqlite+aiosqlite://", poolclass=AsyncAdaptedQueuePool)
         try:
-            return await beside(engine, function(code)(engine, 7, render))
+            return await beside(engine, invoice(engine, 7, render))
         finally:
             await engine.dispose()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -16,6 +14,7 @@ from sqlalchemy import NullPool, create_engine, event, text
 from examples.lab.processes import wait_until
 from poolscope.core.catalogue.kept import LISTENER_HOLD, SESSION_LOCK_LEAK
 from poolscope.otel.logs import Events
+from tests.support.pages import blocks
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from examples.lab.postgres import Postgres
     from poolscope.core.finding import Finding
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "findings"
 PATIENCE = 60
 
 
@@ -40,16 +38,6 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
 def telemetry(found: list[Finding]) -> Iterator[Telemetry]:
     """Poolscope, on; what listens is found at its end, however short it was."""
     yield from instrumented(exhaustion_threshold=0, long_hold_threshold=0.001, leak_threshold=0, finding_interval=0)
-
-
-def blocks(page: str) -> list[dict[str, Any]]:
-    """What each block of code of a page defines, in order."""
-    found = []
-    for code in re.findall(r"```python\n(.*?)```", (PAGES / page).read_text(encoding="utf-8"), re.DOTALL):
-        made: dict[str, Any] = {"text": text}
-        exec(compile(code, page, "exec"), made)
-        found.append(made)
-    return found
 
 
 def locks_in(found: list[Finding]) -> list[Finding]:
@@ -72,7 +60,7 @@ def test_a_lock_that_goes_back_into_the_pool(telemetry: Telemetry, found: list[F
     The code of the page leaves its lock, as the server says, and is found; the repaired code, a pool that closes what
     is returned, and an application that clears it are not.
     """
-    missing, elsewhere, transaction, block = blocks("session_lock_leak.md")
+    missing, elsewhere, transaction, block = blocks("session_lock_leak", text=text)
     engines = [create_engine(database.url("psycopg"), pool_logging_name=name) for name in ("bad", "two", "ok", "clear")]
     closing = create_engine(database.url("psycopg"), poolclass=NullPool)
     bad, two, ok, clear = engines
@@ -103,7 +91,7 @@ def test_a_lock_that_goes_back_into_the_pool(telemetry: Telemetry, found: list[F
 
 def test_a_stream_that_listens_on_the_pool(telemetry: Telemetry, found: list[Finding], database: Postgres) -> None:
     """The page's code holds a connection for it; the repaired code hears the same without one."""
-    bad, repaired, expected = blocks("listener_hold.md")
+    bad, repaired, expected = blocks("listener_hold")
 
     async def notify() -> None:
         connection = await asyncpg.connect(database.dsn)

@@ -32,7 +32,8 @@ from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.otel.logs import Events
-from tests.integration.programs import engines, listeners, loop_steps, row_locks, sessions, tiles
+from tests.integration.programs import engines, listeners, row_locks, sessions, tiles
+from tests.support.pages import run_block
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def run(program: str, *arguments: str) -> list[dict[str, Any]]:
 def test_persistent_connections_under_asgi(database: Postgres) -> None:
     """
     Each request has a thread of its own, and its connection stays open (gyrinx-app/gyrinx#2083, Django's ticket 33497,
-    pennlabs/penn-clubs#879, ajslater/codex#838, daphne#442). Without CONN_MAX_AGE, each is closed.
+    pennlabs/penn-clubs#879, ajslater/codex#838, daphne#442). With the page's other settings, each is closed or shared.
     """
     pytest.importorskip("django")
     pytest.importorskip("psycopg")
@@ -114,7 +115,8 @@ def test_what_was_opened_before_a_fork(database: Postgres) -> None:
     """
     The child has a pool of psycopg's without its workers (dannyvfilms/Floppy#341, celery/celery#9953, psycopg#544), and
     connections that are the parent's too (nautobot/nautobot#127, fecgov/openFEC#922, gc3pie#550). What is opened,
-    disposed of or first used after the fork is none; nor is what the child does not use.
+    disposed of or first used after the fork is none; nor is what the child does not use. The code of the page is among
+    them.
     """
     for library in ("psycopg_pool", "psycopg2", "dbutils", "playhouse.pool", "asyncpg", "django"):
         pytest.importorskip(library)
@@ -135,7 +137,8 @@ def test_what_was_opened_before_a_fork(database: Postgres) -> None:
 def test_what_was_opened_in_another_event_loop(database: Postgres) -> None:
     """
     An engine, and pools, over several asyncio.run(), as of jobs (skypilot-org/skypilot#8725, yalding8/uhomesjob#204).
-    An engine that is disposed of by each is none; nor are psycopg's connections, which work in any loop.
+    An engine that is disposed of by each is none; nor are psycopg's connections, which work in any loop. Both engines
+    are those of the page.
     """
     for library in ("psycopg_pool", "asyncpg", "sqlalchemy.ext.asyncio", "greenlet"):
         pytest.importorskip(library)
@@ -154,28 +157,38 @@ def test_what_was_opened_in_another_event_loop(database: Postgres) -> None:
 def test_a_synchronous_checkout_on_the_event_loop(telemetry: Telemetry, found: list[Finding], tmp_path: Path) -> None:
     """
     The handler awaits a broker while it holds a connection of the synchronous engine (xorbitsai/xagent#935): one
-    request more than connections blocks the loop of those that hold them. With the asynchronous engine it waits.
+    request more than connections blocks the loop of those that hold them. With the asynchronous engine it waits. The
+    code is the page's.
     """
     pytest.importorskip("aiosqlite")
+    given = {"begin": lambda _: sqlalchemy.text("select 1"), "finish": lambda _: sqlalchemy.text("select 2")}
+    step, step_repaired = (run_block(BLOCKED_EVENT_LOOP, number, **given)["step"] for number in (1, 3))
+
+    async def publish(_: int) -> None:
+        await asyncio.sleep(0.02)  # a message to a broker
+
+    async def at_once(step: Any, engine: Any, number: int) -> list[BaseException | None]:
+        return await asyncio.gather(*(step(engine, one, publish) for one in range(number)), return_exceptions=True)
+
     limits: dict[str, Any] = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 0.5}
 
-    async def repaired() -> list[int | BaseException]:
+    async def repaired() -> list[BaseException | None]:
         engine = create_async_engine(
             f"sqlite+aiosqlite:///{tmp_path / 'steps.db'}",
             **{**limits, "pool_timeout": 60},
             poolclass=AsyncAdaptedQueuePool,
         )
-        answers = await loop_steps.at_once(6, lambda: loop_steps.step_repaired(engine))
+        answers = await at_once(step_repaired, engine, 6)
         await engine.dispose()
         return answers
 
-    assert asyncio.run(repaired()) == [2] * 6
+    assert asyncio.run(repaired()) == [None] * 6
     telemetry.instrumentor.flush()
     assert found == []
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'steps.db'}", **limits, poolclass=QueuePool)
-    answers = asyncio.run(loop_steps.at_once(3, lambda: loop_steps.step(engine)))
+    answers = asyncio.run(at_once(step, engine, 3))
     engine.dispose()
-    assert sorted(type(answer).__name__ for answer in answers) == ["TimeoutError", "int", "int"]
+    assert sorted(type(answer).__name__ for answer in answers) == ["NoneType", "NoneType", "TimeoutError"]
     telemetry.instrumentor.flush()
     finding = next(one for one in found if one.id == POOL_EXHAUSTED)
     assert {one.id for one in found} <= {POOL_EXHAUSTED, BLOCKED_EVENT_LOOP}
@@ -407,15 +420,18 @@ def test_connections_that_threads_of_an_executor_keep(database: Postgres) -> Non
     """
     Jobs use Django's ORM, and each thread keeps its connection (dimagi/open-chat-studio#2553,
     jcass77/django-apscheduler#172, codingjoe/django-health-check#178), until the server refuses one. Where each job
-    closes its own, none is refused.
+    closes its own, none is refused. The code is the page's.
     """
     pytest.importorskip("django")
     pytest.importorskip("psycopg")
     with database.connect() as connection:
         connection.execute("drop role if exists of_jobs")
         connection.execute("create role of_jobs login password 'of_jobs' connection limit 3")
+        connection.execute("create table items (id int primary key, name text)")
+        connection.execute("insert into items values (1, 'tea')")
+        connection.execute("grant select on items to of_jobs")
     (said,) = run("django_jobs", replace(database, user="of_jobs", password="of_jobs").dsn)
-    assert (said["repaired"], said["before"], said["refused"]) == (0, 0, 1)
+    assert (said["names"], said["before"]) == ([["tea"], None, None, None], 0)
     (finding,) = [one for one in said["found"] if one["id"] == TOO_MANY_CONNECTIONS]
     assert finding["function"] == "lookup"
     assert "this process has 3 of them: 3 of default checked out at" in finding["summary"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from examples.lab.processes import wait_until
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.otel.logs import Events
+from tests.support.pages import PAGES, run_block
 from tests.support.telemetry import Telemetry, instrumented
 
 psycopg2 = pytest.importorskip("psycopg2")
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
     from examples.lab.postgres import Postgres
     from poolscope.core.finding import Finding
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings" / "pool_exhausted.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-BAD, REPAIRED = [block for block in BLOCKS if "def price(pool, sku)" in block]
+# Of its blocks the two that are no functions of the shop.
+BAD, REPAIRED = (run_block("pool_exhausted", number)["price"] for number in (2, 3))
 # As many as both pools of the page have connections.
 ROOM = 2
 
@@ -55,13 +53,6 @@ def pool(telemetry: Telemetry, database: Postgres) -> Iterator[ThreadedConnectio
     made = ThreadedConnectionPool(1, ROOM, database.dsn)
     yield made
     made.closeall()
-
-
-def function(code: str) -> Callable[[ThreadedConnectionPool, str], int]:
-    """The function of a block of the page."""
-    made: dict[str, Any] = {}
-    exec(compile(code, str(PAGE), "exec"), made)
-    return made["price"]  # type: ignore[no-any-return]
 
 
 class Crowd:
@@ -105,7 +96,7 @@ def test_three_requests_at_a_pool_of_two(
     telemetry: Telemetry, found: list[Finding], database: Postgres, pool: ThreadedConnectionPool
 ) -> None:
     """The third is turned away at once, and found with both that hold; those get their answers."""
-    crowd = Crowd(database, function(BAD), pool)
+    crowd = Crowd(database, BAD, pool)
     with crowd as (first, third):
         assert isinstance(third.exception(60), PoolError)
         crowd.release()
@@ -118,14 +109,14 @@ def test_three_requests_at_a_pool_of_two(
     holders = finding.evidence["holders"]
     assert isinstance(holders, list)
     assert len(holders) == ROOM
-    assert all(f"checked out at {PAGE}" in one for one in holders)
+    assert all(f"checked out at {PAGES / 'pool_exhausted.md'}" in one for one in holders)
 
 
 def test_the_repaired_code_lets_the_third_wait(
     telemetry: Telemetry, found: list[Finding], database: Postgres, pool: ThreadedConnectionPool
 ) -> None:
     """The same crowd: all get their answers, and nothing is found."""
-    crowd = Crowd(database, function(REPAIRED), pool)
+    crowd = Crowd(database, REPAIRED, pool)
     with crowd as (first, third):
         assert not third.done()
         crowd.release()

@@ -473,11 +473,12 @@ def test_peaks(pool: Pool, clock: FakeClock) -> None:
 
 def test_an_adopted_lease_counts_as_in_use_only(pool: Pool, clock: FakeClock) -> None:
     """
-    A connection that was checked out before poolscope came is in use until it comes back; how long it was
-    held is not known.
+    A connection that was checked out before poolscope came is in use until it comes back; who holds it, and since when,
+    is not known.
     """
     lease = pool.adopt(clock())
     assert (pool.used(), pool.waits.read().count) == (1, 0)
+    assert (lease.thread_reference(), lease.task) == (None, None)
     lease.released()
     assert (pool.used(), pool.holds.read().count) == (0, 0)
 

@@ -81,6 +81,11 @@ class ThreadToken:
         self.job: LazyJob | None = None
 
 
+#: For a thread that is not known: dead, and with an identifier that no thread has.
+NO_THREAD: Final = ThreadToken().reference
+NO_THREAD.ident = 0
+
+
 class _ThreadTokens(local):
     thread_token: ThreadToken
 

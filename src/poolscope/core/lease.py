@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from poolscope.core.calls import Calls
-from poolscope.core.execution import running_task, running_thread
+from poolscope.core.execution import NO_THREAD
 from poolscope.core.origin import stack_of
 from poolscope.core.phases import HOLD_PHASES, WAIT_PHASES
 from poolscope.types import override
@@ -294,7 +294,8 @@ class Lease(Calls):
 
 class Adopted(Lease):
     """
-    A connection that was checked out before poolscope started. It counts as in use; how long it was held is not known.
+    A connection that was checked out before poolscope started. It counts as in use; who holds it, and since when, is
+    not known.
 
     Args:
         pool: The pool.
@@ -306,8 +307,7 @@ class Adopted(Lease):
     def __init__(self, pool: Pool, now: float) -> None:
         self.pool = pool
         self.requested_at = now
-        self.thread_reference = running_thread().reference
-        self.task = running_task()
+        self.thread_reference = NO_THREAD  # not the one that comes across it
         self.handed_over()
         self.acquired_at = now
 

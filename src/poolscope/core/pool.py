@@ -251,8 +251,8 @@ class Pool(Suspicion, PoolFigures):
 
     def adopt(self, now: float) -> Lease:
         """
-        Register a connection that was checked out before poolscope started. It counts as in use; how long it was held
-        is not known.
+        Register a connection that was checked out before poolscope started. It counts as in use; who holds it, and
+        since when, is not known.
         """
         return Adopted(self, now)
 

@@ -1,70 +1,60 @@
 """
-Django's ORM in jobs that run in threads of the application's own: each closes its connection, or none does.
+Django's connection in jobs that run in threads of the application's own: each closes its own, or none does. The jobs
+are those of the page.
 
     python -m tests.integration.programs.django_jobs DSN
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
 from django.db import OperationalError
 
+from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
 from tests.integration.programs.django_threads import database
 from tests.integration.programs.found import Findings
+from tests.support.pages import blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 #: So many connections the role may have; there is one thread more.
 LIMIT = 3
 
 
-def lookup(number: int) -> int:
-    """A job."""
-    from django.db import connection
+class Threads:
+    """In the place of the page's executor: each job in a thread of its own, one after the other."""
 
-    with connection.cursor() as cursor:
-        cursor.execute("select %s", [number])
-        return int(cursor.fetchone()[0])
+    def __init__(self) -> None:
+        self._executors = [ThreadPoolExecutor(1, thread_name_prefix="pipeline") for _ in range(LIMIT + 1)]
 
-
-def lookup_and_close(number: int) -> int:
-    """The same, repaired."""
-    from django.db import connection
-
-    try:
-        return lookup(number)
-    finally:
-        connection.close()
+    def map(self, job: Callable[[int], Any], numbers: Iterable[int]) -> Iterator[Any]:
+        """What each job returns."""
+        for number, executor in zip(numbers, self._executors, strict=True):
+            yield executor.submit(job, number).result()
 
 
 def main() -> None:
     """See above."""
-    settings.configure(SECRET_KEY="none", INSTALLED_APPS=[], DATABASES={"default": database(sys.argv[1], 0)})
+    settings.configure(SECRET_KEY="none", INSTALLED_APPS=[], DATABASES={"default": database(sys.argv[1])})
     findings = Findings(long_hold_threshold=600)
     django.setup()
-    executors = [ThreadPoolExecutor(1, thread_name_prefix="pipeline") for _ in range(LIMIT + 1)]
-
-    def one_after_the_other(job: Callable[[int], int]) -> int:
-        refused = 0
-        for number, executor in enumerate(executors):
-            try:
-                assert executor.submit(job, number).result() == number
-            except OperationalError:
-                refused += 1
-        return refused
-
-    repaired = one_after_the_other(lookup_and_close)
+    bad, repaired = blocks(TOO_MANY_CONNECTIONS)
+    bad["executor"] = repaired["executor"] = Threads()
+    numbers = range(1, LIMIT + 2)
+    names = repaired["pipeline"](numbers)
     findings.telemetry.instrumentor.flush()
     before = len(findings.found)
-    refused = one_after_the_other(lookup)
-    findings.wait("too_many_connections")
-    findings.print(repaired=repaired, before=before, refused=refused)
+    with contextlib.suppress(OperationalError):
+        names += bad["pipeline"](numbers)
+    findings.wait(TOO_MANY_CONNECTIONS)
+    findings.print(names=names, before=before)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-Django under ASGI, where each request has a thread of its own: with connections that are kept, and with none.
+Django under ASGI, where each request has a thread of its own: with the settings of the page.
 
     python -m tests.integration.programs.django_threads DSN
 """
@@ -18,7 +18,9 @@ from django.http import HttpResponse
 from django.urls import path
 from psycopg.conninfo import conninfo_to_dict
 
+from poolscope.core.catalogue.pools import STRANDED_CONNECTIONS
 from tests.integration.programs.found import Findings
+from tests.support.pages import blocks
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -38,12 +40,12 @@ def gang(request: HttpRequest, alias: str) -> HttpResponse:
 urlpatterns = [path("gangs/<str:alias>/", gang)]
 
 
-def database(dsn: str, max_age: int) -> dict[str, Any]:
-    """Django's settings of a database."""
+def database(dsn: str, **given: Any) -> dict[str, Any]:
+    """Django's settings of a database, with further ones."""
     parts = conninfo_to_dict(dsn)
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     place = {name: parts.get(key, "") for name, key in names.items()}
-    return {"ENGINE": "django.db.backends.postgresql", "CONN_MAX_AGE": max_age, **place}
+    return {"ENGINE": "django.db.backends.postgresql", **given, **place}
 
 
 async def request(application: Any, where: str) -> bytes:
@@ -68,8 +70,14 @@ async def request(application: Any, where: str) -> bytes:
 
 def main() -> None:
     """See above."""
+    from django.db import connections
+
     gc.disable()  # a collection closes what was kept
-    databases = {"default": database(sys.argv[1], 0), "kept": database(sys.argv[1], 60)}
+    kept, closed, pooled = (page["DATABASES"]["default"] for page in blocks(STRANDED_CONNECTIONS))
+    databases = {"default": closed, "kept": kept}
+    if django.VERSION >= (5, 1):
+        databases["pooled"] = pooled
+    databases = {alias: database(sys.argv[1], **given) for alias, given in databases.items()}
     settings.configure(
         ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="none", INSTALLED_APPS=[], DATABASES=databases
     )
@@ -79,7 +87,11 @@ def main() -> None:
     for alias in databases:
         for _ in range(REQUESTS):
             assert asyncio.run(request(application, f"/gangs/{alias}/")) == b"7"
-    findings.wait("stranded_connections")
+    findings.wait(STRANDED_CONNECTIONS)
+    for alias in databases:
+        connections[alias].close()
+        if hasattr(connections[alias], "close_pool"):
+            connections[alias].close_pool()
     findings.print(idle=findings.telemetry.collect().idle("kept"))
 
 

@@ -1,5 +1,6 @@
 """
-Engines and pools that jobs use one after the other, each in an event loop of its own.
+Engines and pools that jobs use one after the other, each in an event loop of its own. The engines are those of the
+page.
 
     python -m tests.integration.programs.event_loops DSN
 """
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import psycopg_pool
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
+from examples.lab.postgres import Postgres
 from poolscope import pool_name, unit_of_work
+from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP
 from tests.integration.programs.found import Findings
+from tests.support.pages import run_block
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,19 +40,16 @@ def jobs(name: str, job: Callable[[], Awaitable[object]]) -> None:
             asyncio.run(one())
 
 
-def engine(dsn: str, name: str, *, dispose: bool) -> None:
+def engines(server: Postgres) -> None:
     """An engine that all jobs use, which each may dispose of at its end."""
-    shared = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(dsn), pool_logging_name=name
-    )
-
-    async def job() -> None:
-        async with shared.connect() as connection:
-            await connection.execute(text("select 1"))
-        if dispose:
-            await shared.dispose()
-
-    jobs(name, job)
+    with server.connect() as connection:
+        connection.execute("create table orders (id int)")
+    for name, block in (("engine", 0), ("disposed", 1)):
+        with pool_name(name):
+            page = run_block(FOREIGN_EVENT_LOOP, block, server)
+        for _ in range(JOBS):
+            with unit_of_work(name, kind="task"), contextlib.suppress(RuntimeError):
+                page["job"]()
 
 
 def pools(dsn: str) -> None:
@@ -81,8 +80,7 @@ def main() -> None:
     """See above."""
     warnings.simplefilter("ignore")
     findings = Findings(long_hold_threshold=600, exhaustion_threshold=0, leak_threshold=0)
-    engine(sys.argv[1], "disposed", dispose=True)
-    engine(sys.argv[1], "engine", dispose=False)
+    engines(Postgres.from_dsn(sys.argv[1]))
     pools(sys.argv[1])
     findings.telemetry.instrumentor.flush()
     findings.print()

@@ -1,5 +1,6 @@
 """
-Pools that were opened before a fork, and what a child does with them; the child prints what is found.
+Pools that were opened before a fork, and what a child does with them; the child prints what is found. What psycopg's
+pools and SQLAlchemy's engines do is the code of the page.
 
     python -m tests.integration.programs.forked DSN
 """
@@ -8,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -23,8 +26,11 @@ from django.db.utils import ConnectionHandler
 from playhouse.pool import PooledPostgresqlDatabase
 from psycopg2.extensions import parse_dsn
 
+from examples.lab.postgres import Postgres
 from poolscope import pool_name, unit_of_work
+from poolscope.core.catalogue.pools import FORKED_POOL
 from tests.integration.programs.found import Findings
+from tests.support.pages import run_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,47 +38,55 @@ if TYPE_CHECKING:
     Use = Callable[[], object]
 
 
-def engines(dsn: str) -> dict[str, Use]:
-    """SQLAlchemy's, each used before the fork but the one that is only made."""
-    uses: dict[str, Use] = {}
-    for name in ("engine", "disposed", "only_made", "unused"):
-        engine = sqlalchemy.create_engine(
-            "postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn), pool_logging_name=name
-        )
+def engines(server: Postgres) -> dict[str, Use]:
+    """SQLAlchemy's: those of the page, and one each that is not used before the fork or after it."""
+    used, disposed = (named(name, 1, server)["engine"] for name in ("engine", "disposed"))
+    sys.modules["shop.db"] = SimpleNamespace(engine=disposed)  # type: ignore[assignment]
+    fixed = run_block(FORKED_POOL, 3)
 
-        def use(engine: sqlalchemy.Engine = engine) -> None:
-            with engine.connect() as connection:
-                connection.execute(sqlalchemy.text("select 1"))
+    def dispose_and_use() -> None:
+        fixed["post_fork"](None, None)
+        use(disposed)
 
-        def dispose_and_use(engine: sqlalchemy.Engine = engine, use: Use = use) -> None:
-            engine.dispose(close=False)
-            use()
-
-        if name != "only_made":
-            use()
-        uses[name] = dispose_and_use if name == "disposed" else use
-    del uses["unused"]
-    return uses
+    unused, only_made = (
+        sqlalchemy.create_engine(server.url("psycopg"), pool_logging_name=name) for name in ("unused", "only_made")
+    )
+    use(unused)
+    return {
+        "engine": functools.partial(use, used),
+        "disposed": dispose_and_use,
+        "only_made": functools.partial(use, only_made),
+    }
 
 
-def preloaded(dsn: str) -> dict[str, Use]:
-    """psycopg's: one opened before the fork, and one after."""
-    arguments: dict[str, Any] = {"min_size": 1, "max_size": 4, "timeout": 0.3, "open": False}
-    before = psycopg_pool.ConnectionPool(dsn, name="preloaded", **arguments)
-    after = psycopg_pool.ConnectionPool(dsn, name="opened_after", **{**arguments, "timeout": 30})
-    before.open(wait=True)
+def named(name: str, block: int, server: Postgres) -> dict[str, Any]:
+    """What a block of the page defines, with a pool of that name."""
+    with pool_name(name):
+        return run_block(FORKED_POOL, block, server)
+
+
+def use(engine: sqlalchemy.Engine) -> None:
+    """A request."""
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("select 1"))
+
+
+def preloaded(server: Postgres) -> dict[str, Use]:
+    """psycopg's, of the page: one opened before the fork, and one after."""
+    before, page = named("preloaded", 0, server)["pool"], named("opened_after", 2, server)
+    before.wait()
 
     def use_twice() -> None:
         with before.connection() as connection:
             connection.close()  # as where the server has ended it
-        with contextlib.suppress(psycopg_pool.PoolTimeout), before.connection():
+        with contextlib.suppress(psycopg_pool.PoolTimeout), before.connection(timeout=0.3):
             pass
 
     def open_and_use() -> None:
-        after.open(wait=True)
-        with after.connection() as connection:
+        page["post_fork"](None, None)
+        with page["pool"].connection() as connection:
             connection.execute("select 1")
-        after.close()
+        page["pool"].close()
 
     return {"preloaded": use_twice, "opened_after": open_and_use}
 
@@ -130,7 +144,8 @@ def others(dsn: str) -> dict[str, Use]:
 def main() -> None:
     """See above."""
     findings = Findings(long_hold_threshold=600, exhaustion_threshold=0)
-    uses = {**engines(sys.argv[1]), **preloaded(sys.argv[1]), **others(sys.argv[1])}
+    server = Postgres.from_dsn(sys.argv[1])
+    uses = {**engines(server), **preloaded(server), **others(sys.argv[1])}
     assert findings.found == []
     child = os.fork()
     if child:

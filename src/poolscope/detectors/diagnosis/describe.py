@@ -158,6 +158,8 @@ def owner_of(lease: Lease, threads: dict[int, str] | None = None) -> str:
     """
     if lease.unit is not None:
         return str(lease.unit)
+    if lease.adopted:
+        return "code that checked it out before poolscope started"
     if lease.task is not None:
         task = lease.task()
         return f"task {task.get_name()}" if task is not None else "a finished task"
