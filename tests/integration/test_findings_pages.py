@@ -158,7 +158,7 @@ def test_a_dependency_that_starves_the_worker_threads(
     assert "4 of 4 worker threads run session, which waits for this pool" in finding.summary
 
 
-def test_parts_of_a_request_that_ask_at_once_fan_out(
+def test_parts_of_a_request_that_run_at_once_fan_out(
     telemetry: Telemetry, found: list[Finding], database: Postgres
 ) -> None:
     """Nine parts fill a pool of four, and another request gets none; one query for all leaves it three."""

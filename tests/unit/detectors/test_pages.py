@@ -12,7 +12,14 @@ import pytest
 from poolscope.config import PREFIX, rules
 from poolscope.core.catalogue import FINDING_IDS, KINDS
 from poolscope.core.catalogue.exhaustion import BURST, POOL_EXHAUSTED, SLOW_CONNECT
+from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT, THREAD_STARVATION
+from poolscope.core.catalogue.kept import LISTENER_HOLD
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
+from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL
 from poolscope.core.finding_kind import Source
+from poolscope.detectors.diagnosis.rules import RULES
 from tests.support.causes import CAUSES
 from tests.support.pages import BLOCK, PAGES, blocks, page
 
@@ -24,6 +31,20 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 # What they show is a matter of rates and of the network: tests make the finding on a clock that does not advance.
 NOT_RUN = (BURST, SLOW_CONNECT)
+# What each rule names, of connections that are held.
+OF_RULES: dict[str, tuple[str, ...]] = {
+    "foreign": (FORKED_POOL, FOREIGN_EVENT_LOOP),
+    "leaks": (LEAK,),
+    "listeners": (LISTENER_HOLD,),
+    "validation": (SLOW_CONNECT,),
+    "lock_waits": (LOCK_WAIT,),
+    "nested": (NESTED_CHECKOUT,),
+    "blocked_loop": (BLOCKED_EVENT_LOOP,),
+    "starvation": (THREAD_STARVATION,),
+    "fan_out": (FAN_OUT,),
+    "long_holds": (IDLE_IN_TRANSACTION, LONG_HOLD),
+    "refusals": (),  # of a pool that is not full
+}
 ALERT = re.compile(r"- alert: (\w+)\n(?:(?!- alert).)*?finding: \"?(\w+)", re.DOTALL)
 
 
@@ -37,9 +58,9 @@ def test_every_finding_has_its_page_and_every_page_its_finding() -> None:
 
 @pytest.mark.parametrize("identity", FINDING_IDS)
 def test_a_page_teaches_the_cause_and_the_repair(identity: str) -> None:
-    """How it is known, what the evidence means, which alert fires; with code for the bad and the repaired."""
+    """How it is known, what it is wrong about, its evidence, its alert; with code for the bad and the repaired."""
     headings = set(re.findall(r"^## (.+)$", page(identity), re.MULTILINE))
-    assert {"Evidence", "Alerts and settings"} <= headings
+    assert {"Known wrong alarms", "Evidence", "Alerts and settings"} <= headings
     assert headings & {"How poolscope knows", "How poolscope finds the cause"}
     blocks = [ast.dump(ast.parse(block["code"])) for block in BLOCK.finditer(page(identity))]
     assert len(set(blocks)) == len(blocks) >= 2
@@ -98,6 +119,18 @@ def test_a_page_names_the_alerts_that_lead_to_it(identity: str) -> None:
     named = set(re.findall(r"`((?=\w*[a-z])[A-Z][A-Za-z]*[A-Z][A-Za-z]*)`", page(identity)))
     assert {alert for alert, finding in alerts if finding == identity} <= named
     assert named <= set(re.findall(r"- alert: (\w+)", rules_file))
+
+
+def test_the_causes_of_an_exhausted_pool_are_in_the_order_of_the_rules() -> None:
+    """What each rule names is in the table of its place; and every cause there is, on the page."""
+    text = page(POOL_EXHAUSTED)
+    first = text[text.index("| cause | when |") :].split("\n\n", 1)[0]
+    named = re.findall(r"\[(\w+)\]\(\w+\.md\)", first)
+    assert named == [identity for rule in RULES for identity in OF_RULES[rule.__name__]]
+    assert set(OF_RULES) == {rule.__name__ for rule in RULES}
+    assert {identity for identity in FINDING_IDS if KINDS[identity].source is Source.CAUSE} <= set(
+        re.findall(r"\]\((\w+)\.md\)", text)
+    )
 
 
 @pytest.mark.parametrize("identity", FINDING_IDS)
