@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from examples.lab.postgres import Postgres
     from poolscope.core.finding import Finding
+    from poolscope.core.lease import Lease
 
 # Seconds that a checkout waits where it cannot succeed, and where it must.
 SHORT, LONG = 0.3, 60.0
@@ -131,28 +132,34 @@ def test_a_dependency_that_starves_the_worker_threads(
     httpx = pytest.importorskip("httpx")
     pytest.importorskip("fastapi")
 
-    def visit(number: int, timeout: float) -> list[int]:
-        engine = sqlalchemy.create_engine(
-            database.url("psycopg"), pool_size=2, max_overflow=0, pool_timeout=timeout, pool_logging_name="shop"
-        )
+    def visit(number: int, *, starves: bool) -> list[int]:
+        engine = sqlalchemy.create_engine(database.url("psycopg"), pool_size=2, max_overflow=0, pool_timeout=LONG)
+        pool: Any = engine.pool
         monkeypatch.setitem(sys.modules, "shop.db", SimpleNamespace(Session=sessionmaker(engine)))
         app = run_block(THREAD_STARVATION, number)["app"]
 
         async def at_once() -> list[int]:
-            anyio.to_thread.current_default_thread_limiter().total_tokens = 4
-            transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
-                answers = await asyncio.gather(*(client.get("/me") for _ in range(8)))
-            return sorted(answer.status_code for answer in answers)
+            threads = anyio.to_thread.current_default_thread_limiter()
+            threads.total_tokens = 4
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://shop") as client:
+                requests = [asyncio.create_task(client.get("/me")) for _ in range(8)]
+                if starves:
+                    await asyncio.to_thread(wait_until, lambda: len(pending()) == 4, LONG, "all threads to wait")
+                    pool._timeout = SHORT
+                    with pytest.raises(sqlalchemy.exc.TimeoutError):
+                        await asyncio.to_thread(engine.connect)
+                    pool._timeout = LONG
+                    threads.total_tokens = 40
+                return [(await request).status_code for request in requests]
 
         try:
             return asyncio.run(at_once())
         finally:
             engine.dispose()
 
-    assert visit(1, LONG) == [200] * 8
+    assert visit(1, starves=False) == [200] * 8
     assert causes(telemetry, found) == set()
-    assert 500 in visit(0, SHORT)
+    assert visit(0, starves=True) == [200] * 8
     assert causes(telemetry, found) == {THREAD_STARVATION}
     finding = next(one for one in found if one.id == POOL_EXHAUSTED)
     assert "4 of 4 worker threads run session, which waits for this pool" in finding.summary
@@ -192,6 +199,11 @@ def test_parts_of_a_request_that_run_at_once_fan_out(
     assert causes(telemetry, found) == {FAN_OUT}
     finding = next(one for one in found if one.id == POOL_EXHAUSTED)
     assert "http POST /graphql, asks for 9 connections at once at summaries" in finding.summary
+
+
+def pending() -> list[Lease]:
+    """The checkouts that wait."""
+    return [lease for pool in open_pool_registries[-1].pools.values() for lease in pool.pending.copy()]
 
 
 def a_query_runs() -> bool:
