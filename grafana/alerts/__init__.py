@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
-from grafana.alerts import fleet, pools, traces
+from grafana.alerts import fleet, kinds, pools, traces
 from grafana.alerts.model import Pace
 from grafana.alerts.render import grafana_rules, prometheus_rules, traceql_rules
 
@@ -32,7 +32,7 @@ def alert_groups(pace: Pace | None = None) -> tuple[Group, ...]:
         The groups, in the order of the files.
     """
     pace = pace or Pace()
-    return (*pools.groups(pace), *fleet.groups(pace), *traces.groups(pace))
+    return (*pools.groups(pace), *kinds.groups(pace), *fleet.groups(pace), *traces.groups(pace))
 
 
 def alerts(pace: Pace | None = None) -> tuple[Alert, ...]:

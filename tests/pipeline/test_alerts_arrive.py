@@ -25,6 +25,7 @@ from grafana.prometheus import family
 from poolscope import semconv
 from poolscope.core.catalogue.holds import NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.catalogue.pools import FORKED_POOL
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from tests.pipeline.emitter import Process
 from tests.pipeline.sink import Sink
@@ -101,6 +102,13 @@ def nesting(process: Process, seconds: float) -> None:
     process.request(findings=[NESTED_CHECKOUT])
 
 
+def forked(process: Process, seconds: float) -> None:
+    """A pool that was opened before a fork."""
+    healthy(process, seconds)
+    process.add(semconv.FINDING_COUNT, 1, {semconv.FINDING_ID: FORKED_POOL})
+    process.request(findings=[FORKED_POOL])
+
+
 def dawdling(process: Process, seconds: float) -> None:
     """Transactions held open over other work."""
     healthy(process, seconds)
@@ -131,6 +139,7 @@ CAUSES: dict[str, tuple[Callable[[Process, float], None], set[str]]] = {
     "overdue": (overdue, {"LeaseOverdue"}),
     "looping": (looping, {"NPlusOneFound", "TracesWithFindings"}),
     "nesting": (nesting, {"NestedCheckout", "TracesWithFindings"}),
+    "forked": (forked, {"ForkedPool", "TracesWithFindings"}),
     "dawdling": (dawdling, {"HeldIdleInTransaction"}),
     "drifting": (drifting, {"PoolscopeDrift"}),
     "erring": (erring, {"PoolscopeErrors"}),

@@ -12,8 +12,10 @@ import yaml
 
 import grafana.alerts
 from grafana import collector as made
+from grafana.alerts.kinds import COUNTED
 from grafana.prometheus import bucket, count, family, label
 from poolscope import semconv
+from poolscope.core.catalogue.locks import LOCK_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +58,12 @@ def usual(at: str) -> dict[str, str]:
     }
 
 
-# The counters of rare events by the alert that watches them. The last three are counted by the Collector.
+def found(finding: str) -> str:
+    """The count of a kind of finding."""
+    return series(family(semconv.FINDING_COUNT), POOL, {label(semconv.FINDING_ID): finding})
+
+
+# The counters of rare events by the alert that watches them. The last two are counted by the Collector.
 RARE = {
     "PoolTimeouts": series(family(semconv.TIMEOUTS), POOL),
     "TooManyConnections": series(
@@ -69,6 +76,8 @@ RARE = {
     "CheckoutSpansFail": series(family(made.SPAN_CALLS), CHECKOUT, status_code="STATUS_CODE_ERROR"),
     "TracesWithFindings": series(family(made.TRACE_FINDINGS), POOL, {label(semconv.FINDINGS): "[nested_checkout]"}),
 }
+# The same for kinds of findings: their rules differ in one word.
+OF_KINDS = {one.name: found(one.finding) for one in COUNTED if one.fewest == 1}
 
 
 @dataclass(frozen=True)
@@ -108,13 +117,20 @@ EVENTS = (
 )
 
 
+EVERY = (*RARE.values(), *OF_KINDS.values())
+
+
 def rare_events() -> list[Case]:
     """What must hold for every counter of rare events."""
     return [
-        *(case(f"{law} is no rare event", dict.fromkeys(RARE.values(), values), at) for law, values, at in NO_EVENTS),
+        *(case(f"{law} is no rare event", dict.fromkeys(EVERY, values), at) for law, values, at in NO_EVENTS),
         *(
             case(f"{alert}: {law}", {counter: values}, at, alert)
             for alert, counter in RARE.items()
+            for law, values, at in EVENTS
+        ),
+        *(
+            case(f"kinds of findings: {law}", dict.fromkeys(OF_KINDS.values(), values), at, *OF_KINDS)
             for law, values, at in EVENTS
         ),
     ]
@@ -211,6 +227,8 @@ CASES = [
     case("loops as many as yesterday", repeated(f"0+4x{DAY_OF_MINUTES + 25}"), "24h10m", interval="1m"),
     case("a handful of repeated queries", repeated("0x40 5x40"), "15m"),
     case("loops in a request of its own version", repeated("0+4x80"), "15m", "NPlusOneFound"),
+    case("statements wait for locks", {found(LOCK_WAIT): "0x40 12x40"}, "15m", "LockWait"),
+    case("a few statements wait for a lock", {found(LOCK_WAIT): "0x40 9x40"}, "15m"),
     case("the server is nearly full", connections(90), "15m", "ServerNearMaxConnections"),
     case("the server is half full", connections(50), "15m"),
     case("an old idle transaction", {OLDEST: "0+15x80"}, "15m", "ServerIdleInTransaction"),
