@@ -8,10 +8,12 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from examples.shop import queries
+from examples.shop import fastapi_tasks, queries
+from examples.shop.fastapi_state import engine, payments, settings
 from examples.shop.models import Order, User
+from examples.shop.news import News
 from examples.shop.payments import Payments
 from examples.shop.settings import Settings
 
@@ -36,7 +38,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.payments = Payments(settings.payment_url)
     app.state.carts = {}
+    app.state.news = News(settings.dsn)
     app.include_router(shop)
+    app.include_router(fastapi_tasks.routes)
     app.add_exception_handler(PoolTimeoutError, busy)
     return app
 
@@ -44,21 +48,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def busy(_request: Request, _error: Exception) -> JSONResponse:
     """Answer a request that got no connection."""
     return JSONResponse({"error": "busy"}, 503)
-
-
-def engine(request: Request) -> AsyncEngine:
-    """The engine of the running application."""
-    return request.app.state.engine  # type: ignore[no-any-return]
-
-
-def payments(request: Request) -> Payments:
-    """The payment provider of the running application."""
-    return request.app.state.payments  # type: ignore[no-any-return]
-
-
-def settings(request: Request) -> Settings:
-    """The settings of the running application."""
-    return request.app.state.settings  # type: ignore[no-any-return]
 
 
 @shop.get("/users/{user_id}")
@@ -177,3 +166,19 @@ async def profile_fixed(request: Request, user_id: int) -> Json:
         name = await session.scalar(select(User.name).where(User.id == user_id))
         orders = await session.scalar(queries.order_count(user_id))
         return {"name": name, "orders": orders}
+
+
+@shop.post("/dispatch")
+async def dispatch(request: Request) -> Json:
+    """One dispatch at a time: by a lock of the connection's, which outlives the transaction and nobody releases."""
+    async with AsyncSession(engine(request)) as session, session.begin():
+        await session.execute(queries.session_lock(queries.DISPATCH))
+        return {"open": await session.scalar(queries.open_orders())}
+
+
+@shop.post("/fixed/dispatch")
+async def dispatch_fixed(request: Request) -> Json:
+    """The same lock, which ends with the transaction."""
+    async with AsyncSession(engine(request)) as session, session.begin():
+        await session.execute(queries.transaction_lock(queries.DISPATCH))
+        return {"open": await session.scalar(queries.open_orders())}

@@ -173,3 +173,34 @@ def profile_fixed(user_id: int) -> Json:
         name = session.scalar(select(User.name).where(User.id == user_id))
         orders = session.scalar(queries.order_count(user_id))
         return {"name": name, "orders": orders}
+
+
+@shop.post("/dispatch")
+def dispatch() -> Json:
+    """One dispatch at a time: by a lock of the connection's, which outlives the transaction and nobody releases."""
+    with Session(engine()) as session, session.begin():
+        session.execute(queries.session_lock(queries.DISPATCH))
+        return {"open": session.scalar(queries.open_orders())}
+
+
+@shop.post("/fixed/dispatch")
+def dispatch_fixed() -> Json:
+    """The same lock, which ends with the transaction."""
+    with Session(engine()) as session, session.begin():
+        session.execute(queries.transaction_lock(queries.DISPATCH))
+        return {"open": session.scalar(queries.open_orders())}
+
+
+@shop.get("/archive/<int:user_id>")
+def archive(user_id: int) -> Json:
+    """An engine for each request, with a pool and a connection of its own."""
+    archived = create_engine(settings().sqlalchemy_url)
+    with Session(archived) as session:
+        return {"orders": session.scalar(queries.order_count(user_id))}
+
+
+@shop.get("/fixed/archive/<int:user_id>")
+def archive_fixed(user_id: int) -> Json:
+    """The engine that there is."""
+    with Session(engine()) as session:
+        return {"orders": session.scalar(queries.order_count(user_id))}

@@ -11,6 +11,8 @@ from sqlalchemy.orm import selectinload
 from examples.shop.models import Order, Post, User
 
 FEED_LENGTH = 20
+# The number of the lock that whoever dispatches has.
+DISPATCH = 42
 
 
 def all_time_sales(seconds: float) -> Select[Any]:
@@ -27,6 +29,28 @@ def all_time_sales(seconds: float) -> Select[Any]:
 def todays_sales() -> Select[Any]:
     """The sum over one day, through the index on ``created_at``."""
     return select(func.sum(Order.total_cents)).where(Order.created_at >= func.now() - timedelta(days=1))
+
+
+def figures() -> dict[str, Select[Any]]:
+    """What the overview consists of: a question for each figure, by its name."""
+    return {
+        "customers": select(func.count()).select_from(User),
+        "posts": select(func.count()).select_from(Post),
+        "orders": select(func.count()).select_from(Order),
+        "open": open_orders(),
+        "largest": select(func.max(Order.total_cents)),
+        "sold": select(func.sum(Order.total_cents)),
+    }
+
+
+def slowly(question: Select[Any], seconds: float) -> Select[Any]:
+    """The question, and `seconds` as of `all_time_sales`."""
+    return question.add_columns(func.pg_sleep(seconds))
+
+
+def all_figures() -> Select[Any]:
+    """All of them in one question, a row of a column each."""
+    return select(*(question.scalar_subquery().label(name) for name, question in figures().items()))
 
 
 def feed() -> Select[Any]:
@@ -52,6 +76,26 @@ def last_order(user_id: int) -> Select[Any]:
 def locked_user(user_id: int) -> Select[Any]:
     """The user's row, for this transaction alone until it ends."""
     return select(User).where(User.id == user_id).with_for_update()
+
+
+def session_lock(number: int) -> Select[Any]:
+    """A lock of the application's own, for as long as the connection is open or until it is released."""
+    return select(func.pg_advisory_lock(number))
+
+
+def transaction_lock(number: int) -> Select[Any]:
+    """The same lock until the transaction ends."""
+    return select(func.pg_advisory_xact_lock(number))
+
+
+def open_orders() -> Select[Any]:
+    """How many orders are not paid."""
+    return select(func.count()).select_from(Order).where(Order.status == "new")
+
+
+def post_count(user_id: int) -> Select[Any]:
+    """How often the user wrote something."""
+    return select(func.count()).select_from(Post).where(Post.user_id == user_id)
 
 
 def order_count(user_id: int) -> Select[Any]:

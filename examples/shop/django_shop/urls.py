@@ -20,4 +20,6 @@ urlpatterns = [
     path("fixed/cart/<int:user_id>", views.cart_fixed),
     path("profile/<int:user_id>", views.profile),
     path("fixed/profile/<int:user_id>", views.profile_fixed),
+    path("dispatch", views.dispatch),
+    path("fixed/dispatch", views.dispatch_fixed),
 ]

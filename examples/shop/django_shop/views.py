@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PRICE_CENTS = 1999
 FEED_LENGTH = 20
+# The number of the lock that whoever dispatches has.
+DISPATCH = 42
 
 _LAST_ORDER = "SELECT total_cents FROM orders WHERE user_id = %s ORDER BY created_at DESC LIMIT 1"
 _ORDER_COUNT = "SELECT count(*) FROM orders WHERE user_id = %s"
@@ -148,3 +150,17 @@ def profile_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
     """Both questions on one connection."""
     user = User.objects.get(pk=user_id)
     return JsonResponse({"name": user.name, "orders": user.order_set.count()})
+
+
+def dispatch(_request: HttpRequest) -> HttpResponse:
+    """One dispatch at a time: by a lock of the connection's, which outlives the transaction and nobody releases."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [DISPATCH])
+        return JsonResponse({"open": Order.objects.filter(status="new").count()})
+
+
+def dispatch_fixed(_request: HttpRequest) -> HttpResponse:
+    """The same lock, which ends with the transaction."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [DISPATCH])
+        return JsonResponse({"open": Order.objects.filter(status="new").count()})
