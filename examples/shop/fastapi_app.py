@@ -170,7 +170,7 @@ async def profile_fixed(request: Request, user_id: int) -> Json:
 
 @shop.post("/dispatch")
 async def dispatch(request: Request) -> Json:
-    """One dispatch at a time: by a lock of the connection's, which outlives the transaction and nobody releases."""
+    """One dispatch at a time: by a lock of the connection, which outlives the transaction and is not released."""
     async with AsyncSession(engine(request)) as session, session.begin():
         await session.execute(queries.session_lock(queries.DISPATCH))
         return {"open": await session.scalar(queries.open_orders())}

@@ -177,7 +177,7 @@ def profile_fixed(user_id: int) -> Json:
 
 @shop.post("/dispatch")
 def dispatch() -> Json:
-    """One dispatch at a time: by a lock of the connection's, which outlives the transaction and nobody releases."""
+    """One dispatch at a time: by a lock of the connection, which outlives the transaction and is not released."""
     with Session(engine()) as session, session.begin():
         session.execute(queries.session_lock(queries.DISPATCH))
         return {"open": session.scalar(queries.open_orders())}

@@ -86,7 +86,7 @@ COUNTED: Final = (
     Counted(
         "StrandedConnections",
         STRANDED_CONNECTIONS,
-        f"Connections of the {WHERE} stay open that nobody will use again",
+        f"Connections of the {WHERE} stay open that no thread will use again",
         "They count against the server's limit for as long as the process lives. Let no connection outlive its thread "
         "or job.",
     ),

@@ -153,7 +153,7 @@ def profile_fixed(_request: HttpRequest, user_id: int) -> HttpResponse:
 
 
 def dispatch(_request: HttpRequest) -> HttpResponse:
-    """One dispatch at a time: by a lock of the connection's, which outlives the transaction and nobody releases."""
+    """One dispatch at a time: by a lock of the connection, which outlives the transaction and is not released."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [DISPATCH])
         return JsonResponse({"open": Order.objects.filter(status="new").count()})
