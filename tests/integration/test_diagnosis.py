@@ -26,8 +26,8 @@ pytestmark = pytest.mark.timeout(300)
 
 def test_the_cause_is_the_one_that_was_planted(database: Postgres) -> None:
     """
-    A dozen services, drawn by the commit: one may be missed, none is told a cause that is not there, and healthy ones
-    are told nothing.
+    A dozen services, drawn by the commit: one may be missed, no cause is named that is not there, and for healthy ones
+    nothing is reported.
     """
     seed = seed_of_run()
     with prepare(database, _RUNS):

@@ -167,6 +167,13 @@ def test_no_name_is_an_old_word(path: Path) -> None:
     assert not old, f"{name_of(path)}: {sorted(old)}"
 
 
+def test_the_glossary_is_in_alphabetical_order() -> None:
+    """Each term once."""
+    glossary = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Glossary")[2]
+    terms = [term.lower() for term in re.findall(r"^\| ([^|]+) \|", glossary, re.MULTILINE)[2:]]
+    assert terms == sorted(set(terms))
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name_of)
 def test_no_test_is_called_by_an_old_word(path: Path) -> None:
     """No name of a test has a word of the old vocabulary; variables of tests may."""

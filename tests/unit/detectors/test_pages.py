@@ -43,7 +43,9 @@ OF_RULES: dict[str, tuple[str, ...]] = {
     "starvation": (THREAD_STARVATION,),
     "fan_out": (FAN_OUT,),
     "long_holds": (IDLE_IN_TRANSACTION, LONG_HOLD),
-    "refusals": (),  # of a pool that is not full
+    # Of a pool that is not full.
+    "blocked_wait": (),
+    "refusals": (),
 }
 ALERT = re.compile(r"- alert: (\w+)\n(?:(?!- alert).)*?finding: \"?(\w+)", re.DOTALL)
 
@@ -123,11 +125,14 @@ def test_a_page_names_the_alerts_that_lead_to_it(identity: str) -> None:
 
 def test_the_causes_of_an_exhausted_pool_are_in_the_order_of_the_rules() -> None:
     """What each rule names is in the table of its place; and every cause there is, on the page."""
-    text = page(POOL_EXHAUSTED)
-    first = text[text.index("| cause | when |") :].split("\n\n", 1)[0]
-    named = re.findall(r"\[(\w+)\]\(\w+\.md\)", first)
-    assert named == [identity for rule in RULES for identity in OF_RULES[rule.__name__]]
+    text, diagnosis = page(POOL_EXHAUSTED), (ROOT / "docs" / "diagnosis.md").read_text(encoding="utf-8")
     assert set(OF_RULES) == {rule.__name__ for rule in RULES}
+    for account in (
+        text[text.index("| cause | when |") :].split("\n\n", 1)[0],
+        diagnosis[diagnosis.index("The rules run in this order") :].split("Where\nthe pool is not full", 1)[0],
+    ):
+        named = re.findall(r"\[(\w+)\]\((?:findings/)?\w+\.md\)", account)
+        assert named == [identity for rule in RULES for identity in OF_RULES[rule.__name__]]
     assert {identity for identity in FINDING_IDS if KINDS[identity].source is Source.CAUSE} <= set(
         re.findall(r"\]\((\w+)\.md\)", text)
     )
