@@ -43,9 +43,8 @@ OF_RULES: dict[str, tuple[str, ...]] = {
     "starvation": (THREAD_STARVATION,),
     "fan_out": (FAN_OUT,),
     "long_holds": (IDLE_IN_TRANSACTION, LONG_HOLD),
-    # Of a pool that is not full.
-    "blocked_wait": (),
-    "refusals": (),
+    "blocked_wait": (BLOCKED_EVENT_LOOP,),
+    "refusals": (),  # of a pool that is not full
 }
 ALERT = re.compile(r"- alert: (\w+)\n(?:(?!- alert).)*?finding: \"?(\w+)", re.DOTALL)
 
