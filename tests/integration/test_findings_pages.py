@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from examples.lab.postgres import Postgres
     from poolscope.core.finding import Finding
-    from poolscope.core.lease import Lease
 
 # Seconds that a checkout waits where it cannot succeed, and where it must.
 SHORT, LONG = 0.3, 60.0
@@ -144,7 +143,10 @@ def test_a_dependency_that_starves_the_worker_threads(
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://shop") as client:
                 requests = [asyncio.create_task(client.get("/me")) for _ in range(8)]
                 if starves:
-                    await asyncio.to_thread(wait_until, lambda: len(pending()) == 4, LONG, "all threads to wait")
+                    # Who has a thread waits for the pool, and who has a connection for a thread, behind two others.
+                    queues = pool._pool.not_empty._waiters
+                    while len(queues) < 4 or threads.statistics().tasks_waiting < 4:  # noqa: ASYNC110 - no event of theirs
+                        await asyncio.sleep(0.01)
                     pool._timeout = SHORT
                     with pytest.raises(sqlalchemy.exc.TimeoutError):
                         await asyncio.to_thread(engine.connect)
@@ -199,11 +201,6 @@ def test_parts_of_a_request_that_run_at_once_fan_out(
     assert causes(telemetry, found) == {FAN_OUT}
     finding = next(one for one in found if one.id == POOL_EXHAUSTED)
     assert "http POST /graphql, asks for 9 connections at once at summaries" in finding.summary
-
-
-def pending() -> list[Lease]:
-    """The checkouts that wait."""
-    return [lease for pool in open_pool_registries[-1].pools.values() for lease in pool.pending.copy()]
 
 
 def a_query_runs() -> bool:

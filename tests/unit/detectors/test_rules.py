@@ -177,8 +177,10 @@ def test_what_was_checked_out_before_poolscope_is_unknown() -> None:
     for _ in range(3):
         scene.pool.adopt(scene.clock())
     scene.pass_time(5)
-    scene.timeout(waited=0.2)
-    assert exhausted(scene).evidence["cause"] == UNKNOWN
+    scene.timeout(waited=0.2, name=None)  # in the thread that came across them
+    finding = exhausted(scene)
+    assert finding.evidence["cause"] == UNKNOWN
+    assert "by code that checked it out before poolscope started" in str(finding.evidence["holders"])
 
 
 def test_connections_that_are_validated_are_no_full_pool() -> None:
