@@ -11,7 +11,6 @@ import sqlalchemy
 from examples.lab.processes import wait_until
 from poolscope import semconv
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
-from poolscope.otel.logs import Events
 from tests.support.pages import run_block
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -29,14 +28,6 @@ BAD, REPAIRED = (
     run_block(BLOCKED_EVENT_LOOP, number, lines_of=lambda number: sqlalchemy.text(f"select {number}"))["invoice"]
     for number in (0, 2)
 )
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found from now on."""
-    findings: list[Finding] = []
-    monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
-    return findings
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from poolscope.core.catalogue.exhaustion import MIXED, POOL_EXHAUSTED, UNKNOWN
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.pool_registry import open_pool_registries
-from poolscope.otel.logs import Events
 from tests.support.pages import blocks, run_block
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -34,14 +33,6 @@ if TYPE_CHECKING:
 
 # Seconds that a checkout waits where it cannot succeed, and where it must.
 SHORT, LONG = 0.3, 60.0
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found from now on."""
-    findings: list[Finding] = []
-    monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
-    return findings
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from sqlalchemy import NullPool, create_engine, event, text
 
 from examples.lab.processes import wait_until
 from poolscope.core.catalogue.kept import LISTENER_HOLD, SESSION_LOCK_LEAK
-from poolscope.otel.logs import Events
 from tests.support.pages import blocks
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -24,14 +23,6 @@ if TYPE_CHECKING:
     from poolscope.core.finding import Finding
 
 PATIENCE = 60
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found from now on."""
-    findings: list[Finding] = []
-    monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
-    return findings
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.detectors.lock_wait import SAID_BY_SERVER
-from poolscope.otel.logs import Events
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -32,14 +31,6 @@ if TYPE_CHECKING:
     from poolscope.core.finding import Finding
 
 THRESHOLD = 0.4
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found from now on."""
-    findings: list[Finding] = []
-    monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
-    return findings
 
 
 @pytest.fixture

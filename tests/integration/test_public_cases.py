@@ -31,7 +31,6 @@ from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.pool_registry import open_pool_registries
-from poolscope.otel.logs import Events
 from tests.integration.programs import engines, listeners, row_locks, sessions, tiles
 from tests.support.pages import run_block
 from tests.support.telemetry import Telemetry, instrumented
@@ -44,14 +43,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = "tests.integration.programs"
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found from now on."""
-    findings: list[Finding] = []
-    monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
-    return findings
 
 
 @pytest.fixture

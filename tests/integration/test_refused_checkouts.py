@@ -9,7 +9,6 @@ import pytest
 
 from examples.lab.processes import wait_until
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
-from poolscope.otel.logs import Events
 from tests.support.pages import PAGES, run_block
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -27,14 +26,6 @@ if TYPE_CHECKING:
 BAD, REPAIRED = (run_block("pool_exhausted", number)["price"] for number in (2, 3))
 # As many as both pools of the page have connections.
 ROOM = 2
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found from now on."""
-    findings: list[Finding] = []
-    monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
-    return findings
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from poolscope import semconv
 from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, SLOW_CONNECT
 from poolscope.core.pool_registry import open_pool_registries
-from poolscope.otel.logs import Events
 from tests.support.skips import require
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -33,14 +32,6 @@ if TYPE_CHECKING:
     from poolscope.core.finding import Finding
 
 ROLE = "shut_out"
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found from now on."""
-    findings: list[Finding] = []
-    monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
-    return findings
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from poolscope.core.catalogue.holds import FAN_OUT, NESTED_CHECKOUT, THREAD_STAR
 from poolscope.core.catalogue.kept import LISTENER_HOLD
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST
-from poolscope.otel.logs import Events
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -50,14 +49,6 @@ PATIENT = {
     "blocked_event_loop_threshold": 60,
     "finding_interval": 0,
 }
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found from now on."""
-    findings: list[Finding] = []
-    monkeypatch.setattr(Events, "report", lambda _, finding: findings.append(finding))
-    return findings
 
 
 @pytest.fixture
