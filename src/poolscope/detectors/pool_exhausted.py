@@ -14,6 +14,7 @@ from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
 from poolscope.detectors.detector import Detector, Occurrence, Waited, mark
 from poolscope.detectors.diagnosis.cause import cause_of
+from poolscope.detectors.diagnosis.describe import is_over
 from poolscope.detectors.diagnosis.exhaustion_report import report
 from poolscope.detectors.diagnosis.load import Record, Sample
 from poolscope.detectors.diagnosis.outcomes import AT_ONCE
@@ -93,18 +94,15 @@ class PoolExhaustedDetector(Detector[Waited, "tuple[Picture, Lease] | str"]):
 
     def observe(self, event: Waited) -> None:
         """
-        The thread whose checkout went without a connection, or has just received one after too long, takes the
-        picture itself: at this moment it shows the holders.
+        The thread whose checkout went without a connection takes the picture itself: at this moment it shows the
+        holders.
         """
         lease = event.lease
-        if lease.silent or not (_goes_without(lease) or self._waited_long(lease)):
+        if lease.silent or not _goes_without(lease):
             return
         mark(lease, POOL_EXHAUSTED)
         pool = lease.pool
         self.keep((_taken(lease, event.holders), lease) if self._pace.allows(pool) else pool.identity.name)
-
-    def _waited_long(self, lease: Lease) -> bool:
-        return lease.acquired_at is not None and lease.acquired_at - lease.requested_at >= self._longest_wait
 
     def diagnose(self, seen: tuple[Picture, Lease] | str) -> Iterator[Occurrence]:
         """A checkout that went without; where it did not wait, the cause has to show first."""
@@ -129,15 +127,24 @@ class PoolExhaustedDetector(Detector[Waited, "tuple[Picture, Lease] | str"]):
             else:
                 self._unclear.append(one)
 
+    def glance(self, pools: Collection[Pool]) -> Iterator[Occurrence]:
+        """Report the longest of a pool's long waits, soon after it has become one: it may end in the next moment."""
+        for pool in pools:
+            waiting = [
+                lease
+                for lease in pool.pending.copy()
+                if lease.age() >= self._longest_wait and not lease.silent and not is_over(lease)
+            ]
+            for lease in waiting:
+                mark(lease, POOL_EXHAUSTED)
+            if waiting and self._pace.allows(pool):
+                longest = max(waiting, key=lambda lease: lease.age())
+                yield self._occurrence(Picture.take(pool, longest, longest.starved_by), longest)
+
     def look(self, pool: Pool) -> Iterator[Occurrence]:
-        """Record what the pool carries, and report the longest of the long waits."""
+        """Record what the pool carries."""
         self._record_of(pool).add(Sample.of(pool))
-        waiting = [lease for lease in pool.pending.copy() if lease.age() >= self._longest_wait and not lease.silent]
-        for lease in waiting:
-            mark(lease, POOL_EXHAUSTED)
-        if waiting and self._pace.allows(pool):
-            longest = max(waiting, key=lambda lease: lease.age())
-            yield self._occurrence(Picture.take(pool, longest, longest.starved_by), longest)
+        return iter(())
 
     def forget(self) -> None:
         """

@@ -12,18 +12,15 @@ if TYPE_CHECKING:
 
 #: A wait shorter than this is none: the checkout ended at once. In seconds.
 AT_ONCE: Final = 0.1
-#: The outcome of a checkout that has none yet, and of one that has its connection by now.
+#: The outcome of a checkout that has none yet.
 PENDING: Final = "pending"
-ACQUIRED: Final = "acquired"
 
 _ENDED: Final = {Outcome.TIMEOUT: "timed out", Outcome.REJECTED: "was refused", Outcome.CANCELLED: "was cancelled"}
 
 
 def outcome_of(checkout: Lease) -> str:
-    """How a checkout ended: the value of an `Outcome`, `ACQUIRED`, or `PENDING`."""
-    if checkout.outcome is not None:
-        return checkout.outcome.value
-    return PENDING if checkout.acquired_at is None else ACQUIRED
+    """How a checkout ended: the value of an `Outcome`, or `PENDING`."""
+    return checkout.outcome.value if checkout.outcome is not None else PENDING
 
 
 def ending_of(checkout: Lease, waited: float) -> str:
@@ -35,6 +32,6 @@ def ending_of(checkout: Lease, waited: float) -> str:
         waited: For how long it waited, in seconds.
     """
     if checkout.outcome is None:
-        return f"{'still waits after' if checkout.acquired_at is None else 'waited for'} {seconds(waited)}"
+        return f"still waits after {seconds(waited)}"
     ended = _ENDED.get(checkout.outcome, f"failed ({checkout.error_type})")
     return f"{ended} {'at once' if waited < AT_ONCE else f'after {seconds(waited)}'}"

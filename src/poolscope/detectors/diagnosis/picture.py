@@ -138,9 +138,8 @@ class Picture:
             before: The leases that were held when it began.
         """
         now = pool.now()
-        waiters = {waiter} if waiter is not None else set()
-        pending = pool.pending.copy() | waiters
-        out = sorted(pool.leases.copy() - waiters, key=lambda lease: lease.acquired_at or lease.requested_at)
+        pending = pool.pending.copy() | ({waiter} if waiter is not None else set())
+        out = sorted(pool.leases.copy(), key=lambda lease: lease.acquired_at or lease.requested_at)
         unheld = pool.unheld()
         with ThreadsNow() as frames:
             crews = crews_of(pending)
@@ -175,7 +174,7 @@ class Picture:
 
 
 def _waited(lease: Lease, now: float) -> float:
-    return (lease.acquired_at or lease.ended_at or now) - lease.requested_at
+    return (lease.ended_at or now) - lease.requested_at
 
 
 def _waiting(lease: Lease, now: float) -> Waiting:
