@@ -341,6 +341,8 @@ class AsyncService:
                         await asyncio.sleep(0.02)
                 finally:
                     await self._connections.release(connection)
+            # All of them together need two thirds of the pool.
+            await asyncio.sleep(self._chance.uniform(0.2, 0.3))
 
     async def _blocks(self) -> None:
         await asyncio.sleep(LEAD)
