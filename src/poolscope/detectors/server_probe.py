@@ -150,6 +150,8 @@ class ServerProbe:
         now = self._now()
         if not processes or self.is_pending or now < self._next.get(database, now):
             return
+        if pool.refusals and now - pool.refusals[-1].moment < _PEACE * self._interval:
+            return  # the server is full, by the pool's own word
         self._next[database] = now + self._interval
         system = pool.identity.system
         source = next((one for one in pool.sources if one.alive() and not one.retired), None)

@@ -156,6 +156,18 @@ def test_a_server_without_connections_is_left_in_peace(server: Server, caplog: p
     assert said == (["the server probe got no answer of postgresql: RuntimeError"] if server.error else [])
 
 
+def test_a_server_that_has_refused_the_pool_is_not_asked() -> None:
+    """For ten intervals after the refusal: the probe does not take the last slot that comes free."""
+    server = Server()
+    scene = watched(server, finding_interval=1)
+    in_process(begins(scene, UPDATES), 1)
+    scene.pool.refused("53300", "server")
+    answered(scene, 8.0)
+    assert server.connects == 0
+    answered(scene, 4.0)
+    assert server.connects > 0
+
+
 def test_its_statements_end_in_a_second_and_leave_nothing_on_a_pooler() -> None:
     """The timeout is the transaction's alone."""
     server = Server()
