@@ -42,6 +42,7 @@ OF_RULES: dict[str, tuple[str, ...]] = {
     "blocked_loop": (BLOCKED_EVENT_LOOP,),
     "starvation": (THREAD_STARVATION,),
     "fan_out": (FAN_OUT,),
+    "left_over": (LEAK,),
     "long_holds": (IDLE_IN_TRANSACTION, LONG_HOLD),
     "blocked_wait": (BLOCKED_EVENT_LOOP,),
     "refusals": (),  # of a pool that is not full

@@ -198,6 +198,22 @@ def test_connections_that_are_validated_are_no_full_pool() -> None:
         assert exhausted(scene).evidence["cause"] == cause
 
 
+@pytest.mark.parametrize(("seconds", "leaked"), [(0.4, False), (0.6, True)])
+def test_what_an_ended_request_has_not_returned_is_leaked_before_that_is_reported(
+    seconds: float, *, leaked: bool
+) -> None:
+    """Half a second after its last use no framework is about to return it; the wait may be reported just then."""
+    scene = Scene(2, exhaustion_threshold=0)
+    for _ in range(20):
+        scene.request(query=0.001)
+        scene.pass_time(0.4)
+    for _ in range(8):
+        scene.request(query=0.001)
+    leak(scene, 2)
+    scene.timeout(waited=seconds)
+    assert (exhausted(scene).evidence["cause"] == LEAK) == leaked
+
+
 def test_slots_that_the_library_has_lost_are_leaks() -> None:
     """No lease is left of them, and the limit is without them: they count as part of the pool all the same."""
     for lost in (3, 0):

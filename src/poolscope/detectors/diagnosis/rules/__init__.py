@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from poolscope.detectors.diagnosis.rules.blocked_loop import blocked_loop, blocked_wait
 from poolscope.detectors.diagnosis.rules.fan_out import fan_out
 from poolscope.detectors.diagnosis.rules.foreign import foreign
-from poolscope.detectors.diagnosis.rules.leaks import leaks
+from poolscope.detectors.diagnosis.rules.leaks import leaks, left_over
 from poolscope.detectors.diagnosis.rules.listeners import listeners
 from poolscope.detectors.diagnosis.rules.locks import lock_waits
 from poolscope.detectors.diagnosis.rules.long_holds import long_holds
@@ -35,6 +35,7 @@ RULES: Final[tuple[Rule, ...]] = (
     blocked_loop,
     starvation,
     fan_out,
+    left_over,
     long_holds,
     blocked_wait,
     refusals,
