@@ -156,7 +156,7 @@ def test_a_server_without_connections_is_left_in_peace(server: Server, caplog: p
     assert said == (["the server probe got no answer of postgresql: RuntimeError"] if server.error else [])
 
 
-def test_a_server_that_has_refused_the_pool_is_not_asked() -> None:
+def test_a_server_that_has_refused_the_pool_is_left_in_peace() -> None:
     """For ten intervals after the refusal: the probe does not take the last slot that comes free."""
     server = Server()
     scene = watched(server, finding_interval=1)
