@@ -21,7 +21,6 @@ CASES: Final = tuple(cases())
 
 #: Cases that the detectors do not yet get right, with the reason. One that comes right fails until its line goes.
 NOT_YET: Final[dict[str, str]] = {
-    "a serialization failure retried after one, one and a half, two milliseconds": "retries at once look like N+1",
     "sessions deleted by primary keys, a bunch at a time": "the same keys read again, because the rows are deleted",
     "jobs removed in small batches of keys": "only from a limit of 100 on are rows that are worked off a batch",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,6 +49,41 @@ def test_more_than_the_threshold_is_an_n_plus_one() -> None:
         "repeated": 0,
     }
     assert finding.fix == "one query for all: a join, or WHERE ... IN"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "ids"),
+    [
+        ([[7, "x"]] * 9, []),
+        ([{"id": 7}] * 9, []),
+        ([[7, "x"]] * 8 + [[8, "x"]], [N_PLUS_ONE]),
+        ([[number] for number in range(9)], [N_PLUS_ONE]),
+        ([None] * 9, [N_PLUS_ONE]),
+        ([[object()]] * 9, [N_PLUS_ONE]),
+    ],
+    ids=["retry", "by name", "others at the end", "each another", "none known", "not plain"],
+)
+def test_what_has_the_same_values_each_time_is_none(parameters: list[Any], ids: list[str]) -> None:
+    """A retry, or a look whether something is done: no earlier row is behind it. What is not known counts."""
+    scene = Scene()
+    with scene.unit():
+        lease = scene.checkout()
+        for each in parameters:
+            scene.query(lease, "update jobs set state = %s where id = %s", parameters=each)
+        lease.released()
+    assert scene.ids() == ids
+
+
+def test_values_that_change_in_one_list_are_others_each_time() -> None:
+    """A loop may fill the same list anew for each row."""
+    scene = Scene()
+    with scene.unit():
+        lease, values = scene.checkout(), [0]
+        for number in range(9):
+            values[0] = number
+            scene.query(lease, "select * from posts where user_id = %s", parameters=values)
+        lease.released()
+    assert scene.ids() == [N_PLUS_ONE]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,28 @@ _MOST_SERIES: Final = 16
 _UNKNOWN: Final = object()
 
 
+def plain_values(parameters: LibraryObject) -> tuple[object, ...] | None:
+    """
+    The values of a statement's parameters, as they are now: whoever runs it may change the list afterwards.
+
+    Args:
+        parameters: What the driver gets: a sequence or a mapping.
+
+    Returns:
+        None where there is none, where there are many, and where one is of a type that is not known: comparing that
+        would run other people's code.
+    """
+    if type(parameters) is dict:
+        values = tuple(parameters.values())
+    elif type(parameters) in (tuple, list):
+        values = tuple(parameters)
+    else:
+        return None
+    if not 0 < len(values) <= _MOST_VALUES or any(type(value) not in _PLAIN for value in values):
+        return None
+    return values
+
+
 class Slot(NamedTuple):
     """
     One value of a statement.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.libraries import KNOWN
 from poolscope.core.location import know_template
-from poolscope.core.sql.batches import Progress
+from poolscope.core.sql.batches import Progress, plain_values
 from poolscope.core.sql.fingerprint import LONGEST, analyse, remembered
 
 if TYPE_CHECKING:
@@ -45,7 +45,18 @@ class Repetition:
         call_site: The line.
     """
 
-    __slots__ = ("call_site", "count", "ended_at", "loader", "pauses", "progress", "queried", "seconds", "shape")
+    __slots__ = (
+        "call_site",
+        "count",
+        "ended_at",
+        "loader",
+        "pauses",
+        "progress",
+        "queried",
+        "same",
+        "seconds",
+        "shape",
+    )
 
     def __init__(self, shape: str, call_site: CallSite | None) -> None:
         self.shape = shape
@@ -59,6 +70,9 @@ class Repetition:
         self.queried = 0.0
         #: How many runs began only after a pause.
         self.pauses = 0
+        #: The values of its second run, while every later one had the same; None where one had others, or they are
+        #: not known.
+        self.same: tuple[object, ...] | None = None
         #: Who ran it on the application's behalf; None for SQL by hand.
         self.loader: Loader | None = None
         #: How far it has come, where it may be chunks.
@@ -133,6 +147,8 @@ class Repetitions:
         group = line.group
         if group is not None and statement == line.text and group.count > 1:
             group.count += 1
+            if group.same is not None and plain_values(parameters) != group.same:
+                group.same = None
             return group
         return self._count(statement, call_site, line, frame, parameters)
 
@@ -146,13 +162,15 @@ class Repetitions:
 
     def beyond_threshold(self, threshold: int) -> Iterator[Repetition]:
         """
-        What was repeated more often than the threshold, not counting runs after a pause; what works off messages is not
-        repeated.
+        What was repeated more often than the threshold, not counting runs after a pause. What works off messages is not
+        repeated; nor is what asks for the same each time, as a retry or a look whether something is done.
         """
         return (
             group
             for group in tuple(self._groups)
-            if group.count - group.pauses > threshold and not (self.may_last and _works_off(group))
+            if group.count - group.pauses > threshold
+            and group.same is None
+            and not (self.may_last and _works_off(group))
         )
 
     def _count(
@@ -179,6 +197,10 @@ class Repetitions:
         group.count += 1
         if group.count == 2:  # noqa: PLR2004 - the second run: from here on it is a repetition
             group.loader = loader_of(frame, call_site)
+            # The same chunk over and over is a repetition: it gets no further.
+            group.same = plain_values(parameters) if group.progress is None else None
+        elif group.same is not None and plain_values(parameters) != group.same:
+            group.same = None
         return group
 
     def _group(self, shape: Shape | None, call_site: CallSite | None, line: _Line) -> Repetition | None:
