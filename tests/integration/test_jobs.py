@@ -53,16 +53,6 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
 
 
 @pytest.fixture
-def found(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """The findings so far."""
-    findings: list[Finding] = []
-    session = telemetry.instrumentor._session
-    assert session is not None
-    monkeypatch.setattr(session._events, "report", findings.append)
-    return findings
-
-
-@pytest.fixture
 def queries(telemetry: Telemetry) -> Queries:
     """A pool."""
     return Queries()

@@ -45,16 +45,6 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
 
 
 @pytest.fixture
-def found(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """The findings so far."""
-    findings: list[Finding] = []
-    session = telemetry.instrumentor._session
-    assert session is not None
-    monkeypatch.setattr(session._events, "report", findings.append)
-    return findings
-
-
-@pytest.fixture
 def engine(telemetry: Telemetry, database: Postgres) -> Iterator[Engine]:
     """SQLAlchemy's pool, under poolscope."""
     made = create_engine(database.url("psycopg"), pool_size=8, pool_logging_name="leaks")

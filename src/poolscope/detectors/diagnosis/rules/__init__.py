@@ -57,5 +57,6 @@ def explain(picture: Picture) -> tuple[list[Explained], list[Held]]:
     for rule in RULES:
         for one in rule(picture, tuple(rest)):
             explained.append(one)
-            rest = [held for held in rest if held not in one.held]
+            taken = {held.lease for held in one.held}
+            rest = [held for held in rest if held.lease not in taken]
     return explained, rest
