@@ -36,7 +36,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from examples.lab.processes import reset_signals
+from examples.lab.processes import interrupts_later, reset_signals
 from tools.venvs import ROOT, cache
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Run:
 
     def _start(self, step: Step) -> None:
         _say(f"... {self._age():4.0f} s  {step.name}: starts")
-        with self.log(step.name).open("wb") as output:
+        with self.log(step.name).open("wb") as output, interrupts_later():
             process = subprocess.Popen(
                 ["/bin/sh", "-c", step.command],
                 stdin=subprocess.DEVNULL,
@@ -150,8 +150,8 @@ class Run:
                 start_new_session=True,
                 preexec_fn=reset_signals(signal.SIGINT, signal.SIGTERM),  # noqa: PLW1509 - it says why it may
             )
-        self._running[step.name] = process
-        threading.Thread(target=self._reap, args=(step.name, process, self._age()), daemon=True).start()
+            self._running[step.name] = process
+            threading.Thread(target=self._reap, args=(step.name, process, self._age()), daemon=True).start()
 
     def _reap(self, name: str, process: subprocess.Popen[bytes], began: float) -> None:
         _, status, usage = os.wait4(process.pid, 0)

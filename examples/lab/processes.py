@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -71,7 +72,8 @@ class Child:
             leavings = leavings or log
         self.log = log
         self.name = Path(command[0]).name
-        with log.open("ab") as output:
+        word = stop_signal.name.removeprefix("SIG")
+        with log.open("ab") as output, interrupts_later():
             self._process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.DEVNULL,
@@ -83,14 +85,14 @@ class Child:
                 start_new_session=True,
                 preexec_fn=reset_signals(signal.SIGINT, signal.SIGTERM, stop_signal),  # noqa: PLW1509 - it says why
             )
-        self.pid = self._process.pid
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", GUARD, "guard", str(self.pid), stop_signal.name.removeprefix("SIG"), str(leavings or "")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+            self.pid = self._process.pid
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", GUARD, "guard", str(self.pid), word, str(leavings or "")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -208,6 +210,32 @@ def reset_signals(*numbers: signal.Signals) -> Callable[[], None] | None:
             signal.signal(number, signal.SIG_DFL)
 
     return reset if ignored else None
+
+
+@contextlib.contextmanager
+def interrupts_later() -> Iterator[None]:
+    """
+    Let SIGINT and SIGTERM that come in the block take effect at its end: an interrupt between the start of a child and
+    the note of who it is leaves a child that nothing ends.
+
+    Outside of the main thread, which alone handles signals, nothing changes; nor for a signal that is ignored or ends
+    the process at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (int(signal.SIGINT), int(signal.SIGTERM))}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def identity(user: str | None) -> dict[str, Any]:

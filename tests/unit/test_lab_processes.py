@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -64,6 +65,30 @@ def test_a_child_obeys_what_we_ignore(word: signal.Signals) -> None:
             assert child.wait(30) == -word
     finally:
         signal.signal(word, before)
+
+
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_a_child_starts_leaves_none(word: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes effect when the child has its guard, which ends it when we let go of it."""
+    start = subprocess.Popen
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(*given: Any, **named: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*given, **named))
+        if len(started) == 1:
+            signal.raise_signal(word)
+        return started[-1]
+
+    before = signal.signal(word, signal.default_int_handler)
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Child([sys.executable, "-c", FOREVER])
+    finally:
+        signal.signal(word, before)
+    child, guard = started
+    guard.communicate(timeout=30)
+    assert child.wait(30) == -signal.SIGTERM
 
 
 def test_grandchildren_end_too() -> None:

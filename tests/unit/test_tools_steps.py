@@ -7,29 +7,31 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from examples.lab.processes import Child, wait_until
+from tests.unit.test_lab_processes import is_running
 from tools import steps
 from tools.venvs import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder, in which the steps run, and a cache of the test's own."""
     monkeypatch.setenv("POOLSCOPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     # Where a step runs this process's Ctrl-C handling, the test's own comes back.
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(signal, "signal", lambda *_: before)
-    return tmp_path
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_step_starts_when_those_before_it_have_ended(capfd: pytest.CaptureFixture[str]) -> None:
@@ -140,4 +142,19 @@ def test_an_interrupt_ends_all_steps(folder: Path, word: signal.Signals) -> None
         assert run.wait(60) == 130
         assert "no step is left running" in run.log.read_text()
     for pid in (int(path.name) for path in pids.iterdir()):
-        wait_until(lambda pid=pid: not psutil.pid_exists(pid), 30, "what a step started to end")
+        wait_until(lambda pid=pid: not is_running(pid), 30, "what a step started to end")
+
+
+def test_an_interrupt_while_a_step_starts_ends_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes effect when the run knows of the step: a busy machine can let the step run before that."""
+    start = subprocess.Popen
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(*given: Any, **named: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*given, **named))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    assert steps.main(["--logs", str(folder), "a", "", "sleep 1000", "b", "", "sleep 1000"]) == steps.INTERRUPTED
+    assert [process.returncode for process in started] == [-signal.SIGTERM]
