@@ -12,7 +12,6 @@ import asyncio
 import contextvars
 import sysconfig
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -124,8 +123,8 @@ class Actor:
         """Have the actor call it, when it is done with what it does; None: its function returns."""
         raise NotImplementedError
 
-    def is_alive(self) -> bool:
-        """Whether its thread or task has not finished."""
+    def has_finished(self, within: float) -> bool:
+        """Whether its thread or task is over, or is within that many seconds."""
         raise NotImplementedError
 
     def take(self) -> Callable[[], Any]:
@@ -186,13 +185,10 @@ class Actor:
 
     def ends(self) -> None:
         """All its functions return, and its thread or task has finished."""
-        if self.is_alive():
+        if not self.has_finished(0):
             while self.functions >= 0:
                 self.leaves()
-            deadline = time.monotonic() + _PATIENCE
-            while self.is_alive():
-                assert time.monotonic() < deadline, "an actor does not end"
-                time.sleep(0.0002)
+            assert self.has_finished(_PATIENCE), "an actor does not end"
 
 
 class ThreadActor(Actor):
@@ -216,8 +212,9 @@ class ThreadActor(Actor):
     def put(self, call: Callable[[], Any] | None) -> None:
         self._calls.put(call)
 
-    def is_alive(self) -> bool:
-        return self.thread.is_alive()
+    def has_finished(self, within: float) -> bool:
+        self.thread.join(within)
+        return not self.thread.is_alive()
 
     def take(self) -> Callable[[], Any]:
         return self._calls.get
@@ -261,19 +258,22 @@ class TaskActor(Actor):
     def __init__(self, loop: Loop, parent: Actor | None = None) -> None:
         super().__init__()
         self._loop = loop.loop
+        self._finished = threading.Event()
         serve = _function(_TASK, "library_task", _LIBRARY)
 
         def create() -> tuple[asyncio.Queue[Any], asyncio.Task[Any]]:
             calls: asyncio.Queue[Any] = asyncio.Queue()
-            return calls, self._loop.create_task(serve(calls.get))
+            task = self._loop.create_task(serve(calls.get))
+            task.add_done_callback(lambda _: self._finished.set(), context=contextvars.Context())
+            return calls, task
 
         self._calls, self.task = (parent or loop).does(create)
 
     def put(self, call: Callable[[], Any] | None) -> None:
         self._loop.call_soon_threadsafe(self._calls.put_nowait, call)
 
-    def is_alive(self) -> bool:
-        return not self.task.done()
+    def has_finished(self, within: float) -> bool:
+        return self._finished.wait(within)
 
     def take(self) -> Callable[[], Any]:
         return self._calls.get

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
+from examples.lab.processes import wait_until
 from poolscope.otel.logs import Events
 from tests.support.telemetry import Telemetry
 
@@ -28,17 +28,13 @@ class Findings:
         self.telemetry.start()
 
     def wait(self, identity: str) -> None:
-        """Until one of that id is found; no longer than the deadline."""
-        end = time.monotonic() + DEADLINE
-        while not any(one["id"] == identity for one in self.found) and time.monotonic() < end:
-            self.telemetry.instrumentor.flush()
-            time.sleep(0.05)
+        """Until one of that id is found; a `TimeoutError` says which was not by the deadline."""
 
-    def look(self) -> None:
-        """Have the pools looked at once more: what is wrong is found by then."""
-        for _ in range(2):
-            time.sleep(1.05)
+        def is_found() -> bool:
             self.telemetry.instrumentor.flush()
+            return any(one["id"] == identity for one in self.found)
+
+        wait_until(is_found, DEADLINE, f"a finding {identity}")
 
     def print(self, **more: object) -> None:
         """All of them, with what else the program has to say."""
