@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -26,8 +25,6 @@ from tests.support.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from poolscope.core.lease import Lease
 
 
 def leaks() -> Scene:
@@ -119,35 +116,36 @@ def has_a_burst() -> Scene:
 def gathers() -> Scene:
     scene = Scene(4)
     with scene.unit("POST /graphql"):
-        _parts = [_checks_out_in_a_thread(scene) for _ in range(4)]
+        scene.at_once(4)
         scene.timeout(name=None)
     return scene
 
 
-def waits_for_a_thread() -> Scene:
+def waits_for_a_thread(*, runs: bool = False) -> Scene:
     scene = Scene(2)
     holds = threading.Barrier(3)
-    over = threading.Event()
+    job: Future[None] = Future()  # of an executor whose threads are all busy
+    if runs:
+        job.set_running_or_notify_cancel()
 
-    def hold(job: Future[None]) -> None:
+    def hold() -> None:
         with scene.unit("GET /me"):
             lease = scene.checkout("session")
             holds.wait(60)
             job.result(60)
             lease.released()
 
-    job: Future[None] = Future()  # of an executor whose threads are all busy
-    holders = [threading.Thread(target=hold, args=(job,), name=f"request {number}") for number in range(2)]
+    holders = [threading.Thread(target=hold, name=f"request {number}") for number in range(2)]
     for holder in holders:
         holder.start()
     holds.wait(60)
     wait_until(lambda: all(_waits_for_a_job(holder) for holder in holders), 60, "the holders to wait")
+    scene.clock.advance(1)
     with ThreadPoolExecutor(1, thread_name_prefix="worker") as executor:
         executor.submit(scene.timeout, "current_user").result(60)
     job.set_result(None)
     for holder in holders:
         holder.join(60)
-    over.set()
     return scene
 
 
@@ -168,14 +166,6 @@ def began_before_poolscope() -> Scene:
     _adopted = [scene.pool.adopt(scene.clock()) for _ in range(2)]
     scene.timeout()
     return scene
-
-
-def _checks_out_in_a_thread(scene: Scene) -> Lease:
-    context = contextvars.copy_context()
-    with ThreadPoolExecutor(1) as executor:
-        lease = executor.submit(context.run, scene.checkout, "resolver").result(60)
-    lease.statement_begins("select 1 from t")
-    return lease
 
 
 def _waits_for_a_job(thread: threading.Thread) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from poolscope.config import Settings
@@ -132,6 +134,15 @@ class Scene:
         lease = self.begin_checkout(at)
         lease.acquired()
         return lease
+
+    def at_once(self, count: int) -> list[Lease]:
+        """As many parts of the current unit of work, each in a thread of its own, check out and run a statement."""
+        leases = []
+        for _ in range(count):
+            with ThreadPoolExecutor(1) as thread:
+                leases.append(thread.submit(contextvars.copy_context().run, self.checkout, "resolver").result(60))
+            leases[-1].statement_begins("select 1 from t")
+        return leases
 
     def make_pool(self, at: str = "factory", *, login: int = 0, identity: Identity | None = None) -> Source:
         """Make a pool of the scene's server that has one idle connection, within the current unit of work."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import contextlib
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from examples.lab.processes import wait_until
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
-from poolscope.core.execution import stack_of_thread
 from poolscope.core.lease import Outcome
+from tests.support.causes import waits_for_a_thread
 from tests.support.libraries import known
 from tests.support.scene import Scene
 
@@ -245,33 +244,17 @@ def test_a_deadlock_is_one_where_no_connection_comes_back(others: int, words: st
 # Cycles and crowds ----------------------------------------------------------------------------------------------------
 
 
-def at_once(scene: Scene, count: int, name: str) -> list[Lease]:
-    """Parts of one unit of work, each in a thread of its own, that have a connection."""
-    with scene.unit(name):
-        contexts = [contextvars.copy_context() for _ in range(count)]
-        with ThreadPoolExecutor(count) as executor:
-            jobs = [executor.submit(context.run, scene.checkout, "resolver") for context in contexts]
-            leases = [job.result(60) for job in jobs]
-        for lease in leases:
-            lease.statement_begins("select 1 from t")
-        return leases
-
-
 def test_one_unit_of_work_that_takes_most_of_the_pool_fans_out() -> None:
     """Four of its connections are four of the pool's five; four requests with one each are four requests."""
     causes = []
-    for together in (True, False):
+    for requests in (1, 4):
         scene = Scene(5)
-        for number in range(1 if together else 4):
-            with scene.unit(f"GET /{number}"):
-                contexts = [contextvars.copy_context() for _ in range(4 if together else 1)]
-                with ThreadPoolExecutor(4) as executor:
-                    jobs = [executor.submit(context.run, scene.checkout, "resolver") for context in contexts]
-                    for job in jobs:
-                        job.result(60).statement_begins("select 1 from t")
-                if together or number == 3:
-                    scene.checkout("resolver").statement_begins("select 1 from t")
-                    scene.timeout(waited=0.2)
+        scene.checkout("beside").statement_begins("select 1 from t")
+        with contextlib.ExitStack() as units:
+            for number in range(requests):
+                units.enter_context(scene.unit(f"GET /{number}"))
+                scene.at_once(4 // requests)
+            scene.timeout(waited=0.2)
         causes.append(exhausted(scene).evidence["cause"])
     assert causes[0] == FAN_OUT
     assert causes[1] != FAN_OUT
@@ -282,7 +265,8 @@ def test_a_fan_out_that_is_over_explains_the_wait_behind_it() -> None:
     causes = []
     for name in ("POST /graphql", None):
         scene = Scene(4)
-        before = at_once(scene, 4, name) if name else [scene.checkout() for _ in range(4)]
+        with scene.unit(name) if name else contextlib.nullcontext():
+            before = scene.at_once(4) if name else [scene.checkout() for _ in range(4)]
         with scene.unit("GET /users"):
             asked = scene.begin_checkout("other")
         scene.clock.advance(1.0)
@@ -302,31 +286,7 @@ def test_a_fan_out_that_is_over_explains_the_wait_behind_it() -> None:
 @pytest.mark.parametrize("queued", [True, False])
 def test_threads_that_wait_for_a_job_starve_where_no_worker_can_run_it(queued: bool) -> None:
     """The workers wait for the pool that the holders keep. A job that runs already is no cycle."""
-    scene = Scene(2)
-    job: Future[None] = Future()
-    if not queued:
-        job.set_running_or_notify_cancel()
-    holds = threading.Barrier(3)
-
-    def hold() -> None:
-        with scene.unit("GET /me"):
-            lease = scene.checkout("session")
-            holds.wait(60)
-            job.result(60)
-            lease.released()
-
-    threads = [threading.Thread(target=hold, name=f"request {number}") for number in range(2)]
-    for thread in threads:
-        thread.start()
-    holds.wait(60)
-    wait_until(lambda: all(_executes(thread, "result") for thread in threads), 60, "the holders to wait")
-    scene.clock.advance(1)
-    with ThreadPoolExecutor(1, thread_name_prefix="worker") as executor:
-        executor.submit(scene.timeout, "current_user").result(60)
-    job.set_result(None)
-    for thread in threads:
-        thread.join(60)
-    finding = exhausted(scene)
+    finding = exhausted(waits_for_a_thread(runs=not queued))
     assert (finding.evidence["cause"] == THREAD_STARVATION) == queued
     if queued:
         assert "1 of 1 worker threads run current_user, which waits for shop" in str(finding.evidence["chain"])
@@ -373,7 +333,3 @@ def test_tasks_that_wait_for_a_worker_thread_starve(way: str) -> None:
     with known(worker_queues=[(__file__.rpartition("/")[2], "_limited")]):
         finding = asyncio.run(main())
     assert (finding.evidence["cause"] == THREAD_STARVATION) == (way != "sleeps")
-
-
-def _executes(thread: threading.Thread, function: str) -> bool:
-    return any(code.co_name == function for code, _ in stack_of_thread(thread.ident or 0, 10))
