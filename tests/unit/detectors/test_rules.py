@@ -171,7 +171,7 @@ def test_a_long_hold_that_is_young_counts_with_the_others() -> None:
 
 
 def test_what_was_checked_out_before_poolscope_is_unknown() -> None:
-    """Nothing is known of those who hold: no cause is made up. One more connection with a known holder is explained."""
+    """Nothing is known of those who hold: no cause is made up. Where most holders are known, what they do is it."""
     scene = Scene(3)
     for _ in range(3):
         scene.pool.adopt(scene.clock())
@@ -180,6 +180,13 @@ def test_what_was_checked_out_before_poolscope_is_unknown() -> None:
     finding = exhausted(scene)
     assert finding.evidence["cause"] == UNKNOWN
     assert "by code that checked it out before poolscope started" in str(finding.evidence["holders"])
+
+    scene = Scene(3)
+    scene.pool.adopt(scene.clock())
+    pay(scene, 2, 5)
+    scene.timeout(waited=0.2)
+    finding = exhausted(scene)
+    assert (finding.evidence["cause"], finding.evidence["share"]) == (IDLE_IN_TRANSACTION, pytest.approx(2 / 3, 0.01))
 
 
 def test_connections_that_are_validated_are_no_full_pool() -> None:

@@ -101,11 +101,13 @@ def _with_young(
 ) -> tuple[list[Explained], list[Held]]:
     # Of the leases that are too young to be long holds, some will be: as many as the last minute lets one expect.
     long = max((one for one in explained if one.phase), key=lambda one: one.connections, default=None)
-    young = rest[: round(figures.likely_long * len(rest))]
+    known = [held for held in rest if not held.lease.adopted]  # how old the others are, nobody knows
+    young = known[: round(figures.likely_long * len(known))]
     if long is None or not young:
         return explained, rest
     grown = held_long(picture, long.phase, (*long.held, *young))
-    return [grown if one is long else one for one in explained], rest[len(young) :]
+    taken = {held.lease for held in young}
+    return [grown if one is long else one for one in explained], [held for held in rest if held.lease not in taken]
 
 
 def _largest(picture: Picture, figures: Figures, blamed: Sequence[Explained]) -> Cause:
