@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy
 
 from poolscope import semconv
+from poolscope.adapters.connects import connect_ends, connect_fails
 from poolscope.core.lease import Outcome
 from poolscope.core.pool import OTHER_ERROR
 from tests.support.scene import Scene
@@ -78,14 +79,16 @@ def test_each_outcome_has_its_series(telemetry: Telemetry) -> None:
 
 
 def test_a_refusal_is_over_with_the_next_connect_that_succeeds() -> None:
-    """A checkout that tries again ends by what comes last."""
+    """A checkout that tries again ends by what comes last; what a worker of the pool met is no checkout's."""
     scene = Scene(1)
     lease = scene.begin_checkout()
-    scene.pool.refused("53300", "role", lease)
+    connect_fails(scene.pool, lease, scene.clock(), TooManyError("too many"))
     assert lease.refusal is not None
-    assert lease.refusal.in_checkout
-    scene.pool.refused("53300", "role")
+    assert (lease.refusal.in_checkout, lease.connect_failed) == (True, True)
+    connect_fails(scene.pool, None, scene.clock(), TooManyError("too many"))
     assert [refusal.in_checkout for refusal in scene.pool.refusals] == [True, False]
+    connect_ends(scene.pool, lease, scene.clock())
+    assert (lease.refusal, lease.connect_failed) == (None, False)
 
 
 def test_there_are_as_many_series_as_kinds_of_error_that_are_kept() -> None:
