@@ -39,19 +39,13 @@ def test_a_pool_for_each_request_is_found_at_the_line_that_makes_it() -> None:
     marked. A pool that the first request makes for all of them is none.
     """
     scene = Scene()
-    closed = []
 
     def make(number: int) -> None:
-        source = scene.make_pool("get_session")
-        if number == 1:
-            source.lives = False
-            closed.append(source)
-
-    first = []
+        scene.make_pool("get_session").lives = number != 1
 
     def share(number: int) -> None:
         if number == 0:
-            first.append(scene.make_pool("get_shared"))
+            scene.make_pool("get_shared")
 
     requests(scene, 8, share)
     assert scene.found() == []
