@@ -101,7 +101,7 @@ def _with_young(
 ) -> tuple[list[Explained], list[Held]]:
     # Of the leases that are too young to be long holds, some will be: as many as the last minute lets one expect.
     long = max((one for one in explained if one.phase), key=lambda one: one.connections, default=None)
-    known = [held for held in rest if not held.lease.adopted]  # how old the others are, nobody knows
+    known = [held for held in rest if not held.lease.adopted]  # the age of the others is unknown
     young = known[: round(figures.likely_long * len(known))]
     if long is None or not young:
         return explained, rest
