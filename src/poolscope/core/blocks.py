@@ -91,12 +91,14 @@ class Overlap(NamedTuple):
         share: The share of the span, from 0 to 1: what was seen, or what the heartbeats within it estimate.
         stack: What blocked it most, from the application's innermost frame outwards; empty where that is not known.
         is_checkout: Whether that is a synchronous checkout that waits.
+        longest: For how long that did so at once, in seconds; also beyond the span.
     """
 
     seconds: float = 0.0
     share: float = 0.0
     stack: RawStack = ()
     is_checkout: bool = False
+    longest: float = 0.0
 
     @property
     def explains(self) -> bool:
@@ -159,7 +161,7 @@ class Blocks:
         if not own:
             share = max(share, self._late(thread, began, ended))
         worst = _worst(known)
-        return Overlap(seconds, min(1.0, share), worst.stack, worst.is_checkout)
+        return Overlap(seconds, min(1.0, share), worst.stack, worst.is_checkout, worst.seconds(ended))
 
     def _late(self, thread: int, began: float, ended: float) -> float:
         # Heartbeats are sent without regard to what the loop does: as many of them are late as it is blocked.

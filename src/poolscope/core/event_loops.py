@@ -166,6 +166,10 @@ class EventLoops:
         thread, task = loop_of(lease)
         return self.overlap(thread, began, ended, task, more) if thread is not None else NO_OVERLAP
 
+    def reports(self, seconds: float) -> bool:
+        """Whether a block of that length is reported."""
+        return 0 < self._threshold <= seconds
+
     def by_checkout(self, pending: Lease) -> Block | None:
         """
         The block that a pending checkout is, if it is a synchronous one in an event loop: its task has not given way
@@ -325,7 +329,7 @@ class EventLoops:
         if (
             not block.reported
             and self.on_block is not None
-            and 0 < self._threshold <= block.seconds(self._now())
+            and self.reports(block.seconds(self._now()))
             and block.stack
             and (watched.serves or block.held_up)
         ):

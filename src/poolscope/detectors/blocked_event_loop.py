@@ -52,8 +52,12 @@ def overlap_of(lease: Lease) -> Overlap:
 
 
 def explains(lease: Lease) -> bool:
-    """Whether a hold took as long as it did since others blocked its event loop for half of it or more, at a line."""
-    return overlap_of(lease).explains
+    """
+    Whether a hold took as long as it did since others blocked its event loop for half of it or more, at a line, and for
+    so long at once that this is reported.
+    """
+    overlap, event_loops = overlap_of(lease), lease.pool.event_loops
+    return overlap.explains and event_loops is not None and event_loops.reports(overlap.longest)
 
 
 def evidence_of(lease: Lease) -> dict[str, Evidence]:

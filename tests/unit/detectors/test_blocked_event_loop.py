@@ -267,6 +267,23 @@ def test_a_hold_that_others_made_long_is_no_long_hold(
     assert scene.ids() == [BLOCKED_EVENT_LOOP, LONG_HOLD]
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.45])
+def test_a_hold_is_a_long_one_where_its_blocks_are_not_reported(threshold: float) -> None:
+    """Blocks are not reported at all, or only longer ones are: each hold has a finding, and it says who blocked."""
+    scene = Scene(2, long_hold_threshold=1.5, blocked_event_loop_threshold=threshold)
+    with event_loop(scene.pool) as loop:
+        lease = request(scene, loop)
+        turns(scene, loop, 0.2)
+        for _ in range(5):
+            blocked(scene, loop, 0.4)
+        loop.do(lease.released)
+        assert lease.unit is not None
+        assert lease.unit.findings == {LONG_HOLD}
+        (finding,) = scene.found()
+    assert finding.id == LONG_HOLD
+    assert finding.evidence["event_loop_blocked_at"] == "/application/work.py:2 in work"
+
+
 def test_of_a_long_hold_the_blocked_part_is_said(scene: Scene, loop: Loop) -> None:
     """A hold of which a quarter was a blocked loop stays a long hold."""
     lease = request(scene, loop)
