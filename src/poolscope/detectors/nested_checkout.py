@@ -76,14 +76,15 @@ def safe_size(workers: int, connections: int) -> int:
 
 def explains(lease: Lease, threshold: float) -> bool:
     """
-    Whether a long hold is only the wait for another connection of the same pool: one cause is reported once.
+    Whether a long hold is only the wait for another connection of the same pool: one cause is reported once. Of a pool
+    without a limit no nested checkout is reported, and none explains a hold.
 
     Args:
         lease: A lease that lasted for the threshold of long holds or longer.
         threshold: That threshold, in seconds.
     """
     usage = lease.usage
-    if usage is None or not usage.nested:
+    if usage is None or not usage.nested or lease.pool.limit is None:
         return False
     return lease.held() - usage.wait_time.read() < threshold
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
-from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, NESTED_CHECKOUT
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.finding_kind import Severity
 from poolscope.core.lease import Outcome
 from poolscope.detectors.nested_checkout import safe_size
@@ -71,6 +71,21 @@ def test_a_pool_that_can_deadlock_is_critical() -> None:
         for finding in found:
             assert (finding.evidence["workers"], finding.evidence["safe_size"]) == (6, 7)
             assert f"its limit is {limit}" in finding.summary
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(2, NESTED_CHECKOUT), (None, LONG_HOLD)])
+def test_a_hold_during_the_wait_for_another_one_has_one_finding(limit: int | None, expected: str) -> None:
+    """The nested checkout, where that is one; in a pool without a limit the hold is long for itself."""
+    scene = Scene(limit)
+    with scene.unit() as unit:
+        first = scene.checkout()
+        second = scene.begin_checkout()
+        scene.clock.advance(60)
+        second.acquired()
+        second.released()
+        first.released()
+    either = {NESTED_CHECKOUT, LONG_HOLD}
+    assert unit.findings & either == set(scene.ids()) & either == {expected}
 
 
 def test_the_most_at_once_are_remembered() -> None:
