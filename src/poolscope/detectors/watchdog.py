@@ -56,6 +56,7 @@ class Watchdog:
         self._making_listeners = self._listeners_of(Made)
         self._end_listeners = self._listeners_of(WorkEnded)
         self._glancing = tuple(one for one in self.detectors if type(one).glance is not Detector.glance)
+        self._marking = tuple(one for one in self.detectors if type(one).mark is not Detector.mark)
         self._is_last_tick = False
         self._looked_at = now()
 
@@ -102,7 +103,7 @@ class Watchdog:
 
     def diagnose_unit(self, unit: UnitOfWork) -> None:
         """Have the detectors mark a unit of work that still runs, when the span around it ends."""
-        for detector in self.detectors:
+        for detector in self._marking:
             detector.mark(unit)
 
     def unit_ended(self, unit: UnitOfWork) -> None:
