@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.finding import FindingCounts
 from poolscope.core.finding_kind import Severity
 from poolscope.detectors.diagnosis.describe import seconds
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from poolscope.core.clock import Clock
-    from poolscope.core.finding import Finding, FindingSink
+    from poolscope.core.finding import Finding, FindingCounts, FindingSink
 
 # Places remembered as reported; and of how many the whole finding is kept, to be reported again with the count.
 _MOST_PLACES: Final = 5_000
@@ -41,21 +40,20 @@ class Throttle:
         counts: Counts every finding, whether it is reported by itself or not.
     """
 
-    def __init__(self, sink: FindingSink, interval: float, now: Clock, counts: FindingCounts | None = None) -> None:
+    def __init__(self, sink: FindingSink, interval: float, now: Clock, counts: FindingCounts) -> None:
         self._sink = sink
         self._interval = interval
         self._now = now
-        self._counts = counts if counts is not None else FindingCounts()
+        self._counts = counts
         self.forget()
 
     def forget(self) -> None:
         """Start anew at nothing."""
         self._reported: dict[Hashable, _Reported] = {}
+        # Of a place that is not reported they are not counted yet: its finding is not known.
         self._held_back: dict[Hashable, int] = {}
-        # Held back of places whose finding is not known yet.
-        self._uncounted: dict[Hashable, int] = {}
 
-    def report(self, key: Hashable, make: Callable[[int], Finding], *, critical: bool = False) -> bool:
+    def report(self, key: Hashable, make: Callable[[int], Finding], *, critical: bool = False) -> None:
         """
         Report a finding, unless its place was reported within the interval; then it is counted.
 
@@ -63,24 +61,22 @@ class Throttle:
             key: The place.
             make: Makes the finding, from how many of that place were held back since the last one.
             critical: Whether it is critical; that is reported at once for a place where it was not so before.
-
-        Returns:
-            Whether it was reported.
         """
         earlier = self._reported.get(key)
         worse = critical and earlier is not None and earlier.finding.severity is not Severity.CRITICAL
         if earlier is not None and not worse and self._now() - earlier.at < self._interval:
             self.count(key)
-            return False
-        self.report_now(key, make)
-        return True
+        else:
+            self.report_now(key, make)
 
     def report_now(self, key: Hashable, make: Callable[[int], Finding]) -> None:
         """The same, whenever its place was reported."""
         if len(self._reported) >= _MOST_PLACES:
             self.forget()
-        finding = make(self._held_back.pop(key, 0))
-        self._counts.add(finding, 1 + self._uncounted.pop(key, 0))
+        held_back = self._held_back.get(key, 0)
+        finding = make(held_back)
+        self._held_back.pop(key, None)
+        self._counts.add(finding, 1 if key in self._reported else 1 + held_back)
         self._reported[key] = _Reported(self._now(), _kept(finding, whole=len(self._reported) < _MOST_WHOLE))
         self._sink.report(finding)
 
@@ -94,8 +90,6 @@ class Throttle:
         earlier = self._reported.get(key)
         if earlier is not None:
             self._counts.add(earlier.finding)
-        else:
-            self._uncounted[key] = self._uncounted.get(key, 0) + 1
         self._held_back[key] = self._held_back.get(key, 0) + 1
 
     def report_due(self, *, everything: bool = False) -> None:
