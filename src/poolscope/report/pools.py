@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poolscope import semconv
+from poolscope.core.phases import HOLD_PHASES, WAIT_PHASES
 from poolscope.detectors.leak import ABANDONED
 from poolscope.report.distribution import NO_QUANTILES, Distribution, Quantiles, exact_quantiles, nearest
 from poolscope.report.model import CallSite, Holder, Phase, PoolReport, Timing
 from poolscope.report.series import Series, counted, distributed
-from poolscope.report.traces import HOLD_PHASES, WAIT_PHASES, Traces, holders, phase_seconds, starvations
+from poolscope.report.traces import Traces, holders, phase_seconds, starvations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

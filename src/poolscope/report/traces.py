@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from poolscope import semconv
+from poolscope.core.phases import HOLD_PHASES
 from poolscope.report.distribution import exact_quantiles
 from poolscope.report.model import CallSite, Holder, Starvation
 
@@ -18,9 +19,6 @@ _ENTRY_KINDS = ("SERVER", "CONSUMER")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _DEPTH = 100
 NO_ROUTE = "(outside a request)"
-
-HOLD_PHASES = ("query", "idle_in_transaction", "idle")
-WAIT_PHASES = ("queue", "connect", "validate", "resume")
 
 
 class Traces:
