@@ -45,7 +45,6 @@ class PoolPerRequestDetector(Detector[Made, "Making"]):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._now = context.now
         self._start()
 
     def _start(self) -> None:
@@ -70,7 +69,7 @@ class PoolPerRequestDetector(Detector[Made, "Making"]):
                 self._start()
             makings = self._makings[place] = deque(maxlen=_MOST_MAKINGS)
         makings.append(seen)
-        while makings[0].moment < self._now() - _REMEMBERED:
+        while makings[0].moment < seen.moment - _REMEMBERED:
             makings.popleft()
         again = made_again(makings)
         if is_unbounded(again):

@@ -134,6 +134,17 @@ def test_what_was_made_long_ago_is_forgotten() -> None:
     assert scene.found() == []
 
 
+def test_what_is_diagnosed_long_after_it_was_made_is_found() -> None:
+    """As in a process that was stopped meanwhile: what counts is when each was made."""
+    scene = Scene()
+    for _ in range(6):
+        with scene.unit():
+            scene.make_pool()
+        scene.clock.advance(1)
+    scene.clock.advance(3600)
+    assert scene.ids() == [POOL_PER_REQUEST]
+
+
 def test_a_login_is_a_number_without_the_password() -> None:
     """What differs in user or options is another login; a token that is another each time is not."""
     one = login_of(["postgresql://shop:one@db/shop", {"password": "one", "user": "shop", "timeout": 3}])
