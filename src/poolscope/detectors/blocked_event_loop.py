@@ -8,7 +8,7 @@ from poolscope.core.blocks import MOST_HELD_UP, NO_OVERLAP
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP, BY_CHECKOUT
 from poolscope.core.finding import Finding, UnitLabel
-from poolscope.detectors.detector import Detector, Occurrence, Waited
+from poolscope.detectors.detector import Detector, Occurrence, Waited, mark
 from poolscope.detectors.diagnosis.describe import lines_of, owner_of, place_of, seconds, thread_names, trace_of
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class BlockedEventLoopDetector(Detector[Waited, "Block"]):
         by, held_up = seen.by, seen.held_up
         seen.release()
         for lease in (*held_up, *((by,) if by is not None else ())):
-            if lease.unit is not None:
-                lease.unit.findings.add(BLOCKED_EVENT_LOOP)
+            mark(lease, BLOCKED_EVENT_LOOP)
         place = (BLOCKED_EVENT_LOOP, seen.stack[:1])
         yield Occurrence(place, lambda repeated: found(seen, duration, by, held_up, repeated))
 

@@ -54,7 +54,8 @@ CLOSED: Final = "closed"
 # How long after the end of a unit of work its connection may still be returned, or used by threads and tasks that it
 # started, in seconds.
 UNIT_GRACE: Final = 1.0
-# The same for a thread or task outside of any unit: some only fetch a connection for others and end.
+# The same for a thread or task outside of any unit, and for a job that no framework knows once its thread has finished:
+# some only fetch a connection for others and end.
 OWNER_GRACE: Final = 5.0
 
 # What a unit of work of each kind is called.
