@@ -80,7 +80,7 @@ class Pool(Suspicion, PoolFigures):
         distribution: type[Distribution[Trace]] = Distribution,
     ) -> None:
         super().__init__(identity, bounds, now, distribution)
-        self.slow_wait = slow_wait
+        self.slow_wait = self._usual_slow_wait = slow_wait
         #: The hold from which it is reported to the listener, in seconds.
         self.long_hold = float("inf")
         self.origins = origins

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.listener import PoolListener
     from poolscope.core.pool_identity import Foreign, PoolSource
+
+# In place of a wait in seconds: below each of them.
+_SUSPECTED: Final = -1.0
 
 
 class Suspicion:
@@ -20,19 +23,18 @@ class Suspicion:
     slow_wait: float
     listener: PoolListener
     sources: list[PoolSource]
-    # What `slow_wait` is otherwise, while the pool is suspected.
-    _usual_slow_wait: float | None = None
+    # What `slow_wait` is while the pool is not suspected.
+    _usual_slow_wait: float
+
+    # Each is one store: threads and the garbage collector suspect and trust at the same time.
 
     def suspect(self) -> None:
         """A part of it may belong elsewhere: have each checkout reported until `trust`."""
-        if self._usual_slow_wait is None:
-            self._usual_slow_wait, self.slow_wait = self.slow_wait, -1.0
+        self.slow_wait = _SUSPECTED
 
     def trust(self) -> None:
         """None does, or it is known by now."""
-        usual, self._usual_slow_wait = self._usual_slow_wait, None
-        if usual is not None:
-            self.slow_wait = usual
+        self.slow_wait = self._usual_slow_wait
 
     def is_only_suspected(self, lease: Lease) -> bool:
         """
@@ -41,10 +43,12 @@ class Suspicion:
         Returns:
             Whether that is all: it is not slow.
         """
-        usual = self._usual_slow_wait
-        if usual is not None or lease.outcome is not None:
+        is_suspected = self.slow_wait == _SUSPECTED
+        if is_suspected or lease.outcome is not None:
             self.listener.suspected(lease)
-        return usual is not None and lease.acquired_at is not None and lease.acquired_at - lease.requested_at < usual
+        if not is_suspected or lease.acquired_at is None:
+            return False
+        return lease.acquired_at - lease.requested_at < self._usual_slow_wait
 
     def foreign(self, failed: Lease | None = None) -> Foreign | None:
         """

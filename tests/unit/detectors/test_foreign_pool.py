@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,10 +11,14 @@ from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, SLOW_CONNECT
 from poolscope.core.catalogue.holds import LONG_HOLD
 from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL
 from poolscope.core.lease import Outcome
+from poolscope.core.pool import Pool
 from poolscope.core.pool_identity import Foreign
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
     from poolscope.core.lease import Lease
 
 
@@ -55,6 +60,32 @@ def test_the_first_checkout_of_a_child_is_found() -> None:
     assert "dispose(close=False)" in finding.fix
     scene.pass_time(3)
     assert (len(scene.found()), scene.pool.slow_wait) == (1, usual)
+
+
+@pytest.mark.parametrize("instruction", range(20))
+def test_a_pool_may_be_suspected_while_it_is(instruction: int) -> None:
+    """By another thread or the garbage collector: once it is trusted, it reports as before."""
+    pool = Scene(2).pool
+    usual, before, left = pool.slow_wait, sys.gettrace(), [instruction]
+
+    def meanwhile(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if frame.f_code is not Pool.suspect.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        left[0] -= event == "opcode"
+        if left[0] < 0:
+            left[0] = sys.maxsize
+            pool.suspect()
+        return meanwhile
+
+    sys.settrace(meanwhile)
+    try:
+        pool.suspect()
+    finally:
+        sys.settrace(before)
+    assert pool.slow_wait < 0
+    pool.trust()
+    assert pool.slow_wait == usual
 
 
 def test_what_is_disposed_of_after_the_fork_is_trusted() -> None:
