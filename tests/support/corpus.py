@@ -134,7 +134,7 @@ class Player:
         self.scene.settle = self._settle
         self._lost: list[Lease] = []
         for name, pool in self.pools.items():
-            self._sources[name].unheld = self._unheld(pool)  # type: ignore[attr-defined]
+            self._sources[name].unheld = self._unheld(pool)  # type: ignore[method-assign]
 
     def _unheld(self, pool: Pool) -> Any:
         return lambda: [lease for lease in self._lost if lease.pool is pool]

@@ -55,6 +55,15 @@ class Source:
     def aside(self, system: str) -> Callable[[], Any] | None:
         return self.server
 
+    def unheld(self) -> list[Lease]:
+        return []
+
+    def lost(self) -> int:
+        return 0
+
+    def clears_connections(self) -> bool:
+        return False
+
     def stranded(self) -> list[Stranded]:
         return self.left
 

@@ -164,41 +164,26 @@ class PoolFigures:
         return sum(source.idle() for source in self.live_sources())
 
     def unheld(self) -> set[Lease]:
-        """
-        Leases whose connection no code holds any more though its library keeps it alive, where a
-        source knows that.
-        """
-        found: set[Lease] = set()
-        for source in self.live_sources():
-            unheld = getattr(source, "unheld", None)
-            if unheld is not None:
-                found.update(unheld())
-        return found
+        """Leases whose connection no code holds any more though its library keeps it alive."""
+        return {lease for source in self.live_sources() for lease in source.unheld()}
 
     def lost(self) -> int:
         """
         Slots that are lost: the library counts their connections as open for ever, though no code holds one and no
         lease is left. `limit` is without them.
         """
-        counts = [getattr(source, "lost", None) for source in self.live_sources()]
-        return sum(count() for count in counts if count is not None)
+        return sum(source.lost() for source in self.live_sources())
 
     def stranded(self) -> list[Stranded]:
-        """Open connections that belong to threads that have finished, where a source knows that."""
-        found: list[Stranded] = []
-        for source in self.live_sources():
-            stranded = getattr(source, "stranded", None)
-            if stranded is not None:
-                found.extend(stranded())
-        return found
+        """Open connections that belong to threads that have finished."""
+        return [one for source in self.live_sources() for one in source.stranded()]
 
     def clears_connections(self) -> bool:
         """
         Whether what statements left on a connection may end with its return: the library sees to that, or the
         application does where poolscope does not look.
         """
-        answers = [getattr(source, "clears_connections", None) for source in self.live_sources()]
-        return any(answer() for answer in answers if answer is not None)
+        return any(source.clears_connections() for source in self.live_sources())
 
     def refresh_limit(self) -> None:
         """Ask the sources for the limit anew, after one was added, retired or resized."""

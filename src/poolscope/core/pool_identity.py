@@ -92,6 +92,27 @@ class PoolSource(Protocol):
     def aside(self, system: str) -> Callable[[], LibraryObject] | None:
         """How to open a connection to its server beside it; None where that is not known."""
 
+    def unheld(self) -> list[Lease]:
+        """Leases whose connection no code holds any more though the library keeps it alive."""
+
+    def lost(self) -> int:
+        """How many slots are lost: the library counts their connections as open, and no caller will return one."""
+
+    def stranded(self) -> list[Stranded]:
+        """Open connections that belong to threads that have finished."""
+
+    def clears_connections(self) -> bool:
+        """Whether what statements left on a connection may end with its return."""
+
+    def foreign(self, failed: Lease | None) -> Foreign | None:
+        """
+        How it belongs to another process or event loop than the one that uses it, or failed to; None where that is not
+        known.
+        """
+
+    def is_suspicious(self) -> bool:
+        """Whether a part of it belongs elsewhere, in use or not. It may be called inside a garbage collection."""
+
 
 def limit_of(sources: Iterable[PoolSource]) -> int | None:
     """

@@ -52,19 +52,17 @@ class Suspicion:
 
     def foreign(self, failed: Lease | None = None) -> Foreign | None:
         """
-        How it belongs to another process or event loop than the one that uses it now, where a source knows that.
+        How it belongs to another process or event loop than the one that uses it now; None where that is not known.
 
         Args:
             failed: A checkout that has failed, and counts as a use.
         """
         for source in self.sources:
-            foreign = getattr(source, "foreign", None)
-            found: Foreign | None = foreign(failed) if foreign is not None and not source.retired else None
+            found = source.foreign(failed) if not source.retired else None
             if found is not None:
                 return found
         return None
 
     def has_foreign(self) -> bool:
         """Whether a part of it belongs elsewhere, in use or not. It may run inside a garbage collection."""
-        known = [getattr(source, "is_suspicious", None) for source in self.sources if not source.retired]
-        return any(is_suspicious() for is_suspicious in known if is_suspicious is not None)
+        return any(source.is_suspicious() for source in self.sources if not source.retired)

@@ -56,7 +56,7 @@ def test_what_the_garbage_collector_found_is_abandoned(scene: Scene) -> None:
 def test_what_only_a_librarys_pool_keeps_alive_is_abandoned(scene: Scene) -> None:
     """Some libraries refer to what they handed out, so that it is never garbage-collected: their source says so."""
     dropped, kept = scene.checkout("drops"), scene.checkout("keeps")
-    scene.source.unheld = lambda: [dropped]  # type: ignore[attr-defined]
+    scene.source.unheld = lambda: [dropped]  # type: ignore[method-assign]
     assert [held.lost for held in Picture.take(scene.pool).held if held.lease is dropped] == [True]
     assert [held.lost for held in Picture.take(scene.pool).held if held.lease is kept] == [False]
     scene.pass_time(2)

@@ -94,11 +94,11 @@ def test_what_the_pool_closes_takes_its_locks_with_it(scene: Scene) -> None:
 
 def test_where_the_connection_is_cleared_there_is_no_lock_left(scene: Scene) -> None:
     """By its library, or by the application."""
-    scene.source.clears_connections = lambda: True  # type: ignore[attr-defined]
+    scene.source.clears_connections = lambda: True  # type: ignore[method-assign]
     job(scene, LOCK)
     scene.pass_time(3)
     assert scene.ids() == []
-    scene.source.clears_connections = lambda: False  # type: ignore[attr-defined]
+    scene.source.clears_connections = lambda: False  # type: ignore[method-assign]
     job(scene, LOCK)
     scene.pass_time(3)
     assert scene.ids() == [SESSION_LOCK_LEAK]
