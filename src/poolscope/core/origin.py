@@ -168,7 +168,7 @@ class Origins:
     def of_function(self, function: LibraryObject) -> PackedStack:
         """Where a function of the application begins, whatever decorates it; empty for a library's."""
         code: CodeType | None = getattr(inspect.unwrap(function), "__code__", None)
-        if code is None or self._classify(code.co_filename) != APPLICATION:
+        if code is None or self._kind_of(code.co_filename) != APPLICATION:
             return ()
         return code, BEGINNING
 
@@ -198,10 +198,7 @@ class Origins:
 
     def _begins(self, frame: FrameType) -> bool:
         # Whether a task or a thread begins in a frame.
-        file = frame.f_code.co_filename
-        kind = self._classified.get(file)
-        is_loop = (self._classify(file) if kind is None else kind) == LOOP
-        return is_loop or frame.f_globals.get("__name__") in _THREADS
+        return self._kind_of(frame.f_code.co_filename) == LOOP or frame.f_globals.get("__name__") in _THREADS
 
     def decorated(self, frame: FrameType | None) -> PackedStack:
         """
@@ -212,7 +209,7 @@ class Origins:
             frame: The frame to search from.
         """
         for _ in range(_SEARCH):
-            if frame is None or self._classify(frame.f_code.co_filename) == APPLICATION:
+            if frame is None or self._kind_of(frame.f_code.co_filename) == APPLICATION:
                 break
             if frame.f_globals.get("__name__") == _DECORATORS and frame.f_code.co_name == "inner":
                 function = self.of_function(frame.f_locals.get("func"))
@@ -223,13 +220,12 @@ class Origins:
 
     def is_of_application(self, file: str) -> bool:
         """Whether a file is the application's, and no library's."""
-        return self._classify(file) == APPLICATION
+        return self._kind_of(file) == APPLICATION
 
     def trim(self, stack: RawStack) -> RawStack:
         """A raw stack from its innermost application frame outwards; the whole when it has none."""
         for place, (code, _) in enumerate(stack):
-            file = code.co_filename
-            if self._kind_of(file) == APPLICATION:
+            if self._kind_of(code.co_filename) == APPLICATION:
                 return stack[place:]
         return stack
 
