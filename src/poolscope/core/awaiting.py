@@ -189,29 +189,6 @@ def dependents_of(
     return found
 
 
-def awaited_by(task: LibraryObject, origins: Origins | None = None) -> list[Any]:
-    """
-    The tasks that cannot go on before a task is done, the nearest first. For any thread.
-
-    Args:
-        task: An asyncio task.
-        origins: What the application's files are.
-    """
-    return dependents_of(task, 0, {}, origins).tasks
-
-
-def waits_for(holder: LibraryObject, task: LibraryObject, origins: Origins | None = None) -> bool:
-    """
-    Whether one task cannot go on before another one is done. For any thread.
-
-    Args:
-        holder: The task that may wait.
-        task: The task that it may wait for.
-        origins: What the application's files are.
-    """
-    return any(one is holder for one in awaited_by(task, origins))
-
-
 def _is_future(thing: LibraryObject) -> bool:
     # As `asyncio.isfuture`, by the class alone: what an instance has may be code of the application.
     return hasattr(type(thing), "_asyncio_future_blocking")

@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core import clock
 from poolscope.core.counters import Sum
-from poolscope.core.execution import (
-    THREAD_TOKENS,
-    running_task,
-    running_thread,
-    task_in,
-)
+from poolscope.core.execution import THREAD_TOKENS, running_task, running_thread, task_in
 from poolscope.core.histogram import Distribution
 from poolscope.core.lease import Adopted, Lease, Outcome
 from poolscope.core.listener import NullListener
@@ -39,12 +34,8 @@ SUPPRESSED: Final = object()
 #: What it returns inside a span that is sampled out.
 UNRECORDED: Final = object()
 
-
 _modules: Final = sys.modules
 _frame: Final = sys._getframe  # noqa: SLF001 - the documented way to a caller's frame
-
-# Frames of a thread looked at for the code that checked out.
-_SEARCH: Final = 80
 
 #: An error of a kind that is not known, or beyond the most kinds of one pool (semantic conventions, `error.type`).
 OTHER_ERROR: Final = "_OTHER"

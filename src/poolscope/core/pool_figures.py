@@ -25,7 +25,6 @@ DISPOSED: Final = "disposed"
 #: How a leak was known: garbage-collected without a return; its request, task or thread has finished; held too long.
 LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
 
-
 _MOST_REFUSALS: Final = 100
 
 

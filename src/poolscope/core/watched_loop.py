@@ -88,13 +88,9 @@ class Samples:
     """What was seen of one block."""
 
     def __init__(self) -> None:
+        #: How often the loop was seen to wait.
         self.waiting = 0
         self._stacks: dict[CodeType, tuple[int, RawStack]] = {}
-
-    @property
-    def blocking(self) -> int:
-        """How often something was seen that blocks the loop."""
-        return sum(count for count, _ in self._stacks.values())
 
     def add(self, stack: RawStack) -> None:
         """Something blocks the loop: from the application's innermost frame outwards."""
@@ -107,7 +103,8 @@ class Samples:
         times and in half of all looks.
         """
         count, stack = max(self._stacks.values(), key=lambda seen: seen[0], default=(0, ()))
-        if count < _MAJORITY * (self.blocking + self.waiting):
+        looks = self.waiting + sum(seen for seen, _ in self._stacks.values())
+        if count < _MAJORITY * looks:
             return (), False
         return stack, count >= _CERTAIN
 
