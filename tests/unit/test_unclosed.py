@@ -10,7 +10,7 @@ import pytest
 
 from poolscope.core.pool_registry import PoolRegistry, open_pool_registries
 from poolscope.core.work import UNCLOSED_GRACE
-from poolscope.core.work_scope import current
+from poolscope.core.work_scope import Unclosed, WorkScope, current
 from poolscope.frameworks import asgi
 from poolscope.frameworks.wsgi import Middleware
 from tests.support.clocks import FakeClock
@@ -115,6 +115,27 @@ def test_or_after_some_seconds_and_never_while_a_server_may_still_close_it(serve
     assert server.ended() == (2, 7.0)
     kept.close()
     assert server.ended() == (2, 7.0), "it was over"
+
+
+def test_a_collection_may_end_one_while_they_are_looked_at(server: Server) -> None:
+    """Before Python 3.12 the garbage collector starts wherever an object is made: also in between two of many."""
+    units = server.pool_registry.units
+    usual = gc.get_threshold()
+    for objects in range(10, 60):
+        work_scopes = [WorkScope(units, "http", "GET /") for _ in range(200)]
+        for work_scope in work_scopes:
+            work_scope.read()
+        gc.collect(0)
+        circle: list[Any] = [Unclosed(work_scopes[0])]
+        circle.append(circle)
+        del circle
+        gc.set_threshold(objects)
+        try:
+            units.end_unclosed()
+        finally:
+            gc.set_threshold(*usual)
+        units.end_unclosed_here()
+        assert not units.unclosed
 
 
 def test_the_last_byte_that_was_announced_is_the_end(server: Server) -> None:

@@ -80,8 +80,8 @@ def keep_handed_over(leases: dict[int, Lease], lease: Lease) -> None:
         leases: Those of the pool's connections, by their ids.
         lease: The checkout.
     """
-    for key, handed_over in list(leases.items()):
-        if handed_over is lease:
+    for key in list(leases):
+        if leases.get(key) is lease:
             leases[key] = kept = lease.pool.adopt(lease.pool.now())
             kept.packed_stack, kept.unit = lease.packed_stack, lease.unit
 

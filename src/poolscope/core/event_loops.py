@@ -155,7 +155,7 @@ class EventLoops:
         """
         if ended <= began:
             return NO_OVERLAP
-        late = [block for block in map(self._late_beat, tuple(self._loops.values())) if block is not None]
+        late = [block for block in map(self._late_beat, list(self._loops.values())) if block is not None]
         return self._blocks.overlap(thread, began, ended, task=task, more=(*late, *more))
 
     def overlap_of(self, lease: Lease, began: float, ended: float, more: Iterable[Block] = ()) -> Overlap:
@@ -189,7 +189,7 @@ class EventLoops:
 
     def _went_on(self, thread: int, began: float, ended: float) -> bool:
         # Whether a loop ran a heartbeat within a span of time.
-        beats = [watched.beat for watched in tuple(self._loops.values()) if watched.thread == thread]
+        beats = [watched.beat for watched in list(self._loops.values()) if watched.thread == thread]
         latest = [beat.ran for beat in beats if beat is not None and beat.ran is not None]
         return any(began < ran < ended for ran in latest) or self._blocks.ran(thread, began, ended)
 
@@ -217,7 +217,8 @@ class EventLoops:
             self._looked_at = now
             guard.run("event_loops.find", lambda: self._find(pools, now), None)
         late = []
-        for identity, watched in tuple(self._loops.items()):
+        for identity in list(self._loops):
+            watched = self._loops[identity]
             loop = watched.reference()
             if loop is None or loop.is_closed():
                 self._loops.pop(identity, None)
@@ -244,9 +245,7 @@ class EventLoops:
                     watched = self._watched(get_loop(), lease.thread)
                     watched.busy_until = now + INTERVAL
                     watched.serves = watched.serves or lease.unit is not None
-        for code, moment in tuple(self._seen_once.items()):
-            if now - moment > _AGAIN:
-                del self._seen_once[code]
+        self._seen_once = {code: moment for code, moment in self._seen_once.items() if now - moment <= _AGAIN}
 
     def _attend(self, watched: WatchedLoop, loop: LibraryObject) -> bool:
         # Whether its heartbeat is late.

@@ -153,7 +153,7 @@ def _task_that_is_run(frame: FrameType | None) -> LibraryObject:
 
 
 def _hand_on(unit: UnitOfWork, result: LibraryObject) -> None:
-    if any(usage.leases for usage in tuple(unit.usages.values())):
+    if any(usage.leases for usage in list(unit.usages.values())):
         unit.hands_on = not _is_data(result)
 
 

@@ -202,7 +202,7 @@ class Units:
         # what ends a unit of work may be the garbage collector, inside a logging handler that another thread waits for.
         self._places = deque(range(self._most_names))
         #: Of responses that were read to their end and not closed yet: when that was, in which thread, and whether the
-        #: reader knows; by what ends their unit of work.
+        #: server knows that it was all; by what ends their unit of work.
         self.unclosed: dict[Ends, tuple[float, int, bool]] = {}
         self._overflowing: dict[str, object] = {}
 
@@ -228,7 +228,8 @@ class Units:
         self.on_end(unit)
         unit.ended = True
         now = self.now()
-        for pool, usage in tuple(unit.usages.items()):
+        for pool in list(unit.usages):
+            usage = unit.usages[pool]
             series = self.series_of(unit.kind, unit.name, pool.identity.name)
             still_held = sum(now - lease.acquired_at for lease in usage.leases.copy() if lease.acquired_at is not None)
             series.queries.record(usage.queries.read())
@@ -246,17 +247,23 @@ class Units:
             grace: How long ago that must be, in seconds; 0 for all.
         """
         limit = self.now() - grace
-        for ends, (since, _, sent) in tuple(self.unclosed.items()):
-            held = any(usage.leases for usage in tuple(ends.unit.usages.values()))
+        for ends, since, _, sent in self._open_responses():
+            held = any(usage.leases for usage in list(ends.unit.usages.values()))
             if since <= limit and (sent or not held or not grace):
                 ends.end()
 
     def end_unclosed_here(self) -> None:
         """The same for those that began and were read in this thread and task: the next one begins."""
         thread, task = get_ident(), running_task()
-        for ends, (_, reader, _) in tuple(self.unclosed.items()):
+        for ends, _, reader, _ in self._open_responses():
             if reader == thread == ends.unit.thread and ends.unit.task is task:
                 ends.end()
+
+    def _open_responses(self) -> list[tuple[Ends, float, int, bool]]:
+        # Of a dict, `list` is one operation. Its items are objects of their own: what makes them may start the garbage
+        # collector, which may end one of the responses.
+        found = [(ends, self.unclosed.get(ends)) for ends in list(self.unclosed)]
+        return [(ends, *read) for ends, read in found if read is not None]
 
     def end_all(self) -> None:
         """The process or poolscope ends, and with it what is left open: responses, and a script's main program."""

@@ -73,8 +73,8 @@ class NPlusOneDetector(Detector[WorkEnded, Repeated]):
             unit.findings.add(N_PLUS_ONE)
 
     def _repeated(self, unit: UnitOfWork) -> Iterator[Repeated]:
-        for pool, usage in tuple(unit.usages.items()):
-            for repetition in usage.repetitions.beyond_threshold(self._threshold):
+        for pool in list(unit.usages):
+            for repetition in unit.usages[pool].repetitions.beyond_threshold(self._threshold):
                 yield Repeated(unit, pool, repetition)
 
 
