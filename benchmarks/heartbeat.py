@@ -1,21 +1,27 @@
 """
 What the heartbeat of an event loop costs: CPU time of the whole process for one, the loop's own part included.
 
+Usage:
     python benchmarks/heartbeat.py
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.event_loops import INTERVAL, EventLoops
-from poolscope.core.pool_identity import Identity
-from poolscope.core.pool_registry import PoolRegistry
-from poolscope.core.worker import INTERVAL as RUN_INTERVAL
-from tests.support.pools import Source
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from poolscope.core.event_loops import INTERVAL, EventLoops  # noqa: E402 - the project's root is no package
+from poolscope.core.pool_identity import Identity  # noqa: E402
+from poolscope.core.pool_registry import PoolRegistry  # noqa: E402
+from poolscope.core.worker import INTERVAL as RUN_INTERVAL  # noqa: E402
+from tests.support.pools import Source  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
