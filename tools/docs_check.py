@@ -1,8 +1,9 @@
 """
-Finds links in the documentation that lead nowhere, and names of telemetry that do not exist.
+Finds links in the documentation that lead nowhere, names of telemetry that do not exist, and places that have moved.
 
-Checked in every Markdown file that git knows: each relative link and its anchor, and each name in backticks that begins
-like one of our metrics, spans, events or attributes, against `poolscope.semconv` and the semantic conventions.
+Checked in every Markdown file that git knows: each relative link and its anchor; each name in backticks that begins
+like one of our metrics, spans, events or attributes, against `poolscope.semconv` and the semantic conventions; and each
+line of the example shop in a sample of a report, against the function that the sample has there.
 
 Usage:
     python tools/docs_check.py
@@ -10,6 +11,7 @@ Usage:
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -37,6 +39,8 @@ HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
 HTML_ANCHOR = re.compile(r"<a\s+(?:id|name)=\"([^\"]+)\"")
 HTML_SOURCE = re.compile(r"<(?:img|a)\s[^>]*?(?:src|href)=\"([^\"]+)\"")
 EXTERNAL = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+# "shop/flask_app.py:75 in sales", as reports have it; the name is qualified, and a line may end before it.
+PLACE = re.compile(r"\bshop/(?P<file>\w+\.py):(?P<line>\d+)\s+in\s+(?P<function>\w+(?:\.\w+)*)")
 TELEMETRY_NAME = re.compile(r"(?:poolscope|db\.client)(?:\.[a-z0-9_]+)+(?:\.\*)?")
 
 
@@ -57,7 +61,7 @@ def main() -> int:
         if not page.exists():
             continue
         text = page.read_text(encoding="utf-8")
-        for problem in (*broken_links(page, text, ROOT), *unknown_names(text, known)):
+        for problem in (*broken_links(page, text, ROOT), *unknown_names(text, known), *moved_places(text, ROOT)):
             print(f"{name}: {problem}")
             problems += 1
     return 1 if problems else 0
@@ -126,6 +130,33 @@ def unknown_names(text: str, known: set[str]) -> Iterator[str]:
         family = code.removesuffix(".*")
         if code not in known and not any(name.startswith(f"{family}.") for name in known) and not _is_module(family):
             yield f"`{code}`: no such metric, span, event, attribute or module"
+
+
+def moved_places(text: str, root: Path) -> Iterator[str]:
+    """
+    Lines of the example shop that are not in the function that a page has there; other shops' files do not exist.
+
+    Args:
+        text: A page.
+        root: The project's root.
+
+    Yields:
+        What is wrong with each.
+    """
+    for place in PLACE.finditer(text):
+        file, line = root / "examples" / "shop" / place["file"], int(place["line"])
+        name = place["function"].rpartition(".")[2]
+        if file.exists() and not any(first <= line <= last for first, last in _lines_of(file, name)):
+            yield f"shop/{place['file']}:{line}: not in {name}"
+
+
+def _lines_of(file: Path, name: str) -> list[tuple[int, int]]:
+    """The first and last lines of the functions of that name."""
+    return [
+        (node.lineno, node.end_lineno or node.lineno)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+    ]
 
 
 def _is_module(name: str) -> bool:

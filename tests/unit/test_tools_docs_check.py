@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tools.docs_check import anchors, broken_links, known_names, unknown_names
+from tools.docs_check import anchors, broken_links, known_names, moved_places, unknown_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,3 +80,15 @@ def test_names_of_before_may_be_gone() -> None:
         "`poolscope.gone`: no such metric, span, event, attribute or module"
     ]
     assert list(unknown_names("| `poolscope.old` | `poolscope.pool.limit` |\n", known_names())) != []
+
+
+def test_a_line_of_the_shop_that_has_moved_is_named(tmp_path: Path) -> None:
+    """A sample has a line of the function that it names, also over a line's end; a shop that is not ours may be any."""
+    shop = tmp_path / "examples" / "shop"
+    shop.mkdir(parents=True)
+    (shop / "app.py").write_text(
+        "class Till:\n    def pay(self):\n        return 1\n\n\nasync def cart():\n    return 2\n"
+    )
+    right = "at examples/shop/app.py:3 in Till.pay; shop/app.py:7 in\n     cart.<locals>.<genexpr>, shop/db.py:1 in get"
+    assert list(moved_places(right, tmp_path)) == []
+    assert list(moved_places("at shop/app.py:3 in cart", tmp_path)) == ["shop/app.py:3: not in cart"]
