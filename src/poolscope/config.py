@@ -196,7 +196,7 @@ class Settings:
         1.0,
         _seconds,
         _SECONDS_WORDS,
-        "How long a checkout waits before its pool is reported as exhausted, with all holders; 0: only on timeouts.",
+        "How long a checkout waits before its pool is reported as exhausted, with all holders; 0: only when it fails.",
     )
     event_loop_heartbeat: bool = _setting(
         default=True,
