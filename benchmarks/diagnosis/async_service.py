@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,12 +13,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import poolscope
-from benchmarks.diagnosis.scenarios import BLOCKED_EVENT_LOOP, LISTENER_HOLD, LONG_IDLE
-from benchmarks.diagnosis.sync_service import CALM, LAST, LEAD, PATIENCE
-from poolscope.core.catalogue.exhaustion import BURST, POOL_TOO_SMALL
+from benchmarks.diagnosis.scenarios import LONG_IDLE
+from benchmarks.diagnosis.service import CALM, LAST, PATIENCE, Service
+from poolscope.core.catalogue.exhaustion import BURST
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
+from poolscope.core.catalogue.kept import LISTENER_HOLD
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -127,7 +128,7 @@ async def connect(scenario: Scenario, server: Postgres) -> Connections:
     return Psycopg(psycopg)
 
 
-class AsyncService:
+class AsyncService(Service):
     """
     A scenario at work in tasks.
 
@@ -139,22 +140,11 @@ class AsyncService:
     _connections: Connections
 
     def __init__(self, scenario: Scenario, server: Postgres) -> None:
-        self._scenario = scenario
+        super().__init__(scenario)
         self._server = server
         self._tasks: set[asyncio.Task[None]] = set()
-        self._chance = random.Random(f"{scenario.seed}/{scenario.number}/load")
-        self._kept: list[Any] = []
-        #: How long a checkout waited, in seconds; infinite where one failed.
-        self.longest_wait = 0.0
 
     def run(self, until: Callable[[], bool], most: float) -> None:
-        """
-        Run it.
-
-        Args:
-            until: Whether enough was seen.
-            most: Seconds that it runs at the most.
-        """
         asyncio.run(self._run(until, most))
 
     async def _run(self, until: Callable[[], bool], most: float) -> None:
@@ -187,22 +177,14 @@ class AsyncService:
             await work
 
     async def _checkout(self) -> Any:
-        began = time.monotonic()
-        try:
+        with self._timed():
             return await self._connections.checkout()
-        except Exception:
-            self.longest_wait = float("inf")
-            raise
-        finally:
-            self.longest_wait = max(self.longest_wait, time.monotonic() - began)
 
     # The usual load -------------------------------------------------------------------------------------------------
 
     async def _load(self) -> None:
-        scenario = self._scenario
-        if scenario.plants and scenario.main not in (POOL_TOO_SMALL, BURST, FAN_OUT, NESTED_CHECKOUT):
-            await asyncio.sleep(LEAD)
-        rate = scenario.needed / scenario.hold
+        await asyncio.sleep(self._lead)
+        rate = self._scenario.needed / self._scenario.hold
         while True:
             await asyncio.sleep(self._chance.expovariate(rate))
             self._start(self._usual())
@@ -226,13 +208,11 @@ class AsyncService:
             LONG_IDLE: self._works_with_a_connection,
             NESTED_CHECKOUT: self._nests,
             LISTENER_HOLD: self._listens,
+            LOCK_WAIT: self._locks,
         }.get(cause)
         if target is not None:
             for _ in range(connections if cause != NESTED_CHECKOUT else 2 * connections):
                 self._start(target())
-        elif cause == LOCK_WAIT:
-            for _ in range(connections):
-                self._start(self._locks())
         elif cause == BLOCKED_EVENT_LOOP:
             for _ in range(3 * connections):
                 self._start(self._steps())
@@ -306,7 +286,7 @@ class AsyncService:
 
     async def _bursts(self) -> None:
         await asyncio.sleep(CALM)
-        for _ in range(round(1.8 * self._scenario.size / self._scenario.hold)):
+        for _ in range(self._at_once):
             self._start(self._usual())
 
     async def _listens(self) -> None:
@@ -345,7 +325,7 @@ class AsyncService:
             await asyncio.sleep(self._chance.uniform(0.2, 0.3))
 
     async def _blocks(self) -> None:
-        await asyncio.sleep(LEAD)
+        await asyncio.sleep(self._lead)
         while True:
             time.sleep(1.5)  # noqa: ASYNC251 - it blocks the loop, as an image library does
             await asyncio.sleep(0.05)

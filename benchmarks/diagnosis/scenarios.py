@@ -14,16 +14,15 @@ from poolscope.core.catalogue.holds import (
     NESTED_CHECKOUT,
     THREAD_STARVATION,
 )
+from poolscope.core.catalogue.kept import LISTENER_HOLD
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 
 #: What is planted where nothing is wrong.
 HEALTHY: Final = "healthy"
 #: A long hold that runs no query; the same id as one that does.
 LONG_IDLE: Final = "long_hold (idle)"
-
-BLOCKED_EVENT_LOOP: Final = "blocked_event_loop"
-LISTENER_HOLD: Final = "listener_hold"
 
 #: Pools of threads, and pools of tasks.
 SYNC: Final = ("sqlalchemy+psycopg", "psycopg_pool", "sqlalchemy+psycopg2")
@@ -32,8 +31,10 @@ ASYNC: Final = ("sqlalchemy+asyncpg", "psycopg_pool (async)", "asyncpg")
 # Causes that hold some connections of a pool, and leave the others to the usual load.
 _PARTIAL: Final = (LEAK, IDLE_IN_TRANSACTION, LONG_HOLD, LONG_IDLE, LOCK_WAIT, LISTENER_HOLD)
 # Causes that concern the pool as a whole.
-_WHOLE: Final = (NESTED_CHECKOUT, FAN_OUT, POOL_TOO_SMALL, BURST, BLOCKED_EVENT_LOOP)
-_OF_THREADS: Final = (THREAD_STARVATION,)
+_WHOLE: Final = (NESTED_CHECKOUT, FAN_OUT, POOL_TOO_SMALL, BURST, BLOCKED_EVENT_LOOP, THREAD_STARVATION)
+# The share of scenarios in which nothing is wrong, and of those with causes of the first kind.
+_HEALTHY_SHARE: Final = 0.34
+_PARTIAL_SHARE: Final = 0.4
 
 
 @dataclass(frozen=True)
@@ -93,25 +94,24 @@ class Scenario:
         return cls(**{**data, "plants": tuple(Plant(**plant) for plant in data["plants"])})
 
 
-def draw(seed: str, number: int, healthy_share: float = 0.34) -> Scenario:
+def draw(seed: str, number: int) -> Scenario:
     """
     A scenario.
 
     Args:
         seed: Any text.
         number: Which one of that seed's.
-        healthy_share: The share of scenarios in which nothing is wrong.
     """
     chance = random.Random(f"{seed}/{number}")
     size = chance.randint(4, 12)
     hold = chance.uniform(0.05, 0.2)
     kind = chance.random()
-    if kind < healthy_share:
+    if kind < _HEALTHY_SHARE:
         needed, plants = chance.uniform(0.1, 0.35) * size, ()
         return Scenario(number, seed, chance.choice(SYNC + ASYNC), size, plants, needed, hold)
-    if kind < healthy_share + 0.4:
+    if kind < _HEALTHY_SHARE + _PARTIAL_SHARE:
         return _partial(chance, seed, number, size, hold)
-    cause = chance.choice(_WHOLE + _OF_THREADS)
+    cause = chance.choice(_WHOLE)
     driver = chance.choice(SYNC if cause == THREAD_STARVATION else SYNC + ASYNC)
     needed = {
         POOL_TOO_SMALL: chance.uniform(1.5, 2.5) * size,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import random
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -16,8 +15,9 @@ import psycopg_pool
 from sqlalchemy import create_engine, text
 
 import poolscope
-from benchmarks.diagnosis.scenarios import BLOCKED_EVENT_LOOP, LISTENER_HOLD, LONG_IDLE
-from poolscope.core.catalogue.exhaustion import BURST, POOL_TOO_SMALL
+from benchmarks.diagnosis.scenarios import LONG_IDLE
+from benchmarks.diagnosis.service import CALM, LAST, PATIENCE, Service
+from poolscope.core.catalogue.exhaustion import BURST
 from poolscope.core.catalogue.holds import (
     FAN_OUT,
     IDLE_IN_TRANSACTION,
@@ -25,23 +25,16 @@ from poolscope.core.catalogue.holds import (
     NESTED_CHECKOUT,
     THREAD_STARVATION,
 )
+from poolscope.core.catalogue.kept import LISTENER_HOLD
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.diagnosis.scenarios import Scenario
     from examples.lab.postgres import Postgres
-
-#: How long a checkout waits, in seconds.
-PATIENCE: Final = 2.0
-#: How long the work of a scenario have to end, in seconds.
-LAST: Final = 10.0
-#: The usual load begins so many seconds after the planted causes.
-LEAD: Final = 1.0
-#: The usual load runs alone for so long before a burst.
-CALM: Final = 5.0
 
 
 class Connections(Protocol):
@@ -107,7 +100,7 @@ def connect(scenario: Scenario, server: Postgres) -> Connections:
     return Engine(server, scenario.size, driver)
 
 
-class SyncService:
+class SyncService(Service):
     """
     A scenario at work in threads.
 
@@ -117,23 +110,12 @@ class SyncService:
     """
 
     def __init__(self, scenario: Scenario, server: Postgres) -> None:
-        self._scenario = scenario
+        super().__init__(scenario)
         self._connections = connect(scenario, server)
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._chance = random.Random(f"{scenario.seed}/{scenario.number}/load")
-        self._kept: list[Any] = []
-        #: How long a checkout waited, in seconds; infinite where one failed.
-        self.longest_wait = 0.0
 
     def run(self, until: Callable[[], bool], most: float) -> None:
-        """
-        Run it.
-
-        Args:
-            until: Whether enough was seen.
-            most: Seconds that it runs at the most.
-        """
         for plant in self._scenario.plants:
             self._plant(plant.cause, plant.connections)
         self._start(self._load)
@@ -165,22 +147,14 @@ class SyncService:
         self._over.wait(seconds)
 
     def _checkout(self) -> Any:
-        began = time.monotonic()
-        try:
+        with self._timed():
             return self._connections.checkout()
-        except Exception:
-            self.longest_wait = float("inf")
-            raise
-        finally:
-            self.longest_wait = max(self.longest_wait, time.monotonic() - began)
 
     # The usual load -------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        scenario = self._scenario
-        if scenario.plants and scenario.main not in (POOL_TOO_SMALL, BURST, FAN_OUT, NESTED_CHECKOUT):
-            self._sleep(LEAD)
-        rate = scenario.needed / scenario.hold
+        self._sleep(self._lead)
+        rate = self._scenario.needed / self._scenario.hold
         while not self._over.is_set():
             self._sleep(self._chance.expovariate(rate))
             if threading.active_count() < 400:  # noqa: PLR2004 - a server's threads
@@ -209,8 +183,7 @@ class SyncService:
             LOCK_WAIT: self._locks,
         }.get(cause)
         if target is not None:
-            count = connections if cause != NESTED_CHECKOUT else 2 * connections
-            for _ in range(count):
+            for _ in range(connections if cause != NESTED_CHECKOUT else 2 * connections):
                 self._start(target)
         elif cause == FAN_OUT:
             self._start(self._fans_out)
@@ -287,7 +260,7 @@ class SyncService:
 
     def _bursts(self) -> None:
         self._sleep(CALM)
-        for _ in range(round(1.8 * self._scenario.size / self._scenario.hold)):
+        for _ in range(self._at_once):
             self._start(self._usual)
 
     def _starves(self) -> None:
