@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -75,36 +75,15 @@ def measure(scenarios: Iterable[Scenario], server: Postgres, jobs: int, done: Ca
     Raises:
         WorkerFailedError: A process ended without an answer; with what it printed.
     """
-    waiting: queue.SimpleQueue[Scenario] = queue.SimpleQueue()
-    for scenario in scenarios:
-        waiting.put(scenario)
-    size = min(_BATCH, -(-waiting.qsize() // jobs))
-    results: list[Result] = []
-    failures: list[str] = []
-
-    def work() -> None:
-        while not waiting.empty() and not failures:
-            batch: list[Scenario] = []
-            while len(batch) < size and not waiting.empty():
-                batch.append(waiting.get())
-            try:
-                for result in _run(batch, server):
-                    results.append(result)
-                    done(result)
-            except WorkerFailedError as error:
-                failures.append(str(error))
-
-    threads = [threading.Thread(target=work) for _ in range(jobs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise WorkerFailedError(failures[0])
-    return sorted(results, key=lambda result: result.scenario.number)
+    drawn = list(scenarios)
+    size = max(1, min(_BATCH, -(-len(drawn) // jobs)))
+    batches = [drawn[first : first + size] for first in range(0, len(drawn), size)]
+    with ThreadPoolExecutor(jobs) as executor:
+        found = executor.map(lambda batch: _run(batch, server, done), batches)
+        return [result for results in found for result in results]
 
 
-def _run(batch: list[Scenario], server: Postgres) -> Iterable[Result]:
+def _run(batch: list[Scenario], server: Postgres, done: Callable[[Result], None]) -> list[Result]:
     command = [sys.executable, "-m", "benchmarks.diagnosis.worker", server.dsn]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -118,13 +97,14 @@ def _run(batch: list[Scenario], server: Postgres) -> Iterable[Result]:
         for scenario in batch:
             worker.stdin.write(json.dumps(scenario.as_json()) + "\n")
         worker.stdin.close()
-        count = 0
+        results = []
         for line in worker.stdout:
-            count += 1
-            yield Result.from_json(json.loads(line))
+            results.append(Result.from_json(json.loads(line)))
+            done(results[-1])
         reader.join()
-    if count < len(batch):
+    if len(results) < len(batch):
         raise WorkerFailedError("".join(errors[-30:]))
+    return results
 
 
 def write(matrix: Matrix, seed: str, runs: int) -> None:
