@@ -124,7 +124,7 @@ class Actor:
         raise NotImplementedError
 
     def has_finished(self, within: float) -> bool:
-        """Whether its thread or task is over, or is within that many seconds."""
+        """Whether its thread or task has finished, or does so within that many seconds."""
         raise NotImplementedError
 
     def take(self) -> Callable[[], Any]:
