@@ -31,6 +31,7 @@ from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.pool_registry import open_pool_registries
+from poolscope.core.sql.repetition import PAUSE
 from tests.integration.programs import engines, listeners, row_locks, sessions, tiles
 from tests.support.pages import run_block
 from tests.support.telemetry import Telemetry, instrumented
@@ -228,13 +229,10 @@ def test_a_row_lock_that_everybody_waits_for(telemetry: Telemetry, found: list[F
     assert "render" in str(finding.evidence["current_location"])
 
 
-def quick(found: list[Finding]) -> Iterator[tuple[Telemetry, list[Finding]]]:
-    """Poolscope, on, and what it finds; holds of 0.3 s are long."""
-    for telemetry in instrumented(long_hold_threshold=0.3):
-        yield telemetry, found
-
-
-watching = pytest.fixture(quick)
+@pytest.fixture
+def impatient(found: list[Finding]) -> Iterator[Telemetry]:
+    """Poolscope, on; holds of 0.3 s are long."""
+    yield from instrumented(long_hold_threshold=0.3)
 
 
 def client_of(app: Any) -> httpx.AsyncClient:
@@ -242,7 +240,7 @@ def client_of(app: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app, raise_app_exceptions=False), base_url="http://shop")
 
 
-def asked(app: Any, *rounds: list[str], method: str = "GET", after: Callable[[], None] = lambda: None) -> list[int]:
+def asked(app: Any, *rounds: list[str], method: str = "GET", after: Callable[[], None]) -> list[int]:
     """
     The statuses of an application's answers.
 
@@ -276,7 +274,7 @@ async def chatted(app: Any, path: str, messages: int) -> int:
     for _ in range(messages):
         inbox.put_nowait({"type": "websocket.receive", "text": "hello"})
         assert (await outbox.get())["text"] == "hello"
-        await asyncio.sleep(0.06)  # longer than between the runs of a loop
+        await asyncio.sleep(1.2 * PAUSE)  # longer than between the runs of a loop
     async with client_of(app) as client:
         health = await client.get("/health")
     inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
@@ -313,17 +311,16 @@ def test_a_session_in_a_middleware_around_that_of_the_route(
 
 @pytest.mark.parametrize("repaired", [False, True])
 def test_a_session_that_a_websocket_keeps(
-    watching: tuple[Telemetry, list[Finding]], database: Postgres, *, repaired: bool
+    impatient: Telemetry, found: list[Finding], database: Postgres, *, repaired: bool
 ) -> None:
     """Idle in a transaction between messages (bluesky/tiled#1172); what each message runs is no N+1."""
-    telemetry, found = watching
     with database.connect() as connection:
         connection.execute("create table if not exists messages (n int)")
     url = database.url("psycopg")
     engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.4, poolclass=AsyncAdaptedQueuePool)
     health = asyncio.run(chatted(sessions.chat(engine, repaired=repaired), "/ws/one", messages=8))
     assert health == (200 if repaired else 500)
-    telemetry.instrumentor.flush()
+    impatient.instrumentor.flush()
     exhausted = [one.evidence["cause"] for one in found if one.id == POOL_EXHAUSTED]
     assert exhausted == ([] if repaired else [IDLE_IN_TRANSACTION])
     assert {one.id for one in found} == (set() if repaired else {POOL_EXHAUSTED, IDLE_IN_TRANSACTION})
@@ -375,18 +372,17 @@ def test_a_session_that_is_never_closed(
 
 @pytest.mark.parametrize("at_the_server", [True, False])
 def test_an_export_whose_work_is_in_the_fetches(
-    watching: tuple[Telemetry, list[Finding]], database: Postgres, *, at_the_server: bool
+    impatient: Telemetry, found: list[Finding], database: Postgres, *, at_the_server: bool
 ) -> None:
     """
     A server-side cursor's statement is only declared when it is executed (apache/superset#35478): the fetches are the
     database's work. Where the application works between them, its transaction is idle.
     """
-    telemetry, found = watching
     engine = sqlalchemy.create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=0.3)
     with poolscope.unit_of_work("GET /export.csv", kind="http"):
         rows = sessions.exported(engine, at_the_server=at_the_server, work=lambda: time.sleep(0.1))
     assert rows == [1, 2, 3, 4, 5, 6]
-    telemetry.instrumentor.flush()
+    impatient.instrumentor.flush()
     engine.dispose()
     (finding,) = found
     assert finding.id == (LONG_HOLD if at_the_server else IDLE_IN_TRANSACTION)
