@@ -21,7 +21,6 @@ from examples.lab.processes import wait_until
 from poolscope.core.catalogue.exhaustion import MIXED, POOL_EXHAUSTED, UNKNOWN
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
-from poolscope.core.pool_registry import open_pool_registries
 from tests.support.pages import blocks, run_block
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -167,6 +166,9 @@ def test_parts_of_a_request_that_run_at_once_fan_out(
         connection.execute("create table if not exists notes (span_id int)")
         connection.execute("insert into notes values (1), (1), (2)")
 
+    def a_query_runs() -> bool:
+        return any(lease.running for lease in telemetry.leases())
+
     async def visit(summaries: Any, timeout: float) -> Any:
         engine = create_async_engine(database.url("asyncpg"), pool_size=4, max_overflow=0, pool_timeout=timeout)
         with psycopg.connect(database.dsn) as lock, poolscope.unit_of_work("POST /graphql", kind="http"):
@@ -192,9 +194,3 @@ def test_parts_of_a_request_that_run_at_once_fan_out(
     assert causes(telemetry, found) == {FAN_OUT}
     finding = next(one for one in found if one.id == POOL_EXHAUSTED)
     assert "http POST /graphql, asks for 9 connections at once at summaries" in finding.summary
-
-
-def a_query_runs() -> bool:
-    """Whether poolscope knows of one."""
-    leases = [lease for pool in open_pool_registries[-1].pools.values() for lease in pool.leases.copy()]
-    return any(lease.running for lease in leases)

@@ -84,6 +84,9 @@ def test_a_stream_that_listens_on_the_pool(telemetry: Telemetry, found: list[Fin
     """The page's code holds a connection for it; the repaired code hears the same without one."""
     bad, repaired, expected = blocks("listener_hold")
 
+    def listens() -> bool:
+        return any(lease.listens and lease.excuse is None for lease in telemetry.leases())
+
     async def notify() -> None:
         connection = await asyncpg.connect(database.dsn)
         await connection.execute("notify news, 'hello'")
@@ -100,7 +103,7 @@ def test_a_stream_that_listens_on_the_pool(telemetry: Telemetry, found: list[Fin
         await expected["listen_on_the_pool"](pool, "news", lambda *_: None)
         stream = bad["events"](pool, "news")
         heard = asyncio.ensure_future(anext(stream))
-        await asyncio.to_thread(wait_until, lambda: streams(telemetry), PATIENCE, "the stream to listen")
+        await asyncio.to_thread(wait_until, listens, PATIENCE, "the stream to listen")
         await notify()
         assert await heard == "hello"
         await stream.aclose()
@@ -118,14 +121,6 @@ def test_a_stream_that_listens_on_the_pool(telemetry: Telemetry, found: list[Fin
     assert [one.id for one in found] == [LISTENER_HOLD]
     assert found[0].origin is not None
     assert found[0].origin[0].co_name == "events"
-
-
-def streams(telemetry: Telemetry) -> list[Any]:
-    """The leases that listen without an excuse."""
-    session = telemetry.instrumentor._session
-    assert session is not None
-    out = [lease for pool in session.pool_registry.pools.values() for lease in pool.leases.copy()]
-    return [lease for lease in out if lease.listens and lease.excuse is None]
 
 
 def test_a_pool_of_psycopg_keeps_the_lock(telemetry: Telemetry, found: list[Finding], database: Postgres) -> None:

@@ -30,7 +30,6 @@ from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, POOL_PER_REQUEST, STRANDED_CONNECTIONS
-from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.sql.repetition import PAUSE
 from tests.integration.programs import engines, listeners, row_locks, sessions, tiles
 from tests.support.pages import run_block
@@ -191,17 +190,15 @@ def test_a_synchronous_checkout_on_the_event_loop(telemetry: Telemetry, found: l
     assert finding.origin[0].co_name == "step"
 
 
-def three_wait_for_a_lock() -> bool:
-    """Whether it is known of three connections of the process."""
-    leases = [lease for pool in open_pool_registries[-1].pools.values() for lease in pool.leases.copy()]
-    return sum(lease.lock_wait is not None for lease in leases) == 3
-
-
 def test_a_row_lock_that_everybody_waits_for(telemetry: Telemetry, found: list[Finding], database: Postgres) -> None:
     """
     A row is selected for update, and locked while a page is rendered (anishathalye/gavel#128): whoever wants it waits
     in the database, and the next request for the pool. Where the page is rendered before, the pool is never exhausted.
     """
+
+    def three_wait_for_a_lock() -> bool:
+        return sum(lease.lock_wait is not None for lease in telemetry.leases()) == 3
+
     engine = sqlalchemy.create_engine(database.url("psycopg"), pool_size=4, max_overflow=0, pool_timeout=0.3)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("create table annotator (id int primary key)"))

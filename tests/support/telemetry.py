@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from poolscope.core.lease import Lease
+
 
 @dataclass
 class Collected:
@@ -135,6 +137,12 @@ class Telemetry:
         self.stop()
         self.meter_provider.shutdown()
         self.tracer_provider.shutdown()
+
+    def leases(self) -> list[Lease]:
+        """The connections that are checked out now, of all pools."""
+        session = self.instrumentor._session
+        assert session is not None
+        return [lease for pool in tuple(session.pool_registry.pools.values()) for lease in pool.leases.copy()]
 
     def collect(self) -> Collected:
         """Collect now."""
