@@ -6,7 +6,6 @@ without a connection that only a real library shows. The role of these tests may
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import importlib.util
 from dataclasses import replace
@@ -143,13 +142,16 @@ def test_a_caller_that_does_not_wait_any_longer(telemetry: Telemetry, found: lis
     """
     asyncpg = pytest.importorskip("asyncpg")
 
-    async def use(holding: float) -> None:
-        async with asyncpg.create_pool(database.dsn, min_size=1, max_size=1) as pool, pool.acquire():
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(pool.acquire(), holding)
+    async def use(size: int, patience: float) -> None:
+        async with asyncpg.create_pool(database.dsn, min_size=1, max_size=size) as pool, pool.acquire():
+            await pool.release(await asyncio.wait_for(pool.acquire(), patience))
 
-    with poolscope.unit_of_work("GET /items", kind="http"):
-        asyncio.run(use(0.3))
+    asyncio.run(use(2, 60))
+    assert outcomes(telemetry) == {}
+    telemetry.instrumentor.flush()
+    assert found == []
+    with poolscope.unit_of_work("GET /items", kind="http"), pytest.raises(asyncio.TimeoutError):
+        asyncio.run(use(1, 0.3))
     assert outcomes(telemetry) == {"cancelled": 1}
     assert telemetry.collect().total(semconv.TIMEOUTS) == 0
     exhausted = [finding for finding in reported(telemetry, found) if finding.id == POOL_EXHAUSTED]
