@@ -68,7 +68,7 @@ class Payments:
     def charge(self, cents: int) -> str:
         """Charge a card."""
         self.thinks.set()
-        self.answers.wait(60)
+        assert self.answers.wait(60)
         return f"r{cents}"
 
 
@@ -106,7 +106,7 @@ def test_customers_who_wait_for_one_row_are_found_with_the_line_that_keeps_it(
     assert any("in Payments.charge" in line or "in charge" in line for line in finding.evidence["current_location"])  # type: ignore[union-attr]
 
 
-def test_the_repaired_route_waits_for_no_lock(shop: Flask, found: list[Finding]) -> None:
+def test_the_repaired_route_waits_for_no_lock(shop: Flask, telemetry: Telemetry, found: list[Finding]) -> None:
     """The provider thinks while no connection is checked out."""
     payments = shop.extensions["payments"]
     with ThreadPoolExecutor(4) as threads:
@@ -115,6 +115,7 @@ def test_the_repaired_route_waits_for_no_lock(shop: Flask, found: list[Finding])
         assert not payments.answers.wait(2 * THRESHOLD)
         payments.answers.set()
         assert {one.result().status_code for one in answers} == {200}
+    telemetry.instrumentor.flush()
     assert not {LOCK_WAIT, IDLE_IN_TRANSACTION} & set(ids(found))
 
 

@@ -397,6 +397,7 @@ def test_a_pool_that_keeps_none(telemetry: Telemetry, found: list[Finding], data
     for connection in held:
         connection.close()
     assert telemetry.collect().used("null") == 0
+    telemetry.instrumentor.flush()
     assert found == []
 
 
