@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy
 
 from examples.lab.processes import wait_until
-from poolscope import semconv
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
+from tests.support.loops import wait_for_heartbeats
 from tests.support.pages import run_block
 from tests.support.telemetry import Telemetry, instrumented
 
@@ -56,11 +56,6 @@ def run(invoice: Callable[..., Coroutine[Any, Any, Any]], render: Callable[[Any]
     return asyncio.run(main())
 
 
-def heartbeats(telemetry: Telemetry) -> int:
-    """How many came back."""
-    return sum(point.count for point in telemetry.collect().points(semconv.EVENT_LOOP_LAG))
-
-
 @pytest.mark.usefixtures("telemetry")
 def test_rendering_on_the_loop(found: list[Finding]) -> None:
     """It is found while it lasts, at the line that renders, with the connection that another task cannot return."""
@@ -82,8 +77,9 @@ def test_rendering_in_a_thread(telemetry: Telemetry, found: list[Finding]) -> No
     """The loop goes on: heartbeats come back while the thread renders, and nothing is found."""
 
     def render(rows: Any) -> Any:
-        wait_until(lambda: heartbeats(telemetry) > 1, 60, "heartbeats to come back")
+        wait_for_heartbeats(telemetry)
         return rows
 
     assert run(REPAIRED, render) == [(7,)]
+    telemetry.instrumentor.flush()
     assert found == []

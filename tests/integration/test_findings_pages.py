@@ -130,13 +130,15 @@ def test_a_dependency_that_starves_the_worker_threads(
         async def at_once() -> list[int]:
             threads = anyio.to_thread.current_default_thread_limiter()
             threads.total_tokens = 4
+
+            def all_wait() -> bool:
+                return len(pool._pool.not_empty._waiters) == 4 and threads.statistics().tasks_waiting == 4
+
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://shop") as client:
                 requests = [asyncio.create_task(client.get("/me")) for _ in range(8)]
                 if starves:
                     # Who has a thread waits for the pool, and who has a connection for a thread, behind two others.
-                    queues = pool._pool.not_empty._waiters
-                    while len(queues) < 4 or threads.statistics().tasks_waiting < 4:  # noqa: ASYNC110 - no event of theirs
-                        await asyncio.sleep(0.01)
+                    await asyncio.to_thread(wait_until, all_wait, LONG, "all to wait")
                     pool._timeout = SHORT
                     with pytest.raises(sqlalchemy.exc.TimeoutError):
                         await asyncio.to_thread(engine.connect)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from poolscope.core.finding import Finding
 
 # Of its blocks the two that are no functions of the shop.
-BAD, REPAIRED = (run_block("pool_exhausted", number)["price"] for number in (2, 3))
+BAD, REPAIRED = (run_block("pool_exhausted", number) for number in (2, 3))
 # As many as both pools of the page have connections.
 ROOM = 2
 
@@ -87,7 +87,7 @@ def test_three_requests_at_a_pool_of_two(
     telemetry: Telemetry, found: list[Finding], database: Postgres, pool: ThreadedConnectionPool
 ) -> None:
     """The third is turned away at once, and found with both that hold; those get their answers."""
-    crowd = Crowd(database, BAD, pool)
+    crowd = Crowd(database, BAD["price"], pool)
     with crowd as (first, third):
         assert isinstance(third.exception(60), PoolError)
         crowd.release()
@@ -107,8 +107,9 @@ def test_the_repaired_code_lets_the_third_wait(
     telemetry: Telemetry, found: list[Finding], database: Postgres, pool: ThreadedConnectionPool
 ) -> None:
     """The same crowd: all get their answers, and nothing is found."""
-    crowd = Crowd(database, REPAIRED, pool)
+    crowd = Crowd(database, REPAIRED["price"], pool)
     with crowd as (first, third):
+        wait_until(lambda: REPAIRED["ROOM"]._cond._waiters, 60, "the third to wait")
         assert not third.done()
         crowd.release()
         assert [one.result(60) for one in (*first, third)] == [7, 7, 7]

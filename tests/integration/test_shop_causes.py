@@ -27,6 +27,7 @@ from poolscope.core.catalogue.holds import FAN_OUT, NESTED_CHECKOUT, THREAD_STAR
 from poolscope.core.catalogue.kept import LISTENER_HOLD
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST
+from tests.support.loops import wait_for_heartbeats
 from tests.support.telemetry import Telemetry, instrumented
 
 if TYPE_CHECKING:
@@ -171,15 +172,15 @@ class Payments:
     A provider that thinks.
 
     Args:
-        answers: Whether it has thought for long enough.
+        think: Returns when it has thought for long enough.
     """
 
-    def __init__(self, answers: Callable[[], bool]) -> None:
-        self._answers = answers
+    def __init__(self, think: Callable[[], None]) -> None:
+        self._think = think
 
     def charge(self, cents: int) -> str:
         """Charge a card."""
-        wait_until(self._answers, 60, "the payment")
+        self._think()
         return f"r{cents}"
 
     async def charge_async(self, cents: int) -> str:
@@ -203,12 +204,15 @@ def test_a_payment_that_blocks_the_event_loop(
         assert (await client.get("/users/7")).status_code == 200
         return (await client.post(path)).json()
 
-    begun = time.monotonic()
-    app.state.payments = Payments(lambda: time.monotonic() > begun + 2 * BLOCKED)
+    app.state.payments = Payments(lambda: wait_for_heartbeats(watching_the_loop))
     repaired = visited(app, lambda client: refund(client, "/fixed/refund/9"))
     assert nothing(found, watching_the_loop)
     app = fastapi_app.create_app(settings(filled))
-    app.state.payments = Payments(lambda: bool(found))
+
+    def until_it_is_found() -> None:
+        wait_until(lambda: bool(found), 60, "the block to be found")
+
+    app.state.payments = Payments(until_it_is_found)
     assert visited(app, lambda client: refund(client, "/refund/9")) == repaired == {"receipt": "r-1999"}
     finding = only(found, watching_the_loop, BLOCKED_EVENT_LOOP, "None")
     assert any(line.endswith("in refund") for line in finding.evidence["stack"])  # type: ignore[union-attr]

@@ -1,4 +1,7 @@
-"""An event loop as far as heartbeats see it: a thread that runs what it is asked to when the test says so."""
+"""
+An event loop as far as heartbeats see it: a thread that runs what it is asked to when the test says so. And how a test
+knows of a real one that it goes on.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from examples.lab.processes import wait_until
+from poolscope import semconv
 from poolscope.core.execution import stack_of_thread
 from tests.support.scene import line
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
+    from tests.support.telemetry import Telemetry
 
 
 class Task:
@@ -142,3 +147,13 @@ def event_loop(pool: Pool) -> Iterator[Loop]:
         yield loop
     finally:
         loop.stop()
+
+
+def wait_for_heartbeats(telemetry: Telemetry) -> None:
+    """Wait for two heartbeats to come back, of which the second was sent meanwhile: no event loop is blocked."""
+
+    def heartbeats() -> int:
+        return telemetry.collect().counts(semconv.EVENT_LOOP_LAG).get("", 0)
+
+    before = heartbeats()
+    wait_until(lambda: heartbeats() >= before + 2, 60, "heartbeats to come back")
