@@ -28,7 +28,7 @@ from poolscope.adapters.sqlalchemy.loaders import EAGER, EXPIRED, LAZY
 from poolscope.api import expected_repetition, unit_of_work
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.location import locate
-from tests.support.telemetry import Telemetry
+from tests.support.telemetry import instrumented
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from examples.lab.postgres import Postgres
     from poolscope.core.finding import Finding
+    from tests.support.telemetry import Telemetry
 
 AUTHORS, POSTS = 8, 3
 
@@ -88,16 +89,10 @@ def engine(url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Finding]]:
+def found(found: list[Finding]) -> Iterator[list[Finding]]:
     """Poolscope, on, and what it finds."""
-    findings: list[Finding] = []
-    telemetry = Telemetry(finding_interval=0, long_hold_threshold=60, exhaustion_threshold=0)
-    telemetry.start()
-    session = telemetry.instrumentor._session
-    assert session is not None
-    monkeypatch.setattr(session._events, "report", findings.append)
-    yield _Flushed(telemetry, findings)
-    telemetry.shutdown()
+    for telemetry in instrumented(finding_interval=0, long_hold_threshold=60, exhaustion_threshold=0):
+        yield _Flushed(telemetry, found)
 
 
 class _Flushed(list[Any]):
