@@ -200,9 +200,7 @@ def django_persistent(server: Postgres, _: mariadb.MariaDB | None, __: asyncio.A
     if not settings.configured:
         settings.configure()
         django.setup()
-    place = {"NAME": server.database, "USER": server.user, "PASSWORD": server.password, "HOST": server.host}
-    engine = {"ENGINE": "django.db.backends.postgresql", "PORT": server.port, "CONN_MAX_AGE": 600}
-    wrapper = ConnectionHandler({"default": {**engine, **place}})["default"]
+    wrapper = ConnectionHandler({"default": {**server.django_settings(), "CONN_MAX_AGE": 600}})["default"]
 
     def batch(count: int) -> None:
         for _ in range(count):

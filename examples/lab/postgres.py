@@ -108,6 +108,17 @@ class Postgres:
         login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
         return f"{scheme}://{login}@{self.host}:{self.port}/{quote(self.database, safe='')}{query}"
 
+    def django_settings(self) -> dict[str, Any]:
+        """The place in Django's terms: an entry of `DATABASES`, to which options can be added."""
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": self.database,
+            "USER": self.user,
+            "PASSWORD": self.password,
+            "HOST": self.host,
+            "PORT": self.port,
+        }
+
     def connect(self, **arguments: Any) -> psycopg.Connection[Any]:  # noqa: ANN401 - psycopg's own arguments
         """A new psycopg connection in autocommit mode, for the side that watches."""
         return psycopg.connect(self.dsn, autocommit=True, **arguments)

@@ -78,8 +78,7 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     Each execute, executemany and callproc is one statement, also of a server-side cursor; the ends of transactions are
     none. Idle in transaction is what lies between statements of an open transaction.
     """
-    place = {"NAME": database.database, "USER": database.user, "PASSWORD": database.password, "HOST": database.host}
-    handler = _handler("statements", ENGINE="django.db.backends.postgresql", PORT=database.port, **place)
+    handler = _handler("statements", **database.django_settings())
     connection = handler["statements"]
     with connection.cursor() as cursor:
         cursor.execute("select 1")

@@ -115,10 +115,7 @@ def with_django(where: Postgres, runs: list[Any], *, array: bool) -> None:
     if not settings.configured:
         settings.configure()
         django.setup()
-    place = {"NAME": where.database, "USER": where.user, "PASSWORD": where.password, "HOST": where.host}
-    one = ConnectionHandler(
-        {"default": {}, "chunks": {"ENGINE": "django.db.backends.postgresql", "PORT": where.port, **place}}
-    )["chunks"]
+    one = ConnectionHandler({"default": {}, "chunks": where.django_settings()})["chunks"]
     with one.cursor() as cursor:
         for values in runs:
             if array:

@@ -171,10 +171,9 @@ def test_django_over_psycopg_pool(seen: Watched, unit: UnitOfWork, database: Pos
     if not settings.configured:
         settings.configure()
         django.setup()
-    place = {"NAME": database.database, "USER": database.user, "PASSWORD": database.password, "HOST": database.host}
-    engine = {"ENGINE": "django.db.backends.postgresql", "PORT": database.port, **place}
-    pool = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 2}}}
-    handler = ConnectionHandler({"default": {}, "pooled": {**engine, **pool}, "plain": engine})
+    plain = database.django_settings()
+    pooled = {**plain, "OPTIONS": {"pool": {"min_size": 1, "max_size": 2}}}
+    handler = ConnectionHandler({"default": {}, "pooled": pooled, "plain": plain})
     for alias in ("pooled", "plain"):
         with handler[alias].cursor() as cursor:
             cursor.execute("select 1")

@@ -43,15 +43,7 @@ class DjangoDriver(Driver):
         if not settings.configured:
             settings.configure()
             django.setup()
-        database = {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": where.database,
-            "USER": where.user,
-            "PASSWORD": where.password,
-            "HOST": where.host,
-            "PORT": where.port,
-            "CONN_MAX_AGE": self.max_age,
-        }
+        database = {**where.django_settings(), "CONN_MAX_AGE": self.max_age}
         self.handler = ConnectionHandler({"default": {}, self.pool: database})
         self._free: list[Any] = []
         self._lock = threading.Lock()

@@ -16,8 +16,8 @@ import django
 from django.conf import settings
 from django.db import OperationalError
 
+from examples.lab.postgres import Postgres
 from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
-from tests.integration.programs.django_threads import database
 from tests.integration.programs.found import Findings
 from tests.support.pages import blocks
 
@@ -42,7 +42,8 @@ class Threads:
 
 def main() -> None:
     """See above."""
-    settings.configure(SECRET_KEY="none", INSTALLED_APPS=[], DATABASES={"default": database(sys.argv[1])})
+    database = Postgres.from_dsn(sys.argv[1]).django_settings()
+    settings.configure(SECRET_KEY="none", INSTALLED_APPS=[], DATABASES={"default": database})
     findings = Findings(long_hold_threshold=600)
     django.setup()
     bad, repaired = blocks(TOO_MANY_CONNECTIONS)

@@ -16,8 +16,8 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http import HttpResponse
 from django.urls import path
-from psycopg.conninfo import conninfo_to_dict
 
+from examples.lab.postgres import Postgres
 from poolscope.core.catalogue.pools import STRANDED_CONNECTIONS
 from tests.integration.programs.found import Findings
 from tests.support.pages import blocks
@@ -38,14 +38,6 @@ def gang(request: HttpRequest, alias: str) -> HttpResponse:
 
 
 urlpatterns = [path("gangs/<str:alias>/", gang)]
-
-
-def database(dsn: str, **given: Any) -> dict[str, Any]:
-    """Django's settings of a database, with further ones."""
-    parts = conninfo_to_dict(dsn)
-    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
-    place = {name: parts.get(key, "") for name, key in names.items()}
-    return {"ENGINE": "django.db.backends.postgresql", **given, **place}
 
 
 async def request(application: Any, where: str) -> bytes:
@@ -77,7 +69,8 @@ def main() -> None:
     databases = {"default": closed, "kept": kept}
     if django.VERSION >= (5, 1):
         databases["pooled"] = pooled
-    databases = {alias: database(sys.argv[1], **given) for alias, given in databases.items()}
+    place = Postgres.from_dsn(sys.argv[1]).django_settings()
+    databases = {alias: {**given, **place} for alias, given in databases.items()}
     settings.configure(
         ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="none", INSTALLED_APPS=[], DATABASES=databases
     )

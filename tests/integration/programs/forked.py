@@ -121,9 +121,7 @@ def others(dsn: str) -> dict[str, Use]:
 
     settings.configure()
     django.setup()
-    place = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
-    given = {name: parse_dsn(dsn).get(key, "") for name, key in place.items()}
-    kept = {"ENGINE": "django.db.backends.postgresql", "CONN_MAX_AGE": 60, **given}
+    kept = {**Postgres.from_dsn(dsn).django_settings(), "CONN_MAX_AGE": 60}
     handler = ConnectionHandler({"default": {}, "django": kept})
 
     def request() -> None:
