@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from poolscope.core.guard import guard
 from poolscope.core.pool_registry import PoolRegistry, open_pool_registries
 from poolscope.core.work import UNCLOSED_GRACE
 from poolscope.core.work_scope import Unclosed, WorkScope, current
@@ -216,6 +217,35 @@ def test_a_file_is_collected_when_it_would_be_without_us(server: Server) -> None
 
     assert ends(closed=True) == [(1, 3.0), (1, 3.0)]
     assert ends(closed=False) == [(1, 3.0), (2, 4.0)]
+
+
+@pytest.mark.parametrize("slots", [(), ("__weakref__",)], ids=str)
+def test_a_file_that_takes_no_close_of_ours_ends_its_request_at_once(server: Server, slots: tuple[str, ...]) -> None:
+    """Its class has slots: the span around the request gets the figures, and that is no error."""
+
+    class FileWrapper:
+        __slots__ = slots
+
+        def close(self) -> None:
+            """Nothing."""
+
+    span, errors = object(), guard.counts()
+    units: list[Any] = []
+
+    def application(_: Any, __: Any) -> Any:
+        server.queries(1)
+        unit = current()
+        assert unit is not None
+        unit.span = span
+        units.append(unit)
+        return FileWrapper()
+
+    Middleware(application, server.pool_registry)({**ENVIRON, "wsgi.file_wrapper": FileWrapper}, None)
+    assert server.ended() == (1, 1.0)
+    (unit,) = units
+    assert unit.span is span
+    assert guard.counts() == errors
+    assert current() is None
 
 
 def test_an_asynchronous_request_that_is_dropped_ends(server: Server) -> None:

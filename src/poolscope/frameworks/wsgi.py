@@ -124,9 +124,11 @@ def _body(work_scope: WorkScope, body: LibraryObject, environ: LibraryObject, st
 
 
 def _file(work_scope: WorkScope, body: LibraryObject) -> LibraryObject:
+    closing = None  # where it is of no use, it is dropped after the unit's end: it would end that without its span
     try:
-        body.close = _Closing(work_scope, body)
-    except AttributeError:
+        closing = _Closing(work_scope, body)
+        body.close = closing
+    except (AttributeError, TypeError):  # its class has slots: it takes no attribute, and no weak reference
         work_scope.end()
     return body
 
@@ -141,10 +143,10 @@ class _Closing(Unclosed):
     """
 
     def __init__(self, work_scope: WorkScope, file: LibraryObject) -> None:
-        super().__init__(work_scope)
         close: Any = getattr(file, "close", None)
         is_its_own = ismethod(close) and close.__self__ is file
-        self._close: Callable[[], Any] = _weak(close) if is_its_own else lambda: close
+        self._close: Callable[[], Any] = weakref.WeakMethod(close) if is_its_own else lambda: close
+        super().__init__(work_scope)  # last: what fails above leaves the unit of work alone
 
     def __call__(self) -> None:
         self._work_scope.enter()
@@ -154,10 +156,6 @@ class _Closing(Unclosed):
                 close()
         finally:
             self._work_scope.end()
-
-
-def _weak(method: LibraryObject) -> Callable[[], Any]:
-    return weakref.WeakMethod(method)
 
 
 class _Body(Unclosed):
