@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,6 +229,26 @@ def test_what_is_declared_is_declared_for_what_is_started(telemetry: Telemetry, 
             asyncio.run(start(executor))
         asyncio.run(start(executor))
     assert seen == [("a", "b"), (None, None)]
+
+
+def test_an_error_of_a_job_that_is_kept_does_not_keep_what_the_job_was_given(telemetry: Telemetry) -> None:
+    """As without poolscope: the application's function may let go of it."""
+    del telemetry
+
+    class Given:
+        pass
+
+    def breaks(given: Given) -> None:
+        del given
+        raise ValueError
+
+    given = Given()
+    kept = weakref.ref(given)
+    with ThreadPoolExecutor(1) as executor:
+        job = executor.submit(breaks, given)
+        del given
+        assert isinstance(job.exception(PATIENCE), ValueError)
+    assert kept() is None
 
 
 def test_names_of_jobs(telemetry: Telemetry, queries: Queries) -> None:

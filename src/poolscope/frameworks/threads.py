@@ -173,7 +173,8 @@ class _Submitted:
             return result
         finally:
             scope.leave()
-            del self, args, kwargs  # an error that is kept keeps this frame, but need not keep what the job was given
+            # An error that is kept keeps this frame, but need not keep what the job was given, as its scope does.
+            del self, scope, args, kwargs
 
 
 FRAMEWORKS: Final[tuple[Hook, ...]] = (ThreadsFramework(), ExecutorsFramework())
