@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
 import gc
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from examples.lab.processes import wait_until
 from poolscope.core.location import Location, resolve
 from poolscope.core.origin import Origins
 from poolscope.frameworks.registry import Frameworks
@@ -101,6 +103,19 @@ def test_statements_and_phases(seen: Watched, database: Postgres) -> None:
     connection.rollback()
     connection.close()
     at_rest(seen.pool("statements"))
+
+
+def test_the_interpreter_itself_may_call(seen: Watched, tmp_path: Path) -> None:
+    """A thread's function has no frame around it."""
+    connection = _in_a_file("thread", tmp_path)["thread"]
+    connection.inc_thread_sharing()
+    _thread.start_new_thread(connection.ensure_connection, ())
+    (ours,) = wait_until(lambda: list(seen.pool_registry.pools.values()), 60, "the pool")
+    wait_until(lambda: any(lease.acquired_at is not None for lease in ours.leases.copy()), 60, "the lease")
+    assert not ours.pending
+    connection.dec_thread_sharing()
+    connection.close()
+    at_rest(ours)
 
 
 def test_one_collection_of_all_connections_counts_each(seen: Watched, tmp_path: Path) -> None:
