@@ -78,7 +78,8 @@ def test_each_outcome_has_its_series(telemetry: Telemetry) -> None:
     assert telemetry.collect().total(semconv.TIMEOUTS) == 1
 
 
-def test_a_refusal_is_over_with_the_next_connect_that_succeeds() -> None:
+@pytest.mark.parametrize("then", [None, OSError("no route"), TooManyError("too many")], ids=repr)
+def test_a_refusal_is_over_with_the_next_connect(then: Exception | None) -> None:
     """A checkout that tries again ends by what comes last; what a worker of the pool met is no checkout's."""
     scene = Scene(1)
     lease = scene.begin_checkout()
@@ -87,8 +88,11 @@ def test_a_refusal_is_over_with_the_next_connect_that_succeeds() -> None:
     assert (lease.refusal.in_checkout, lease.connect_failed) == (True, True)
     connect_fails(scene.pool, None, scene.clock(), TooManyError("too many"))
     assert [refusal.in_checkout for refusal in scene.pool.refusals] == [True, False]
-    connect_ends(scene.pool, lease, scene.clock())
-    assert (lease.refusal, lease.connect_failed) == (None, False)
+    if then is None:
+        connect_ends(scene.pool, lease, scene.clock())
+    else:
+        connect_fails(scene.pool, lease, scene.clock(), then)
+    assert (lease.refusal is not None, lease.connect_failed) == (isinstance(then, TooManyError), then is not None)
 
 
 def test_there_are_as_many_series_as_kinds_of_error_that_are_kept() -> None:

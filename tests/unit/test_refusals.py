@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from poolscope.adapters.refusals import refusal_of
@@ -133,4 +131,4 @@ def test_a_chain_without_an_end_is_given_up() -> None:
 
 def test_every_limit_is_reached_by_something() -> None:
     """None is described that is never found."""
-    assert set(itertools.chain(limit for _, (_, limit) in REFUSED.values())) == set(LIMITS)
+    assert {limit for _, (_, limit) in REFUSED.values()} == set(LIMITS)

@@ -53,8 +53,7 @@ def connect_ends(pool: Pool, lease: Lease | None, began: float) -> None:
     seconds = pool.now() - began
     if lease is not None:
         lease.connecting = lease.connect_failed = False
-        if lease.refusal is not None:  # a further try succeeded
-            lease.refusal = None
+        lease.refusal = None  # of an earlier try
         lease.connected(seconds)
     pool.created(seconds, lease)
 
@@ -75,6 +74,8 @@ def connect_fails(pool: Pool, lease: Lease | None, began: float, error: BaseExce
         lease.connect_failed = isinstance(error, Exception)
         lease.connected(pool.now() - began)
     if isinstance(error, Exception):
+        if lease is not None:
+            lease.refusal = None  # of an earlier try
         pool.failed_connect = (pool.now(), error_name(error))
         refusal = guard.run("connects.refusal", lambda: refusal_of(error), None)
         if refusal is not None:
