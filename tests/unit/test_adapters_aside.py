@@ -48,7 +48,9 @@ def test_a_login_for_libpq(given: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def test_a_login_for_mysql() -> None:
     """The other way to write a key is understood."""
-    connect = opener("mysql", [{"host": "db", "user": "u", "passwd": "p", "db": "shop", "autocommit": True}])
+    connect = opener(
+        "mysql", [{"host": "db", "user": "u", "passwd": "p", "db": "shop", "autocommit": True, "ssl_disabled": True}]
+    )
     assert connect is not None
     expected = {"host": "db", "user": "u", "password": "p", "database": "shop"}
     assert connect() == ("pymysql", (), {**expected, "connect_timeout": 1, "read_timeout": 1, "write_timeout": 1})
@@ -63,10 +65,12 @@ def test_a_login_for_mysql() -> None:
         ("postgresql", lambda: "host=db"),
         ("postgresql", []),
         ("mysql", {"host": "db", "ssl": {"ca": "x"}}),
+        ("mysql", {"db": "shop", "read_default_file": "/etc/my.cnf"}),
+        ("mysql", ["db", "user", "password", "shop"]),
         ("sqlite", {"database": "x"}),
         ("oracle.db", ["dsn", "user"]),
     ],
 )
 def test_what_is_not_plain_is_no_login(system: str, given: Any) -> None:
-    """A function of the application's is not called, and TLS is not left out."""
+    """A function of the application's is not called, TLS is not left out, and no other server is asked instead."""
     assert opener(system, given) is None

@@ -29,8 +29,10 @@ _ALIASES: Final = {
     "postgresql": {"database": "dbname", "ssl": "sslmode"},
     "mysql": {"db": "database", "passwd": "password", "username": "user"},
 }
-# What is no login, or has no effect on one; whatever else a driver was given is not known to work with another one.
-_TLS: Final = "ssl"
+# How options of MySQL's drivers begin that stand for more than is passed on: TLS, but where it is turned off, and files
+# with further options. What is not named here, or above, has no effect on a login.
+_MORE: Final = ("ssl", "read_default_", "option_files")
+_NO_TLS: Final = "ssl_disabled"
 
 
 class _Unknown(Exception):  # noqa: N818 - it never leaves this module
@@ -61,13 +63,13 @@ def opener(system: str, given: LibraryObject) -> Callable[[], Any] | None:
                 texts += [] if value is None else [str(_plain(value))]
             elif key in known and value is not None:
                 login[key] = _plain(value)
-            elif family == "mysql" and name.startswith(_TLS) and value:
+            elif family == "mysql" and name.startswith(_MORE) and name != _NO_TLS and value:
                 return None
     except _Unknown:
         return None
-    if not texts and not login:
-        return None
-    return partial(_libpq if family == "postgresql" else _mysql, texts, login)
+    if family == "mysql":  # it has no connection strings: a text without a name may be anything
+        return partial(_mysql, login) if login and not texts else None
+    return partial(_libpq, texts, login) if login or texts else None
 
 
 def _parts(given: LibraryObject) -> Iterator[tuple[str, Any]]:
@@ -96,7 +98,7 @@ def _libpq(texts: list[str], login: Mapping[str, Any]) -> LibraryObject:
     return _first("psycopg", "psycopg2").connect(*texts[:1], **arguments)
 
 
-def _mysql(_: list[str], login: Mapping[str, Any]) -> LibraryObject:
+def _mysql(login: Mapping[str, Any]) -> LibraryObject:
     driver = _first("pymysql", "mysql.connector")
     if driver.__name__ == "pymysql":
         return driver.connect(**login, connect_timeout=_TIMEOUT, read_timeout=_TIMEOUT, write_timeout=_TIMEOUT)

@@ -79,7 +79,6 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
     name, module, versions = "peewee", "playhouse.pool", ">=4.5,<5"
     pool_classes = ("PooledDatabase",)
     library_modules = ("peewee", "playhouse")
-    connect_arguments = ("database", "connect_params")
     points = (
         Created("PooledDatabase.__init__"),
         Resize("PooledDatabase.init"),
@@ -124,6 +123,11 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         """All open connections."""
         return [*self.held(library_pool), *(entry[-1] for entry in list(library_pool._connections))]
 
+    def connects_with(self, library_pool: LibraryObject) -> LibraryObject:
+        """What its connections are made with: the name of the database, or a URL, and arguments of the driver's."""
+        database = library_pool.database
+        return [{"dsn" if _is_url(database) else "database": database}, library_pool.connect_params]
+
     def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
         """How a checkout ended that raised: where the pool has no timeout, one beyond the limit is turned away."""
         if type(error).__name__ == "MaxConnectionsExceeded":
@@ -156,6 +160,10 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         return bool(status()) if status is not None else bool(getattr(used, "in_transaction", False))
 
 
+def _is_url(database: object) -> bool:
+    return isinstance(database, str) and database.startswith("postgresql://")
+
+
 def _identify(library_pool: LibraryObject, *more: dict[str, Any]) -> Identity:
     kinds = [kind.__name__ for kind in type(library_pool).__mro__]
     system = next((_SYSTEMS[kind] for kind in kinds if kind in _SYSTEMS), "other_sql")
@@ -164,8 +172,7 @@ def _identify(library_pool: LibraryObject, *more: dict[str, Any]) -> Identity:
     if system == "sqlite":
         return identity(system, namespace=database_file(database))
     if system == "postgresql":
-        is_url = database is not None and database.startswith("postgresql://")
-        return libpq.identify([libpq.parse(database) if is_url else {"dbname": database}, *given])
+        return libpq.identify([libpq.parse(database) if _is_url(database) else {"dbname": database}, *given])
     address = first_of(given, "unix_socket") or first_of(given, "host") or "localhost"
     return identity(system, namespace=database, address=address, port=first_of(given, "port"))
 
