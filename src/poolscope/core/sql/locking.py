@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 _WORD: Final = re.compile(r'"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[^\W\d][\w$#]*|\S')
 _ADVISORY_CALL: Final = re.compile(
-    r"\b(?:(?P<how>pg_try_advisory|pg_advisory)(?P<xact>_xact)?_lock|get_lock)\s*\((?P<arguments>[^()]*)\)",
+    r"\b(?:(?P<how>pg_try_advisory|pg_advisory)(?P<xact>_xact)?_lock|get_lock)"
+    r"\s*\((?:(?P<arguments>(?:[^()]|\([^()]*\))*)\))?",
     re.IGNORECASE,
 )
-_VALUE: Final = re.compile(r"\s*-?\d+(?:\s*,\s*-?\d+)*\s*|\s*'[^']*'\s*,?.*", re.DOTALL)
+# What distinguishes a lock, where that is literal: one or two numbers, as ``hashtext('nightly')`` is one; in
+# MySQL a name, behind which stands how long to wait.
+_LITERAL: Final = r"(?:-?\d+|(?:\w+\s*\(\s*)?'[^']*'(?:\s*\))?)"
+_NUMBERS: Final = re.compile(rf"\s*({_LITERAL}(?:\s*,\s*{_LITERAL})*)\s*")
+_NAME: Final = re.compile(rf"\s*({_LITERAL})\s*,.*", re.DOTALL)
 _NOT_A_NAME: Final = frozenset({
     "select", "where", "set", "on", "join", "left", "right", "inner", "outer", "full", "cross", "natural", "group",
     "order", "limit", "for", "union", "using", "values", "returning", "having", "window", "offset", "fetch", "except",
@@ -84,11 +89,10 @@ def _advisory(raw: str, text: str) -> Iterator[Lock]:
     if not _ADVISORY_CALL.search(text):  # else it is in a comment or a string
         return
     for call in _ADVISORY_CALL.finditer(raw):
-        arguments = call["arguments"]
+        value = (_NUMBERS if call["how"] else _NAME).fullmatch(call["arguments"] or "")
         mode = Mode.ADVISORY if call["xact"] else Mode.SESSION
         waits = (call["how"] or "").lower() != "pg_try_advisory"
-        literal = (re.sub(r"\s", "", arguments),) if _VALUE.fullmatch(arguments) else ()
-        yield Lock(mode, literal, waits)
+        yield Lock(mode, (re.sub(r"\s", "", value[1]),) if value is not None else (), waits)
 
 
 def _of_words(words: Sequence[str]) -> Iterator[Lock]:
@@ -108,7 +112,9 @@ def _of_words(words: Sequence[str]) -> Iterator[Lock]:
             selects[depth].add(words, place, before)
         elif word in ("from", "join", "using"):
             # Of DELETE FROM it is the table itself, which that covers.
-            yield from (Lock(Mode.READ, name) for name in (_name(words, place + 1)[0],) if name)
+            name, _ = _name(words, place + 1)
+            if name:
+                yield Lock(Mode.READ, name)
         before = word
     for select in selects.values():
         yield from _ended(select)
@@ -199,9 +205,10 @@ def _locked(words: Sequence[str], place: int) -> Iterator[Lock]:
 
 def _creates(words: Sequence[str], place: int) -> Iterator[Lock]:
     head = words[place : place + 8]
-    if "index" in head and "concurrently" not in head and "on" in words:
+    if "index" in head and "concurrently" not in head and "on" in words[place:]:
         name, _ = _name(words, words.index("on", place) + 1)
-        yield from (Lock(Mode.SHARED_TABLE, one) for one in (name,) if one)
+        if name:
+            yield Lock(Mode.SHARED_TABLE, name)
 
 
 def _defines(words: Sequence[str], place: int) -> Iterator[Lock]:
