@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from poolscope.core.sql import fingerprint as statements
 from poolscope.core.sql.fingerprint import LONGEST, LONGEST_SHAPE, analyse, is_query, shape_of, summary_of
+from poolscope.core.sql.remembered import Remembered
 
 SYSTEMS = ("postgresql", "mysql", "mariadb", "sqlite", "oracle.db", "microsoft.sql_server", "cockroachdb", "other_sql")
 # A word that is in no template, whatever its letters become.
@@ -306,15 +307,14 @@ def test_no_statement_takes_long(statement: str, system: str) -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """By characters: it starts over when it is full. What is longer than is looked at is not remembered at all."""
-    monkeypatch.setattr(statements, "_MOST_REMEMBERED", 1_000)
-    monkeypatch.setattr(statements, "_remembered", statements._Remembered())
+    monkeypatch.setattr(statements, "_remembered", Remembered(1_000))
     for number in range(1_000):
         shape_of(f"select column_{number} from t")
     held = statements._remembered
-    assert sum(len(text) for text, _ in held.shapes) <= 1_000
+    assert sum(len(text) for text, _ in held.known) <= 1_000
     assert 0 < held.size <= 1_100
     shape_of("select " + "x" * LONGEST)
-    assert all(len(text) <= LONGEST for text, _ in held.shapes)
+    assert all(len(text) <= LONGEST for text, _ in held.known)
 
 
 def test_threads_may_fingerprint_at_once() -> None:

@@ -14,6 +14,7 @@ from poolscope.adapters.django_loaders import PREFETCH, QUERY_SET, RELATED
 from poolscope.adapters.sqlalchemy.loaders import EAGER, EXPIRED, LAZY, LOADERS
 from poolscope.core.sql import fingerprint as statements
 from poolscope.core.sql import repetition as repetitions
+from poolscope.core.sql.remembered import Remembered
 from poolscope.core.sql.repetition import Repetitions, loader_of
 from tests.support.libraries import known
 from tests.support.scene import Scene
@@ -36,7 +37,7 @@ def analysed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         texts.append(statement)
         return statements.analyse(statement, system)
 
-    monkeypatch.setattr(statements, "_remembered", statements._Remembered())
+    monkeypatch.setattr(statements, "_remembered", Remembered())
     monkeypatch.setattr(repetitions, "analyse", counting)
     return texts
 

@@ -13,14 +13,13 @@ from typing import Final, NamedTuple
 
 from poolscope.core.sql.batches import BATCH, Chunked, chunked_of
 from poolscope.core.sql.lexer import COMMENT, tokens_of
+from poolscope.core.sql.remembered import Remembered
 
 #: A longer statement is cut before it is looked at; what differs behind that is the data of a bulk statement.
 LONGEST: Final = 10_000
 #: The longest shape that is kept and exported, in characters.
 LONGEST_SHAPE: Final = 2_000
 
-# Characters of statements and shapes that are remembered by the process.
-_MOST_REMEMBERED: Final = 2_000_000
 # As many characters as the place that a value's role takes.
 _SLOT: Final = 200
 
@@ -69,23 +68,8 @@ class Shape(NamedTuple):
     chunked: Chunked | None = None
 
 
-class _Remembered:
-    """Shapes by the text of the statement, as many as fit."""
-
-    def __init__(self) -> None:
-        self.shapes: dict[tuple[str, str], Shape] = {}
-        self.size = 0
-
-    def add(self, key: tuple[str, str], shape: Shape) -> None:
-        if self.size > _MOST_REMEMBERED:
-            self.shapes = {}
-            self.size = 0
-        self.shapes[key] = shape
-        slots = len(shape.chunked.slots) if shape.chunked is not None else 0
-        self.size += len(key[0]) + len(shape.text) + slots * _SLOT
-
-
-_remembered: Final = _Remembered()
+# By the statement and its database.
+_remembered: Final = Remembered[tuple[str, str], Shape]()
 
 
 def shape_of(statement: str, system: str = "postgresql") -> str:
@@ -104,7 +88,7 @@ def shape_of(statement: str, system: str = "postgresql") -> str:
 
 def remembered(statement: str, system: str) -> Shape | None:
     """The shape of a statement, if it is known already: this costs next to nothing."""
-    return _remembered.shapes.get((statement, system))
+    return _remembered.known.get((statement, system))
 
 
 def analyse(statement: str, system: str) -> Shape:
@@ -120,7 +104,8 @@ def analyse(statement: str, system: str) -> Shape:
     cut = len(statement) > LONGEST
     shape = Shape(text, loops, None if loops or cut else chunked_of(statement, text, system))
     if not cut:
-        _remembered.add((statement, system), shape)
+        slots = len(shape.chunked.slots) if shape.chunked is not None else 0
+        _remembered.add((statement, system), shape, len(statement) + len(text) + slots * _SLOT)
     return shape
 
 

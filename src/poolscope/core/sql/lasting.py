@@ -11,9 +11,7 @@ import re
 from typing import Final, NamedTuple
 
 from poolscope.core.sql.fingerprint import LONGEST, is_query, shape_of
-
-# Characters of statements that are remembered by the process.
-_MOST_REMEMBERED: Final = 2_000_000
+from poolscope.core.sql.remembered import Remembered
 
 # Without one of these words in its text, a statement leaves nothing. That costs a tenth of a pattern.
 _OF_LOCKS: Final = ("advisory_", "get_lock", "release_")
@@ -57,12 +55,9 @@ class Lasting(NamedTuple):
     unlistens_all: bool = False
 
 
+_remembered: Final = Remembered[str, bool | Lasting]()
 #: What a statement is, by its text: a query (True), none (False), or what it leaves. `kind_of` adds to it.
-KIND_OF_STATEMENT: Final[dict[str, bool | Lasting]] = {}
-
-
-class _Remembered:
-    size = 0
+KIND_OF_STATEMENT: Final = _remembered.known
 
 
 def kind_of(statement: str) -> bool | Lasting:
@@ -81,11 +76,7 @@ def kind_of(statement: str) -> bool | Lasting:
     if _OF_LOCKS[0] in text or _OF_LOCKS[1] in text or _OF_LOCKS[2] in text or _may_listen(text, query=query):
         kind = lasting_of(statement) or query
     if len(statement) <= LONGEST:
-        if _Remembered.size > _MOST_REMEMBERED:
-            _Remembered.size = 0
-            KIND_OF_STATEMENT.clear()
-        _Remembered.size += len(statement)
-        KIND_OF_STATEMENT[statement] = kind
+        _remembered.add(statement, kind, len(statement))
     return kind
 
 
