@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
+from poolscope.core.sql import locking
 from poolscope.core.sql.fingerprint import LONGEST
 from poolscope.core.sql.locking import locks_of
 from poolscope.core.sql.locks import Lock, Mode
+from poolscope.core.sql.remembered import Remembered
 
 READ, ROWS, NEW, TABLE, SHARED = Mode.READ, Mode.ROWS, Mode.NEW_ROWS, Mode.TABLE, Mode.SHARED_TABLE
 
@@ -157,3 +161,34 @@ def test_locks_of_whole_tables_exclude_one_another_whatever_the_rows() -> None:
 def test_a_long_statement_is_cut() -> None:
     """What is looked at has a bound."""
     assert in_words("select 1 " + "," * 2 * LONGEST + " from t for update") == []
+
+
+def test_no_more_of_statements_is_kept_than_is_looked_at() -> None:
+    """Bulk statements of a megabyte each that differ in their data, or in their text."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(100):
+            in_words("insert into t values (1)" + " " * LONGEST + f"{number}" + "x" * 1_000_000)
+        for number in range(500):
+            in_words(f"insert into t{number} values ('" + "x" * LONGEST)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 4_000_000
+
+
+def test_locks_are_found_once_for_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of as many statements as a service has, at each look at its leases."""
+    looked: list[str] = []
+
+    def looks(statement: str, _: str) -> tuple[Lock, ...]:
+        looked.append(statement)
+        return ()
+
+    monkeypatch.setattr(locking, "_remembered", Remembered())
+    monkeypatch.setattr(locking, "_found", looks)
+    for _ in range(3):
+        for number in range(2_000):
+            locks_of(f"update table_{number} set a = %s where id = %s", "postgresql")
+    assert len(looked) == 2_000

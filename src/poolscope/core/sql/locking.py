@@ -9,16 +9,18 @@ either.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.sql.fingerprint import LONGEST
 from poolscope.core.sql.lexer import tokens_of
 from poolscope.core.sql.locks import Lock, Mode
+from poolscope.core.sql.remembered import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+# As many characters as the place that a lock takes.
+_SLOT: Final = 200
 
 _WORD: Final = re.compile(r'"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[^\W\d][\w$#]*|\S')
 _ADVISORY_CALL: Final = re.compile(
@@ -54,17 +56,29 @@ _TABLE_MODES: Final = {
 }
 
 
-@lru_cache(maxsize=128)
+# By the statement, as far as it is looked at, and its database.
+_remembered: Final = Remembered[tuple[str, str], tuple[Lock, ...]]()
+
+
 def locks_of(statement: str, system: str) -> tuple[Lock, ...]:
     """
     The locks that a statement takes, each once.
 
     Args:
-        statement: SQL.
+        statement: SQL; what stands beyond `LONGEST` characters is not looked at.
         system: The database, as the semantic conventions name it.
     """
-    text = tokens_of(system).sub(_kept, statement[:LONGEST])
-    found = [*_advisory(statement[:LONGEST], text)]
+    key = (statement[:LONGEST], system)
+    found = _remembered.known.get(key)
+    if found is None:
+        found = _found(*key)
+        _remembered.add(key, found, len(key[0]) + len(found) * _SLOT)
+    return found
+
+
+def _found(statement: str, system: str) -> tuple[Lock, ...]:
+    text = tokens_of(system).sub(_kept, statement)
+    found = [*_advisory(statement, text)]
     words = [_unquoted(word, system) for word in _WORD.findall(text)]
     found += _of_words(words)
     if system == "sqlite":  # it has one lock for all of a database that is written to
