@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         ("SELECT GET_LOCK('nightly', 10)", Lasting(query=True, tries=1)),
         ("select pg_advisory_unlock(1)", Lasting(query=True, unlocks=1)),
         ("do release_lock('nightly')", Lasting(query=True, unlocks=1)),
+        ("select pg_advisory_unlock(id) from jobs where done", Lasting(query=True, unlocks_all=True)),
+        ("select case when %s then pg_advisory_unlock(1) end", Lasting(query=True, unlocks_all=True)),
         ("select pg_advisory_unlock_all()", Lasting(query=True, unlocks_all=True)),
         ("select release_all_locks()", Lasting(query=True, unlocks_all=True)),
         ("discard all", Lasting(query=False, unlocks_all=True, unlistens_all=True)),
@@ -90,6 +92,7 @@ def kept(*statements: str) -> tuple[int, int, int, int]:
 
 
 LOCK, TRY, UNLOCK = "select pg_advisory_lock(1)", "select pg_try_advisory_lock(1)", "select pg_advisory_unlock(1)"
+UNLOCK_EACH = "select pg_advisory_unlock(key) from unnest(array[1, 2]) as key"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,8 @@ LOCK, TRY, UNLOCK = "select pg_advisory_lock(1)", "select pg_try_advisory_lock(1
         ([TRY], (0, 1, 0, 0)),
         ([TRY, UNLOCK], (0, 0, 0, 0)),
         ([UNLOCK], (0, 0, 1, 0)),
+        ([LOCK, LOCK, UNLOCK_EACH], (0, 0, 0, 0)),
+        ([UNLOCK_EACH], (0, 0, 0, 0)),
         (["listen a", "listen b", "unlisten a"], (0, 0, 0, 1)),
         (["listen a", "listen b", "unlisten *"], (0, 0, 0, 0)),
         (["unlisten *", "unlisten a"], (0, 0, 0, 0)),

@@ -26,8 +26,10 @@ _UNLOCK_ALL: Final = re.compile(r"(?<![\w.])(?:pg_advisory_unlock_all|release_al
 _LISTEN: Final = re.compile(r"(?:^|; ?)(?:listen|start_replication)\b")
 _UNLISTEN: Final = re.compile(r"(?:^|; ?)unlisten (?!\*)")
 _UNLISTEN_ALL: Final = re.compile(r"(?:^|; ?)(?:unlisten \*|discard all\b)")
-# Where a table or a condition decides how often a function is called, it may not be called at all.
-_DEPENDS: Final = re.compile(r"\b(?:from|where|case|limit|and|or|values|do)\b")
+# Where a table or a condition decides how often a function is called, it may not be called at all, or for each of many
+# rows: then a lock may have been had, and all may have been released.
+_CALLS_ONCE: Final = re.compile(r"(?:select|do) ")
+_DEPENDS: Final = re.compile(r"\b(?:from|where|case|limit|and|or|values)\b")
 
 
 class Lasting(NamedTuple):
@@ -39,7 +41,7 @@ class Lasting(NamedTuple):
         locks: How many locks it takes; when it ends well, it has them.
         tries: How many more it may take.
         unlocks: How many it releases.
-        unlocks_all: Whether it releases all there are.
+        unlocks_all: Whether it releases all there are, or may.
         listens: How many channels it subscribes to.
         unlistens: How many it unsubscribes from.
         unlistens_all: Whether it unsubscribes from all there are.
@@ -89,15 +91,17 @@ def _may_listen(text: str, *, query: bool) -> bool:
 def lasting_of(statement: str) -> Lasting | None:
     """What a statement leaves on its connection; None for one that changes nothing of that."""
     shape = shape_of(statement)
-    locks, tries = len(_LOCK.findall(shape)), len(_TRY.findall(shape))
-    if locks and (_DEPENDS.search(shape) or not shape.startswith("select ")):
+    locks, tries, unlocks = (len(call.findall(shape)) for call in (_LOCK, _TRY, _UNLOCK))
+    unlocks_all = _UNLOCK_ALL.search(shape) is not None
+    if not _CALLS_ONCE.match(shape) or _DEPENDS.search(shape):
         locks, tries = 0, tries + locks
+        unlocks, unlocks_all = 0, unlocks_all or unlocks > 0
     found = Lasting(
         is_query(statement) and not shape.startswith(_OF_REPLICATION),
         locks,
         tries,
-        len(_UNLOCK.findall(shape)),
-        _UNLOCK_ALL.search(shape) is not None,
+        unlocks,
+        unlocks_all,
         len(_LISTEN.findall(shape)),
         len(_UNLISTEN.findall(shape)),
         _UNLISTEN_ALL.search(shape) is not None,
