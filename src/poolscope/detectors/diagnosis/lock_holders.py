@@ -48,8 +48,7 @@ def holding_of(lease: Lease, now: float) -> Holding | None:
     # Of a lease whose call to the server goes on, only what it ran before counts.
     running, in_transaction = lease.running, lease.in_transaction
     system, last, mark = lease.pool.identity.system, lease.statement, lease.last_used
-    earlier = _texts(lease) if lease.usage is not None else ()
-    texts = [text for text in earlier if text != last]
+    texts = [text for text in _texts(lease) if text != last]
     if last is not None and not running:
         texts.insert(0, last)
     # Locks of the whole connection are counted until they are released (`core.sql.lasting`).

@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.execution import stack_of_task, stack_of_thread
 from poolscope.core.lock_wait import LockWait
-from poolscope.core.sql.fingerprint import shape_of
 from poolscope.core.sql.locking import locks_of
 from poolscope.core.sql.locks import Mode
-from poolscope.detectors.diagnosis.describe import current_stack
+from poolscope.detectors.diagnosis.describe import current_stack, statement_of
 from poolscope.detectors.diagnosis.lock_holders import SHORTEST, holding_of
 from poolscope.detectors.diagnosis.lock_words import elsewhere, in_words
 
@@ -148,7 +147,7 @@ class LockWatch:
                     self._candidates[lease] = _Candidate(began, lease.pool.now(), covered=_NEVER)
 
     def _waits(self, lease: Lease, wanted: list[Lock], holdings: list[Holding], words: Words) -> bool:
-        now, began, shape = lease.pool.now(), lease.last_used, shape_at(lease)
+        now, began, shape = lease.pool.now(), lease.last_used, statement_of(lease)
         candidate = self._candidates.get(lease)
         if candidate is not None and candidate.began != began:
             candidate = None
@@ -162,7 +161,7 @@ class LockWatch:
         holding, lock = next(found, (None, None))
         if holding is None or lock is None:
             if candidate is None and now - began >= _LEAST:
-                self._is_slow(shape, now)
+                self._remember_slow(shape, now)
             return False
         if candidate is None:
             candidate = self._candidates[lease] = _Candidate(began, max(began, holding.since))
@@ -176,7 +175,7 @@ class LockWatch:
         _enter(lease, began, lock, holding.lease, words)
         return True
 
-    def _is_slow(self, shape: str, now: float) -> None:
+    def _remember_slow(self, shape: str, now: float) -> None:
         if len(self._slow) >= _MOST_SLOW:
             self._slow.clear()
         self._slow[shape] = now
@@ -284,11 +283,6 @@ def _still_wants(lease: Lease) -> list[Lock]:
     began, statement = lease.last_used, lease.statement
     wanted = [lock for lock in locks_of(statement, lease.pool.identity.system) if lock.waits] if statement else []
     return wanted if lease.running and lease.last_used == began and lease.statement is statement else []
-
-
-def shape_at(lease: Lease) -> str:
-    """The shape of the statement that a lease ran last; empty where it ran none."""
-    return shape_of(lease.statement, lease.pool.identity.system) if lease.statement is not None else ""
 
 
 def _is_ending(lease: Lease) -> bool:

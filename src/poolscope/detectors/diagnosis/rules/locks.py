@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.catalogue.holds import NESTED_CHECKOUT, THREAD_STARVATION
 from poolscope.core.catalogue.locks import LOCK_WAIT
-from poolscope.detectors.diagnosis.describe import place_of
+from poolscope.detectors.diagnosis.describe import place_of, statement_of
 from poolscope.detectors.diagnosis.lock_words import lock_in_words
-from poolscope.detectors.diagnosis.locks import root_of, shape_at
+from poolscope.detectors.diagnosis.locks import root_of
 from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def lock_waits(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
             groups.setdefault(root_of(held.lease) or _lock_of(held.lease), []).append(held)
     rest = [held for held in leases if not any(held in group for group in groups.values())]
     for root, waiting in sorted(groups.items(), key=lambda group: -len(group[1])):
-        shapes = {shape_at(held.lease) for held in waiting}
+        shapes = {statement_of(held.lease) for held in waiting}
         holders = [held for held in rest if _holds(held, root, waiting)]
         # Some have not waited for long enough yet to be known.
-        same = [held for held in rest if held.phase == "query" and shape_at(held.lease) in shapes]
+        same = [held for held in rest if held.phase == "query" and statement_of(held.lease) in shapes]
         yield _explained(picture, waiting, [*waiting, *same], holders)
         rest = [held for held in rest if held not in holders and held not in same]
 
