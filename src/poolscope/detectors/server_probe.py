@@ -15,6 +15,7 @@ from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from poolscope.core.guard import guard
+from poolscope.core.sql.locks import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.clock import Clock
     from poolscope.core.pool import Pool
+    from poolscope.core.sql.locks import Lock
 
 _logger: Final = logging.getLogger("poolscope")
 
@@ -32,37 +34,46 @@ _PEACE: Final = 10
 # It is left in peace below so many free connections.
 _LEAST_FREE: Final = 3
 _MOST_PROCESSES: Final = 200
+# A connect and the statements end within so many seconds, unless the network or a pooler keeps them.
+_PATIENCE: Final = 5.0
+# Of whose waits MySQL and MariaDB have a list: rows of InnoDB; neither whole tables nor names (GET_LOCK).
+_LISTED: Final = frozenset({Mode.ROWS, Mode.SHARED_ROWS, Mode.NEW_ROWS})
 
 # Connections that are left, but for those that are reserved.
 _FREE: Final = """
 select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int - count(*)
 from pg_stat_activity where backend_type = 'client backend'
 """
+# Each process that the server knows; with no blocker where it waits for none. A pooler between has numbers of
+# its own, which the server does not know.
 _POSTGRESQL: Final = """
-select a.pid, b.pid, b.state, extract(epoch from clock_timestamp() - b.state_change), b.application_name,
+select w.pid, l.pid, b.state, extract(epoch from clock_timestamp() - b.state_change), b.application_name,
        b.wait_event_type = 'Lock'
-from (select pid, unnest(pg_blocking_pids(pid)) as blocker from unnest(array[{}]::int[]) as pid) a
-join pg_stat_activity b on b.pid = a.blocker
+from pg_stat_activity w
+left join lateral unnest(pg_blocking_pids(w.pid)) as l(pid) on true
+left join pg_stat_activity b on b.pid = l.pid
+where w.pid = any(array[{}]::int[]) and (w.state = 'active' or l.pid is not null)
 """
 _MYSQL: Final = """
 select /*+ MAX_EXECUTION_TIME(1000) */ w.processlist_id, b.processlist_id,
        if(b.processlist_command = 'Sleep', 'idle in transaction', 'active'), b.processlist_time, p.attr_value,
        exists (select 1 from performance_schema.data_lock_waits o where o.requesting_thread_id = b.thread_id)
-from performance_schema.data_lock_waits l
-join performance_schema.threads w on w.thread_id = l.requesting_thread_id
-join performance_schema.threads b on b.thread_id = l.blocking_thread_id
+from performance_schema.threads w
+left join performance_schema.data_lock_waits l on l.requesting_thread_id = w.thread_id
+left join performance_schema.threads b on b.thread_id = l.blocking_thread_id
 left join performance_schema.session_connect_attrs p
        on p.processlist_id = b.processlist_id and p.attr_name = 'program_name'
-where w.processlist_id in ({})
+where w.processlist_id in ({}) and (w.processlist_command <> 'Sleep' or b.processlist_id is not null)
 """
 _MARIADB: Final = """
-select w.trx_mysql_thread_id, b.trx_mysql_thread_id,
+select w.id, b.trx_mysql_thread_id,
        if(p.command = 'Sleep', 'idle in transaction', 'active'), p.time, null, b.trx_state = 'LOCK WAIT'
-from information_schema.innodb_lock_waits l
-join information_schema.innodb_trx w on w.trx_id = l.requesting_trx_id
-join information_schema.innodb_trx b on b.trx_id = l.blocking_trx_id
+from information_schema.processlist w
+left join information_schema.innodb_trx t on t.trx_mysql_thread_id = w.id
+left join information_schema.innodb_lock_waits l on l.requesting_trx_id = t.trx_id
+left join information_schema.innodb_trx b on b.trx_id = l.blocking_trx_id
 left join information_schema.processlist p on p.id = b.trx_mysql_thread_id
-where w.trx_mysql_thread_id in ({})
+where w.id in ({}) and (w.command <> 'Sleep' or b.trx_id is not null)
 """
 
 
@@ -71,7 +82,7 @@ class Blocker(NamedTuple):
     Whom a backend waits for.
 
     Args:
-        process: Its backend's process or connection id.
+        process: Its backend's process or connection id; 0 for a prepared transaction, which has none.
         state: What it does, in the server's words; empty where poolscope may not see that.
         seconds: For how long.
         application: What it calls itself; empty where that is not known.
@@ -92,7 +103,7 @@ class Answer(NamedTuple):
     Args:
         database: Which one was asked.
         sent_at: When, in seconds of the clock.
-        processes: The backends that it was asked about.
+        processes: The backends that it was asked about, and that it knows.
         blockers: Whom those of them wait for that wait, in the end; by their process.
     """
 
@@ -120,13 +131,14 @@ class ServerProbe:
         self._unobserved = unobserved
         self._next: dict[Hashable, float] = {}
         self._thread: threading.Thread | None = None
+        self._sent_at = float("-inf")
         self._answers: deque[Answer] = deque()
         self._failed = False
 
     @property
     def is_pending(self) -> bool:
-        """Whether an answer is still to come, or to be taken."""
-        return (self._thread is not None and self._thread.is_alive()) or bool(self._answers)
+        """Whether an answer will come soon, or is to be taken."""
+        return bool(self._answers) or (self._is_under_way() and self._now() - self._sent_at < _PATIENCE)
 
     def wait(self, timeout: float) -> None:
         """
@@ -148,7 +160,7 @@ class ServerProbe:
             processes: The backends' process ids.
         """
         now = self._now()
-        if not processes or self.is_pending or now < self._next.get(database, now):
+        if not processes or self._is_under_way() or now < self._next.get(database, now):
             return
         if pool.refusals and now - pool.refusals[-1].moment < _PEACE * self._interval:
             return  # the server is full, by the pool's own word
@@ -158,6 +170,7 @@ class ServerProbe:
         connect = source.aside(system) if source is not None else None
         if connect is None:
             return
+        self._sent_at = now
         ids = frozenset(sorted(processes)[:_MOST_PROCESSES])
         self._thread = threading.Thread(
             target=self._run, args=(connect, system, database, ids, now), name="poolscope-probe", daemon=True
@@ -170,6 +183,9 @@ class ServerProbe:
         while self._answers:
             found.append(self._answers.popleft())
         return found
+
+    def _is_under_way(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _run(
         self, connect: Callable[[], Any], system: str, database: Hashable, processes: frozenset[int], now: float
@@ -185,9 +201,20 @@ class ServerProbe:
             return
         if free is not None and free < _LEAST_FREE:
             self._next[database] = self._now() + _PEACE * self._interval
-        blockers = guard.run("server_probe.answer", lambda: _roots_of(rows), None)
-        if blockers is not None:
-            self._answers.append(Answer(database, now, processes, blockers))
+        answer = guard.run("server_probe.answer", lambda: _answer_of(rows, database, now), None)
+        if answer is not None:
+            self._answers.append(answer)
+
+
+def lists(system: str, lock: Lock) -> bool:
+    """
+    Whether a server can say who waits for such a lock.
+
+    Args:
+        system: The database, as the semantic conventions name it.
+        lock: The lock.
+    """
+    return system == "postgresql" or lock.mode in _LISTED
 
 
 def _rows_of(connection: Any, system: str, processes: frozenset[int]) -> tuple[list[Any], int | None]:  # noqa: ANN401 - PEP 249
@@ -210,12 +237,14 @@ def _rows_of(connection: Any, system: str, processes: frozenset[int]) -> tuple[l
     return rows, free
 
 
-def _roots_of(rows: list[Any]) -> dict[int, Blocker]:
+def _answer_of(rows: list[Any], database: Hashable, sent_at: float) -> Answer:
     by_process: dict[int, list[Blocker]] = {}
     for process, blocker, state, seconds, application, waits, *_ in rows:
-        found = Blocker(int(blocker), str(state or ""), float(seconds or 0), str(application or ""), bool(waits))
-        by_process.setdefault(int(process), []).append(found)
-    return {process: _root_of(process, by_process) for process in by_process}
+        if blocker is not None:
+            found = Blocker(int(blocker), str(state or ""), float(seconds or 0), str(application or ""), bool(waits))
+            by_process.setdefault(int(process), []).append(found)
+    blockers = {process: _root_of(process, by_process) for process in by_process}
+    return Answer(database, sent_at, frozenset(int(row[0]) for row in rows), blockers)
 
 
 def _root_of(process: int, by_process: dict[int, list[Blocker]]) -> Blocker:

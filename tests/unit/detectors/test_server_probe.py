@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.locks import LOCK_WAIT
-from poolscope.detectors.lock_wait import SAID_BY_SERVER
+from poolscope.detectors.lock_wait import SAID_BY_SERVER, SEEN_HERE
 from poolscope.detectors.server_probe import ServerProbe
 from tests.support.scene import Scene
 from tests.unit.detectors.test_lock_wait import LOCKS, UNINDEXED, UPDATES, begins, holds, pass_time
@@ -118,14 +119,58 @@ def test_a_lease_of_this_process_is_named_with_its_line() -> None:
 
 
 def test_what_the_server_knows_nothing_of_waits_for_no_lock() -> None:
-    """It looked as if it did."""
-    for known, expected in ((True, 0), (False, 1)):
-        scene = watched(Server())
+    """
+    It looked as if it did. Of a process that the server does not know, as behind a pooler, it says nothing, whatever it
+    does not list.
+    """
+    knows = [(1, None, None, None, None, None)]
+    for process, rows, expected in ((1, knows, 0), (None, knows, 1), (1, [], 1)):
+        scene = watched(Server(rows))
         in_process(holds(scene), 3)
-        waiter = begins(scene, LOCKS)
-        waiter.backend_process_id = 1 if known else None
+        begins(scene, LOCKS).backend_process_id = process
         answered(scene, 1.0)
         assert len(scene.found(LOCK_WAIT)) == expected
+
+
+@pytest.mark.parametrize(("statement", "asked"), [("select get_lock('job', 10)", 0), (LOCKS, 1)])
+def test_mysql_gets_a_question_about_what_it_lists(statement: str, asked: int) -> None:
+    """That it has no row of who waits for a name or a table says nothing; what both connections ran does."""
+    server = Server([(1, None, None, None, None, None)])
+    server.fetchone = lambda: ("8.0.36",)  # type: ignore[method-assign,assignment,return-value]
+    scene = Scene(4, "mysql", server_probe=True)
+    scene.source.server = server.connect
+    in_process(holds(scene, statement), 3)
+    in_process(begins(scene, statement), 1)
+    answered(scene, 1.0)
+    assert (server.connects, len(scene.found(LOCK_WAIT))) == (asked, 1 - asked)
+
+
+def test_a_prepared_transaction_has_no_process() -> None:
+    """PostgreSQL says 0."""
+    scene = watched(Server([(1, 0, None, None, None, None)]))
+    in_process(begins(scene, UPDATES), 1)
+    answered(scene, 1.0)
+    (finding,) = scene.found(LOCK_WAIT)
+    assert "it is held by a prepared transaction;" in finding.summary
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
+    """A network or a pooler may keep the question for as long as it likes: what is seen from here is reported."""
+    server, goes_on = Server(), threading.Event()
+    scene = watched(server, finding_interval=1)
+    scene.source.server = lambda: goes_on.wait(60) and server.connect()
+    in_process(holds(scene), 3)
+    in_process(begins(scene, LOCKS), 1)
+    try:
+        pass_time(scene, 4.0)
+        assert scene.found(LOCK_WAIT) == []
+        pass_time(scene, 4.0)
+        (finding,) = scene.found(LOCK_WAIT)
+        assert finding.evidence["known_by"] == SEEN_HERE
+        assert [thread.name for thread in threading.enumerate()].count("poolscope-probe") == 1
+    finally:
+        goes_on.set()
+        answered(scene, 0.2)
 
 
 def test_there_is_one_question_in_the_interval() -> None:
@@ -175,7 +220,7 @@ def test_its_statements_end_in_a_second_and_leave_nothing_on_a_pooler() -> None:
     in_process(begins(scene, UPDATES), 7)
     answered(scene, 0.6)
     assert server.ran[0] == "set local statement_timeout = 1000"
-    assert "unnest(array[7]::int[])" in server.ran[-1]
+    assert "w.pid = any(array[7]::int[])" in server.ran[-1]
 
 
 def test_a_pool_that_says_no_way_to_connect_has_no_probe() -> None:
@@ -198,7 +243,7 @@ def test_what_it_does_is_not_observed() -> None:
             entered.append(False)
 
     scene = Scene(4)
-    scene.source.server = Server().connect
+    scene.source.server = Server([(1, None, None, None, None, None)]).connect
     probe = ServerProbe(1.0, scene.clock, Unobserved)
     probe.send(scene.pool, "shop", {1})
     probe.wait(60)

@@ -26,6 +26,8 @@ def in_words(holder: Lease) -> str:
 
 def elsewhere(said: Blocker) -> str:
     """The same of another process, by the server's word."""
+    if not said.process:
+        return "a prepared transaction"
     name = f"application {said.application}, " if said.application else ""
     state = f", {said.state} for {seconds(said.seconds)}" if said.state else ""
     return f"another process ({name}backend {said.process}){state}"

@@ -27,6 +27,7 @@ from poolscope.core.sql.locks import Mode
 from poolscope.detectors.diagnosis.describe import current_stack, statement_of
 from poolscope.detectors.diagnosis.lock_holders import SHORTEST, holding_of
 from poolscope.detectors.diagnosis.lock_words import elsewhere, in_words
+from poolscope.detectors.server_probe import lists
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -223,7 +224,8 @@ def _database_of(pool: Pool) -> Hashable:
 def _question(server: ServerProbe, long_running: Iterable[Lease]) -> None:
     suspects: dict[Hashable, list[Lease]] = defaultdict(list)
     for lease in long_running:
-        if lease.pool.now() - lease.last_used >= _LEAST and _wanted_by(lease) is not None:
+        wanted = _wanted_by(lease) if lease.pool.now() - lease.last_used >= _LEAST else None
+        if wanted is not None and lists(lease.pool.identity.system, wanted):
             suspects[_database_of(lease.pool)].append(lease)
     for database, leases in suspects.items():
         processes = {lease.backend_process_id for lease in leases if lease.backend_process_id is not None}
