@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from poolscope.core.catalogue import KINDS
@@ -52,6 +53,7 @@ class LockWaitDetector(Detector[Released, "Lease"]):
     def glance(self, pools: Collection[Pool]) -> Iterator[Occurrence]:
         """Each wait once, when it has taken as long as a long hold."""
         waiting = list(self._watch.glance(pools))
+        waiters = Counter((lease.pool, _blocker_of(lease)) for lease in waiting)
         for lease in waiting:
             wait = lease.lock_wait
             if wait is None or lease.excuse is not None or lease.leak is not None:
@@ -61,17 +63,20 @@ class LockWaitDetector(Detector[Released, "Lease"]):
             if lease.pool.now() - wait.began >= self._threshold and self._reported.get(lease) != wait.began:
                 self._reported[lease] = wait.began
                 mark(lease, LOCK_WAIT)
-                yield self._occurrence(lease, wait, sum(_has_same_root(lease, other) for other in waiting))
-
-    def _occurrence(self, lease: Lease, wait: LockWait, waiters: int) -> Occurrence:
-        holder = root_of(lease)
-        at = holder.origin[:1] if holder is not None else wait.blocker.partition(")")[0]
-        place = (LOCK_WAIT, lease.pool.identity.name, wait.wanted, lease.origin[:1], at)
-        return Occurrence(place, lambda repeated: found(lease, wait, waiters, repeated))
+                yield _occurrence(lease, wait, waiters[lease.pool, _blocker_of(lease)])
 
 
-def _has_same_root(lease: Lease, other: Lease) -> bool:
-    return other is lease or root_of(other) is root_of(lease)
+def _blocker_of(lease: Lease) -> Lease | str:
+    # The lease that holds the lock; of another process, its name and number without what it does and for how long.
+    wait = lease.lock_wait
+    return root_of(lease) or (wait.blocker.partition(")")[0] if wait is not None else "")
+
+
+def _occurrence(lease: Lease, wait: LockWait, waiters: int) -> Occurrence:
+    blocker = _blocker_of(lease)
+    at = blocker if isinstance(blocker, str) else blocker.origin[:1]
+    place = (LOCK_WAIT, lease.pool.identity.name, wait.wanted, lease.origin[:1], at)
+    return Occurrence(place, lambda repeated: found(lease, wait, waiters, repeated))
 
 
 def found(lease: Lease, wait: LockWait, waiters: int, repeated: int) -> Finding:
@@ -81,7 +86,7 @@ def found(lease: Lease, wait: LockWait, waiters: int, repeated: int) -> Finding:
     Args:
         lease: The lease whose statement waits.
         wait: What is known of it.
-        waiters: How many leases wait for the same transaction.
+        waiters: How many leases of its pool wait for the same transaction.
         repeated: How many more of its place were found since the last report.
     """
     lock, name = lock_in_words(wait, lease.pool.identity.system), lease.pool.identity.name

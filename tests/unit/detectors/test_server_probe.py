@@ -12,6 +12,7 @@ from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.detectors.lock_wait import SAID_BY_SERVER, SEEN_HERE
 from poolscope.detectors.server_probe import ServerProbe
+from tests.support.pools import Source
 from tests.support.scene import Scene
 from tests.unit.detectors.test_lock_wait import LOCKS, UNINDEXED, UPDATES, begins, holds, pass_time
 
@@ -116,6 +117,19 @@ def test_a_lease_of_this_process_is_named_with_its_line() -> None:
     (finding,) = scene.found(LOCK_WAIT)
     assert "is held by http POST /vote, which has been idle in its transaction" in finding.summary
     assert all(lease.lock_wait is not None and lease.lock_wait.is_proven for lease in waiting)
+
+
+def test_who_waits_for_one_transaction_does_not_wait_for_another() -> None:
+    """Both of another process; nor is a connection of another pool one of the pool's."""
+    server = Server([(number, 99 if number < 4 else 98, "active", 1.0, "", False) for number in range(1, 6)])
+    scene = watched(server)
+    what = type(scene.pool.identity)("batch", "postgresql", "shop", "db", 5432)
+    other = scene.pool_registry.register(what, Source(2))
+    for number in range(1, 6):
+        in_process(begins(scene, UPDATES, at=f"view_{number}", pool=other if number == 3 else None), number)
+    answered(scene, 1.0)
+    found = sorted((finding.evidence["checkout_stack"][0], finding) for finding in scene.found(LOCK_WAIT))  # type: ignore[index]
+    assert [finding.evidence["waiters"] for _, finding in found] == [2, 2, 1, 2, 2]
 
 
 def test_what_the_server_knows_nothing_of_waits_for_no_lock() -> None:
