@@ -124,6 +124,25 @@ def test_what_is_likely_to_wait(holding: str, waiting: str, expected: bool) -> N
     assert waits(holding, waiting) is expected
 
 
+@pytest.mark.parametrize(
+    ("holding", "waiting", "lock"),
+    [
+        ("truncate member", "select count(*) from member", "table member"),
+        ("insert into member values (%s)", "insert into member values (%s)", "a unique key of table member"),
+        ("select * from s.member", "alter table s.member add column x int", "a table lock of table s.member"),
+        ("select pg_advisory_xact_lock(%s)", "select pg_advisory_xact_lock(%s)", "an advisory lock"),
+    ],
+)
+def test_what_is_waited_for_is_named(holding: str, waiting: str, lock: str) -> None:
+    """In words, with the table where there is one."""
+    scene = Scene(4)
+    holds(scene, holding)
+    begins(scene, waiting)
+    pass_time(scene, 1.0)
+    (finding,) = scene.found(LOCK_WAIT)
+    assert finding.evidence["lock"] == lock
+
+
 def test_a_definition_of_a_table_holds_no_lock_where_it_commits() -> None:
     """As MySQL's do."""
     assert not waits("truncate member", "select count(*) from member", system="mysql")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from poolscope.core.sql.locks import Mode
 from poolscope.detectors.diagnosis.describe import current_stack, owner_of, place_of, seconds
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def lock_in_words(wait: LockWait, system: str) -> str:
         return "a lock"
     if system == "sqlite":
         return "the lock of the database"
-    name = wait.wanted.name
-    of = f" of table {name}" if name else ""
-    article = "an" if wait.wanted.mode.value[0] in "aeiou" else "a"
-    return "table " + name if wait.wanted.mode.value == "reads" else f"{article} {wait.wanted.mode.value}{of}"
+    mode, name = wait.wanted.mode, wait.wanted.name
+    if mode is Mode.READ:
+        return f"table {name}"
+    article = "an" if mode is Mode.ADVISORY else "a"
+    return f"{article} {mode.value} of table {name}" if name else f"{article} {mode.value}"
