@@ -132,6 +132,23 @@ def test_who_waits_for_one_transaction_does_not_wait_for_another() -> None:
     assert [finding.evidence["waiters"] for _, finding in found] == [2, 2, 1, 2, 2]
 
 
+@pytest.mark.parametrize("unlocks", [False, True])
+def test_the_servers_word_holds_for_as_long_as_the_lock(unlocks: bool) -> None:
+    """One of the connection outlasts its transaction."""
+    lock = "select pg_advisory_lock(%s)"
+    scene = watched(Server([(1, 3, "idle", 1.0, "", False)]))
+    holder = in_process(holds(scene, lock), 3)
+    holder.in_transaction = False
+    waiter = in_process(begins(scene, lock), 1)
+    answered(scene, 0.6)
+    if unlocks:
+        scene.query(holder, "select pg_advisory_unlock(%s)")
+        holder.in_transaction = False
+    answered(scene, 0.4)
+    assert waiter.lock_wait is not None
+    assert waiter.lock_wait.is_proven is not unlocks
+
+
 def test_what_the_server_knows_nothing_of_waits_for_no_lock() -> None:
     """
     It looked as if it did. Of a process that the server does not know, as behind a pooler, it says nothing, whatever it

@@ -159,6 +159,11 @@ class Kept:
             self.channels = 0
         self.channels = max(0, self.channels + change.listens - change.unlistens)
 
+    @property
+    def may_lock(self) -> bool:
+        """Whether it holds locks of the connection, or may."""
+        return self.locks + self.tries > 0
+
     def listening(self, now: float) -> float:
         """Seconds that it was subscribed to a channel, up to a moment of the clock."""
         return self.listened + (max(0.0, now - self.listens_since) if self.channels else 0.0)

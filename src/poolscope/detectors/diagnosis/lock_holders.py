@@ -53,7 +53,7 @@ def holding_of(lease: Lease, now: float) -> Holding | None:
         texts.insert(0, last)
     # Locks of the whole connection are counted until they are released (`core.sql.lasting`).
     kept = lease.kept
-    keeps = kept is not None and kept.locks + kept.tries > 0
+    keeps = kept is not None and kept.may_lock
     if kept is not None and kept.statement is not None:
         texts.append(kept.statement)
     locks: dict[Lock, None] = {}

@@ -243,11 +243,16 @@ def _goes_on(lease: Lease) -> bool:
     if wait is None or not wait.is_proven or not wait.concerns(lease):
         return False
     holder = wait.holder() if wait.holder is not None else None
-    if wait.holder is not None and (holder is None or holder.ended_at is not None or not holder.in_transaction):
+    if wait.holder is not None and (holder is None or not _may_hold(holder)):
         wait.is_proven = False
         return False
     wait.seen = lease.pool.now()
     return True
+
+
+def _may_hold(lease: Lease) -> bool:
+    keeps = lease.kept is not None and lease.kept.may_lock
+    return lease.ended_at is None and (lease.in_transaction or keeps)
 
 
 def _enter(
