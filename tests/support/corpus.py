@@ -9,7 +9,6 @@ A step is an object whose first key says what happens:
 | ``leave`` | its function returns, the thread or task lives on | |
 | ``end`` | the unit of work ends, and the thread or task | ``lives``: these do not |
 | ``await`` | a task awaits other actors until they end | ``for``, ``at`` |
-| ``block``, ``unblock`` | a task works, and its event loop with it | ``at`` |
 | ``checkout`` | a checkout that has its connection at once, by that name | ``by``, ``at``, ``pool``, ``expected_long_hold`` |
 | ``pend`` | a checkout that waits | the same; ``sync`` (in a task: it blocks the event loop), ``connects`` |
 | ``validate`` | the pool has handed a connection over, and tries whether it works | |
@@ -116,13 +115,13 @@ class Player:
         pools = case.get("pools", {"shop": _ENOUGH})
         system = case.get("system", "postgresql")
         main, *others = pools.items()
-        self.scene = Scene(main[1], system, **case.get("settings", {}))
+        self.scene = Scene(main[1], system)
         self.pools: dict[str, Pool] = {main[0]: self.scene.pool}
-        self._sources = {main[0]: self.scene.source}
+        sources = [self.scene.source]
         for name, limit in others:
+            sources.append(Source(limit))
             identity = Identity(name, system, name, "db", 5432)
-            source = self._sources[name] = Source(limit)
-            self.pools[name] = self.scene.pool_registry.register(identity, source)
+            self.pools[name] = self.scene.pool_registry.register(identity, sources[-1])
         self.leases: dict[str, Lease] = {}
         self._here = Here()
         self._actors: dict[str, Actor] = {}
@@ -133,11 +132,8 @@ class Player:
         self._blocking: list[Stay] = []
         self.scene.settle = self._settle
         self._lost: list[Lease] = []
-        for name, pool in self.pools.items():
-            self._sources[name].unheld = self._unheld(pool)  # type: ignore[method-assign]
-
-    def _unheld(self, pool: Pool) -> Any:
-        return lambda: [lease for lease in self._lost if lease.pool is pool]
+        for source in sources:
+            source.unheld = lambda: self._lost  # type: ignore[method-assign]
 
     def play(self) -> list[Finding]:
         """
@@ -228,15 +224,6 @@ class Player:
         others = [self._actors[name] for name in step["for"]]
         actor.awaits(step.get("at", "gather"), [other for other in others if isinstance(other, TaskActor)])
 
-    def _block(self, step: Step) -> None:
-        actor = self._actors[step["block"]]
-        assert isinstance(actor, TaskActor)
-        stay = self._stays["block " + step["block"]] = actor.blocks(step.get("at", "render"), lambda: None)
-        self._blocking.append(stay)
-
-    def _unblock(self, step: Step) -> None:
-        self._stays["block " + step["unblock"]].ends(lambda _: None)
-
     def _by(self, step: Step) -> Actor | Here:
         return self._actors[step["by"]] if "by" in step else self._here
 
@@ -295,13 +282,13 @@ class Player:
         del self.leases[name]
 
     def _time_out(self, step: Step) -> None:
-        self._fails(step["time_out"], Outcome.TIMEOUT, step.get("error", "TimeoutError"))
+        self._fails(step["time_out"], Outcome.TIMEOUT, "TimeoutError")
 
     def _refuse(self, step: Step) -> None:
         self._fails(step["refuse"], Outcome.REJECTED, step.get("error", "PoolError"))
 
     def _cancel(self, step: Step) -> None:
-        self._fails(step["cancel"], Outcome.CANCELLED, step.get("error", "CancelledError"))
+        self._fails(step["cancel"], Outcome.CANCELLED, "CancelledError")
 
     def _fail(self, step: Step) -> None:
         self._fails(step["fail"], Outcome.ERROR, step.get("error", "OperationalError"))

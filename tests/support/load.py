@@ -30,9 +30,8 @@ class Load:
     Args:
         scene: Where: its pool.
         plan: ``load`` is a list of streams of requests, each an object: ``every`` so many seconds or ``at`` certain
-            moments (``times`` at each), from ``start`` on ``until``; they are ``idle``, in a ``query`` and
-            ``in_transaction`` for so many seconds, and return what they hold unless ``returns`` is false. ``timeout``
-            is the pool's, in seconds.
+            moments (``times`` at each), from ``start`` on ``until``; they are ``idle`` and in a ``query`` for so many
+            seconds, and return what they hold. ``unit`` is their name. ``timeout`` is the pool's, in seconds.
     """
 
     def __init__(self, scene: Scene, plan: dict[str, Any]) -> None:
@@ -86,16 +85,13 @@ class Load:
     def _hold(self, request: _Request) -> None:
         stream = request.stream
         queries = self._now() + stream.get("idle", 0.0)
-        answered = queries + stream.get("query", 0.0)
         self._later(queries, request.queries)
-        self._later(answered, request.is_answered)
-        self._later(answered + stream.get("in_transaction", 0.0), partial(self._end, request))
+        self._later(queries + stream.get("query", 0.0), partial(self._end, request))
 
     def _end(self, request: _Request) -> None:
-        returns = request.stream.get("returns", True)
-        request.ends(returns=returns)
+        request.ends()
         self._free.append(request.actor)
-        if returns and self._queue:
+        if self._queue:
             next_one = self._queue.pop(0)
             next_one.has_waited()
             self._hold(next_one)
@@ -126,14 +122,14 @@ class _Request:
     def begins(self) -> None:
         def begin() -> None:
             self._begin_unit()
-            self._lease = line(self.stream.get("in", "view"))(self._checkout)
+            self._lease = line("view")(self._checkout)
             self._lease.acquired()
 
         self.actor.does(begin)
 
     def waits(self) -> None:
         self.actor.does(self._begin_unit)
-        self._stay = self.actor.stays(self.stream.get("in", "view"), self._checkout)
+        self._stay = self.actor.stays("view", self._checkout)
         self._lease = self._stay.thing
 
     def has_waited(self) -> None:
@@ -146,12 +142,9 @@ class _Request:
     def queries(self) -> None:
         self._lease.statement_begins("select 1 from t")
 
-    def is_answered(self) -> None:
-        self._lease.call_ends(in_transaction=self.stream.get("in_transaction", 0.0) > 0)
-
-    def ends(self, *, returns: bool) -> None:
-        if returns:
-            self._lease.released()
+    def ends(self) -> None:
+        self._lease.call_ends(in_transaction=False)
+        self._lease.released()
         self._scene.pool_registry.units.end(self._unit)
 
 

@@ -186,7 +186,8 @@ def test_what_was_checked_out_before_poolscope_is_unknown() -> None:
     pay(scene, 2, 5)
     scene.timeout(waited=0.2)
     finding = exhausted(scene)
-    assert (finding.evidence["cause"], finding.evidence["share"]) == (IDLE_IN_TRANSACTION, pytest.approx(2 / 3, 0.01))
+    assert finding.evidence["cause"] == IDLE_IN_TRANSACTION
+    assert finding.evidence["share"] == pytest.approx(2 / 3, abs=0.01)
 
 
 def test_connections_that_are_validated_are_no_full_pool() -> None:
