@@ -13,7 +13,8 @@ A step is an object whose first key says what happens:
 | ``pend`` | a checkout that waits | the same; ``sync`` (in a task: it blocks the event loop), ``connects`` |
 | ``validate`` | the pool has handed a connection over, and tries whether it works | |
 | ``get`` | it has its connection | ``connected`` (seconds that connecting took) |
-| ``time_out``, ``refuse``, ``cancel``, ``fail`` | it ends without one | ``error`` |
+| ``time_out``, ``refuse``, ``cancel`` | it ends without one | ``error`` (of ``refuse``) |
+| ``fail`` | its connect fails, and it ends without one | ``error``, ``refusal`` (the server's code, and whose limit) |
 | ``return``, ``abandon``, ``lose`` | the connection returns; is garbage-collected; nothing but the pool refers to it | |
 | ``query`` | statements run, one after the other, each at once | ``on``, ``times``, ``at``, ``seconds``, ``many``, ``parameters``, ``before``, ``after``, ``expected``, ``autocommit`` |
 | ``run``, ``answer`` | a statement runs on a connection until it is answered | ``query``, ``at`` |
@@ -291,7 +292,12 @@ class Player:
         self._fails(step["cancel"], Outcome.CANCELLED, "CancelledError")
 
     def _fail(self, step: Step) -> None:
-        self._fails(step["fail"], Outcome.ERROR, step.get("error", "OperationalError"))
+        lease, error = self.leases[step["fail"]], step.get("error", "OperationalError")
+        lease.pool.failed_connect = (self.scene.clock(), error)
+        if "refusal" in step:
+            lease.pool.refused(*step["refusal"], lease)
+        outcome = Outcome.SERVER_REFUSED if "refusal" in step else Outcome.CONNECT_FAILED
+        self._fails(step["fail"], outcome, error)
 
     def _return(self, step: Step) -> None:
         lease = self.leases.pop(step["return"])
