@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.lock_wait import seconds_locked
 from poolscope.detectors.detector import Detector, Occurrence, Released, mark
 from poolscope.detectors.diagnosis.describe import finding_about, lines_of, owner_of, place_of, seconds, statement_of
 from poolscope.detectors.diagnosis.lock_words import lock_in_words
@@ -29,9 +30,13 @@ SAID_BY_SERVER = "the server"
 
 
 class LockWaitDetector(Detector[Released, "Lease"]):
-    """Looks several times a second: who holds a lock, and at which line, can only be seen while it is waited for."""
+    """
+    Looks several times a second: who holds a lock, and at which line, can only be seen while it is waited for. A lease
+    that ends is observed for waits that were over before they were seen to be long, or that only together were.
+    """
 
     kinds = (LOCK_WAIT,)
+    observes = Released
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -49,6 +54,19 @@ class LockWaitDetector(Detector[Released, "Lease"]):
         self._watch = LockWatch(self._server)
         # The moment at which the wait began that was reported last, by lease.
         self._reported: weakref.WeakKeyDictionary[Lease, float] = weakref.WeakKeyDictionary()
+
+    def observe(self, event: Released) -> None:
+        """A lease ended that waited for long, and none of its waits was reported."""
+        lease = event.lease
+        is_to_report = lease.excuse is None and lease.leak is None and not lease.abandoned
+        if is_to_report and seconds_locked(lease) >= self._threshold and lease not in self._reported:
+            mark(lease, LOCK_WAIT)
+            self.keep(lease)
+
+    def diagnose(self, seen: Lease) -> Iterator[Occurrence]:
+        """One that ended."""
+        if seen.lock_wait is not None:
+            yield _occurrence(seen, seen.lock_wait, 1)
 
     def glance(self, pools: Collection[Pool]) -> Iterator[Occurrence]:
         """Each wait once, when it has taken as long as a long hold."""
@@ -90,20 +108,23 @@ def found(lease: Lease, wait: LockWait, waiters: int, repeated: int) -> Finding:
         repeated: How many more of its place were found since the last report.
     """
     lock, name = lock_in_words(wait, lease.pool.identity.system), lease.pool.identity.name
-    likely = "waits" if wait.is_proven else "likely waits"
+    is_over = lease.ended_at is not None
+    waited = seconds_locked(lease) if is_over else lease.pool.now() - wait.began
+    waits, is_held = ("waited", "was held") if is_over else ("waits", "is held")
+    likely = "" if wait.is_proven else "likely "
     others = f" ({waiters} of pool {name} wait for it)" if waiters > 1 else ""
     return finding_about(
         lease,
         LOCK_WAIT,
-        f"a statement of {owner_of(lease)} {likely} for {lock}, for {seconds(lease.pool.now() - wait.began)}{others}; "
-        f"it is held by {wait.blocker}; the connection that waits was checked out at {place_of(lease.origin)}",
+        f"a statement of {owner_of(lease)} {likely}{waits} for {lock}, for {seconds(waited)}{others}; "
+        f"it {is_held} by {wait.blocker}; the connection that {waits} was checked out at {place_of(lease.origin)}",
         {
-            "waited": lease.pool.now() - wait.began,
+            "waited": waited,
             "waiters": waiters,
             "lock": lock,
             "known_by": SAID_BY_SERVER if wait.is_proven else SEEN_HERE,
             "blocker": wait.blocker,
-            "statement": statement_of(lease),
+            "statement": "" if is_over else statement_of(lease),  # another one may be the last by then
             "current_location": lines_of(wait.executing),
             "checkout_stack": lines_of(lease.origin),
             "repeated": repeated,

@@ -70,10 +70,13 @@ class LongHoldDetector(Detector[Released, Lease]):
                     unit.findings.add(BLOCKED_EVENT_LOOP if blocked_event_loop.explains(lease) else kind_of(lease))
 
     def _is_long(self, lease: Lease) -> bool:
+        locked = seconds_locked(lease)
+        # A shorter wait for locks is not reported as such.
+        explained = locked if locked >= self._threshold else 0.0
         return (
             lease.excuse is None
             and not lease.pool.is_foreign  # whoever shares a socket waits for the other's answers
-            and lease.held() - seconds_locked(lease) >= self._threshold
+            and lease.held() - explained >= self._threshold
             and not listener_hold.explains(lease)
             and not nested_checkout.explains(lease, self._threshold)
             and not n_plus_one.explains(lease, self._repetitions, self._threshold)

@@ -241,6 +241,43 @@ def test_a_holder_may_run_another_statement() -> None:
     assert scene.found(LOCK_WAIT) == []
 
 
+@pytest.mark.parametrize(
+    ("waits", "idle", "expected"),
+    [
+        ((0.55,), 0.0, LOCK_WAIT),  # seen after 0.42 s for the last time
+        ((0.3, 0.3), 0.0, LOCK_WAIT),
+        ((0.3,), 0.3, IDLE_IN_TRANSACTION),  # long by both
+        ((0.3,), 0.1, None),
+    ],
+)
+def test_a_hold_that_short_waits_made_long_has_a_finding(
+    waits: tuple[float, ...], idle: float, expected: str | None
+) -> None:
+    """A wait may be over before it is seen to be long, or be one of several: the hold is examined at its end."""
+    scene = Scene(4)
+    holder = holds(scene)
+    with scene.unit("GET /vote") as unit:
+        waiter = scene.checkout()
+        for seconds in waits:
+            waiter.statement_begins(LOCKS)
+            for _ in range(int(seconds / 0.14)):
+                scene.clock.advance(0.14)
+                scene.tick()
+            scene.clock.advance(seconds % 0.14)
+            waiter.call_ends(in_transaction=True)
+        scene.clock.advance(idle)
+        waiter.released()
+    assert unit.findings == ({expected} if expected else set())
+    assert scene.ids() == ([expected] if expected else [])
+    if expected == LOCK_WAIT:
+        (finding,) = scene.found()
+        assert " likely waited for a row lock of table member, for " in finding.summary
+        assert "; it was held by " in finding.summary
+        assert finding.evidence["waited"] == pytest.approx(sum(waits), abs=0.01)
+        assert "statement" not in finding.evidence, "which of them waited is not known any more"
+    holder.released()
+
+
 def test_several_that_wait_are_one_finding_of_a_place() -> None:
     """With how many wait for the same transaction."""
     scene = Scene(4)
