@@ -36,22 +36,6 @@ DEPTH: Final = 3
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """
-    A pending checkout, or the one that has just failed.
-
-    Args:
-        lease: The checkout.
-        waited: Seconds since it began.
-        connecting: Whether it opens a connection, or validates one.
-    """
-
-    lease: Lease
-    waited: float
-    connecting: bool
-
-
-@dataclass(frozen=True)
 class Held:
     """
     A lease, at one moment.
@@ -99,11 +83,10 @@ class Picture:
         pool: The pool.
         waiter: The checkout that failed, or waits for too long; None where no checkout waits.
         waited: For how long it waited, in seconds.
-        waiting: Every pending checkout, and the waiter; the longest first.
+        waiting: Every pending checkout, and the waiter.
         held: Every lease, the oldest first.
         before: The leases that were held when the waiter began, if the pool was full then; else none.
         limit: The most connections that may be checked out; None for no limit.
-        idle: Open connections that are not checked out.
         lost: Slots that no caller holds and that the library gives to none; `limit` is without them.
         full: Whether the waiter waits for the pool: every allowed connection is checked out, or was when the wait
             began, or one was returned and other waiters are first. Else it waits for a connection to be made or
@@ -116,11 +99,10 @@ class Picture:
     pool: Pool
     waiter: Lease | None
     waited: float
-    waiting: tuple[Waiting, ...]
+    waiting: tuple[Lease, ...]
     held: tuple[Held, ...]
     before: tuple[Lease, ...]
     limit: int | None
-    idle: int
     lost: int
     full: bool
     totals: Sample
@@ -145,16 +127,14 @@ class Picture:
             crews = crews_of(pending)
             nested = _nested(pending, out, frames)
             held = tuple(_held(lease, now, nested, frames, waiter, unheld=unheld, crewed=bool(crews)) for lease in out)
-        waiting = sorted((_waiting(lease, now) for lease in pending), key=lambda one: -one.waited)
         return cls(
             pool,
             waiter,
-            _waited(waiter, now) if waiter is not None else 0.0,
-            tuple(waiting),
+            (waiter.ended_at or now) - waiter.requested_at if waiter is not None else 0.0,
+            tuple(pending),
             held,
             tuple(before),
             pool.limit,
-            pool.idle(),
             pool.lost(),
             _waits_for_pool(pool, waiter),
             Sample.of(pool),
@@ -171,15 +151,6 @@ class Picture:
     def capacity(self) -> int:
         """How many connections there would be to share; as many as are checked out, where the pool has no limit."""
         return self.lost + (max(self.limit, self.used) if self.limit is not None else self.used)
-
-
-def _waited(lease: Lease, now: float) -> float:
-    return (lease.ended_at or now) - lease.requested_at
-
-
-def _waiting(lease: Lease, now: float) -> Waiting:
-    opens = lease.connecting or lease.handed_over_at is not None
-    return Waiting(lease, _waited(lease, now), opens)
 
 
 def _held(

@@ -25,9 +25,7 @@ def blocked_loop(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained
     event_loops = picture.pool.event_loops
     if event_loops is None:
         return
-    checkouts = [
-        block for block in (event_loops.by_checkout(one.lease) for one in picture.waiting) if block is not None
-    ]
+    checkouts = [block for block in map(event_loops.by_checkout, picture.waiting) if block is not None]
     groups: dict[object, list[tuple[Held, Overlap]]] = defaultdict(list)
     own: list[tuple[Held, Overlap]] = []
     for held in leases:

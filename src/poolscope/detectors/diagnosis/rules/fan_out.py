@@ -31,8 +31,7 @@ def fan_out(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
     the waiter began to wait, behind the rest of what it asked for.
     """
     least = max(_MANY, _SHARE * picture.capacity)
-    waiting = [one.lease for one in picture.waiting]
-    now, queued = _by_unit((*(held.lease for held in leases), *waiting)), _by_unit(waiting)
+    now, queued = _by_unit((*(held.lease for held in leases), *picture.waiting)), _by_unit(picture.waiting)
     for unit, wanted in now.most_common():
         theirs = tuple(held for held in leases if held.lease.unit is unit)
         is_many = wanted >= max(_MANY, _PART * picture.capacity) and queued[unit] >= _QUEUED
