@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Final
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
 from poolscope.detectors.diagnosis.describe import place_of, seconds, statement_of
 from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
+from poolscope.detectors.long_hold import phase_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from poolscope.detectors.diagnosis.picture import Held, Picture
 
-# From this share of the hold on the database was at work; below it something else was.
-_MAJORITY: Final = 0.5
 # Characters of a statement.
 _LONGEST: Final = 200
 _WORDS: Final = {
@@ -29,7 +28,7 @@ def long_holds(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
     groups: dict[str, list[Held]] = {}
     for held in leases:
         if held.acquired and not held.lease.adopted and held.seconds >= picture.pool.long_hold:
-            groups.setdefault(spent_on(held), []).append(held)
+            groups.setdefault(phase_of(held.phases), []).append(held)
     for phase, group in groups.items():
         yield held_long(picture, phase, group)
 
@@ -60,10 +59,3 @@ def held_long(picture: Picture, phase: str, group: Sequence[Held]) -> Explained:
         case="idle" if phase == "idle" else "",
         phase=phase,
     )
-
-
-def spent_on(held: Held) -> str:
-    """What a lease was mostly for: ``query`` when the database works for half of it, else the longer idleness."""
-    if held.phases["query"] >= _MAJORITY * held.seconds:
-        return "query"
-    return max(("idle_in_transaction", "idle"), key=lambda phase: held.phases[phase])
