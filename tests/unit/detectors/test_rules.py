@@ -170,6 +170,23 @@ def test_a_long_hold_that_is_young_counts_with_the_others() -> None:
     assert "4 of 4 connections" in finding.summary
 
 
+@pytest.mark.parametrize(
+    ("last", "chain"), [(0.1, "and which ran select ? from slow"), (9.0, "and which run select ? from t")]
+)
+def test_the_statement_of_long_queries_is_the_slowest(last: float, chain: str) -> None:
+    """Of one that has ended or that runs, and not the last one: that may be short."""
+    scene = Scene(1)
+    with scene.unit("GET /report"):
+        lease = scene.checkout("report")
+    scene.query(lease, "select 1 from slow", seconds=4.0)
+    lease.statement_begins("select 1 from t")
+    scene.clock.advance(last)
+    scene.timeout(waited=0.1)
+    finding = exhausted(scene)
+    assert finding.evidence["cause"] == LONG_HOLD
+    assert str(finding.evidence["chain"]).endswith(chain)
+
+
 def test_what_was_checked_out_before_poolscope_is_unknown() -> None:
     """Nothing is known of those who hold: no cause is made up. Where most holders are known, what they do is it."""
     scene = Scene(3)

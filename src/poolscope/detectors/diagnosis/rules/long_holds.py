@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
-from poolscope.detectors.diagnosis.describe import place_of, seconds, statement_of
+from poolscope.detectors.diagnosis.describe import place_of, seconds, slowest_of, statement_of
 from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
 from poolscope.detectors.long_hold import phase_of
 
@@ -49,13 +49,20 @@ def held_long(picture: Picture, phase: str, group: Sequence[Held]) -> Explained:
         f"held too long: {len(group)} of {picture.capacity} connections, for {seconds(oldest.seconds)} or less, "
         f"{spent:.0%} of the time {_WORDS[phase]}"
     )
-    location = place_of(oldest.stack) if oldest.stack else "unknown"
-    does = f"run {statement_of(oldest.lease)[:_LONGEST]}" if phase == "query" else f"execute {location}"
     return Explained(
         IDLE_IN_TRANSACTION if phase == "idle_in_transaction" else LONG_HOLD,
         tuple(group),
         summary,
-        (f"which {names_of(group)} holds, {_WORDS[phase]}", f"and which {does}"),
+        (f"which {names_of(group)} holds, {_WORDS[phase]}", f"and which {_does(oldest, phase)}"),
         case="idle" if phase == "idle" else "",
         phase=phase,
     )
+
+
+def _does(held: Held, phase: str) -> str:
+    if phase != "query":
+        return f"execute {place_of(held.stack)}"
+    slowest, longest = slowest_of(held.lease)
+    if held.phase == "query" and held.running_for >= longest:
+        return f"run {statement_of(held.lease)[:_LONGEST]}"
+    return f"ran {slowest[:_LONGEST]}"
