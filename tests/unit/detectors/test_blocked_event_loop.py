@@ -419,6 +419,19 @@ def test_who_blocks_and_holds_counts_with_those_who_cannot_go_on(
     assert BLOCKED_EVENT_LOOP not in scene.found(POOL_EXHAUSTED)[-1].evidence["shares"][0]  # type: ignore[index, operator]
 
 
+@pytest.mark.parametrize(("is_blocked", "expected"), [(True, BLOCKED_EVENT_LOOP), (False, SLOW_CONNECT)])
+def test_a_validation_whose_answer_a_blocked_loop_does_not_receive_is_not_slow(is_blocked: bool, expected: str) -> None:
+    """The server may have answered at once. Where the loop goes on, the server is slow."""
+    scene = Scene(2, exhaustion_threshold=0)
+    with event_loop(scene.pool) as loop:
+        for _ in range(2):
+            loop.do(loop.begin_checkout().handed_over)
+        turns(scene, loop, 1)
+        (blocked if is_blocked else turns)(scene, loop, 3)
+        scene.timeout(waited=0.2)
+        assert cause(scene) == expected
+
+
 def test_a_short_block_is_not_the_cause(scene: Scene, loop: Loop) -> None:
     """A fifth of the hold: it is long by itself."""
     for _ in range(2):
