@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
 
 from examples.lab.processes import wait_until
 from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
@@ -24,7 +25,8 @@ from tests.support.loops import event_loop
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
 
 def leaks() -> Scene:
@@ -121,32 +123,67 @@ def gathers() -> Scene:
     return scene
 
 
-def waits_for_a_thread(*, runs: bool = False) -> Scene:
+@contextlib.contextmanager
+def workers(scene: Scene) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor, Callable[[], None]]]:
+    """
+    Two executors with one thread each, both busy, and what has the thread of the first go without a connection: it
+    asks for one. The other one's thread has nothing to do with the pool.
+    """
+    asks, ends = threading.Event(), threading.Event()
+
+    def run() -> None:
+        asks.wait(60)
+        scene.timeout("current_user")
+
+    with ThreadPoolExecutor(1, "worker") as executor, ThreadPoolExecutor(1, "other") as other:
+        job = executor.submit(run)
+        other.submit(ends.wait, 60)
+
+        def ask() -> None:
+            asks.set()
+            job.result(60)
+
+        try:
+            yield executor, other, ask
+        finally:
+            asks.set()
+            ends.set()
+
+
+def waits_for_a_thread(way: str = "queued") -> Scene:
     scene = Scene(2)
     holds = threading.Barrier(3)
-    job: Future[None] = Future()  # of an executor whose threads are all busy
-    if runs:
-        job.set_running_or_notify_cancel()
+    ends = threading.Event()
 
-    def hold() -> None:
+    def hold(job: Future[Any]) -> None:
         with scene.unit("GET /me"):
             lease = scene.checkout("session")
             holds.wait(60)
             job.result(60)
             lease.released()
 
-    holders = [threading.Thread(target=hold, name=f"request {number}") for number in range(2)]
-    for holder in holders:
-        holder.start()
-    holds.wait(60)
-    wait_until(lambda: all(_waits_for_a_job(holder) for holder in holders), 60, "the holders to wait")
-    scene.clock.advance(1)
-    with ThreadPoolExecutor(1, thread_name_prefix="worker") as executor:
-        executor.submit(scene.timeout, "current_user").result(60)
-    job.set_result(None)
+    with workers(scene) as (executor, other, ask), ThreadPoolExecutor(1) as third:
+        jobs: dict[str, Callable[[], Future[Any]]] = {
+            "queued": lambda: executor.submit(int),
+            "runs": lambda: third.submit(ends.wait, 60),
+            "queued elsewhere": lambda: other.submit(int),
+        }
+        job = jobs[way]()
+        holders = [threading.Thread(target=hold, args=(job,), name=f"request {number}") for number in range(2)]
+        for holder in holders:
+            holder.start()
+        holds.wait(60)
+        wait_until(lambda: all(waits_for_a_job(holder) for holder in holders), 60, "the holders to wait")
+        scene.clock.advance(1)
+        ask()
+        ends.set()
     for holder in holders:
         holder.join(60)
     return scene
+
+
+def waits_for_a_job(thread: threading.Thread) -> bool:
+    return any(code.co_name == "result" for code, _ in stack_of_thread(thread.ident or 0, 10))
 
 
 def does_two_things() -> Scene:
@@ -166,10 +203,6 @@ def began_before_poolscope() -> Scene:
     _adopted = [scene.pool.adopt(scene.clock()) for _ in range(2)]
     scene.timeout()
     return scene
-
-
-def _waits_for_a_job(thread: threading.Thread) -> bool:
-    return any(code.co_name == "result" for code, _ in stack_of_thread(thread.ident or 0, 10))
 
 
 def waits_for_the_database() -> Scene:

@@ -67,19 +67,36 @@ def stands(frame: FrameType | None, threads: Container[int], futures: Container[
         threads: Identifiers of threads.
         futures: Ids of futures.
     """
+    for function, each in _waits_of(frame):
+        if function == _JOIN:
+            return any(getattr(one, "ident", None) in threads for one in each)
+        if any(id(one) in futures for one in each):
+            return True
+    return False
+
+
+def waited_for(frame: FrameType | None) -> Iterator[LibraryObject]:
+    """
+    What a thread waits for: futures, and threads that it joins.
+
+    Args:
+        frame: The thread's innermost frame.
+    """
+    for _, each in _waits_of(frame):
+        yield from each
+
+
+def _waits_of(frame: FrameType | None) -> Iterator[tuple[str, tuple[LibraryObject, ...]]]:
+    # The functions in which a thread waits, the innermost first, and what for.
     for _ in range(_INNERMOST):
         if frame is None:
             break
-        file, name = _WAITS.get(frame.f_code.co_name, ("", ""))
+        function = frame.f_code.co_name
+        file, name = _WAITS.get(function, ("", ""))
         if file and _is_in(frame, file):
-            waited_for = _local(frame, name)
-            if frame.f_code.co_name == _JOIN:
-                return getattr(waited_for, "ident", None) in threads
-            each = waited_for if isinstance(waited_for, (list, set, tuple, frozenset)) else (waited_for,)
-            if any(id(one) in futures for one in tuple(each)):
-                return True
+            one = _local(frame, name)
+            yield function, tuple(one) if isinstance(one, (list, set, tuple, frozenset)) else (one,)
         frame = frame.f_back
-    return False
 
 
 def called_loop(thread: int, frames: Frames, futures: Container[int]) -> bool:

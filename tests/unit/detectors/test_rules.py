@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from examples.lab.processes import wait_until
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.lease import Outcome
-from tests.support.causes import waits_for_a_thread
+from tests.support.causes import waits_for_a_job, waits_for_a_thread, workers
 from tests.support.libraries import known
 from tests.support.scene import Scene
 
@@ -308,30 +309,43 @@ def test_a_fan_out_that_is_over_explains_the_wait_behind_it() -> None:
     assert causes[1] != FAN_OUT
 
 
-@pytest.mark.parametrize("queued", [True, False])
-def test_threads_that_wait_for_a_job_starve_where_no_worker_can_run_it(queued: bool) -> None:
-    """The workers wait for the pool that the holders keep. A job that runs already is no cycle."""
-    finding = exhausted(waits_for_a_thread(runs=not queued))
-    assert (finding.evidence["cause"] == THREAD_STARVATION) == queued
-    if queued:
+@pytest.mark.parametrize("way", ["queued", "runs", "queued elsewhere"])
+def test_threads_that_wait_for_a_job_starve_where_no_worker_can_run_it(way: str) -> None:
+    """The workers wait for the pool that the holders keep. A job that runs, or that other workers will, is no cycle."""
+    finding = exhausted(waits_for_a_thread(way))
+    assert (finding.evidence["cause"] == THREAD_STARVATION) == (way == "queued")
+    if way == "queued":
         assert "1 of 1 worker threads run current_user, which waits for shop" in str(finding.evidence["chain"])
+
+
+def test_what_a_thread_waits_for_that_has_gone_on_says_nothing_of_its_lease() -> None:
+    """It has forgotten the connection, and waits for a worker thread on behalf of something else."""
+    scene = Scene(1)
+    with workers(scene) as (executor, _, ask), ThreadPoolExecutor(1) as third:
+        thread = third.submit(threading.current_thread).result(60)
+        third.submit(scene.checkout, "forgets").result(60)
+        third.submit(executor.submit(int).result, 60)
+        wait_until(lambda: waits_for_a_job(thread), 60, "it to wait")
+        ask()
+    assert exhausted(scene).evidence["cause"] != THREAD_STARVATION
 
 
 async def _limited(event: asyncio.Event) -> None:
     await event.wait()  # as a limiter of threads does
 
 
-@pytest.mark.parametrize("way", ["limiter", "executor", "sleeps"])
+@pytest.mark.parametrize("way", ["limiter", "executor", "another executor", "sleeps"])
 def test_tasks_that_wait_for_a_worker_thread_starve(way: str) -> None:
-    """In a limiter that is declared, or for an executor's job that has not begun; not one that only sleeps."""
+    """
+    In a limiter that is declared, or for a job that the executor has not begun; not one that another executor will
+    run, nor one that only sleeps.
+    """
 
     async def main() -> Finding:
         scene = Scene(2)
         event = asyncio.Event()
         loop = asyncio.get_running_loop()
-        busy = threading.Event()
-        with ThreadPoolExecutor(1, thread_name_prefix="worker") as executor:
-            executor.submit(busy.wait, 60)
+        with workers(scene) as (executor, other, ask):
 
             async def holds() -> None:
                 with scene.unit("GET /me"):
@@ -339,6 +353,7 @@ def test_tasks_that_wait_for_a_worker_thread_starve(way: str) -> None:
                     waits: dict[str, Callable[[], Any]] = {
                         "limiter": lambda: _limited(event),
                         "executor": lambda: loop.run_in_executor(executor, int),
+                        "another executor": lambda: loop.run_in_executor(other, int),
                         "sleeps": event.wait,
                     }
                     await waits[way]()
@@ -347,14 +362,11 @@ def test_tasks_that_wait_for_a_worker_thread_starve(way: str) -> None:
             for _ in range(3):
                 await asyncio.sleep(0)
             scene.clock.advance(1)
-            thread = threading.Thread(target=scene.timeout, args=("current_user",), name="crew-1")
-            thread.start()
-            thread.join(60)
-            busy.set()
+            ask()
             event.set()
-            await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks)
         return exhausted(scene)
 
     with known(worker_queues=[(__file__.rpartition("/")[2], "_limited")]):
         finding = asyncio.run(main())
-    assert (finding.evidence["cause"] == THREAD_STARVATION) == (way != "sleeps")
+    assert (finding.evidence["cause"] == THREAD_STARVATION) == (way in {"limiter", "executor"})

@@ -15,7 +15,7 @@ from poolscope.core.nesting import held_meanwhile
 from poolscope.detectors.diagnosis.describe import actor_of, of_application
 from poolscope.detectors.diagnosis.load import Sample
 from poolscope.detectors.diagnosis.lost import is_lost
-from poolscope.detectors.diagnosis.workers import crews_of, queues_for_worker
+from poolscope.detectors.diagnosis.workers import crews_awaited, crews_of, queued_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -51,7 +51,7 @@ class Held:
         acquired: Whether the caller has it; else it is still validated.
         lost: Whether no code will return it.
         nested: Whether its holder waits for another connection of the pool.
-        queues: Whether its holder waits for a thread of a pool of workers, all of which are busy.
+        queues: The crews for one of whose threads its holder waits.
         listens: Whether it is subscribed to notifications.
     """
 
@@ -65,7 +65,7 @@ class Held:
     acquired: bool
     lost: bool
     nested: bool
-    queues: bool
+    queues: tuple[Crew, ...]
     listens: bool = False
 
     @property
@@ -92,7 +92,6 @@ class Picture:
             began, or one was returned and other waiters are first. Else it waits for a connection to be made or
             validated.
         totals: The pool's totals.
-        crews: Pools of worker threads of which a thread waits for this pool.
         foreign: How the pool belongs to another process or event loop than those that use it; None where it does not.
     """
 
@@ -106,7 +105,6 @@ class Picture:
     lost: int
     full: bool
     totals: Sample
-    crews: tuple[Crew, ...] = ()
     foreign: Foreign | None = None
 
     @classmethod
@@ -125,8 +123,11 @@ class Picture:
         unheld = pool.unheld()
         with ThreadsNow() as frames:
             crews = crews_of(pending)
+            queued = queued_jobs() if crews else {}
             nested = _nested(pending, out, frames)
-            held = tuple(_held(lease, now, nested, frames, waiter, unheld=unheld, crewed=bool(crews)) for lease in out)
+            held = tuple(
+                _held(lease, now, nested, frames, waiter, unheld=unheld, crews=crews, queued=queued) for lease in out
+            )
         return cls(
             pool,
             waiter,
@@ -138,7 +139,6 @@ class Picture:
             pool.lost(),
             _waits_for_pool(pool, waiter),
             Sample.of(pool),
-            crews,
             pool.foreign(waiter),
         )
 
@@ -161,7 +161,8 @@ def _held(
     waiter: Lease | None,
     *,
     unheld: set[Lease],
-    crewed: bool,
+    crews: tuple[Crew, ...],
+    queued: Mapping[int, frozenset[int]],
 ) -> Held:
     actor = actor_of(lease, frames, waiter)
     return Held(
@@ -175,7 +176,7 @@ def _held(
         lease.acquired_at is not None,
         is_lost(lease, frames) or (lease in unheld and not lease.listens),
         lease in nested,
-        crewed and not lease.running and queues_for_worker(actor, frames),
+        crews_awaited(actor, frames, crews, queued) if crews and not lease.running else (),
         lease.listens,
     )
 
