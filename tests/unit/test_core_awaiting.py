@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from poolscope.core.awaiting import Dependents, dependents_of
 from poolscope.core.guard import guard
+from poolscope.core.jobs import loop_that_submits
 from poolscope.core.origin import Origins
 from poolscope.hooks.registry import declare
 from tests.support.skips import is_installed, require
@@ -323,6 +325,24 @@ def test_a_job_that_begins_at_once_is_waited_for() -> None:
 
     asyncio.run(run())
     assert seen == [True]
+
+
+def test_what_an_application_keeps_of_its_variables_stays() -> None:
+    """Its functions may have the names of those that submit jobs."""
+    future: Future[None] = Future()
+
+    def submit(f: object) -> dict[str, Any]:
+        mine = locals()
+        assert loop_that_submits(f, sys._getframe()) is None
+        return mine
+
+    def wrap_future(future: object) -> dict[str, Any]:
+        mine = locals()
+        assert loop_that_submits(future, sys._getframe()) is None
+        return mine
+
+    assert submit(future) == {"f": future}
+    assert wrap_future(future) == {"future": future}
 
 
 def _result(executor: ThreadPoolExecutor, job: Callable[[], None]) -> None:

@@ -21,6 +21,7 @@ _DEEPEST: Final = 500
 _INNERMOST: Final = 12
 
 _FUTURES: Final = "/concurrent/futures/_base.py"
+_ASYNC_FUTURES: Final = "/asyncio/futures.py"
 _LOOP: Final = "/asyncio/base_events.py"
 _RUN: Final = "run_until_complete"
 _JOIN: Final = "join"
@@ -34,12 +35,10 @@ _WAITS: Final = {
     _RUN: (_LOOP, "future"),
     _JOIN: ("/threading.py", "self"),
 }
-# Functions that submit a job: the local variable that is its future.
-_SUBMITS: Final = {
-    "submit": "f",
-    "wrap_future": "future",
-    "_chain_future": "source",
-}
+# Functions of asyncio that pass on the future of a job, and the one of executors that makes it: the local variable of
+# each that is the future.
+_PASSES_ON: Final = {"wrap_future": "future", "_chain_future": "source"}
+_SUBMITS: Final = {"submit": "f"}
 
 
 def jobs_of(thread: int, frames: Frames) -> Iterator[LibraryObject]:
@@ -127,13 +126,24 @@ def loop_that_submits(future: LibraryObject, frame: FrameType | None) -> Library
     for _ in range(_INNERMOST):
         if frame is None:
             return None
-        function = frame.f_code.co_name
-        is_this = is_this or (function in _SUBMITS and _local(frame, _SUBMITS[function]) is future)
+        is_this = is_this or _submits(future, frame)
         for file, name, local in submitters:
-            if function == name and _is_in(frame, file) and (is_this or _local(frame, local) is future):
+            if frame.f_code.co_name == name and _is_in(frame, file) and (is_this or _local(frame, local) is future):
                 return _local(frame, "loop") or future.get_loop()
         frame = frame.f_back
     return None
+
+
+def _submits(future: LibraryObject, frame: FrameType) -> bool:
+    function = frame.f_code.co_name
+    if function in _PASSES_ON:
+        return _is_in(frame, _ASYNC_FUTURES) and _local(frame, _PASSES_ON[function]) is future
+    # An executor submits where its jobs run.
+    return (
+        function in _SUBMITS
+        and any(_is_in(frame, job.file) for known in KNOWN.waits for job in known.jobs)
+        and _local(frame, _SUBMITS[function]) is future
+    )
 
 
 def _outwards(thread: int, frames: Frames) -> Iterator[FrameType]:
@@ -154,6 +164,7 @@ def _is_in(frame: FrameType, file: str) -> bool:
 
 
 def _local(frame: FrameType, name: str) -> LibraryObject:
+    # Never of the application's functions: one that has called `locals()` would find that empty.
     known = frame.f_locals
     value = known.get(name)
     if sys.version_info < (3, 13) and frame.f_code.co_flags & 1:  # of a function: a copy, which the frame would keep
