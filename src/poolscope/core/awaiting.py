@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.core.execution import ThreadsNow, stack_of_task
 from poolscope.core.guard import guard
 from poolscope.core.jobs import called_loop, jobs_of, loop_that_submits, stands
-from poolscope.core.libraries import KNOWN, Group
+from poolscope.core.libraries import KNOWN, Group, is_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,10 +231,9 @@ def _exchanges(task: LibraryObject, origins: Origins | None) -> bool:
     pauses = tuple(file for known in waits for file in known.pauses)
     is_event = False
     for code, _ in stack_of_task(weakref.ref(task), _CHAIN) or ():
-        file = code.co_filename.replace("\\", "/")
-        if file.endswith(exchanges):
+        if is_in(code, *exchanges):
             return True
-        if not file.endswith((*events, *pauses)):
+        if not is_in(code, *events, *pauses):
             return is_event and origins is not None and bool(origins.applications(((code, 0),)))
-        is_event = file.endswith(events)
+        is_event = is_in(code, *events)
     return False

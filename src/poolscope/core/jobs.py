@@ -6,7 +6,7 @@ import sys
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.libraries import KNOWN
+from poolscope.core.libraries import KNOWN, is_in
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -49,7 +49,7 @@ def jobs_of(thread: int, frames: Frames) -> Iterator[LibraryObject]:
         thread: The identifier of the thread.
         frames: The frames of all threads.
     """
-    for frame in _outwards(thread, frames):
+    for frame in outwards(frames.get(thread), is_own=thread == get_ident()):
         for known in KNOWN.waits:
             for job in known.jobs:
                 future = _future_of(job, frame)
@@ -92,8 +92,8 @@ def _waits_of(frame: FrameType | None) -> Iterator[tuple[str, tuple[LibraryObjec
             break
         function = frame.f_code.co_name
         file, name = _WAITS.get(function, ("", ""))
-        if file and _is_in(frame, file):
-            one = _local(frame, name)
+        if file and is_in(frame.f_code, file):
+            one = local_of(frame, name)
             yield function, tuple(one) if isinstance(one, (list, set, tuple, frozenset)) else (one,)
         frame = frame.f_back
 
@@ -108,8 +108,8 @@ def called_loop(thread: int, frames: Frames, futures: Container[int]) -> bool:
         futures: Ids of futures.
     """
     return any(
-        frame.f_code.co_name == _RUN and _is_in(frame, _LOOP) and id(_local(frame, "future")) in futures
-        for frame in _outwards(thread, frames)
+        frame.f_code.co_name == _RUN and is_in(frame.f_code, _LOOP) and id(local_of(frame, "future")) in futures
+        for frame in outwards(frames.get(thread), is_own=thread == get_ident())
     )
 
 
@@ -128,8 +128,12 @@ def loop_that_submits(future: LibraryObject, frame: FrameType | None) -> Library
             return None
         is_this = is_this or _submits(future, frame)
         for file, name, local in submitters:
-            if frame.f_code.co_name == name and _is_in(frame, file) and (is_this or _local(frame, local) is future):
-                return _local(frame, "loop") or future.get_loop()
+            if (
+                frame.f_code.co_name == name
+                and is_in(frame.f_code, file)
+                and (is_this or local_of(frame, local) is future)
+            ):
+                return local_of(frame, "loop") or future.get_loop()
         frame = frame.f_back
     return None
 
@@ -137,34 +141,42 @@ def loop_that_submits(future: LibraryObject, frame: FrameType | None) -> Library
 def _submits(future: LibraryObject, frame: FrameType) -> bool:
     function = frame.f_code.co_name
     if function in _PASSES_ON:
-        return _is_in(frame, _ASYNC_FUTURES) and _local(frame, _PASSES_ON[function]) is future
+        return is_in(frame.f_code, _ASYNC_FUTURES) and local_of(frame, _PASSES_ON[function]) is future
     # An executor submits where its jobs run.
     return (
         function in _SUBMITS
-        and any(_is_in(frame, job.file) for known in KNOWN.waits for job in known.jobs)
-        and _local(frame, _SUBMITS[function]) is future
+        and any(is_in(frame.f_code, job.file) for known in KNOWN.waits for job in known.jobs)
+        and local_of(frame, _SUBMITS[function]) is future
     )
 
 
-def _outwards(thread: int, frames: Frames) -> Iterator[FrameType]:
-    # The frames of a thread, the innermost first; of the running one also those that wait for a switch back.
-    frame, stack = frames.get(thread), None
-    own = thread == get_ident()
+def outwards(frame: FrameType | None, *, is_own: bool = True) -> Iterator[FrameType]:
+    """
+    A frame and those that called it.
+
+    Args:
+        frame: The innermost frame.
+        is_own: Whether it is of the running thread: then those follow that wait for a switch back to them.
+    """
+    stack = None
     for _ in range(_DEEPEST):
         if frame is None:
-            stack, frame = KNOWN.switches.outwards(stack) if own else (None, None)
+            stack, frame = KNOWN.switches.outwards(stack) if is_own else (None, None)
             if frame is None:
                 return
         yield frame
         frame = frame.f_back
 
 
-def _is_in(frame: FrameType, file: str) -> bool:
-    return frame.f_code.co_filename.replace("\\", "/").endswith(file)
+def local_of(frame: FrameType, name: str) -> LibraryObject:
+    """
+    What a local variable of a library's function is; None where it has none of that name. Never of the application's: a
+    function that has called `locals()` would find that empty.
 
-
-def _local(frame: FrameType, name: str) -> LibraryObject:
-    # Never of the application's functions: one that has called `locals()` would find that empty.
+    Args:
+        frame: A frame of the function.
+        name: The variable.
+    """
     known = frame.f_locals
     value = known.get(name)
     if sys.version_info < (3, 13) and frame.f_code.co_flags & 1:  # of a function: a copy, which the frame would keep
@@ -173,10 +185,10 @@ def _local(frame: FrameType, name: str) -> LibraryObject:
 
 
 def _future_of(job: Job, frame: FrameType) -> LibraryObject:
-    if frame.f_code.co_name != job.function or not _is_in(frame, job.file):
+    if frame.f_code.co_name != job.function or not is_in(frame.f_code, job.file):
         return None
     name, *attributes = job.future
-    value = _local(frame, name)
+    value = local_of(frame, name)
     for attribute in attributes:
         value = getattr(value, attribute, None)
     return value

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from poolscope.core.execution import running_thread
 from poolscope.core.guard import guard
-from poolscope.core.libraries import KNOWN
+from poolscope.core.jobs import local_of, outwards
+from poolscope.core.libraries import is_in
 from poolscope.core.sql.repetition import EXPECTED_REPETITION
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 # What the application declares to be intended.
 _EXCUSES: Final = (EXPECTED_LONG_HOLD, EXPECTED_REPETITION)
-_SEARCH: Final = 500
 # Where a loop runs one task to its end: a file, a function in it, and the name that it has for the task.
 _RUNS_TASK: Final = (
     ("/asyncio/base_events.py", "run_until_complete", "future"),
@@ -137,18 +137,11 @@ class LazyJob:
 
 def _task_that_is_run(frame: FrameType | None) -> LibraryObject:
     # The one that the running loop was started for; None where it was started for ever.
-    stack = None
-    for _ in range(_SEARCH):
-        if frame is None:
-            stack, frame = KNOWN.switches.outwards(stack)
-            if frame is None:
-                return None
-        code = frame.f_code
+    for each in outwards(frame):
         for file, function, name in _RUNS_TASK:
-            if code.co_name == function and code.co_filename.replace("\\", "/").endswith(file):
-                task = frame.f_locals.get(name)
+            if each.f_code.co_name == function and is_in(each.f_code, file):
+                task = local_of(each, name)
                 return task if hasattr(task, "get_coro") else None
-        frame = frame.f_back
     return None
 
 

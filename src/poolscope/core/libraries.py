@@ -192,6 +192,11 @@ class Libraries:
             self.waits = tuple(dict.fromkeys((*self.waits, waits)))
 
 
+def is_in(code: CodeType, *files: str) -> bool:
+    """Whether a function is in a file whose name ends as one of these does, which have slashes on every system."""
+    return code.co_filename.replace("\\", "/").endswith(files)
+
+
 def is_within(module: str, packages: Iterable[str]) -> bool:
     """Whether a module is one of these, or inside one of them."""
     return any(module == package or (package and module.startswith(f"{package}.")) for package in packages)

@@ -5,7 +5,6 @@ own wait, or something that blocks it.
 
 from __future__ import annotations
 
-import os
 import sys
 import weakref
 from threading import get_ident
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.execution import task_in
 from poolscope.core.guard import guard
-from poolscope.core.libraries import KNOWN
+from poolscope.core.libraries import KNOWN, is_in
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -26,19 +25,16 @@ if TYPE_CHECKING:
     from poolscope.types import LibraryObject
 
 # Where the standard library's loops wait, and what runs them.
-_WAITS: Final = tuple(
-    os.sep + name.replace("/", os.sep)
-    for name in (
-        "selectors.py",
-        "asyncio/base_events.py",
-        "asyncio/events.py",
-        "asyncio/runners.py",
-        "asyncio/selector_events.py",
-        "asyncio/proactor_events.py",
-        "asyncio/windows_events.py",
-    )
+_WAITS: Final = (
+    "/selectors.py",
+    "/asyncio/base_events.py",
+    "/asyncio/events.py",
+    "/asyncio/runners.py",
+    "/asyncio/selector_events.py",
+    "/asyncio/proactor_events.py",
+    "/asyncio/windows_events.py",
 )
-_CALLBACKS: Final = os.path.join("asyncio", "events.py")
+_CALLBACKS: Final = "/asyncio/events.py"
 # From so many looks on that agree, a line is certain.
 _CERTAIN: Final = 3
 _MAJORITY: Final = 0.5
@@ -56,12 +52,12 @@ def is_waiting(stack: RawStack, outer: CodeType | None) -> bool:
     if not stack:
         return True
     code = stack[0][0]
-    return code is outer or code.co_filename.endswith((*_WAITS, *KNOWN.loops))
+    return code is outer or is_in(code, *_WAITS, *KNOWN.loops)
 
 
 def runs_callbacks(stack: RawStack) -> bool:
     """Whether a stack goes through a callback of one of the standard library's loops."""
-    return any(code.co_name == "_run" and code.co_filename.endswith(_CALLBACKS) for code, _ in stack)
+    return any(code.co_name == "_run" and is_in(code, _CALLBACKS) for code, _ in stack)
 
 
 def running_in(loop: LibraryObject) -> TaskReference | None:

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from poolscope.core.jobs import waited_for
-from poolscope.core.libraries import KNOWN
+from poolscope.core.libraries import KNOWN, is_in
 from poolscope.detectors.diagnosis.describe import thread_names
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def crews_awaited(
     if not actor.stack:  # it has finished, or has gone on to something else
         return ()
     if any(
-        function == code.co_name and code.co_filename.replace("\\", "/").endswith(file)
+        function == code.co_name and is_in(code, file)
         for code, _ in actor.stack[:_INNERMOST]
         for file, function in KNOWN.worker_queues
     ):
