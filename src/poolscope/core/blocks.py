@@ -11,7 +11,7 @@ from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from poolscope.core.execution import TaskReference
     from poolscope.core.lease import Lease
@@ -106,6 +106,9 @@ class Overlap(NamedTuple):
         return self.share >= _MAJORITY and bool(self.stack)
 
 
+# The part of a block that is within a span of time: its beginning and its end, and the block.
+_Span = tuple[float, float, Block]
+
 #: Of a span in which no loop was blocked.
 NO_OVERLAP: Final = Overlap()
 
@@ -142,21 +145,18 @@ class Blocks:
             task: A task whose own blocks do not count, as they are its own work.
             more: Blocks that are not in memory yet.
         """
-        within = [
-            (max(began, one.began), min(ended, ended if one.ended is None else one.ended), one)
-            for one in (*self._blocks.copy(), *more)
-            if one.thread == thread
-        ]
-        own = [(start, end) for start, end, one in within if start < end and task is not None and one.task is task]
-        others = [
-            (start, end, one) for start, end, one in within if start < end and (task is None or one.task is not task)
-        ]
-        seconds = max(0.0, _union([(start, end) for start, end, _ in others]) - _shared(others, own))
+        own: list[_Span] = []
+        others: list[_Span] = []
+        for one in (*self._blocks.copy(), *more):
+            start, end = max(began, one.began), ended if one.ended is None else min(ended, one.ended)
+            if one.thread == thread and start < end:
+                (own if task is not None and one.task is task else others).append((start, end, one))
+        seconds = max(0.0, _union([*others, *own]) - _union(own))
         if seconds <= 0.0:
             return NO_OVERLAP
         share = seconds / (ended - began)
         known = [one for one in others if one[2].stack]
-        if _union([(start, end) for start, end, _ in known]) < _KNOWN * seconds:
+        if _union(known) < _KNOWN * seconds:
             return Overlap(seconds, min(1.0, share))
         if not own:
             share = max(share, self._late(thread, began, ended))
@@ -169,20 +169,15 @@ class Blocks:
         return sum(lag >= SHORTEST for lag in beats) / len(beats) if len(beats) >= _FEWEST_BEATS else 0.0
 
 
-def _union(spans: Iterable[tuple[float, float]]) -> float:
+def _union(spans: Iterable[_Span]) -> float:
     total, until = 0.0, float("-inf")
-    for start, end in sorted(spans):
+    for start, end in sorted((start, end) for start, end, _ in spans):
         total += max(0.0, end - max(start, until))
         until = max(until, end)
     return total
 
 
-def _shared(others: Iterable[tuple[float, float, Block]], own: list[tuple[float, float]]) -> float:
-    spans = [(start, end) for start, end, _ in others]
-    return _union(spans) + _union(own) - _union([*spans, *own])
-
-
-def _worst(spans: list[tuple[float, float, Block]]) -> Block:
+def _worst(spans: Sequence[_Span]) -> Block:
     # Of one line all blocks count together.
     by_line: dict[object, float] = {}
     for start, end, block in spans:
