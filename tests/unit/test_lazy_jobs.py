@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.execution import running_thread
-from poolscope.core.lazy_jobs import LazyJob
+from poolscope.core.lazy_jobs import LazyJob, LazyJobScope
 from poolscope.core.work import CURRENT_UNIT
 from tests.support.scene import Scene
 
@@ -110,3 +111,30 @@ def test_none_begins_once_poolscope_has_ended(scene: Scene, job: LazyJob) -> Non
     scene.pool_registry.units.closed = True
     assert scene.checkout().unit is None
     assert job.unit is None
+
+
+@pytest.mark.parametrize(
+    ("result", "hands_on"),
+    [
+        (1, False),
+        ([{"id": 1}], False),
+        ([object()], True),
+        ([None] * 500_000, True),
+        (dict.fromkeys(range(500_000)), True),
+    ],
+    ids=["a number", "a row", "an object", "many rows", "many pairs"],
+)
+def test_what_a_job_returns_is_looked_at_and_not_copied(
+    scene: Scene, job: LazyJob, result: object, hands_on: bool
+) -> None:
+    """While it holds a connection: that may be in the result, unless this is data, of which there is not too much."""
+    scene.checkout()
+    assert job.unit is not None
+    tracemalloc.start()
+    try:
+        LazyJobScope(job, None).returns(result)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert job.unit.hands_on is hands_on
+    assert most < 200_000

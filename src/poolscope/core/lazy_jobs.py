@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.execution import running_thread
@@ -41,6 +42,7 @@ _RUNS_TASK: Final = (
 _PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PLAIN_MODULES: Final = frozenset({"datetime", "decimal", "uuid"})
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
+# What has more parts is not looked at to its end: a connection may be in it.
 _MOST_PARTS: Final = 1000
 
 
@@ -159,9 +161,9 @@ def _is_data(result: LibraryObject) -> bool:
         part = parts.pop()
         kind = type(part)
         if kind is dict:
-            parts += (*part, *part.values())
+            parts += (*islice(part, _MOST_PARTS), *islice(part.values(), _MOST_PARTS))
         elif kind in _CONTAINERS:
-            parts += part
+            parts += islice(part, _MOST_PARTS)
         elif kind not in _PLAIN and kind.__module__ not in _PLAIN_MODULES:
             return False
     return False
