@@ -10,10 +10,9 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from poolscope.core.execution import running_task
+from poolscope.core.execution import running_task, running_thread
 from poolscope.core.guard import guard
 from poolscope.core.pool_identity import POOL_NAME
 from poolscope.core.pool_registry import open_pool_registries
@@ -186,11 +185,11 @@ def pool_name(name: str) -> _Within:
 
 
 def _excuse_what_is_held(why: str) -> None:
-    thread, task = get_ident(), running_task()
+    thread, task = running_thread().reference, running_task()
     for pool_registry in open_pool_registries:
         for pool in tuple(pool_registry.pools.values()):
             for lease in pool.leases.copy():
-                if lease.thread == thread and lease.task is task and lease.excuse is None:
+                if lease.thread_reference is thread and lease.task is task and lease.excuse is None:
                     lease.excuse = why
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import poolscope
+from poolscope.core.execution import ThreadToken
 from poolscope.core.pool_registry import PoolRegistry, open_pool_registries
 from poolscope.core.work_scope import current
 from tests.support.clocks import FakeClock
@@ -336,9 +337,12 @@ def test_expected_long_hold_excuses_what_is_held_already(pool_registry: PoolRegi
     thread = threading.Thread(target=check_out)
     thread.start()
     thread.join()
+    leaked = queries.pool.checkout()
+    leaked.acquired()
+    leaked.thread_reference = ThreadToken().reference  # of a thread that has finished; this one has its identifier now
     with poolscope.expected_long_hold("a report"):
         pass
-    assert (mine.excuse, theirs[0].excuse) == ("a report", None)
+    assert (mine.excuse, theirs[0].excuse, leaked.excuse) == ("a report", None, None)
 
 
 def test_expected_long_hold_excuses_what_the_running_task_holds(pool_registry: PoolRegistry, queries: Queries) -> None:
