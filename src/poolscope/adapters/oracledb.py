@@ -2,8 +2,8 @@
 python-oracledb's pools, sync and async.
 
 What is hooked is the Python layer above the driver's compiled core: a pooled `Connection` is made for each checkout and
-closed, or collected, at its end. Further fetches of single rows, pipelines and
-LOBs pass none of the points: they count as idle time.
+closed, or collected, at its end. Further fetches of single rows, pipelines and LOBs pass none of the points: they count
+as idle time.
 Tested against a stand-in for that core, not against Oracle Database (docs/pools.md).
 """
 

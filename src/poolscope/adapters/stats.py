@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from poolscope.core.guard import guard
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool_identity import Foreign, Stranded
     from poolscope.types import LibraryObject
+
+_Answer = TypeVar("_Answer")
 
 
 class Stats(NamedTuple):
@@ -120,7 +122,7 @@ class StatsSource(WeakSource):
 
     def stats(self) -> Stats:
         """The library's own account; an empty one when the pool is no more."""
-        return guard.run(f"{self._adapter.name}.stats", self._stats, Stats())
+        return self._ask("stats", self._adapter.stats, Stats())
 
     def alive(self) -> bool:
         """Whether the library's pool still exists and is in use."""
@@ -149,23 +151,23 @@ class StatsSource(WeakSource):
 
     def clears_connections(self) -> bool:
         """Whether what statements left on a connection may end with its return; so where that is not known."""
-        return guard.run(f"{self._adapter.name}.clears_connections", self._clears_connections, default=True)
+        return self._ask("clears_connections", self._adapter.clears_connections, otherwise=True)
 
     def aside(self, system: str) -> Callable[[], LibraryObject] | None:
         """How to open a connection to its server beside it; None where that is not known."""
-        return guard.run(f"{self._adapter.name}.aside", lambda: self._aside(system), None)
+        return self._ask("aside", lambda library_pool: self._adapter.opens_aside(library_pool, system), None)
 
     def unheld(self) -> list[Lease]:
         """The leases whose connection no caller holds, though the library keeps it alive."""
-        return guard.run(f"{self._adapter.name}.unheld", self._unheld, [])
+        return self._ask("unheld", self._adapter.unheld, [])
 
     def stranded(self) -> list[Stranded]:
         """The open connections that belong to threads that have finished."""
-        return guard.run(f"{self._adapter.name}.stranded", self._stranded, [])
+        return self._ask("stranded", self._adapter.stranded, [])
 
     def foreign(self, failed: Lease | None) -> Foreign | None:
         """How the library's pool belongs to another process or event loop than the one that uses it, or failed to."""
-        return guard.run(f"{self._adapter.name}.foreign", lambda: self._foreign(failed), None)
+        return self._ask("foreign", lambda library_pool: self._adapter.foreign(library_pool, failed), None)
 
     def is_suspicious(self) -> bool:
         """Whether a part of it belongs elsewhere. It may run inside a garbage collection."""
@@ -184,26 +186,10 @@ class StatsSource(WeakSource):
         library_pool = self._pool()
         return library_pool is not None and self._adapter.is_open(library_pool)
 
-    def _stats(self) -> Stats:
-        library_pool = self._pool()
-        return self._adapter.stats(library_pool) if library_pool is not None else Stats()
+    def _ask(self, about: str, ask: Callable[[LibraryObject], _Answer], otherwise: _Answer) -> _Answer:
+        # What the adapter says; `otherwise` where it fails, or where the pool is no more.
+        def answer() -> _Answer:
+            library_pool = self._pool()
+            return ask(library_pool) if library_pool is not None else otherwise
 
-    def _unheld(self) -> list[Lease]:
-        library_pool = self._pool()
-        return self._adapter.unheld(library_pool) if library_pool is not None else []
-
-    def _stranded(self) -> list[Stranded]:
-        library_pool = self._pool()
-        return self._adapter.stranded(library_pool) if library_pool is not None else []
-
-    def _clears_connections(self) -> bool:
-        library_pool = self._pool()
-        return library_pool is None or self._adapter.clears_connections(library_pool)
-
-    def _aside(self, system: str) -> Callable[[], LibraryObject] | None:
-        library_pool = self._pool()
-        return self._adapter.opens_aside(library_pool, system) if library_pool is not None else None
-
-    def _foreign(self, failed: Lease | None) -> Foreign | None:
-        library_pool = self._pool()
-        return self._adapter.foreign(library_pool, failed) if library_pool is not None else None
+        return guard.run(f"{self._adapter.name}.{about}", answer, otherwise)
