@@ -177,14 +177,6 @@ class MysqlConnectorAdapter(PointAdapter):
         return connection.connection_id
 
     @override
-    def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
-        return [*self.held(library_pool), *self.idle(library_pool)]
-
-    @override
-    def users(self, library_pool: LibraryObject) -> list[tuple[LibraryObject, Lease | None]]:
-        return [(connection, self.lease_of(connection)) for connection in self.held(library_pool)]
-
-    @override
     def in_transaction(self, connection: LibraryObject) -> bool:
         return bool(connection.in_transaction)
 
