@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.adapters.leases import recover_call
+from poolscope.adapters.leases import begin_fetch, end_fetch
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
@@ -54,29 +54,10 @@ def make_chunked_cursor(lease_of: Callable[[LibraryObject], Lease | None]) -> Ca
 
 def _fetch(original: Function, lease: Lease) -> Function:
     def fetch(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        begun = _begin(lease)
+        begun = begin_fetch(_COMPONENT, lambda: lease)
         try:
             return original(*args, **kwargs)
         finally:
-            if begun:
-                _end(lease)
+            end_fetch(_COMPONENT, begun)
 
     return fetch
-
-
-def _begin(lease: Lease) -> bool:
-    try:
-        if lease.running or lease.ended_at is not None:
-            return False
-        lease.call_begins()
-    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-        recover_call(_COMPONENT, lease)
-        return False
-    return True
-
-
-def _end(lease: Lease) -> None:
-    try:
-        lease.call_ends(in_transaction=lease.in_transaction)
-    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-        recover_call(_COMPONENT, lease)

@@ -152,6 +152,45 @@ def recover_call(component: str, lease: Lease | None) -> None:
     recover(component, None)
 
 
+def begin_fetch(component: str, find: Callable[[], Lease | None]) -> Lease | None:
+    """
+    A further fetch of a server-side cursor begins, which is a call to the server.
+
+    Args:
+        component: What an error of ours is counted as.
+        find: Finds the lease of its connection; None for none.
+
+    Returns:
+        The lease, for `end_fetch`; None where there is none, or where this is part of a call that is counted.
+    """
+    lease = None
+    try:
+        lease = find()
+        if lease is None or lease.running or lease.ended_at is not None:
+            return None
+        lease.call_begins()
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover_call(component, lease)
+        return None
+    return lease
+
+
+def end_fetch(component: str, lease: Lease | None) -> None:
+    """
+    It ends, well or not; the transaction is what it was.
+
+    Args:
+        component: What an error of ours is counted as.
+        lease: What `begin_fetch` returned.
+    """
+    if lease is None:
+        return
+    try:
+        lease.call_ends(in_transaction=lease.in_transaction)
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover_call(component, lease)
+
+
 class LeaseReference(weakref.ref[Any]):
     """
     Ends a lease, as abandoned, when what the caller held of it is collected.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from poolscope.adapters.base import Capability, Point
-from poolscope.adapters.leases import recover_call
+from poolscope.adapters.leases import begin_fetch, end_fetch, recover_call
 from poolscope.adapters.marks import KEY
 from poolscope.adapters.points.brackets import library_frames
 from poolscope.types import override
@@ -120,11 +120,11 @@ class Fetch(Point):
         def fetch(
             self_: LibraryObject, result: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
         ) -> LibraryObject:
-            lease = _fetch_begins(lambda: result.context)
+            lease = begin_fetch(_COMPONENT, lambda: _lease_in(result.context))
             try:
                 return original(self_, result, *args, **kwargs)
             finally:
-                _fetch_ends(lease)
+                end_fetch(_COMPONENT, lease)
 
         return fetch
 
@@ -136,35 +136,13 @@ class FirstFetch(Point):
     def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
 
         def __init__(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> None:
-            lease = _fetch_begins(_context)
+            lease = begin_fetch(_COMPONENT, lambda: _lease_in(_context()))
             try:
                 original(self_, *args, **kwargs)
             finally:
-                _fetch_ends(lease)
+                end_fetch(_COMPONENT, lease)
 
         return __init__
-
-
-def _fetch_begins(find: Callable[[], LibraryObject]) -> Lease | None:
-    lease = None
-    try:
-        lease = _lease_in(find())
-        if lease is None or lease.running:
-            return None
-        lease.call_begins()
-    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-        recover_call(_COMPONENT, lease)
-        return None
-    return lease
-
-
-def _fetch_ends(lease: Lease | None) -> None:
-    if lease is None:
-        return
-    try:
-        lease.call_ends(in_transaction=lease.in_transaction)
-    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-        recover_call(_COMPONENT, lease)
 
 
 def _context() -> LibraryObject:
