@@ -42,6 +42,7 @@ FEWEST_SLOW: Final = 10
 SATURATED_SHARE: Final = 0.1
 IDLE_IN_TRANSACTION_SHARE: Final = 0.25
 REPEATED_QUERIES: Final = 10
+# Of the heartbeats: a loop gets no further one before it has made the last one, so that a long block counts once.
 LATE_SHARE: Final = 0.1
 WHERE: Final = "pool <db_client_connection_pool_name> of <service_name>"
 
@@ -247,7 +248,7 @@ def blocked_event_loop(pace: Pace) -> Alert:
         pending=pace("2m"),
         urgency=Urgency.TICKET,
         finding=BLOCKED_EVENT_LOOP,
-        summary=f"An event loop of <service_name> is late by more than {pace.loop_lag:g} s <value> of the time",
+        summary=f"<value> of the heartbeats of event loops of <service_name> are late by more than {pace.loop_lag:g} s",
         description="Synchronous work keeps every request of that process waiting, and the connections that they hold. "
         "The event `poolscope.event_loop.blocked` has the line, and what it held up.",
         value_format=ValueFormat.SHARE,
