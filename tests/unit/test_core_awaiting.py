@@ -381,7 +381,7 @@ def test_a_thread_waits_for_the_thread_whose_job_it_wants(
 
 
 def test_nothing_exotic_ends_it() -> None:
-    """Futures that call what has no code, or raise at any touch, say nothing and harm nothing."""
+    """What a future calls may have no code, and says nothing; what raises at any touch ends the look, and no more."""
 
     class Hostile:
         def __call__(self, *_: object) -> None:
@@ -393,31 +393,45 @@ def test_nothing_exotic_ends_it() -> None:
             raise RuntimeError(name)
 
     async def run() -> None:
-        task = asyncio.create_task(asyncio.sleep(0))
-        task.add_done_callback(Hostile())
+        task = asyncio.create_task(asyncio.sleep(60))
         task.add_done_callback(functools.partial(print, end=""))
         task.add_done_callback(set().discard)
-        assert asyncio.current_task() not in _awaited_by(task)
+        holder = asyncio.create_task(asyncio.wait([task]))
+        await asyncio.sleep(0)
+        assert _awaited_by(task) == [holder]
+        assert guard.counts() == {}
+        task.add_done_callback(Hostile())
+        assert _awaited_by(task) == [holder]
+        assert guard.counts() == {"awaiting": 1}
         task.cancel()
+        await holder
 
     asyncio.run(run())
     assert _awaited_by(None) == []
     assert _awaited_by(object()) == []
-    guard.reset()
 
 
-def test_a_circle_of_many_ends() -> None:
-    """Futures that wait for one another in a circle, and more of them than are ever looked at."""
+def test_a_circle_ends_and_so_does_a_long_chain() -> None:
+    """Tasks that wait for one another, and more futures than are ever looked at."""
 
     async def run() -> None:
-        loop = asyncio.get_running_loop()
-        start = loop.create_future()
-        chain = start
+        start, over = (asyncio.get_running_loop().create_future() for _ in range(2))
+        tasks: list[asyncio.Task[None]] = []
+
+        async def waits(other: int) -> None:
+            await asyncio.wait([tasks[other], over], return_when=asyncio.FIRST_COMPLETED)
+
+        tasks += [asyncio.create_task(waits(1)), asyncio.create_task(waits(0))]
+        chain = [start]
         for _ in range(2000):
-            chain = asyncio.gather(chain)
-        waiting = asyncio.ensure_future(chain)
+            chain.append(asyncio.gather(chain[-1]))
+        holder = asyncio.create_task(asyncio.wait(chain[-1:]))
+        await asyncio.sleep(0)
+        assert _awaited_by(tasks[0]) == [tasks[1]]
+        assert _awaited_by(chain[-100]) == [holder]
         assert _awaited_by(start) == []
         start.set_result(None)
-        await waiting
+        over.set_result(None)
+        await asyncio.gather(holder, *tasks)
 
     asyncio.run(run())
