@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.execution import stack_of_thread
 from tests.support.scene import line
 
 if TYPE_CHECKING:
@@ -305,6 +306,11 @@ class TaskActor(Actor):
             begin: Called by the actor; this waits for it.
         """
         return self._stay(_function(_STAY, at), _lock(), begin)
+
+
+def executes(thread: threading.Thread, function: str) -> bool:
+    """Whether a thread is within a function of that name, near the top of its stack."""
+    return any(code.co_name == function for code, _ in stack_of_thread(thread.ident or 0, 10))
 
 
 def _lock() -> tuple[Callable[[], Any], Callable[[], None]]:

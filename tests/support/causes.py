@@ -18,9 +18,9 @@ from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, POOL_PER_REQUEST, STRANDED_CONNECTIONS
 from poolscope.core.catalogue.queries import N_PLUS_ONE
-from poolscope.core.execution import stack_of_thread
 from poolscope.core.lease import Outcome
 from poolscope.core.pool_identity import Foreign, Stranded
+from tests.support.actors import executes
 from tests.support.loops import event_loop
 from tests.support.scene import Scene
 
@@ -173,17 +173,13 @@ def waits_for_a_thread(way: str = "queued") -> Scene:
         for holder in holders:
             holder.start()
         holds.wait(60)
-        wait_until(lambda: all(waits_for_a_job(holder) for holder in holders), 60, "the holders to wait")
+        wait_until(lambda: all(executes(holder, "result") for holder in holders), 60, "the holders to wait")
         scene.clock.advance(1)
         ask()
         ends.set()
     for holder in holders:
         holder.join(60)
     return scene
-
-
-def waits_for_a_job(thread: threading.Thread) -> bool:
-    return any(code.co_name == "result" for code, _ in stack_of_thread(thread.ident or 0, 10))
 
 
 def does_two_things() -> Scene:

@@ -6,14 +6,13 @@ knows of a real one that it goes on.
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from examples.lab.processes import wait_until
 from poolscope import semconv
-from poolscope.core.execution import stack_of_thread
+from tests.support.actors import ThreadActor, executes
 from tests.support.scene import line
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Task:
 
 class Loop:
     """
-    The loop; `event_loop` starts it.
+    The loop; `event_loop` ends its thread.
 
     Args:
         pool: The pool that its tasks use.
@@ -57,24 +56,13 @@ class Loop:
         self.callbacks: list[Callable[[], None]] = []
         self.tasks: list[Task] = []
         self._pool = pool
-        self._jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._actor = ThreadActor()
         self._go_on = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
-
-    def start(self) -> None:
-        """Start its thread."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Wait for its thread to end."""
         self._go_on.set()
-        self._jobs.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._results.put(job())
+        self._actor.ends()
 
     # What poolscope calls
 
@@ -93,14 +81,14 @@ class Loop:
 
     def do(self, job: Callable[[], Any]) -> Any:
         """Have the thread do something, and wait for it."""
-        self._jobs.put(job)
-        return self._results.get(timeout=60)
+        return self._actor.does(job)
 
     def turn(self) -> None:
         """Run what was to be run soon."""
         callbacks, self.callbacks = self.callbacks, []
         for callback in callbacks:
-            self.do(callback)
+            self._actor.put(callback)  # from where the thread waits, as a loop does
+        self.do(lambda: None)
 
     def begin_checkout(self, at: str = "view") -> Lease:
         """A task begins a checkout, at a line of the application."""
@@ -123,26 +111,19 @@ class Loop:
     def block(self, at: str = "work") -> None:
         """The thread executes a line of the application until `unblock`, and nothing else."""
         self._go_on.clear()
-        self._jobs.put(lambda: line(at)(self._go_on.wait))
-        wait_until(
-            lambda: any(code.co_name == at for code, _ in stack_of_thread(self._ident(), 9)), 60, "it executes it"
-        )
-
-    def _ident(self) -> int:
-        assert self._thread.ident is not None
-        return self._thread.ident
+        self._actor.put(lambda: line(at)(self._go_on.wait))
+        wait_until(lambda: executes(self._actor.thread, at), 60, "it executes it")
 
     def unblock(self) -> None:
         """The line has been executed."""
         self._go_on.set()
-        self._results.get(timeout=60)
+        self._actor.does(lambda: None)
 
 
 @contextlib.contextmanager
 def event_loop(pool: Pool) -> Iterator[Loop]:
     """A loop whose tasks use a pool; its thread ends with the block."""
     loop = Loop(pool)
-    loop.start()
     try:
         yield loop
     finally:

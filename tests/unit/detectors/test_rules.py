@@ -16,7 +16,8 @@ from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, PO
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.lease import Outcome
-from tests.support.causes import waits_for_a_job, waits_for_a_thread, workers
+from tests.support.actors import executes
+from tests.support.causes import waits_for_a_thread, workers
 from tests.support.libraries import known
 from tests.support.scene import Scene
 
@@ -325,7 +326,7 @@ def test_what_a_thread_waits_for_that_has_gone_on_says_nothing_of_its_lease() ->
         thread = third.submit(threading.current_thread).result(60)
         third.submit(scene.checkout, "forgets").result(60)
         third.submit(executor.submit(int).result, 60)
-        wait_until(lambda: waits_for_a_job(thread), 60, "it to wait")
+        wait_until(lambda: executes(thread, "result"), 60, "it to wait")
         ask()
     assert exhausted(scene).evidence["cause"] != THREAD_STARVATION
 
