@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.lab.processes import wait_until
+from poolscope.adapters import django as adapter
 from poolscope.core.location import Location, resolve
 from poolscope.core.origin import Origins
 from poolscope.frameworks.registry import Frameworks
 from poolscope.frameworks.registry import load as load_boundaries
-from tests.support.watched import at_rest, closures, watched
+from tests.support.watched import at_rest, closures, outcomes, watched
 
 django = pytest.importorskip("django")
 
@@ -114,6 +115,27 @@ def test_the_interpreter_itself_may_call(seen: Watched, tmp_path: Path) -> None:
     wait_until(lambda: any(lease.acquired_at is not None for lease in ours.leases.copy()), 60, "the lease")
     assert not ours.pending
     connection.dec_thread_sharing()
+    connection.close()
+    at_rest(ours)
+
+
+def test_a_signal_while_the_place_is_looked_for_ends_the_checkout(
+    seen: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its handler raises is the application's, and nothing waits for a connection afterwards."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapter, "_place", interrupted)
+    connection = _in_a_file("signal", tmp_path)["signal"]
+    with pytest.raises(KeyboardInterrupt):
+        connection.get_autocommit()
+    ours = seen.pool("signal")
+    assert outcomes(ours) == {"KeyboardInterrupt": 1}
+    at_rest(ours)
+    monkeypatch.undo()
+    assert connection.get_autocommit()
     connection.close()
     at_rest(ours)
 

@@ -70,12 +70,12 @@ class FirstUse(Checkout):
             lease, outer = begin(state.alias, (), {}), current()
             if lease is None:
                 return original(self_)
-            caller = frame().f_back  # None where the interpreter itself calls, as it does a thread's function
-            if caller is not None and caller.f_code.co_name == "get_autocommit":
-                guard.run("django.atomic", functools.partial(_place, lease, caller), None)
             enter(lease)
             state.is_django = True
             try:
+                caller = frame().f_back  # None where the interpreter itself calls, as it does a thread's function
+                if caller is not None and caller.f_code.co_name == "get_autocommit":
+                    guard.run("django.atomic", functools.partial(_place, lease, caller), None)
                 original(self_)  # which returns nothing
             except BaseException as error:
                 enter(outer)
