@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool_identity import Foreign, Stranded
     from poolscope.types import LibraryObject
 
-_Answer = TypeVar("_Answer")
+_Said = TypeVar("_Said")
 
 
 class Stats(NamedTuple):
@@ -122,7 +122,7 @@ class StatsSource(WeakSource):
 
     def stats(self) -> Stats:
         """The library's own account; an empty one when the pool is no more."""
-        return self._ask("stats", self._adapter.stats, Stats())
+        return self._said("stats", self._adapter.stats, Stats())
 
     def alive(self) -> bool:
         """Whether the library's pool still exists and is in use."""
@@ -151,23 +151,23 @@ class StatsSource(WeakSource):
 
     def clears_connections(self) -> bool:
         """Whether what statements left on a connection may end with its return; so where that is not known."""
-        return self._ask("clears_connections", self._adapter.clears_connections, otherwise=True)
+        return self._said("clears_connections", self._adapter.clears_connections, otherwise=True)
 
     def aside(self, system: str) -> Callable[[], LibraryObject] | None:
         """How to open a connection to its server beside it; None where that is not known."""
-        return self._ask("aside", lambda library_pool: self._adapter.opens_aside(library_pool, system), None)
+        return self._said("aside", lambda library_pool: self._adapter.opens_aside(library_pool, system), None)
 
     def unheld(self) -> list[Lease]:
         """The leases whose connection no caller holds, though the library keeps it alive."""
-        return self._ask("unheld", self._adapter.unheld, [])
+        return self._said("unheld", self._adapter.unheld, [])
 
     def stranded(self) -> list[Stranded]:
         """The open connections that belong to threads that have finished."""
-        return self._ask("stranded", self._adapter.stranded, [])
+        return self._said("stranded", self._adapter.stranded, [])
 
     def foreign(self, failed: Lease | None) -> Foreign | None:
         """How the library's pool belongs to another process or event loop than the one that uses it, or failed to."""
-        return self._ask("foreign", lambda library_pool: self._adapter.foreign(library_pool, failed), None)
+        return self._said("foreign", lambda library_pool: self._adapter.foreign(library_pool, failed), None)
 
     def is_suspicious(self) -> bool:
         """Whether a part of it belongs elsewhere. It may run inside a garbage collection."""
@@ -186,10 +186,10 @@ class StatsSource(WeakSource):
         library_pool = self._pool()
         return library_pool is not None and self._adapter.is_open(library_pool)
 
-    def _ask(self, about: str, ask: Callable[[LibraryObject], _Answer], otherwise: _Answer) -> _Answer:
+    def _said(self, about: str, say: Callable[[LibraryObject], _Said], otherwise: _Said) -> _Said:
         # What the adapter says; `otherwise` where it fails, or where the pool is no more.
-        def answer() -> _Answer:
+        def said() -> _Said:
             library_pool = self._pool()
-            return ask(library_pool) if library_pool is not None else otherwise
+            return say(library_pool) if library_pool is not None else otherwise
 
-        return guard.run(f"{self._adapter.name}.{about}", answer, otherwise)
+        return guard.run(f"{self._adapter.name}.{about}", said, otherwise)
