@@ -160,6 +160,15 @@ def test_a_long_statement_is_kept_only_as_far_as_it_is_looked_at() -> None:
     assert [len(text) for text in counted._lines.values()] == [statements.LONGEST + 1]
 
 
+def test_long_values_are_not_kept() -> None:
+    """To compare a file that is written with the next one, should one come."""
+    counted = Repetitions("postgresql", somewhere)
+    for _ in range(2):
+        counted.saw("insert into t values (%s)", None, (b"x" * MEGABYTE,))
+    (group,) = counted.beyond_threshold(1)
+    assert group.same is None
+
+
 def test_shapes_are_bounded_too(analysed: list[str]) -> None:
     """One line that runs a thousand shapes twice: as many as there is room for."""
     counted = Repetitions("postgresql", somewhere)

@@ -60,8 +60,9 @@ def test_more_than_the_threshold_is_an_n_plus_one() -> None:
         ([[number] for number in range(9)], [N_PLUS_ONE]),
         ([None] * 9, [N_PLUS_ONE]),
         ([[object()]] * 9, [N_PLUS_ONE]),
+        ([[7, True, None, 1.5]] * 9, []),
     ],
-    ids=["retry", "by name", "others at the end", "each another", "none known", "not plain"],
+    ids=["retry", "by name", "others at the end", "each another", "none known", "not plain", "true and null"],
 )
 def test_what_has_the_same_values_each_time_is_none(parameters: list[Any], ids: list[str]) -> None:
     """A retry, or a look whether something is done: no earlier row is behind it. What is not known counts."""
@@ -70,6 +71,20 @@ def test_what_has_the_same_values_each_time_is_none(parameters: list[Any], ids: 
         lease = scene.checkout()
         for each in parameters:
             scene.query(lease, "update jobs set state = %s where id = %s", parameters=each)
+        lease.released()
+    assert scene.ids() == ids
+
+
+@pytest.mark.parametrize(("others", "ids"), [(False, []), (True, [N_PLUS_ONE])])
+def test_values_in_the_text_are_values_too(others: bool, ids: list[str]) -> None:
+    """The parameters are the same each time, and so must the text be; whatever else the same line runs in between."""
+    scene = Scene()
+    with scene.unit():
+        lease = scene.checkout()
+        for number in range(9):
+            key = number if others else 1
+            scene.query(lease, f"select * from posts where user_id = {key} and kind = %s", parameters=["a"])
+            scene.query(lease, "select * from news where kind = %s", parameters=["b"])
         lease.released()
     assert scene.ids() == ids
 

@@ -48,6 +48,8 @@ _LOOK_BACK: Final = 100
 _MOST_VALUES: Final = 64
 
 _PLAIN: Final = (int, float, str, bytes, Decimal, date, time, timedelta, UUID, type(None))
+# No other class that is derived from them: one of the application's may compare in its own way.
+_EXACTLY_PLAIN: Final = frozenset({*_PLAIN, bool})
 _LONGEST_VALUE: Final = 200
 _MOST_SERIES: Final = 16
 _UNKNOWN: Final = object()
@@ -70,7 +72,7 @@ def plain_values(parameters: LibraryObject) -> tuple[object, ...] | None:
         values = tuple(parameters)
     else:
         return None
-    if not 0 < len(values) <= _MOST_VALUES or any(type(value) not in _PLAIN for value in values):
+    if not 0 < len(values) <= _MOST_VALUES or any(type(value) not in _EXACTLY_PLAIN for value in values):
         return None
     return values
 

@@ -56,6 +56,7 @@ class Repetition:
         "same",
         "seconds",
         "shape",
+        "text",
     )
 
     def __init__(self, shape: str, call_site: CallSite | None) -> None:
@@ -70,9 +71,11 @@ class Repetition:
         self.queried = 0.0
         #: How many runs began only after a pause.
         self.pauses = 0
-        #: The values of its second run, while every later one had the same; None where one had others, or they are
-        #: not known.
+        #: The values of its second run, while every later one had the same, and the same text; None where one had
+        #: others, or they are not known.
         self.same: tuple[object, ...] | None = None
+        #: The hash of that text.
+        self.text = 0
         #: Who ran it on the application's behalf; None for SQL by hand.
         self.loader: Loader | None = None
         #: How far it has come, where it may be chunks.
@@ -198,8 +201,10 @@ class Repetitions:
         if group.count == 2:  # noqa: PLR2004 - the second run: from here on it is a repetition
             group.loader = loader_of(frame, call_site)
             # The same chunk over and over is a repetition: it gets no further.
-            group.same = plain_values(parameters) if group.progress is None else None
-        elif group.same is not None and plain_values(parameters) != group.same:
+            values = plain_values(parameters) if group.progress is None else None
+            group.same = values if values is not None and _size(values) <= LONGEST else None
+            group.text = hash(statement)
+        elif group.same is not None and (hash(statement) != group.text or plain_values(parameters) != group.same):
             group.same = None
         return group
 
@@ -218,6 +223,10 @@ class Repetitions:
             self._budget -= min(len(statement), LONGEST)
             shape = analyse(statement, self._system)
         return shape
+
+
+def _size(values: tuple[object, ...]) -> int:
+    return sum(len(value) for value in values if isinstance(value, (str, bytes)))
 
 
 def _works_off(group: Repetition) -> bool:
