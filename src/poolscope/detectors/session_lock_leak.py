@@ -71,8 +71,12 @@ class SessionLockLeakDetector(Detector[Released, Return]):
     def look(self, pool: Pool) -> Iterator[Occurrence]:
         """What came back to a pool a moment ago, with a lock."""
         now = pool.now()
-        due = [one for one in self._returned if one.lease.pool is pool and now - _end_of(one.lease) >= _TO_CLOSE]
-        self._returned = [one for one in self._returned if one not in due]
+        due: list[Return] = []
+        later: list[Return] = []
+        for one in self._returned:
+            is_due = one.lease.pool is pool and now - _end_of(one.lease) >= _TO_CLOSE
+            (due if is_due else later).append(one)
+        self._returned = later
         for lease, closed in due:
             if pool.clears_connections():
                 continue
