@@ -39,7 +39,10 @@ class PoolListener(Protocol):
         """
 
     def returned(self, lease: Lease) -> None:
-        """A lease ended abandoned, or after a long hold, or after it was reported as leaked."""
+        """
+        A lease ended abandoned, or after a long hold, or after it was reported as leaked, or after it took or released
+        a lock of the whole connection.
+        """
 
     def traced(self, lease: Lease) -> None:
         """A lease ended inside a recorded span; after `returned`, where that is reported too."""

@@ -84,6 +84,8 @@ class PoolFigures:
         self.unattributed = Tally()
         self.leaks = {kind: Sum() for kind in LEAK_KINDS}
         self.closures: dict[str, Sum] = {}
+        #: When the last connection left the pool.
+        self.closed_at = float("-inf")
         self.used_peak = Peak()
         self.pending_peak = Peak()
         self.full_since: dict[str, float] = {}
@@ -115,6 +117,7 @@ class PoolFigures:
         if total is None:
             total = self.closures.setdefault(reason, Sum())
         total.add(1)
+        self.closed_at = self.now()
 
     def saturation_time(self) -> float:
         """Seconds during which every allowed connection was in use, up to now."""

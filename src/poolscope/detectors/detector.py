@@ -53,7 +53,10 @@ class Nested(NamedTuple):
 
 
 class Released(NamedTuple):
-    """A lease ended abandoned, or after a long hold, or after it was reported as leaked."""
+    """
+    A lease ended abandoned, or after a long hold, or after it was reported as leaked, or after it took or released
+    a lock of the whole connection.
+    """
 
     lease: Lease
 

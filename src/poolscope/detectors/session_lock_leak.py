@@ -10,7 +10,7 @@ the application may clear the connection at its return, or may have closed it.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from poolscope.core.catalogue.kept import SESSION_LOCK_LEAK
 from poolscope.core.sql.fingerprint import shape_of
@@ -32,20 +32,7 @@ _MOST_TRIED: Final = 100
 _REMEMBERED: Final = 600.0
 
 
-class Return(NamedTuple):
-    """
-    A return.
-
-    Args:
-        lease: The lease.
-        closed: How many connections of its pool had been closed by then.
-    """
-
-    lease: Lease
-    closed: float
-
-
-class SessionLockLeakDetector(Detector[Released, Return]):
+class SessionLockLeakDetector(Detector[Released, "Lease"]):
     """Observes returns of connections on which a statement took, or released, a lock of the whole connection."""
 
     kinds = (SESSION_LOCK_LEAK,)
@@ -53,7 +40,7 @@ class SessionLockLeakDetector(Detector[Released, Return]):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._returned: list[Return] = []
+        self._returned: list[Lease] = []
         self._tried: deque[Lease] = deque(maxlen=_MOST_TRIED)
 
     def observe(self, event: Released) -> None:
@@ -61,9 +48,9 @@ class SessionLockLeakDetector(Detector[Released, Return]):
         lease = event.lease
         kept = lease.kept
         if kept is not None and not lease.abandoned and (kept.locks or kept.tries or kept.strange_unlocks):
-            self.keep(Return(lease, _closed(lease.pool)))
+            self.keep(lease)
 
-    def diagnose(self, seen: Return) -> Iterator[Occurrence]:
+    def diagnose(self, seen: Lease) -> Iterator[Occurrence]:
         """Nothing yet: the pool may be about to close the connection."""
         self._returned.append(seen)
         yield from ()
@@ -71,21 +58,21 @@ class SessionLockLeakDetector(Detector[Released, Return]):
     def look(self, pool: Pool) -> Iterator[Occurrence]:
         """What came back to a pool a moment ago, with a lock."""
         now = pool.now()
-        due: list[Return] = []
-        later: list[Return] = []
-        for one in self._returned:
-            is_due = one.lease.pool is pool and now - _end_of(one.lease) >= _TO_CLOSE
-            (due if is_due else later).append(one)
+        due: list[Lease] = []
+        later: list[Lease] = []
+        for lease in self._returned:
+            is_due = lease.pool is pool and now - _end_of(lease) >= _TO_CLOSE
+            (due if is_due else later).append(lease)
         self._returned = later
-        for lease, closed in due:
-            if pool.clears_connections():
-                continue
+        if not due or pool.clears_connections():
+            return
+        for lease in due:
             kept = lease.kept
             if kept is not None and kept.strange_unlocks:
                 tried = self._tried_before(lease)
                 if tried is not None:
                     yield _occurrence(tried, lease)
-            elif kept is not None and closed == _closed(pool):
+            elif kept is not None and pool.closed_at < _end_of(lease):
                 if kept.locks:
                     yield _occurrence(lease)
                 else:
@@ -104,10 +91,6 @@ class SessionLockLeakDetector(Detector[Released, Return]):
                 self._tried.remove(lease)
                 return lease
         return None
-
-
-def _closed(pool: Pool) -> float:
-    return sum(total.read() for total in pool.closures.copy().values())
 
 
 def _end_of(lease: Lease) -> float:

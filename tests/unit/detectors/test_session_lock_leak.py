@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,8 @@ from tests.support.scene import Scene
 if TYPE_CHECKING:
     from poolscope.core.lease import Lease
 
-LOCK, UNLOCK = "select pg_advisory_lock(42)", "select pg_advisory_unlock(42)"
-TRY = "select pg_try_advisory_lock(42)"
+LOCK, UNLOCK = "select pg_advisory_lock(31415926)", "select pg_advisory_unlock(31415926)"
+TRY = "select pg_try_advisory_lock(31415926)"
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def job(scene: Scene, *statements: str, at: str = "nightly", name: str = "POST /
 def test_a_lock_that_goes_back_with_its_connection_is_found(scene: Scene) -> None:
     """With the line and the statement, without its literal; unlocked on the same connection, it is not."""
     job(scene, LOCK, "update t set a = 1", UNLOCK, at="fixed")
-    job(scene, "select pg_advisory_xact_lock(42)", at="fixed")
+    job(scene, "select pg_advisory_xact_lock(31415926)", at="fixed")
     scene.pass_time(3)
     assert scene.ids() == []
     job(scene, LOCK, "update t set a = 1").backend_process_id = 4711
@@ -47,7 +48,7 @@ def test_a_lock_that_goes_back_with_its_connection_is_found(scene: Scene) -> Non
     assert "returned a connection of pool shop with a lock that lasts until" in finding.summary
     assert "at /application/nightly.py:2 in nightly" in finding.summary
     assert "pg_advisory_xact_lock" in finding.fix
-    assert "42" not in str(finding.evidence)
+    assert "31415926" not in str(finding.evidence)
 
 
 def test_a_lock_that_was_tried_for_is_found_by_its_unlock(scene: Scene) -> None:
@@ -90,6 +91,16 @@ def test_what_the_pool_closes_takes_its_locks_with_it(scene: Scene) -> None:
     job(scene, LOCK)
     scene.pass_time(3)
     assert len(scene.found(SESSION_LOCK_LEAK)) == 1
+
+
+def test_a_return_waits_for_no_reader_of_figures(scene: Scene) -> None:
+    """A reader may be in a garbage collection, which waits for whatever the thread that returns has locked."""
+    scene.pool.closed("overflow")
+    returns = threading.Thread(target=lambda: job(scene, LOCK), daemon=True)
+    with scene.pool.closures["overflow"]._readers:
+        returns.start()
+        returns.join(10)
+        assert not returns.is_alive()
 
 
 def test_where_the_connection_is_cleared_there_is_no_lock_left(scene: Scene) -> None:
