@@ -147,6 +147,17 @@ def test_a_statement_that_failed_leaves_nothing() -> None:
     assert "call_ends" not in vars(lease)
 
 
+def test_two_threads_that_share_a_connection_may_end_a_call_at_once() -> None:
+    """Both have found how this one call ends; neither fails by what the other does, and the lock counts once."""
+    lease = Scene().checkout()
+    lease.statement_begins(LOCK)
+    ends, ends_too = lease.call_ends, lease.call_ends
+    ends(in_transaction=False)
+    ends_too(in_transaction=False)
+    assert lease.kept is not None
+    assert (lease.running, lease.kept.locks) == (False, 1)
+
+
 def test_a_listen_is_no_query() -> None:
     """It is not counted, and is not the last statement; a lock's is."""
     scene = Scene()

@@ -179,9 +179,9 @@ class Calls:
         return change.query
 
     def _kept_ends(self, statement: str, change: Lasting, error: BaseException | None, *, in_transaction: bool) -> None:
-        del self.__dict__["call_ends"]
+        is_first = self.__dict__.pop("call_ends", None) is not None  # two threads may share the connection
         self.call_ends(in_transaction=in_transaction)
-        if sys.exc_info()[1] is not error:  # hooks end a call on its way out
+        if not is_first or sys.exc_info()[1] is not error:  # hooks end a call on its way out
             return
         kept = self.kept
         if kept is None:
