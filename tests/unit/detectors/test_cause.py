@@ -233,6 +233,18 @@ def test_a_load_that_comes_in_bunches() -> None:
     assert finding.evidence["connections_needed"] < 3
 
 
+def test_a_bunch_right_after_the_start() -> None:
+    """
+    Of one second no average is known: what came at once and has not gone on since is a burst, as it is later. Where the
+    same rate goes on, the pool is too small from the first second on.
+    """
+    finding = cause(4, [Arrival(0.5, query=0.4) for _ in range(40)])
+    assert finding.evidence["cause"] == BURST
+    assert "none in the last" in finding.summary
+    assert "large enough" not in finding.summary
+    assert cause(4, every(0.025, 40, query=0.4)).evidence["cause"] == POOL_TOO_SMALL
+
+
 def test_a_deadlock_of_nested_checkouts() -> None:
     """Every holder checks out another: not a leak, not idleness."""
     scene = Scene(2)

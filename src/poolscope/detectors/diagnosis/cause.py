@@ -19,6 +19,7 @@ from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
 from poolscope.core.lease import Outcome
 from poolscope.detectors.diagnosis.describe import seconds
 from poolscope.detectors.diagnosis.figures import FITS, Figures, figures_of
+from poolscope.detectors.diagnosis.load import MOMENT
 from poolscope.detectors.diagnosis.rules import explain
 from poolscope.detectors.diagnosis.rules.long_holds import held_long
 from poolscope.detectors.diagnosis.rules.rule import Explained
@@ -176,7 +177,9 @@ def _load(picture: Picture, figures: Figures, explained: Sequence[Explained], re
     if figures.bursting:
         return [_burst(figures, kept)]
     if (figures.needed_short if explained else figures.needed) >= FITS * max(0, picture.capacity - taken):
-        return [_too_small(figures, kept)]
+        quiet = _quiet_since(picture)
+        is_bunch = figures.known_before < MOMENT and quiet >= _MAJORITY * picture.waited > 0
+        return [_bunch(figures, kept, quiet) if is_bunch else _too_small(figures, kept)]
     # A pool without a queue refuses as soon as one more asks than it has.
     is_refused = picture.waiter is not None and picture.waiter.outcome is Outcome.REJECTED
     return [_burst(figures, kept)] if is_refused or figures.came_at_once else [_fits(figures, kept)]
@@ -186,6 +189,12 @@ def _is_usual(figures: Figures, capacity: int, taken: int) -> bool:
     # The whole pool would carry it; and what the others have left over does not, or they have much of the pool.
     tipped = figures.needed_short >= FITS * (capacity - taken)
     return figures.needed_short < FITS * capacity and (tipped or taken >= _BLAMED * capacity)
+
+
+def _quiet_since(picture: Picture) -> float:
+    # For how many seconds no checkout has begun: what began while the pool was full waits, or has a connection.
+    leases = (*picture.waiting, *(held.lease for held in picture.held))
+    return picture.totals.moment - max((lease.requested_at for lease in leases), default=picture.totals.moment)
 
 
 def _held_long(picture: Picture, figures: Figures, kept: tuple[Held, ...]) -> Explained | None:
@@ -210,6 +219,14 @@ def _burst(figures: Figures, kept: tuple[Held, ...]) -> Explained:
     summary = (
         f"a burst: {figures.rate_now:.1f} checkouts per second, after {figures.rate_before:.1f} before; the pool of "
         f"{figures.limit} is large enough for the average load, and not for so many at once"
+    )
+    return Explained(BURST, kept, summary)
+
+
+def _bunch(figures: Figures, kept: tuple[Held, ...], quiet: float) -> Explained:
+    summary = (
+        f"a burst: {figures.rate:.1f} checkouts per second at first, and none in the last {seconds(quiet)}; they are "
+        f"too many at once for the pool of {figures.limit}, and what it needs on average is not known yet"
     )
     return Explained(BURST, kept, summary)
 
