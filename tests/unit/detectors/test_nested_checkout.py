@@ -240,8 +240,7 @@ def test_a_deadlock_through_a_task_is_the_cause(awaits: bool) -> None:
     scene = Scene(1)
 
     async def child() -> None:
-        lease = scene.begin_checkout("inner")
-        await asyncio.sleep(0.01)  # until the holder waits for something
+        lease = scene.begin_checkout("inner")  # the holder waits for something by now
         scene.clock.advance(2)
         lease.failed(Outcome.TIMEOUT, "TimeoutError")
 
@@ -251,7 +250,7 @@ def test_a_deadlock_through_a_task_is_the_cause(awaits: bool) -> None:
             scene.query(lease, at="outer")
             task = asyncio.create_task(child())
             if not awaits:
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.01)
             await task
             lease.released()
 
