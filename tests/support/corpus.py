@@ -202,8 +202,7 @@ class Player:
         self._actors[name] = actor
         actor.enters(step.get("in", "handler"))
         if "unit" in step:
-            begins = partial(self.scene.pool_registry.units.begin, step.get("kind", "http"), step["unit"])
-            self._units[name] = actor.does(partial(_begin_unit, begins))
+            self._units[name] = actor.does(partial(self.scene.begin_unit, step["unit"], step.get("kind", "http")))
 
     def _leave(self, step: Step) -> None:
         self._actors[step["leave"]].leaves()
@@ -396,9 +395,3 @@ def _numbered(steps: Any, number: str) -> Any:
     if isinstance(steps, dict):
         return {key: _numbered(value, number) for key, value in steps.items()}
     return steps.replace("{n}", number) if isinstance(steps, str) else steps
-
-
-def _begin_unit(begins: Any) -> UnitOfWork:
-    unit: UnitOfWork = begins()
-    CURRENT_UNIT.set(unit)
-    return unit

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.lease import Outcome
-from poolscope.core.work import CURRENT_UNIT
 from tests.support.actors import ThreadActor
 from tests.support.scene import line
 
@@ -113,8 +112,7 @@ class _Request:
         self._stay: Stay
 
     def _begin_unit(self) -> None:
-        self._unit = self._scene.pool_registry.units.begin("http", self.stream.get("unit", "GET /"))
-        CURRENT_UNIT.set(self._unit)
+        self._unit = self._scene.begin_unit(self.stream.get("unit", "GET /"))
 
     def _checkout(self) -> Lease:
         return self._scene.pool.checkout()

@@ -121,6 +121,12 @@ class Scene:
             CURRENT_UNIT.reset(token)
             self.pool_registry.units.end(unit)
 
+    def begin_unit(self, name: str, kind: str = "http") -> UnitOfWork:
+        """A unit of work begins in the running thread or task, and is its current one."""
+        unit = self.pool_registry.units.begin(kind, name)
+        CURRENT_UNIT.set(unit)
+        return unit
+
     def begin_checkout(self, at: str = "view") -> Lease:
         """Ask, and wait."""
 
