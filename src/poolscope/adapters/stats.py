@@ -74,42 +74,10 @@ class Reporter(Protocol):
         """Whether a part of it belongs elsewhere."""
 
 
-class WeakSource:
+class StatsSource:
     """
-    The base of sources: an object of a library, held weakly.
-
-    Args:
-        anchor: The pool, or what stands for it.
-    """
-
-    def __init__(self, anchor: LibraryObject) -> None:
-        self.reference = weakref.ref(anchor)
-        self.retired = False
-
-    def alive(self) -> bool:
-        """Whether the library's pool still exists."""
-        return self.reference() is not None
-
-    def limit(self) -> int | None:
-        """The most connections it may have open; None when there is no limit."""
-        return None
-
-    def idle_limits(self) -> tuple[int | None, int | None]:
-        """The fewest and the most idle connections it keeps; None where it has no such limit."""
-        return (None, None)
-
-    def idle(self) -> int:
-        """How many open connections it has that no caller holds."""
-        return 0
-
-    def in_use(self) -> int | None:
-        """How many connections callers hold by the library's own account; None when it keeps none."""
-        return None
-
-
-class StatsSource(WeakSource):
-    """
-    A `PoolSource` made of an adapter's `Stats`. An error of the adapter's is counted, and reads as an empty account.
+    A `PoolSource` made of an adapter's `Stats`. It holds the pool weakly. An error of the adapter's is counted, and
+    reads as an empty account.
 
     Args:
         adapter: Of the pool's library.
@@ -117,7 +85,8 @@ class StatsSource(WeakSource):
     """
 
     def __init__(self, adapter: Reporter, anchor: LibraryObject) -> None:
-        super().__init__(anchor)
+        self.reference = weakref.ref(anchor)
+        self.retired = False
         self._adapter = adapter
 
     def stats(self) -> Stats:
