@@ -55,7 +55,7 @@ def actor_of(lease: Lease, frames: Frames | None = None, waiter: Lease | None = 
         Its stack is empty when that says nothing: the task is done, or the thread has finished or has gone on to
         something else.
     """
-    stack = _stack_of(lease, frames)
+    stack = stack_now(lease, frames)
     unit = lease.unit
     if unit is not None and not unit.ended and not _is_own(lease, unit) and _has_gone_on(lease, stack, waiter):
         # A dependency's thread has done its part: the request goes on.
@@ -94,7 +94,7 @@ def is_left(lease: Lease, frames: Frames | None = None) -> bool:
         lease: A lease that is still held.
         frames: The current frame of each thread; looked up when not given.
     """
-    return _is_left(lease, _stack_of(lease, frames))
+    return _is_left(lease, stack_now(lease, frames))
 
 
 def is_over(checkout: Lease) -> bool:
@@ -137,7 +137,17 @@ def _serves_others(lease: Lease, waiter: Lease | None) -> bool:
     )
 
 
-def _stack_of(lease: Lease, frames: Frames | None) -> RawStack:
+def stack_now(lease: Lease, frames: Frames | None = None) -> RawStack:
+    """
+    What the task or thread that checked a lease out executes now, the frames of libraries included, innermost first.
+
+    Args:
+        lease: The lease.
+        frames: The current frame of each thread; looked up when not given.
+
+    Returns:
+        The raw stack; empty where the thread has finished.
+    """
     if lease.task is None and lease.thread_reference() is None:
         return ()
     return _stack(lease.task, lease.thread, frames)

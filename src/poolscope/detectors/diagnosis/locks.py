@@ -20,11 +20,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.execution import stack_of_task, stack_of_thread
 from poolscope.core.lock_wait import LockWait
 from poolscope.core.sql.locking import locks_of
 from poolscope.core.sql.locks import Mode
-from poolscope.detectors.diagnosis.describe import current_stack, statement_of
+from poolscope.detectors.diagnosis.describe import current_stack, stack_now, statement_of
 from poolscope.detectors.diagnosis.lock_holders import SHORTEST, holding_of
 from poolscope.detectors.diagnosis.lock_words import elsewhere, in_words
 from poolscope.detectors.server_probe import lists
@@ -46,9 +45,8 @@ _COVERED: Final = 0.8
 # A statement that took no longer is fast: so many seconds, or this share of the wait.
 _FAST: Final = 0.1
 _FAST_SHARE: Final = 0.25
-# Frames of a holder that are kept, and frames looked at to see what a call is.
+# Frames of a holder that are kept.
 _DEPTH: Final = 5
-_SEARCH: Final = 80
 # A statement that was slow with no lock in its way is not known to be fast for so long, in seconds.
 _REMEMBERED: Final = 60.0
 _MOST_SLOW: Final = 500
@@ -294,9 +292,7 @@ def _still_wants(lease: Lease) -> list[Lock]:
 
 def _is_ending(lease: Lease) -> bool:
     # A commit takes long where the server's disk or a replica does. The statement before it is still the last one.
-    task = lease.task
-    stack = stack_of_task(task, _SEARCH) if task is not None else None
-    for code, _ in stack if stack is not None else stack_of_thread(lease.thread, _SEARCH):
+    for code, _ in stack_now(lease):
         name = code.co_name.strip("_")
         if name in _ENDS:
             return True
