@@ -3,7 +3,7 @@ The server probe: who waits for whose lock, by the word of the server. It is opt
 
 A short-lived thread opens a connection beside the pool, asks and closes it; nothing waits for it. There is one such
 thread at a time, and one question for each database within the interval of findings. A server that refuses the
-connection, or has hardly any left, is left in peace for ten intervals.
+connection, or (PostgreSQL) has hardly any left, is left in peace for ten intervals.
 """
 
 from __future__ import annotations
