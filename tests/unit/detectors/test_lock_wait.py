@@ -224,6 +224,20 @@ def test_an_earlier_statement_of_the_transaction_may_have_locked() -> None:
     assert len(scene.found(LOCK_WAIT)) == 1
 
 
+def test_of_a_long_unit_of_work_the_newest_statements_count() -> None:
+    """What a job ran first is of transactions that have ended long ago."""
+    scene = Scene(4)
+    with scene.unit("nightly", "job"):
+        holder = scene.checkout()
+        for number in range(100):
+            scene.query(holder, f"select * from table_{number}", at=f"step_{number}")
+        scene.query(holder, LOCKS, at="locks")
+        scene.query(holder, "select * from news", at="news")
+    begins(scene, UPDATES)
+    pass_time(scene, 1.0)
+    assert len(scene.found(LOCK_WAIT)) == 1
+
+
 def test_a_holder_may_run_another_statement() -> None:
     """The report on which it works keeps the lock; what waits itself for the same table holds nothing yet."""
     scene = Scene(4)

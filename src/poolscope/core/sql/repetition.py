@@ -156,7 +156,10 @@ class Repetitions:
         return self._count(statement, call_site, line, frame, parameters)
 
     def texts(self) -> Iterator[str]:
-        """One statement of each line that ran any, as it was sent or its shape; from any thread."""
+        """
+        The statement of each line that ran one, as it was sent, and the shapes of what other lines repeat; from any
+        thread. The lines that were first to run come first.
+        """
         for line in self._lines.copy().values():
             if isinstance(line, str):
                 yield line

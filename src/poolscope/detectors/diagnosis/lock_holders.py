@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: A statement that runs for less is not looked at, in seconds.
 SHORTEST: Final = 0.1
-# Statements of one unit of work that are looked at.
+# Statements of one unit of work that are looked at, the newest.
 _MOST: Final = 50
 # Where a definition of a table commits the transaction that it is in.
 _DEFINITIONS_COMMIT: Final = frozenset({"mysql", "mariadb", "oracle.db"})
@@ -50,7 +50,7 @@ def holding_of(lease: Lease, now: float) -> Holding | None:
     system, last, mark = lease.pool.identity.system, lease.statement, lease.last_used
     texts = [text for text in _texts(lease) if text != last]
     if last is not None and not running:
-        texts.insert(0, last)
+        texts.append(last)
     # Locks of the whole connection are counted until they are released (`core.sql.lasting`).
     kept = lease.kept
     keeps = kept is not None and kept.may_lock
@@ -59,7 +59,7 @@ def holding_of(lease: Lease, now: float) -> Holding | None:
     locks: dict[Lock, None] = {}
     shapes = set()
     took_last = False
-    for text in texts[:_MOST]:
+    for text in texts[-_MOST:]:
         taken = [lock for lock in _taken(text, system) if (keeps if lock.mode is Mode.SESSION else in_transaction)]
         if taken:
             locks.update(dict.fromkeys(taken))
