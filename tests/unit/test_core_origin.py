@@ -30,7 +30,7 @@ from poolscope.frameworks.flask import FlaskFramework
 from tests.support.libraries import known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
 
     from poolscope.core.origin import RawStack
@@ -147,13 +147,8 @@ def test_without_an_application_frame_whoever_wanted_something_is_the_place(carr
     assert [code.co_name for code, _ in found] == ["serialize", "serialize"]
 
 
-def test_a_decorator_of_the_application_stands_for_what_it_decorates() -> None:
-    """
-    A context manager that decorates a function asks before the function begins, as ``atomic`` does around a view: the
-    place is the function, where it begins, whatever else decorates it.
-    """
-    found: list[Any] = []
-    origins = Origins(depth=2)
+def asking(ask: Callable[[FrameType], object]) -> type[contextlib.ContextDecorator]:
+    """A context manager of a library, as Django's ``atomic``, that calls this with its frame when it is entered."""
 
     class Asks(contextlib.ContextDecorator):
         __enter__ = defined("import sys\ndef enter(self):\n    ask(sys._getframe())\n", "django.db.transaction")[
@@ -163,10 +158,20 @@ def test_a_decorator_of_the_application_stands_for_what_it_decorates() -> None:
         def __exit__(self, *_: object) -> None:
             pass
 
+    Asks.__enter__.__globals__["ask"] = ask
+    return Asks
+
+
+def test_a_decorator_of_the_application_stands_for_what_it_decorates() -> None:
+    """
+    A context manager that decorates a function asks before the function begins, as ``atomic`` does around a view: the
+    place is the function, where it begins, whatever else decorates it.
+    """
+    found: list[Any] = []
+    origins = Origins(depth=2)
+
     def of(frame: FrameType) -> None:
         found.extend((stack_of(origins.capture(frame)), origins.nearest(frame)))
-
-    Asks.__enter__.__globals__["ask"] = of
 
     @functools.lru_cache
     def view() -> None:
@@ -174,7 +179,7 @@ def test_a_decorator_of_the_application_stands_for_what_it_decorates() -> None:
 
     handle = defined("def handle(view):\n    view()\n", "django.core.handlers.base")["handle"]
     with ThreadPoolExecutor(1) as thread:  # no frame of this test is below it
-        thread.submit(handle, Asks()(view)).result()
+        thread.submit(handle, asking(of)()(view)).result()
 
     ((first, second), nearest) = found
     assert first == nearest
@@ -341,19 +346,11 @@ def test_a_decorator_is_found_below_a_middleware() -> None:
     found: list[Any] = []
     origins = Origins(depth=3)
 
-    class Asks(contextlib.ContextDecorator):
-        __enter__ = defined("import sys\ndef enter(self):\n    ask(sys._getframe())\n", "django.db.transaction")[
-            "enter"
-        ]
+    atomic = asking(lambda frame: found.append(stack_of(origins.decorated(frame))))
 
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    Asks.__enter__.__globals__["ask"] = lambda frame: found.append(stack_of(origins.decorated(frame)))
-
-    @Asks()
+    @atomic()
     def view() -> None:
-        with Asks():
+        with atomic():
             pass
 
     def middleware() -> None:
