@@ -33,7 +33,7 @@ def test_a_pool_is_noted_where_it_is_made(
         return
     (making,) = noted
     assert stack_of(making.packed_stack)[0][0].co_filename.startswith(__file__.rpartition("/")[0])
-    assert making.identity.name
+    assert making.identity.name == driver.pool
     handle = driver.acquire()
     assert making.source.alive()
     assert making.connections() >= int("Static" not in driver.label)

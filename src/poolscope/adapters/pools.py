@@ -193,7 +193,7 @@ class Pools(Connections):
         pool_registry, anchor = self.pool_registry, self.anchor(library_pool)
         if pool_registry is None or pool_registry.still_dormant() or anchor is None or not self.keeps(library_pool):
             return
-        what, login = self.identify(library_pool), login_of(self.connects_with(library_pool))
+        what, login = self._named(anchor, self.identify(library_pool)), login_of(self.connects_with(library_pool))
         pool_registry.listener.made(Making.now(pool_registry, sys._getframe(), what, login, self.source(anchor)))
 
     def remember_name(self, library_pool: LibraryObject) -> None:
@@ -235,7 +235,7 @@ class Pools(Connections):
         what, source, held = self.identify(library_pool), self.source(anchor), list(self.held(library_pool))
         if what.address is None and connection is not None:
             what = self.identify_by(library_pool, connection) or what
-        what = named(anchor, what) if self.nameable else what
+        what = self._named(anchor, what)
         continues, shared = self.continues(library_pool), self.is_shared(library_pool)
         self.prepare(anchor)
         pool, first = pool_registry.enter(anchor.__dict__, what, source, continues=continues, shared=shared)
@@ -244,6 +244,9 @@ class Pools(Connections):
             if pool.has_foreign():
                 pool.suspect()
         return pool
+
+    def _named(self, anchor: LibraryObject, what: Identity) -> Identity:
+        return named(anchor, what) if self.nameable else what
 
     def source(self, anchor: LibraryObject) -> PoolSource:
         """What reports of a pool at collections."""
