@@ -167,11 +167,11 @@ def _load(picture: Picture, figures: Figures, explained: Sequence[Explained], re
     # What the leases that no rule explains amount to; nothing where they are the usual load, and others are the cause.
     taken = sum(one.connections for one in explained)
     kept = tuple(held for held in rest if not held.lease.adopted)
-    if explained and (not kept or (not figures.bursting and _is_usual(figures, picture.capacity, taken))):
-        return []
     if rest and len(kept) < _MAJORITY * len(rest):
         summary = f"unknown: {len(rest) - len(kept)} of {picture.capacity} connections were checked out before "
         return [Explained(UNKNOWN, tuple(rest), summary + "poolscope started")]
+    if explained and (not kept or (not figures.bursting and _is_usual(figures, picture.capacity, taken))):
+        return []
     if not explained and (long := _held_long(picture, figures, kept)) is not None:
         return [long]
     if figures.bursting:
