@@ -23,6 +23,7 @@ from poolscope.detectors.detector import Detector, Occurrence, Released, mark, p
 from poolscope.detectors.diagnosis.describe import (
     current_stack,
     finding_about,
+    is_handed_on,
     is_left,
     lines_of,
     owner_of,
@@ -247,7 +248,7 @@ def _grace(lease: Lease) -> float:
 
 def _owner_is_over(lease: Lease, frames: Frames) -> bool:
     unit = lease.unit
-    if unit is not None and unit.by_default and unit.hands_on:
+    if is_handed_on(lease):
         over = False
     elif unit is not None and (unit.ended or not unit.by_default):
         # What it started may go on after its end, and return what it holds.

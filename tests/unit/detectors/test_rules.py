@@ -15,6 +15,7 @@ from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, THREAD_STARVATION
 from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.lazy_jobs import LazyJob, LazyJobScope
 from poolscope.core.lease import Outcome
 from tests.support.actors import executes
 from tests.support.causes import waits_for_a_thread, workers
@@ -249,6 +250,26 @@ def test_what_an_ended_request_has_not_returned_is_leaked_before_that_is_reporte
     leak(scene, 2)
     scene.timeout(waited=seconds)
     assert (exhausted(scene).evidence["cause"] == LEAK) == leaked
+
+
+@pytest.mark.parametrize("seconds", [2, 8])
+@pytest.mark.parametrize(
+    ("result", "cause"), [(object(), IDLE_IN_TRANSACTION), (1, LEAK)], ids=["connection", "number"]
+)
+def test_what_a_job_has_handed_on_is_no_leak(seconds: float, result: object, cause: str) -> None:
+    """It returned the connection, perhaps: others have it. A job that returned a number has left it over."""
+    scene = Scene(1)
+    work = LazyJobScope(LazyJob(scene.pool_registry.units, lambda: "connect"), None)
+    work.enter()
+    lease = scene.checkout("connect")
+    scene.query(lease)
+    work.returns(result)
+    work.leave()
+    assert lease.unit is not None
+    assert lease.unit.ended
+    scene.clock.advance(seconds)
+    scene.timeout(waited=0.2)
+    assert exhausted(scene).evidence["cause"] == cause
 
 
 def test_slots_that_the_library_has_lost_are_leaks() -> None:

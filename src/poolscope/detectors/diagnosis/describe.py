@@ -52,15 +52,15 @@ def actor_of(lease: Lease, frames: Frames | None = None, waiter: Lease | None = 
         waiter: The checkout that has just failed: its thread's frames belong to it and to no holder.
 
     Returns:
-        Its stack is empty when that says nothing: the task is done, or the thread has finished or has gone on to
-        something else.
+        Its stack is empty when that says nothing: the task is done, the thread has finished or has gone on to
+        something else, or a job has handed the connection on.
     """
     stack = stack_now(lease, frames)
     unit = lease.unit
     if unit is not None and not unit.ended and not _is_own(lease, unit) and _has_gone_on(lease, stack, waiter):
         # A dependency's thread has done its part: the request goes on.
         return Actor(unit.task, unit.thread, _stack(unit.task, unit.thread, frames))
-    return Actor(lease.task, lease.thread, () if _is_left(lease, stack) else stack)
+    return Actor(lease.task, lease.thread, () if is_handed_on(lease) or _is_left(lease, stack) else stack)
 
 
 def current_stack(lease: Lease, depth: int = 5, frames: Frames | None = None, waiter: Lease | None = None) -> RawStack:
@@ -94,7 +94,12 @@ def is_left(lease: Lease, frames: Frames | None = None) -> bool:
         lease: A lease that is still held.
         frames: The current frame of each thread; looked up when not given.
     """
-    return _is_left(lease, stack_now(lease, frames))
+    return not is_handed_on(lease) and _is_left(lease, stack_now(lease, frames))
+
+
+def is_handed_on(lease: Lease) -> bool:
+    """Whether the job that checked a lease out returned something that its connection may be in: others may have it."""
+    return lease.unit is not None and lease.unit.hands_on
 
 
 def is_over(checkout: Lease) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.catalogue.leaks import LEAK
+from poolscope.detectors.diagnosis.describe import is_handed_on
 from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def _is_left_over(held: Held, now: float) -> bool:
         and not held.whole
         and lease.unit is not None
         and lease.unit.ended
+        and not is_handed_on(lease)
         and lease.excuse is None
         and now - lease.last_used >= _UNUSED
     )
