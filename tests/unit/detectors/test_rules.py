@@ -222,7 +222,7 @@ def test_what_is_unknown_has_its_share(adopted: int, cause: str, shares: list[st
 
 
 def test_connections_that_are_validated_are_no_full_pool() -> None:
-    """They are handed over, and the server does not answer the ping: the pool is well. One that has is used."""
+    """They are handed over, and the server does not answer: the pool is well. Where it has, they are used."""
     for acquired, cause in ((False, SLOW_CONNECT), (True, LONG_HOLD)):
         scene = Scene(2)
         for _ in range(2):
@@ -234,6 +234,8 @@ def test_connections_that_are_validated_are_no_full_pool() -> None:
         scene.pass_time(3)
         scene.timeout(waited=0.2)
         assert exhausted(scene).evidence["cause"] == cause
+        opens = "slow to connect: 2 of 2 connections are being opened or validated, for up to 3.2 s"
+        assert (opens in exhausted(scene).summary) != acquired
 
 
 @pytest.mark.parametrize(("seconds", "leaked"), [(0.4, False), (0.6, True)])
