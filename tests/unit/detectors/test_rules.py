@@ -14,6 +14,7 @@ from examples.lab.processes import wait_until
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.exhaustion import BURST, MIXED, POOL_EXHAUSTED, POOL_TOO_SMALL, SLOW_CONNECT, UNKNOWN
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD, THREAD_STARVATION
+from poolscope.core.catalogue.kept import LISTENER_HOLD
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.lazy_jobs import LazyJob, LazyJobScope
 from poolscope.core.lease import Outcome
@@ -342,6 +343,22 @@ def test_a_fan_out_that_is_over_explains_the_wait_behind_it() -> None:
         causes.append(exhausted(scene).evidence["cause"])
     assert causes[0] == FAN_OUT
     assert causes[1] != FAN_OUT
+
+
+def test_what_one_unit_of_work_has_lost_or_listens_on_is_no_fan_out_besides() -> None:
+    """It had the pool when the waiter began, and has it for a reason that is known: each connection counts once."""
+    for cause in (LEAK, LISTENER_HOLD):
+        scene = Scene(4)
+        with scene.unit("job") as unit:
+            for _ in range(4):
+                lease = scene.checkout("job")
+                if cause == LISTENER_HOLD:
+                    scene.query(lease, "listen orders")
+        unit.ended = cause == LEAK
+        scene.pass_time(8)
+        scene.timeout(waited=0.2)
+        finding = exhausted(scene)
+        assert (finding.evidence["cause"], finding.evidence["shares"]) == (cause, [f"{cause} 100%"])
 
 
 @pytest.mark.parametrize("way", ["queued", "runs", "queued elsewhere"])

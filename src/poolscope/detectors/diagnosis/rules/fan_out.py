@@ -32,15 +32,20 @@ def fan_out(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
     """
     least = max(_MANY, _SHARE * picture.capacity)
     now, queued = _by_unit((*(held.lease for held in leases), *picture.waiting)), _by_unit(picture.waiting)
+    explained = set()
     for unit, wanted in now.most_common():
         theirs = tuple(held for held in leases if held.lease.unit is unit)
         is_many = wanted >= max(_MANY, _PART * picture.capacity) and queued[unit] >= _QUEUED
         if theirs and (wanted >= least or is_many):
+            explained.add(unit)
             yield _explained(picture, unit, wanted, theirs, theirs[0].lease)
-    for unit, had in _by_unit(picture.before).most_common(1):
+    # What is still held for another reason has that one alone.
+    known = {held.lease for held in picture.held} - {held.lease for held in leases}
+    before = [lease for lease in picture.before if lease not in known]
+    for unit, had in _by_unit(before).most_common(1):
         mine = [held for held in leases if held.lease.unit is unit]
-        if had >= least and now[unit] < least:
-            lease = next(lease for lease in picture.before if lease.unit is unit)
+        if had >= least and now[unit] < least and unit not in explained:
+            lease = next(lease for lease in before if lease.unit is unit)
             yield replace(_explained(picture, unit, had, tuple(mine), lease), count=had - len(mine))
 
 
