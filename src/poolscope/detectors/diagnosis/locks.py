@@ -111,11 +111,11 @@ class LockWatch:
             leases[_database_of(pool)] += out
             long_running += [lease for lease in out if lease.running and now - lease.last_used >= SHORTEST]
         long_running = [lease for lease in long_running if not lease.silent]
-        if self._server is not None:
-            self._hear(self._server, leases)
-            _question(self._server, long_running)
         holdings: dict[Hashable, list[Holding]] = {}
         words: Words = {}
+        if self._server is not None:
+            self._hear(self._server, leases, words)
+            _question(self._server, long_running)
         for lease in long_running:
             database = _database_of(lease.pool)
             if _goes_on(lease):
@@ -126,7 +126,7 @@ class LockWatch:
                 if self._waits(lease, wanted, holdings[database], words):
                     yield lease
 
-    def _hear(self, server: ServerProbe, leases: Mapping[Hashable, list[Lease]]) -> None:
+    def _hear(self, server: ServerProbe, leases: Mapping[Hashable, list[Lease]], words: Words) -> None:
         for answer in server.answers():
             known = leases.get(answer.database, [])
             by_process = {lease.backend_process_id: lease for lease in known}
@@ -137,7 +137,7 @@ class LockWatch:
                 blocker = answer.blockers.get(lease.backend_process_id or 0)
                 holder = by_process.get(blocker.process) if blocker is not None else None
                 if holder is not None:
-                    _enter(lease, began, _wanted_by(lease), holder, {}, is_proven=True)
+                    _enter(lease, began, _wanted_by(lease), holder, words, is_proven=True)
                 elif blocker is not None:
                     _enter_elsewhere(lease, began, blocker)
                 elif lease.lock_wait is None or lease.lock_wait.began == began:
