@@ -86,6 +86,8 @@ class Lease(Calls):
     #: Why its connection was closed while it was held, as `Pool.closed` has it; None where the caller returned it.
     closed: str | None = None
     lock_wait: LockWait | None = None
+    #: Seconds of its waits for locks before that one.
+    locked_before = 0.0
     span_reported = False
     over_since = 0.0
 

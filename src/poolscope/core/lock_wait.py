@@ -19,7 +19,7 @@ _UNSEEN: Final = 0.5
 @dataclass
 class LockWait:
     """
-    The wait of one lease for locks. Moments are seconds of the pool's clock.
+    The last wait of a lease for a lock. Moments are seconds of the pool's clock.
 
     Args:
         began: When the statement that waits began.
@@ -30,7 +30,6 @@ class LockWait:
         blocker: Who holds the lock, in words.
         executing: What the holder executed when it was last looked at, raw; empty for one of another process.
         is_proven: Whether the server said so; else it is likely, by what both leases ran.
-        before: Seconds of earlier waits of the lease.
     """
 
     began: float
@@ -41,7 +40,6 @@ class LockWait:
     blocker: str
     executing: RawStack = ()
     is_proven: bool = False
-    before: float = 0.0
 
     @property
     def is_elsewhere(self) -> bool:
@@ -53,12 +51,13 @@ class LockWait:
         return lease.running and lease.last_used == self.began
 
     def seconds(self, lease: Lease) -> float:
-        """How long the lease has waited for locks, in all."""
+        """How long the lease has waited."""
         if self.concerns(lease):
-            return self.before + lease.pool.now() - self.began
-        return self.before + min(lease.query_time - self.queried, self.seen - self.began + _UNSEEN)
+            return max(0.0, lease.pool.now() - self.began)
+        return max(0.0, min(lease.query_time - self.queried, self.seen - self.began + _UNSEEN))
 
 
 def seconds_locked(lease: Lease) -> float:
-    """How long a lease has waited for locks, as far as that is known; 0 where it is not."""
-    return max(0.0, lease.lock_wait.seconds(lease)) if lease.lock_wait is not None else 0.0
+    """How long a lease has waited for locks in all, as far as that is known; 0 where it is not."""
+    wait = lease.lock_wait
+    return lease.locked_before + (wait.seconds(lease) if wait is not None else 0.0)

@@ -10,6 +10,7 @@ import pytest
 
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.locks import LOCK_WAIT
+from poolscope.core.lock_wait import seconds_locked
 from poolscope.detectors.lock_wait import SAID_BY_SERVER, SEEN_HERE
 from poolscope.detectors.server_probe import ServerProbe
 from tests.support.pools import Source
@@ -161,6 +162,23 @@ def test_what_the_server_knows_nothing_of_waits_for_no_lock() -> None:
         begins(scene, LOCKS).backend_process_id = process
         answered(scene, 1.0)
         assert len(scene.found(LOCK_WAIT)) == expected
+
+
+def test_what_waits_for_no_lock_may_have_waited_before() -> None:
+    """The server's word is about the statement that runs."""
+    server = Server()
+    scene = watched(server, finding_interval=1)
+    holder, waiter = in_process(holds(scene), 3), in_process(begins(scene, LOCKS), 1)
+    answered(scene, 1.0)
+    holder.released()
+    waiter.call_ends(in_transaction=True)
+    assert seconds_locked(waiter) == pytest.approx(1.0)
+    server.rows = [(1, None, None, None, None, None)]
+    in_process(holds(scene), 4)
+    waiter.statement_begins(UPDATES)
+    answered(scene, 3.0)
+    waiter.call_ends(in_transaction=True)
+    assert seconds_locked(waiter) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("statement", "asked"), [("select get_lock('job', 10)", 0), (LOCKS, 1)])

@@ -20,7 +20,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.lock_wait import LockWait
+from poolscope.core.lock_wait import LockWait, seconds_locked
 from poolscope.core.sql.locking import locks_of
 from poolscope.core.sql.locks import Mode
 from poolscope.detectors.diagnosis.describe import current_stack, stack_now, statement_of
@@ -140,9 +140,10 @@ class LockWatch:
                     _enter(lease, began, _wanted_by(lease), holder, words, is_proven=True)
                 elif blocker is not None:
                     _enter_elsewhere(lease, began, blocker)
-                elif lease.lock_wait is None or lease.lock_wait.began == began:
+                else:
                     # It is slow by itself, whatever it looks like from here.
-                    lease.lock_wait = None
+                    if lease.lock_wait is not None and lease.lock_wait.began == began:
+                        lease.lock_wait = None
                     self._candidates[lease] = _Candidate(began, lease.pool.now(), covered=_NEVER)
 
     def _waits(self, lease: Lease, wanted: list[Lock], holdings: list[Holding], words: Words) -> bool:
@@ -190,7 +191,7 @@ class LockWatch:
 
     def _is_fast(self, shape: str, now: float, began: float, holding: Holding) -> bool:
         if shape in holding.shapes:
-            waited_itself = holding.lease.lock_wait is not None
+            waited_itself = seconds_locked(holding.lease) > 0
             return waited_itself or holding.mean <= max(_FAST, _FAST_SHARE * (now - began))
         is_slow = now - self._slow.get(shape, _NEVER) < _REMEMBERED
         return not is_slow and bool(_ONE_ROW.search(shape) or _ADDS_VALUES.match(shape))
@@ -272,8 +273,8 @@ def _enter_elsewhere(lease: Lease, began: float, said: Blocker) -> None:
 def _wait_of(lease: Lease, began: float) -> LockWait:
     now, wait = lease.pool.now(), lease.lock_wait
     if wait is None or wait.began != began:
-        before = max(0.0, wait.seconds(lease)) if wait is not None else 0.0
-        wait = lease.lock_wait = LockWait(began, lease.query_time, now, None, None, "", before=before)
+        lease.locked_before = seconds_locked(lease)
+        wait = lease.lock_wait = LockWait(began, lease.query_time, now, None, None, "")
     wait.seen = now
     return wait
 
