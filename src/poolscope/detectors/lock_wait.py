@@ -59,7 +59,12 @@ class LockWaitDetector(Detector[Released, "Lease"]):
         """A lease ended that waited for long, and none of its waits was reported."""
         lease = event.lease
         is_to_report = lease.excuse is None and lease.leak is None and not lease.abandoned
-        if is_to_report and seconds_locked(lease) >= self._threshold and lease not in self._reported:
+        if (
+            is_to_report
+            and lease.lock_wait is not None
+            and seconds_locked(lease) >= self._threshold
+            and lease not in self._reported
+        ):
             mark(lease, LOCK_WAIT)
             self.keep(lease)
 

@@ -179,6 +179,8 @@ def test_what_waits_for_no_lock_may_have_waited_before() -> None:
     answered(scene, 3.0)
     waiter.call_ends(in_transaction=True)
     assert seconds_locked(waiter) == pytest.approx(1.0)
+    waiter.released()
+    assert len(scene.found(LOCK_WAIT)) == 1
 
 
 @pytest.mark.parametrize(("statement", "asked"), [("select get_lock('job', 10)", 0), (LOCKS, 1)])

@@ -273,8 +273,10 @@ def _enter_elsewhere(lease: Lease, began: float, said: Blocker) -> None:
 def _wait_of(lease: Lease, began: float) -> LockWait:
     now, wait = lease.pool.now(), lease.lock_wait
     if wait is None or wait.began != began:
-        lease.locked_before = seconds_locked(lease)
+        before = seconds_locked(lease)
+        # In this order: whoever releases the lease just then counts too little, not a wait twice.
         wait = lease.lock_wait = LockWait(began, lease.query_time, now, None, None, "")
+        lease.locked_before = before
     wait.seen = now
     return wait
 
