@@ -150,8 +150,10 @@ def workers(scene: Scene) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecut
             ends.set()
 
 
-def waits_for_a_thread(way: str = "queued") -> Scene:
-    scene = Scene(2)
+def waits_for_a_thread(way: str = "queued", others: int = 0) -> Scene:
+    scene = Scene(2 + others)
+    for _ in range(others):
+        scene.checkout().statement_begins("select 1 from t")
     holds = threading.Barrier(3)
     ends = threading.Event()
 

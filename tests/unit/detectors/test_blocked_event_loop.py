@@ -376,6 +376,33 @@ def test_it_is_the_cause_where_the_holders_could_not_go_on(scene: Scene, loop: L
         assert cause(other) == LONG_HOLD
 
 
+@pytest.mark.parametrize(("elsewhere", "words"), [(0, "a deadlock through the event loop: 2 of 2"), (1, ": 2 of 3")])
+def test_a_checkout_that_blocks_its_holders_is_a_deadlock_where_it_gets_no_connection(
+    elsewhere: int, words: str
+) -> None:
+    """Where a third connection is used in a thread, it gets that in the end."""
+    scene = Scene(2 + elsewhere)
+    with event_loop(scene.pool) as loop:
+        _held = [loop.checkout() for _ in range(2)]
+        other = loop.begin_checkout()
+        loop.do(other.acquired)
+        loop.do(other.released)
+        for _ in range(elsewhere):
+            scene.checkout().statement_begins("select 1 from t")
+
+        def hook() -> None:
+            lease = scene.pool.checkout()
+            lease.task = other.task
+            scene.clock.advance(2)
+            lease.failed(Outcome.TIMEOUT, "TimeoutError")
+
+        loop.do(lambda: line("blocks")(hook))
+        (finding,) = scene.found(POOL_EXHAUSTED)
+        assert finding.fix == KINDS[BLOCKED_EVENT_LOOP].fix_for(BY_CHECKOUT)
+        assert words in finding.summary
+        assert ("a deadlock" in finding.summary) == (not elsewhere)
+
+
 @pytest.mark.parametrize("is_blocked", [True, False])
 def test_the_queue_that_a_block_has_left_is_its_doing(is_blocked: bool) -> None:
     """

@@ -370,6 +370,15 @@ def test_threads_that_wait_for_a_job_starve_where_no_worker_can_run_it(way: str)
         assert "1 of 1 worker threads run current_user, which waits for shop" in str(finding.evidence["chain"])
 
 
+@pytest.mark.parametrize(("others", "words"), [(0, "a deadlock with the worker threads: 2 of 2"), (1, ": 2 of 3")])
+def test_starved_threads_are_in_a_deadlock_where_no_connection_comes_back(others: int, words: str) -> None:
+    """Where a third connection is only used, a worker gets that in the end, and goes on."""
+    finding = exhausted(waits_for_a_thread(others=others))
+    assert finding.evidence["cause"] == THREAD_STARVATION
+    assert words in finding.summary
+    assert ("a deadlock" in finding.summary) == (not others)
+
+
 def test_what_a_thread_waits_for_that_has_gone_on_says_nothing_of_its_lease() -> None:
     """It has forgotten the connection, and waits for a worker thread on behalf of something else."""
     scene = Scene(1)

@@ -71,7 +71,9 @@ def blocked_wait(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained
 def _blocked(picture: Picture, group: Sequence[Held], longest: Overlap) -> Explained:
     share = f"{len(group)} of {picture.capacity} connections"
     what = _what(longest)
-    cycle = "a deadlock through the event loop" if longest.is_checkout else "a blocked event loop"
+    # While holders elsewhere return theirs, the checkout that blocks the loop gets one in the end.
+    is_deadlock = longest.is_checkout and len(group) >= picture.capacity
+    cycle = "a deadlock through the event loop" if is_deadlock else "a blocked event loop"
     return Explained(
         BLOCKED_EVENT_LOOP,
         tuple(group),

@@ -26,11 +26,13 @@ def starvation(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained]:
         runs = f" run {locate(*origin[0]).function}, which waits" if origin else " wait"
         share = f"{len(queueing)} of {picture.capacity} connections"
         workers = f"{len(crew.waiting)} of {len(crew.threads)} worker threads"
+        # While other holders or workers go on, those who wait get a thread in the end.
+        is_deadlock = len(queueing) >= picture.capacity and len(crew.waiting) >= len(crew.threads)
+        what = "a deadlock with the worker threads" if is_deadlock else "starved of worker threads"
         yield Explained(
             THREAD_STARVATION,
             queueing,
-            f"a deadlock with the worker threads: {share} are held by requests that wait for a worker thread, and "
-            f"{workers}{runs} for this pool",
+            f"{what}: {share} are held by requests that wait for a worker thread, and {workers}{runs} for this pool",
             (f"which {names_of(queueing)} holds, waiting for a worker thread", f"{workers}{runs} for {name}"),
             root=origin,
         )
