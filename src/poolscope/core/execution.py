@@ -12,6 +12,7 @@ from poolscope.core.libraries import KNOWN
 from poolscope.core.origin import keep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType, FrameType
 
     from poolscope.core.lazy_jobs import LazyJob
@@ -103,6 +104,27 @@ def running_thread() -> ThreadToken:
         return thread_token
 
 
+_frames_now: Callable[[], Frames] = sys._current_frames  # noqa: SLF001 - documented
+
+if sys.version_info[:2] == (3, 11):
+    from operator import call
+
+    _current_frames = _frames_now
+
+    def _frames_now() -> Frames:
+        # It makes the frames under a lock of the interpreter. The garbage collector may run there, and waits for that
+        # lock for ever where it finds a `threading.local`, as some pools have (python/cpython#106883). The three calls
+        # are one step of C code: no other thread runs in between, nor sees the collector disabled.
+        if not gc.isenabled():
+            return _current_frames()
+        try:
+            _, frames, _ = map(call, (gc.disable, _current_frames, gc.enable))
+        except BaseException:  # out of memory, or an audit hook's
+            gc.enable()
+            raise
+        return frames
+
+
 class ThreadsNow:
     """
     The frames that all threads execute now, by the thread's identifier; emptied afterwards. A context manager.
@@ -112,7 +134,7 @@ class ThreadsNow:
     """
 
     def __enter__(self) -> Frames:
-        self._frames = sys._current_frames()  # noqa: SLF001 - documented
+        self._frames = _frames_now()
         return self._frames
 
     def __exit__(self, *_: object) -> None:
