@@ -4,7 +4,8 @@ What a busy machine does to threads, on purpose: it finds tests that pass becaus
     make test ARGS="-p tests.support.late --late wakes"
 
 A plugin of pytest, off unless named. What fails under it by anything but its own deadline is wrong: stalls of an event
-loop's thread add up. Programs that tests start are left alone.
+loop's thread add up. A test that does one thing over and over is late the first times, and ends before its time is up.
+Programs that tests start are left alone.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import pytest
 
 #: Seconds: long enough for the other thread to end an event loop and collect all garbage.
 STALL: Final = 0.2
+#: Stalls of one test, which has 120 s: it is let alone from there on.
+MOST: Final = 200
 _WAKES: Final = ((Future, "set_result"), (Future, "set_exception"), (threading.Event, "set"))
 _STARTS: Final = ((threading.Thread, "start"), (ThreadPoolExecutor, "submit"))
 _SENDS: Final = ((socket.socket, "send"), (socket.socket, "sendall"))
@@ -50,14 +53,16 @@ WAYS: Final[dict[str, Callable[[], None]]] = {
 # Declared a part of the library: a frame of it is not the application's code, which is what tests of origins look for.
 _STALLED: Final = """
 def stalled(*args, **kwargs):
-    if not after:
+    if not after and next(left[0], None) is not None:
         sleep(seconds)
     try:
         return method(*args, **kwargs)
     finally:
-        if after and (main or current() is not main_thread()):
+        if after and (main or current() is not main_thread()) and next(left[0], None) is not None:
             sleep(seconds)
 """
+# What the running test has left of its stalls.
+_left: Final[list[Iterator[int]]] = [iter(range(MOST))]
 
 
 def _stall(methods: tuple[tuple[type, str], ...], *, after: bool, main: bool = True) -> None:
@@ -65,7 +70,7 @@ def _stall(methods: tuple[tuple[type, str], ...], *, after: bool, main: bool = T
     for owner, name in methods:
         method = getattr(owner, name)
         made: dict[str, Any] = {
-            "method": method, "after": after, "main": main, "sleep": time.sleep, "seconds": STALL,
+            "method": method, "after": after, "main": main, "sleep": time.sleep, "seconds": STALL, "left": _left,
             "current": threading.current_thread, "main_thread": threading.main_thread,
         }  # fmt: skip
         exec(code, made)
@@ -75,6 +80,11 @@ def _stall(methods: tuple[tuple[type, str], ...], *, after: bool, main: bool = T
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The way to be late."""
     parser.addoption("--late", choices=sorted(WAYS), help="be late on purpose, in one of these ways")
+
+
+def pytest_runtest_setup() -> None:
+    """Each test has its own."""
+    _left[0] = iter(range(MOST))
 
 
 def pytest_configure(config: pytest.Config) -> None:
