@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from tests.support import late
@@ -24,7 +25,7 @@ class Door:
 def test_a_test_has_so_many_stalls_and_the_next_one_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is called goes on the same without one."""
     stalls: list[float] = []
-    monkeypatch.setattr(late.time, "sleep", stalls.append)
+    monkeypatch.setattr(late, "time", SimpleNamespace(sleep=stalls.append))
     monkeypatch.setattr(Door, "passes", Door.passes)
     late._stall(((Door, "passes"),), after=True)
     for tests in (1, 2):
