@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -52,17 +53,21 @@ WAYS: Final[dict[str, Callable[[], None]]] = {
 
 # Declared a part of the library: a frame of it is not the application's code, which is what tests of origins look for.
 _STALLED: Final = """
-def stalled(*args, **kwargs):
-    if not after and next(left[0], None) is not None:
+def stall():
+    if next(left[0], None) is not None and next(left[1], None) is not None:
         sleep(seconds)
+
+def stalled(*args, **kwargs):
+    if not after:
+        stall()
     try:
         return method(*args, **kwargs)
     finally:
-        if after and (main or current() is not main_thread()) and next(left[0], None) is not None:
-            sleep(seconds)
+        if after and (main or current() is not main_thread()):
+            stall()
 """
-# What the running test has left of its stalls.
-_left: Final[list[Iterator[int]]] = [iter(range(MOST))]
+# What the running test, and what the process, has left of its stalls.
+_left: Final[list[Iterator[int]]] = [iter(range(MOST)), count()]
 
 
 def _stall(methods: tuple[tuple[type, str], ...], *, after: bool, main: bool = True) -> None:
@@ -80,6 +85,7 @@ def _stall(methods: tuple[tuple[type, str], ...], *, after: bool, main: bool = T
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The way to be late."""
     parser.addoption("--late", choices=sorted(WAYS), help="be late on purpose, in one of these ways")
+    parser.addoption("--late-most", type=int, metavar="N", help="be late no more than N times in a process")
 
 
 def pytest_runtest_setup() -> None:
@@ -91,3 +97,5 @@ def pytest_configure(config: pytest.Config) -> None:
     """Be late from here on, in this process and in each of pytest-xdist's."""
     if way := config.getoption("late"):
         WAYS[way]()
+    if (most := config.getoption("late_most")) is not None:
+        _left[1] = iter(range(most))
