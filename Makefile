@@ -32,6 +32,11 @@ HELP += 'test' 'unit, contract, integration and pipeline tests (ARGS="-k word" n
 test: env
 	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
+HELP += 'trust' 'the tests of docs/reliability.md, each as often as it takes to be sure (an hour)'
+.PHONY: trust
+trust: env
+	@WHOLE=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --timeout=3600 -m reliability $(ARGS)
+
 HELP += 'check' 'lint, format, types, import rules, generated files, links and names in the docs, spelling'
 .PHONY: check
 check: env

@@ -7,7 +7,6 @@ import functools
 import gc
 import inspect
 import logging
-import os
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +22,7 @@ from poolscope.frameworks.registry import load as load_frameworks
 from tests.contract.drivers import all_drivers
 from tests.contract.drivers.base import Driver, Feature, Handle, PendingCheckout
 from tests.contract.stand_ins import STAND_INS
+from tests.support.scale import times
 from tests.support.seeds import seed_of_run
 from tests.support.skips import require
 from tests.support.telemetry import Telemetry
@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = {"hook", "release"}
 #: What every checkout passes: a law that does not reach it proves nothing.
 ALWAYS = {"Pool.checkout", "Lease.acquired", "Lease.released"}
-#: One in so many places fails in a run, another part for each commit; all with ``FAULT_PLACES=all``, as by night.
-ONE_IN = 1 if os.environ.get("FAULT_PLACES") == "all" else 4
+#: One in so many places fails in a run, another part for each commit.
+ONE_IN = times(4, whole=1)
 #: Seconds that a checkout waits for a connection that is not returned.
 PATIENCE = 0.02
 
@@ -309,6 +309,11 @@ def _let_fail(places: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("poolscope"), "disabled", True)
 
 
+@pytest.mark.reliability(
+    fault="a method of poolscope raises whenever it is called",
+    application="the same values and exceptions",
+    lost="what that method is for; the error is counted and logged once",
+)
 @pytest.mark.timeout(300)
 def test_an_error_of_ours_never_reaches_the_application(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """
@@ -329,6 +334,11 @@ def test_an_error_of_ours_never_reaches_the_application(trial: Trial, monkeypatc
     assert reached >= ALWAYS
 
 
+@pytest.mark.reliability(
+    fault="a method of poolscope raises while poolscope starts beside a pool in use",
+    application="the same values and exceptions",
+    lost="what that method is for; the error is counted and logged once",
+)
 @pytest.mark.timeout(300)
 def test_nor_does_one_while_poolscope_comes(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same where the pool exists already, and a caller holds a connection of it, when poolscope comes and fails."""
