@@ -54,7 +54,10 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
         self._work_scopes: list[WorkScope | None] = []
         if kind not in KINDS:
             _logger.warning(
-                "unit_of_work(%r, kind=%r): unknown kind, using 'job'; the kinds are: %s", name, kind, ", ".join(KINDS)
+                "unit_of_work(%r, kind=%r): unknown kind, using 'job'; the kinds are: %s",
+                self._name,
+                kind if type(kind) is str else type(kind),
+                ", ".join(KINDS),
             )
             self._kind = "job"
 

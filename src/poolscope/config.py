@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from numbers import Number
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -47,14 +49,28 @@ class Rule:
     description: str
 
 
+_WORDS: Final = re.compile(r"[\w ,.+-]{0,100}")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, (str, Number)):  # what else there is formats itself in its own way
+        raise WrongValueError
+    return str(value).strip()
+
+
+def _shown(value: object) -> str:
+    # What is no word or number, such as an address with a password, was meant for another variable.
+    if isinstance(value, str):
+        return repr(value) if _WORDS.fullmatch(value) else f"a text of {len(value)} characters"
+    return repr(value) if type(value) in (bool, int, float, type(None)) else f"a {type(value).__qualname__}"
 
 
 def _switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    text = str(value).strip().lower()
+    text = _text(value).lower()
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
     raise WrongValueError
@@ -64,7 +80,7 @@ def _seconds(value: object) -> float:
     if isinstance(value, bool):
         raise WrongValueError
     try:
-        number = float(str(value).strip())
+        number = float(_text(value))
     except ValueError:
         raise WrongValueError from None
     if not 0 <= number < float("inf"):
@@ -77,7 +93,7 @@ def _whole(least: int, most: int) -> Callable[[object], int]:
         if isinstance(value, bool):
             raise WrongValueError
         try:
-            number = int(str(value).strip())
+            number = int(_text(value))
         except ValueError:
             raise WrongValueError from None
         if not least <= number <= most:
@@ -89,7 +105,7 @@ def _whole(least: int, most: int) -> Callable[[object], int]:
 
 def _choice(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
-        text = str(value).strip().lower()
+        text = _text(value).lower()
         if text not in choices:
             raise WrongValueError
         return text
@@ -284,7 +300,7 @@ def examine(
             values[setting.name] = rule.parse(value)
         except WrongValueError:
             problems.append(
-                f"{source}={value!r} is not allowed ({rule.allowed}); using the default, {setting.default!r}"
+                f"{source}={_shown(value)} is not allowed ({rule.allowed}); using the default, {setting.default!r}"
             )
     if given:
         known = ", ".join(sorted(setting.name for setting in fields(Settings)))

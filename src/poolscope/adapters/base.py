@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from poolscope.adapters.existing import being_imported, find_existing
 from poolscope.adapters.leases import LEASE_FINDERS
 from poolscope.adapters.pools import Pools
+from poolscope.core.failure import type_and_place
 from poolscope.core.guard import guard
 from poolscope.hooks.patching import Refused
 from poolscope.hooks.registry import Hook
@@ -229,7 +230,7 @@ def resolve(module: ModuleType, where: str) -> tuple[LibraryObject, str]:
     try:
         owner: LibraryObject = importlib.import_module(place) if place else module
     except ImportError as error:
-        raise Refused(f"{place} cannot be imported: {error}") from error
+        raise Refused(f"{place} cannot be imported: {type_and_place(error)}") from error
     *classes, name = path.split(".")
     for part in classes:
         if not hasattr(owner, part):

@@ -18,6 +18,7 @@ from poolscope.adapters.leases import LeaseReference
 from poolscope.adapters.marks import KEY
 from poolscope.adapters.points import Abandoned, Call, Checkin, Checkout, Created, Fetch, Statement
 from poolscope.adapters.stats import Stats
+from poolscope.core.failure import texts_of
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
 from poolscope.types import override
@@ -124,7 +125,7 @@ class OracledbAdapter(PointAdapter):
 
     def outcome(self, library_pool: LibraryObject, lease: Lease, error: BaseException) -> Outcome:
         """How a checkout ended that raised: one class of exceptions stands for all that the driver reports."""
-        if isinstance(error, Exception) and any(code in str(error) for code in _TIMEOUTS):
+        if isinstance(error, Exception) and any(code in text for text in texts_of(error) for code in _TIMEOUTS):
             return Outcome.TIMEOUT
         return super().outcome(library_pool, lease, error)
 

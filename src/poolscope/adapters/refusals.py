@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from poolscope.core.failure import texts_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -66,7 +68,7 @@ def _by_code(error: BaseException) -> tuple[str, str] | None:
     code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     code = code or (first.get("C") if isinstance(first, dict) else None)
     if code == _SQLSTATE:
-        return _SQLSTATE, _limit_in(str(error)[:_LONGEST]) or "server"
+        return _SQLSTATE, _limit_in(_text(error)) or "server"
     number = getattr(error, "errno", first)
     if type(number) is int and number in _NUMBERS and type(error).__module__.partition(".")[0] in _OF_MYSQL:
         return str(number), _NUMBERS[number]
@@ -76,12 +78,16 @@ def _by_code(error: BaseException) -> tuple[str, str] | None:
 def _by_text(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, OSError):  # no server has answered
         return None
-    text = str(error)[:_LONGEST]
+    text = _text(error)
     limit = _limit_in(text)
     if limit is not None:
         return _SQLSTATE, limit
     of_oracle = _ORACLE.search(text)
     return (of_oracle[0], "role" if of_oracle[0] == "ORA-02391" else "server") if of_oracle is not None else None
+
+
+def _text(error: BaseException) -> str:
+    return "\n".join(text[:_LONGEST] for text in texts_of(error))
 
 
 def _limit_in(text: str) -> str | None:

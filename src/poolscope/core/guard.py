@@ -13,6 +13,8 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from poolscope.core.failure import type_and_place
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
@@ -29,7 +31,9 @@ class Guard:
 
     def caught(self, component: str) -> None:
         """
-        Count the exception that is being handled; the first of each site is logged with its traceback.
+        Count the exception that is being handled; the first of each site is logged, by its type and place.
+
+        Its message is not: it may be a library's, and hold a password. So are no causes, and no values of variables.
 
         Args:
             component: The part of poolscope, such as ``sqlalchemy.checkin``, of a fixed set: it becomes an attribute.
@@ -37,14 +41,16 @@ class Guard:
         Raises:
             Exception: The one that is being handled, if a signal handler raised it.
         """
-        if _raised_by_a_signal(sys.exc_info()[1]):
+        error = sys.exc_info()[1]
+        if _raised_by_a_signal(error):
             raise  # noqa: PLE0704 - it is called from exception handlers
         self._counts[component] += 1
         if self._counts[component] == 1:
             _logger.warning(
-                "poolscope caught an error of its own at %s; the application is not affected, but figures may be wrong",
+                "poolscope caught an error of its own at %s; the application is not affected, but figures may be wrong"
+                ": %s",
                 component,
-                exc_info=True,  # noqa: LOG014 - it is called from exception handlers
+                type_and_place(error),
             )
 
     def caught_quietly(self, component: str) -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from poolscope.core.failure import type_of
 from poolscope.core.guard import guard
 from poolscope.core.sql.locks import Mode
 
@@ -197,7 +198,7 @@ class ServerProbe:
             self._next[database] = self._now() + _PEACE * self._interval
             if not self._failed:
                 self._failed = True
-                _logger.warning("the server probe got no answer of %s: %s", system, type(error).__name__)
+                _logger.warning("the server probe got no answer of %s: %s", system, type_of(error))
             return
         if free is not None and free < _LEAST_FREE:
             self._next[database] = self._now() + _PEACE * self._interval

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poolscope.config import environment as variables
+from poolscope.core.failure import type_and_place
 from poolscope.doctor.checks import CHECKS
 from poolscope.doctor.model import Check, Environment, Examination, Remark, Result, Status
 
@@ -35,6 +36,6 @@ def _result(check: Check, environment: Environment) -> Result:
     try:
         remarks = tuple(check.examine(environment))
     except Exception as error:  # noqa: BLE001 - whatever it is, the other checks are worth having
-        text = f"This check failed: {type(error).__name__}: {error}"
+        text = f"This check failed: {type_and_place(error)}"
         remarks = (Remark(Status.PROBLEM, text, "Report this as a bug of poolscope, with the line above."),)
     return Result(check.id, check.title, remarks)

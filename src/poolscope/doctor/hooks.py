@@ -20,6 +20,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from poolscope.adapters.registry import Registry
+from poolscope.core.failure import type_and_place
 from poolscope.core.pool_registry import PoolRegistry
 from poolscope.doctor.installation import installed
 from poolscope.doctor.model import Remark, Status
@@ -126,7 +127,8 @@ def _imported(hook: Hook) -> str:
         try:
             importlib.import_module(module)
         except Exception as error:  # noqa: BLE001 - a library may raise anything while it is imported
-            return f"{type(error).__name__}: {error}"
+            missing = vars(ImportError)["name"].__get__(error) if isinstance(error, ImportError) else None
+            return f"{type_and_place(error)}" + (f"; the module is {missing}" if type(missing) is str else "")
     return ""
 
 

@@ -55,8 +55,13 @@ class Patch:
     def __str__(self) -> str:
         """The attribute's qualified name."""
         module = getattr(self.owner, "__module__", None)
-        where = getattr(self.owner, "__qualname__", getattr(self.owner, "__name__", repr(self.owner)))
+        where = _name_of(self.owner)
         return f"{module}.{where}.{self.name}" if module else f"{where}.{self.name}"
+
+
+def _name_of(owner: LibraryObject) -> str:
+    # A class, or a module; neither of them formats itself.
+    return str(getattr(owner, "__qualname__", getattr(owner, "__name__", type(owner).__qualname__)))
 
 
 _active: Final[list[Patch]] = []
@@ -86,8 +91,7 @@ class Patcher:
         """
         missing = [name for name in names if name not in vars(owner)]
         if missing:
-            where = getattr(owner, "__qualname__", getattr(owner, "__name__", repr(owner)))
-            text = f"{where} has no {', '.join(missing)}"
+            text = f"{_name_of(owner)} has no {', '.join(missing)}"
             raise Refused(text)
 
     def replace(self, owner: LibraryObject, name: str, make: Callable[[LibraryObject], LibraryObject]) -> None:
