@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import secrets
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from examples.lab import pipeline
 from examples.lab.customers import SHIFT_SECONDS, Ticker
 from examples.lab.pipeline import (
     CONFIG,
@@ -52,7 +54,6 @@ RULES: Final = ROOT / "grafana" / "generated" / "alerts" / "prometheus.yaml"
 # Connections are recycled so young that a shift of customers sees it happen.
 POOL: Final = {"SHOP_POOL_SIZE": "10", "SHOP_MAX_OVERFLOW": "5", "SHOP_POOL_TIMEOUT": "1.0", "SHOP_POOL_RECYCLE": "30"}
 SCRAPE_SECONDS: Final = 5
-MONITOR: Final = "poolscope_monitor"
 
 
 @dataclass
@@ -139,10 +140,7 @@ def monitoring_role(stack: Stack, server: Postgres) -> Postgres:
     if server.child is None:
         stack.left_out.append("the monitoring role: the Collector uses the login of DEMO_DSN (monitoring-role.sql)")
         return server
-    script = (CONFIG / "monitoring-role.sql").read_text().replace(":'password'", f"'{server.password}'")
-    with server.connect() as connection:
-        connection.execute(script)
-    return Postgres(server.host, server.port, MONITOR, server.password, server.database)
+    return pipeline.monitoring_role(server, secrets.token_hex())
 
 
 def start_collector(stack: Stack, role: Postgres) -> Collector:
@@ -152,11 +150,14 @@ def start_collector(stack: Stack, role: Postgres) -> Collector:
         "POOLSCOPE_PG_PORT": str(role.port),
         "POOLSCOPE_PG_USERNAME": role.user,
         "POOLSCOPE_PG_PASSWORD": role.password,
+        "POOLSCOPE_PG_DATABASE": role.database,
         "POOLSCOPE_PG_INTERVAL": f"{SCRAPE_SECONDS}s",
         "POOLSCOPE_FLUSH_INTERVAL": f"{SCRAPE_SECONDS}s",
         "POOLSCOPE_SERIES_EXPIRE": "30s",
         "POOLSCOPE_DECISION_WAIT_AFTER_ROOT": "1s",
     }
+    if role.user != pipeline.MONITOR:  # the login of DEMO_DSN: the script did not run there
+        env["POOLSCOPE_PG_SESSIONS"] = "pg_stat_activity"
     files = (CONFIG / "collector.yaml", CONFIG / "without-trace-store.yaml")
     collector = stack.running.enter_context(Collector(stack.folder / "collector", *files, env=env))
     stack.links["OTLP/HTTP, for your own service"] = collector.otlp

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
+from psycopg import sql
 
+from examples.lab.postgres import Postgres
 from examples.lab.processes import LOOPBACK, Child, answers, free_port
 from tools.pipeline_build import find_binaries
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CONFIG: Final = ROOT / "collector-config"
+MONITOR: Final = "poolscope_monitor"
 START_SECONDS: Final = 60.0
 PORT_VARIABLES: Final = {
     "otlp_http": "POOLSCOPE_OTLP_HTTP_PORT",
@@ -89,6 +92,23 @@ def alertmanager_binary() -> Path:
         if found := shutil.which(name):
             return Path(found)
     raise MissingBinaryError("Alertmanager is not installed: apt-get install prometheus-alertmanager")
+
+
+def monitoring_role(server: Postgres, password: str) -> Postgres:
+    """
+    Run the committed script as psql does, which is not part of the embedded server.
+
+    Args:
+        server: With a superuser's login.
+        password: For the role.
+
+    Returns:
+        The same server with the role's login.
+    """
+    script = (CONFIG / "monitoring-role.sql").read_text()
+    with server.connect() as connection:
+        connection.execute(script.replace(":'password'", sql.Literal(password).as_string(connection)))
+    return Postgres(server.host, server.port, MONITOR, password, server.database)
 
 
 class Program:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-from examples.lab.pipeline import CONFIG, Addresses, Collector, Prometheus
+from examples.lab.pipeline import CONFIG, MONITOR, Addresses, Collector, Prometheus, monitoring_role
 from examples.lab.postgres import postgres
 from examples.lab.processes import wait_until
 from grafana import collector as made
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(300)
 
-ROLE = "poolscope_monitor"
 PASSWORD = "not-a-secret"
 SUPERUSERS, RESERVED = 3, 2
 
@@ -32,15 +30,8 @@ SUPERUSERS, RESERVED = 3, 2
 def server() -> Iterator[Postgres]:
     """A PostgreSQL with the monitoring role."""
     with postgres(max_connections=30, settings={"reserved_connections": str(RESERVED)}) as server:
-        make_role(server)
+        monitoring_role(server, PASSWORD)
         yield server
-
-
-def make_role(server: Postgres) -> None:
-    """Run the committed script as psql does, which is not part of the embedded server."""
-    script = (CONFIG / "monitoring-role.sql").read_text().replace(":'password'", f"'{PASSWORD}'")
-    with server.connect() as connection:
-        connection.execute(script)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +43,7 @@ def seen(
     env = {
         "POOLSCOPE_PG_HOST": server.host,
         "POOLSCOPE_PG_PORT": str(server.port),
-        "POOLSCOPE_PG_USERNAME": ROLE,
+        "POOLSCOPE_PG_USERNAME": MONITOR,
         "POOLSCOPE_PG_PASSWORD": PASSWORD,
         "POOLSCOPE_PG_INTERVAL": "1s",
         "POOLSCOPE_SERIES_EXPIRE": "10s",
@@ -135,27 +126,3 @@ def test_series_join_with_those_of_pools(seen: Prometheus, server: Postgres) -> 
         for sample in found:
             assert sample.labels[label(semconv.SERVER_ADDRESS)] == server.host
             assert sample.labels[label(semconv.SERVER_PORT)] == str(server.port)
-
-
-def test_the_role_sees_statistics_and_no_data(server: Postgres) -> None:
-    """The role reads no table and writes none, is no superuser, and owns nothing."""
-    with server.connect() as owner:
-        owner.execute("CREATE TABLE IF NOT EXISTS secrets (secret text)")
-        privileges = owner.execute(
-            "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls, rolconnlimit"
-            " FROM pg_roles WHERE rolname = %s",
-            [ROLE],
-        ).fetchone()
-        memberships = owner.execute(
-            "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = %s::regrole",
-            [ROLE],
-        ).fetchall()
-    assert privileges == (False, 5)
-    assert memberships == [("pg_read_all_stats",)]
-    monitor = psycopg.connect(
-        host=server.host, port=server.port, user=ROLE, password=PASSWORD, dbname="postgres", autocommit=True
-    )
-    with monitor:
-        for forbidden in ("SELECT * FROM secrets", "DELETE FROM secrets", "CREATE TABLE mine (a int)"):
-            with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)):
-                monitor.execute(forbidden)
