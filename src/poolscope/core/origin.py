@@ -16,6 +16,7 @@ import sysconfig
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.files import absolute
 from poolscope.core.libraries import KNOWN, is_within
 from poolscope.core.location import BEGINNING
 
@@ -49,7 +50,7 @@ _THREADS: Final = frozenset({"threading", "concurrent.futures.thread"})
 # Of a stack without a frame of the application, these say nothing: whatever waits, waits in them.
 _WAITING: Final = frozenset({"asyncio", "concurrent.futures", "contextlib", "queue", "selectors", "threading"})
 _SOURCES: Final = (".pyx", ".pxd", ".pxi")
-_SCRIPTS: Final = os.path.abspath(sysconfig.get_path("scripts"))
+_SCRIPTS: Final = absolute(sysconfig.get_path("scripts"))
 
 #: What the application executes that waits for what this thread runs on its behalf; empty where that is not known.
 CALLED_FROM: Final[ContextVar[PackedStack]] = ContextVar("poolscope_called_from", default=())
@@ -66,7 +67,7 @@ class Origins:
 
     def __init__(self, depth: int = 5, application_paths: Iterable[str] = ()) -> None:
         self._depth = depth
-        self._application = tuple(os.path.abspath(path) + os.sep for path in application_paths)
+        self._application = tuple(absolute(path) + os.sep for path in application_paths)
         self._library = _library_folders()
         self._classified: dict[str, int] = {}
 
@@ -248,7 +249,7 @@ class Origins:
 
     def _module_of(self, file: str) -> str:
         # The name of a library's module, by its file.
-        path = os.path.abspath(file)
+        path = absolute(file)
         folder = max((folder for folder in self._library if path.startswith(folder)), key=len, default="")
         return os.path.splitext(path[len(folder) :])[0].replace(os.sep, ".")
 
@@ -261,11 +262,13 @@ class Origins:
         return self._classify(file) if kind is None else kind
 
     def _classify(self, file: str) -> int:
-        path = os.path.abspath(file)
+        path = absolute(file)
         compiled = file.endswith(_SOURCES)
         built_elsewhere = False
-        if (compiled or not os.path.isabs(file)) and not os.path.exists(path):
+        if (compiled or not os.path.isabs(file)) and not (os.path.exists(path) or os.path.exists(file)):
             found = _compiled_from(file)
+            if found is not None and not compiled and not os.path.exists(found):
+                found = None  # a script whose folder has the name of a package, and was deleted
             path, built_elsewhere = found or path, compiled and found is None
         library = built_elsewhere or path.startswith(self._library) or _is_entry_point(path)
         library = library and not path.startswith(self._application)
@@ -286,7 +289,7 @@ def _compiled_from(file: str) -> str | None:
     for place, package in enumerate(parts[:-1]):
         module = sys.modules.get(package)
         for folder in getattr(module, "__path__", ()):
-            return os.path.join(os.path.abspath(folder), *parts[place + 1 :])
+            return os.path.join(absolute(folder), *parts[place + 1 :])
     return None
 
 
@@ -331,6 +334,6 @@ def _library_folders() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     folders = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib") if key in paths}
     folders.update(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
-    folders.add(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    folders.add(os.path.dirname(os.path.dirname(absolute(__file__))))
     folders.update(path for path in sys.path if os.path.basename(path) in {"site-packages", "dist-packages"})
-    return tuple(os.path.abspath(folder) + os.sep for folder in sorted(folders))
+    return tuple(absolute(folder) + os.sep for folder in sorted(folders))
