@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -51,6 +52,8 @@ REQUIRED: Final = {
     "POOLSCOPE_TRACES_ENDPOINT": f"{LOOPBACK}:4317",
     "POOLSCOPE_GATEWAY_NAME": "gateway",
 }
+# What stands on top of agent.yaml and gateway.yaml for plain text between them.
+PLAIN_TEXT: Final = CONFIG / "plain-text"
 
 
 class MissingBinaryError(Exception):
@@ -92,6 +95,48 @@ def alertmanager_binary() -> Path:
         if found := shutil.which(name):
             return Path(found)
     raise MissingBinaryError("Alertmanager is not installed: apt-get install prometheus-alertmanager")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """
+    What `make-credentials.sh` writes.
+
+    Args:
+        folder: Where it wrote.
+    """
+
+    folder: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The files by the variables of agent.yaml and gateway.yaml."""
+        return {
+            "POOLSCOPE_TOKEN_FILE": str(self.folder / "token"),
+            "POOLSCOPE_TLS_CA": str(self.folder / "ca.crt"),
+            "POOLSCOPE_TLS_CERT": str(self.folder / "gateway.crt"),
+            "POOLSCOPE_TLS_KEY": str(self.folder / "gateway.key"),
+        }
+
+    @property
+    def token(self) -> str:
+        """The token that agents send."""
+        return (self.folder / "token").read_text().strip()
+
+
+def make_credentials(folder: Path, *names: str) -> Credentials:
+    """
+    Run the committed script.
+
+    Args:
+        folder: Where it writes.
+        names: What agents call the gateways.
+
+    Raises:
+        subprocess.CalledProcessError: OpenSSL is missing or failed; its message is on stderr.
+    """
+    subprocess.run(["sh", CONFIG / "make-credentials.sh", folder, *names], check=True)
+    return Credentials(folder)
 
 
 def monitoring_role(server: Postgres, password: str) -> Postgres:
@@ -182,6 +227,7 @@ class Collector(Program):
         settings = {
             **REQUIRED,
             "POOLSCOPE_BIND": LOOPBACK,
+            "POOLSCOPE_TRACES_INSECURE": "true",  # the stores of here are on the loopback address
             "POOLSCOPE_DATA_DIR": str(folder),
             **{variable: str(self.ports[name]) for name, variable in PORT_VARIABLES.items()},
             **(env or {}),

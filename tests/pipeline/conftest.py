@@ -8,7 +8,17 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from examples.lab.pipeline import Credentials
     from tests.pipeline.emitter import Process
+
+
+@pytest.fixture(scope="session")
+def credentials(tmp_path_factory: pytest.TempPathFactory) -> Credentials:
+    """Certificate and token for gateways on the loopback address."""
+    from examples.lab.pipeline import make_credentials
+    from examples.lab.processes import LOOPBACK
+
+    return make_credentials(tmp_path_factory.mktemp("credentials"), LOOPBACK, "localhost")
 
 
 @pytest.fixture

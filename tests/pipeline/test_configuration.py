@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COLLECTOR_FILES = ("collector.yaml", "agent.yaml", "gateway.yaml")
+# Files with what stands on top of them for plain text.
+PLAIN_FILES = (("agent.yaml", "plain-text/agent.yaml"), ("gateway.yaml", "plain-text/gateway.yaml"))
 # Keys of attributes and metrics that other projects define and the files name.
 OWN_NAME = re.compile(r"(?<![\w./-])(poolscope\.[a-z][a-z_.]*[a-z])")
 
@@ -39,10 +41,10 @@ def known_names() -> set[str]:
     return constants | metrics | {event.name for event in semconv.EVENTS}
 
 
-@pytest.mark.parametrize("name", COLLECTOR_FILES)
-def test_the_collector_takes_its_files(collector: Path, name: str) -> None:
+@pytest.mark.parametrize("files", [*((name,) for name in COLLECTOR_FILES), *PLAIN_FILES], ids=" + ".join)
+def test_the_collector_takes_its_files(collector: Path, files: tuple[str, ...]) -> None:
     """`validate` of the Collector that the manifest builds accepts each file, and warns of nothing."""
-    command = [collector, "validate", "--config", CONFIG / name]
+    command = [collector, "validate", *(argument for name in files for argument in ("--config", CONFIG / name))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **REQUIRED})
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
@@ -100,7 +102,7 @@ def test_no_secret_stands_in_a_file() -> None:
     for name in COLLECTOR_FILES:
         text = (CONFIG / name).read_text()
         for line in text.splitlines():
-            if re.search(r"\b(password|username|user)\b\s*[:=]", line):
+            if re.search(r"\b(password|username|user|token|tokens)\b\s*[:=]", line):
                 assert re.search(r"\$\{env:POOLSCOPE_PG_(PASSWORD|USERNAME)\}", line), line
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from examples.lab.pipeline import CONFIG, Addresses, Collector, Prometheus
+from examples.lab.pipeline import CONFIG, PLAIN_TEXT, Addresses, Collector, Prometheus
 from examples.lab.processes import wait_until
 from grafana import collector as made
 from grafana.collector import INSTANCE
@@ -30,6 +30,9 @@ pytestmark = pytest.mark.timeout(300)
 
 QUEUED = "otelcol_exporter_queue_size"  # in spans, points, log records
 SPANS_PER_TRACE = 2
+# Stores stand in for gateways here, and processes for agents: neither has a token.
+PLAIN_AGENT = (CONFIG / "agent.yaml", PLAIN_TEXT / "agent.yaml")
+PLAIN_GATEWAY = (CONFIG / "gateway.yaml", PLAIN_TEXT / "gateway.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +126,7 @@ def test_remote_write_brings_what_happened_while_prometheus_was_away(
     with contextlib.ExitStack() as stack:
         prom = stack.enter_context(Prometheus(tmp_path / "p", Addresses()))
         env = {"POOLSCOPE_REMOTE_WRITE_URL": f"{prom.url}/api/v1/write"}
-        gateway = stack.enter_context(Collector(tmp_path / "g", CONFIG / "gateway.yaml", env=env))
+        gateway = stack.enter_context(Collector(tmp_path / "g", *PLAIN_GATEWAY, env=env))
         process = processes(gateway.otlp)
         gauge = family(semconv.USED_PEAK)
         process.set(semconv.USED_PEAK, 1)
@@ -153,7 +156,7 @@ def test_a_full_queue_refuses_and_says_so_and_keeps_what_it_took(
     """
     gateway = Sink(tmp_path / "gateway")
     env = {"POOLSCOPE_GATEWAYS": f'["{gateway.address("otlp_grpc")}"]', "POOLSCOPE_QUEUE_SIZE": "2048"}
-    with Collector(tmp_path / "agent", CONFIG / "agent.yaml", env=env) as agent, gateway:
+    with Collector(tmp_path / "agent", *PLAIN_AGENT, env=env) as agent, gateway:
         process = processes(agent.otlp)
         gateway.stop()
         sent: set[str] = set()
@@ -180,7 +183,7 @@ def test_with_one_gateway_away_nothing_is_lost_for_good(
     """What belongs to the gateway that is away waits on the agent's disk, through a crash of the agent, and arrives."""
     gateways = [Sink(tmp_path / f"gateway-{n}") for n in (1, 2)]
     addresses = ", ".join(f'"{gateway.address("otlp_grpc")}"' for gateway in gateways)
-    agent = Collector(tmp_path / "agent", CONFIG / "agent.yaml", env={"POOLSCOPE_GATEWAYS": f"[{addresses}]"})
+    agent = Collector(tmp_path / "agent", *PLAIN_AGENT, env={"POOLSCOPE_GATEWAYS": f"[{addresses}]"})
     with gateways[0], gateways[1], agent:
         process = processes(agent.otlp)
         gateways[1].stop()
@@ -193,15 +196,15 @@ def test_with_one_gateway_away_nothing_is_lost_for_good(
         assert not set(gateways[0].traces()) & set(gateways[1].traces())
 
 
-@pytest.mark.parametrize("config", ["collector.yaml", "gateway.yaml"])
+@pytest.mark.parametrize("config", [(CONFIG / "collector.yaml",), PLAIN_GATEWAY], ids=["collector", "gateway"])
 def test_many_processes_of_one_service_are_all_counted(
-    collector: Path, tmp_path: Path, processes: Callable[..., Process], config: str
+    collector: Path, tmp_path: Path, processes: Callable[..., Process], config: tuple[Path, ...]
 ) -> None:
     """
     Findings that several workers of one service report at the same time make one count, with none
     of them dropped.
     """
-    with Collector(tmp_path / "c", CONFIG / config, env={"POOLSCOPE_FLUSH_INTERVAL": "1s"}) as otel:
+    with Collector(tmp_path / "c", *config, env={"POOLSCOPE_FLUSH_INTERVAL": "1s"}) as otel:
         workers = [processes(otel.otlp, instance=f"worker-{n}") for n in range(4)]
 
         def work(process: Process) -> None:
@@ -221,7 +224,7 @@ def test_many_processes_of_one_service_are_all_counted(
         )
         points = "otelcol_deltatocumulative_datapoints"
         wait_until(lambda: figure(otel, points) > 0, 60, "the count's points")
-        if config == "collector.yaml":
+        if config is not PLAIN_GATEWAY:
             counted = re.compile(rf"^{family(made.TRACE_FINDINGS)}{{.*}} (\S+)", re.MULTILINE)
             wait_until(lambda: sum(map(float, counted.findall(otel.page("counted")))) == 800, 60, "every finding")
         dropped = [line for line in otel.page("self").splitlines() if f"{points}{{error" in line]

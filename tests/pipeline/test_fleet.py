@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from examples.lab.pipeline import Credentials
+
 pytestmark = pytest.mark.timeout(300)
 
 TRACES = 20_000
@@ -54,7 +56,9 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet(
+    collector: Path, prometheus: Path, credentials: Credentials, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
     """An agent, two gateways, a store for each, Prometheus, and 20,000 traces through them."""
     folder = tmp_path_factory.mktemp("fleet")
     with contextlib.ExitStack() as stack:
@@ -66,6 +70,7 @@ def fleet(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPathFa
                     folder / f"gateway-{n}",
                     CONFIG / "gateway.yaml",
                     env={
+                        **credentials.env,
                         "POOLSCOPE_GATEWAY_NAME": f"gateway-{n}",
                         "POOLSCOPE_REMOTE_WRITE_URL": f"{prom.url}/api/v1/write",
                         "POOLSCOPE_TRACES_ENDPOINT": sink.address("otlp_grpc"),
@@ -78,9 +83,8 @@ def fleet(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPathFa
             for n, sink in enumerate(sinks, 1)
         ]
         addresses = ", ".join(f'"{gateway.address("otlp_grpc")}"' for gateway in gateways)
-        agent = stack.enter_context(
-            Collector(folder / "agent", CONFIG / "agent.yaml", env={"POOLSCOPE_GATEWAYS": f"[{addresses}]"})
-        )
+        env = {**credentials.env, "POOLSCOPE_GATEWAYS": f"[{addresses}]"}
+        agent = stack.enter_context(Collector(folder / "agent", CONFIG / "agent.yaml", env=env))
         special, ordinary = _send(agent)
         fleet = Fleet((sinks[0], sinks[1]), prom, special, ordinary)
         wait_until(lambda: _decided(gateways) == TRACES, 60, "all decisions")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from examples.lab.pipeline import Credentials
     from examples.lab.shop import Shop
 
 pytestmark = pytest.mark.timeout(400)
@@ -67,7 +68,9 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcome(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+def outcome(
+    collector: Path, prometheus: Path, credentials: Credentials, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outcome]:
     """Two shops with customers, Prometheus away for the middle part."""
     folder = tmp_path_factory.mktemp("outage")
     with contextlib.ExitStack() as stack:
@@ -82,10 +85,10 @@ def outcome(collector: Path, prometheus: Path, tmp_path_factory: pytest.TempPath
         machine = stack.enter_context(Collector(folder / "machine", CONFIG / "collector.yaml", env=env))
         jobs = {f"poolscope-{job}": machine.address(job) for job in ("processes", "counted")}
         prom = stack.enter_context(Prometheus(folder / "prometheus", Addresses(jobs)))
-        env["POOLSCOPE_REMOTE_WRITE_URL"] = f"{prom.url}/api/v1/write"
+        env |= {**credentials.env, "POOLSCOPE_REMOTE_WRITE_URL": f"{prom.url}/api/v1/write"}
         gateway = stack.enter_context(Collector(folder / "gateway", CONFIG / "gateway.yaml", env=env))
         reference = ROOT / "tests" / "pipeline" / "reference.yaml"
-        gateways = {"POOLSCOPE_GATEWAYS": f'["{gateway.address("otlp_grpc")}"]'}
+        gateways = {**credentials.env, "POOLSCOPE_GATEWAYS": f'["{gateway.address("otlp_grpc")}"]'}
         agent = stack.enter_context(Collector(folder / "agent", CONFIG / "agent.yaml", reference, env=gateways))
         shops = {
             name: stack.enter_context(shop("flask", filled, payment_url, settings(name, otel)))
