@@ -59,6 +59,7 @@ def _checks(typed: list[str]) -> dict[str, list[str]]:
         "ruff check": [python, "-m", "ruff", "check", "--quiet", "--output-format", "concise", "."],
         "ruff format": [python, "-m", "ruff", "format", "--check", "--quiet", "--output-format", "concise", "."],
         "mypy --strict": [python, "-m", "mypy", "--no-error-summary", *typed],
+        "locks": [python, "tools/locks_check.py"],
         "import rules": [str(Path(python).parent / "lint-imports"), "--no-logo"],
         "generated files": [python, "tools/generate.py", "--check"],
         "links and names in the docs": [python, "tools/docs_check.py"],

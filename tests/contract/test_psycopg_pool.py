@@ -9,11 +9,13 @@ import logging
 import random
 import threading
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from examples.lab.processes import LOOPBACK, free_port, wait_until
+from poolscope.adapters.psycopg_pool import ADAPTER
 from tests.support.watched import at_rest, closures, outcomes, watched
 
 psycopg = pytest.importorskip("psycopg")
@@ -606,3 +608,26 @@ def test_a_return_that_began_before_poolscope_ends_with_the_next_lease(
             assert len(ours.leases - {adopted}) == len(ours.leases) == 1
             pool.putconn(again)
             at_rest(ours)
+
+
+def test_ended_workers_are_recognised_without_a_lock() -> None:
+    """Whether workers have ended is looked up of daemons, as its library makes them, within a collection too."""
+
+    class Worker:
+        """A thread that has ended; looking that up of one that is no daemon would take a lock of `threading`."""
+
+        def __init__(self, *, daemon: bool) -> None:
+            self.daemon = daemon
+            self.asked = 0
+
+        def is_alive(self) -> bool:
+            self.asked += 1
+            return False
+
+    def stopped(*workers: Worker) -> bool:
+        return ADAPTER.is_stopped(SimpleNamespace(_closed=False, _workers=list(workers)))
+
+    other = Worker(daemon=False)
+    assert not stopped(other)
+    assert stopped(Worker(daemon=True))
+    assert other.asked == 0

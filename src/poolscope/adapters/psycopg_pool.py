@@ -116,7 +116,9 @@ class PsycopgPoolAdapter(PointAdapter):
         # An open pool has workers. After a fork the interpreter marks the parent's threads as ended.
         if library_pool._closed or not self.keeps(library_pool):
             return False
-        threads = [one for one in list(library_pool._workers) if hasattr(one, "is_alive")]
+        # It may be asked within a garbage collection: up to Python 3.12, `is_alive` takes a lock of `threading` where
+        # the thread is no daemon, which this thread may hold just then. The library makes daemons.
+        threads = [one for one in list(library_pool._workers) if getattr(one, "daemon", False)]
         return bool(threads) and not any(thread.is_alive() for thread in threads)
 
     @override
