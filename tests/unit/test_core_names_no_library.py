@@ -12,7 +12,7 @@ import pytest
 
 import poolscope.core
 from poolscope.adapters.registry import load as adapters
-from poolscope.core.sql import lexer
+from poolscope.core.sql import syntax
 from poolscope.frameworks.registry import load as frameworks
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ CORE: Final = Path(poolscope.core.__file__).parent
 #: Not hooked themselves, but part of how libraries run the application's code.
 BESIDE: Final = {"greenlet", "gevent", "jinja", "jinja2", "uvloop", "werkzeug", "wrapt"}
 #: Names of databases, as the semantic conventions have them.
-DATABASES: Final = {part for system in lexer._SYNTAX for part in (system, *system.split("."))}
+DATABASES: Final = {part for system in syntax.SYSTEMS for part in (system, *system.split("."))}
 
 
 def libraries() -> set[str]:

@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-from poolscope.core.sql.lexer import tokens_of
+from poolscope.core.sql.lexer import COMMENT, NAME, NUMBER, PARAMETER, replaced
 
 if TYPE_CHECKING:
     from poolscope.types import LibraryObject
@@ -192,30 +192,30 @@ def chunked_of(statement: str, shape: str, system: str) -> Chunked | None:
 
 
 def _slots(statement: str, system: str) -> tuple[Slot, ...]:
-    tokens: list[re.Match[str]] = []
+    tokens: list[tuple[str, str]] = []
 
-    def stand_in(match: re.Match[str]) -> str:
-        if match.lastgroup == "comment":
+    def stand_in(kind: str, text: str) -> str:
+        if kind == COMMENT:
             return " "
-        if match.group("name") is not None:
+        if kind == NAME:
             return "x"
-        tokens.append(match)
+        tokens.append((kind, text))
         return "\0"
 
-    text = _SPACE.sub(" ", tokens_of(system).sub(stand_in, statement.replace("\0", "")).lower())
+    text = _SPACE.sub(" ", replaced(statement.replace("\0", "\1"), system, stand_in).lower())
     if len(tokens) > _MOST_VALUES:
         return (Slot(_KEY, None, None),) * len(tokens)
     slots: list[Slot] = []
     position = -1
     anonymous = 0
-    for token in tokens:
+    for kind, token in tokens:
         position = text.index("\0", position + 1)
         role = _role(text, position)
-        if token.group("parameter") is None:
-            slots.append(Slot(role, None, _literal(token)))
+        if kind != PARAMETER:
+            slots.append(Slot(role, None, _number(token) if kind == NUMBER else token))
             continue
-        parameter = _parameter(token.group(), anonymous)
-        anonymous += token.group() in _ANONYMOUS
+        parameter = _parameter(token, anonymous)
+        anonymous += token in _ANONYMOUS
         slots.append(Slot(role, parameter, None))
     return tuple(slots)
 
@@ -242,13 +242,11 @@ def _parameter(token: str, anonymous: int) -> int | str:
     return token[1:]
 
 
-def _literal(token: re.Match[str]) -> LibraryObject:
-    if token.group("number") is None:
-        return token.group()
+def _number(token: str) -> LibraryObject:
     try:
-        return Decimal(token.group())
+        return Decimal(token)
     except InvalidOperation:  # a hexadecimal number
-        return token.group()
+        return token
 
 
 def _value(slot: Slot, parameters: LibraryObject) -> LibraryObject:

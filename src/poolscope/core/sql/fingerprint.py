@@ -12,7 +12,8 @@ import zlib
 from typing import Final, NamedTuple
 
 from poolscope.core.sql.batches import BATCH, Chunked, chunked_of
-from poolscope.core.sql.lexer import COMMENT, tokens_of
+from poolscope.core.sql.lexer import COMMENT, NAME, STRING, replaced
+from poolscope.core.sql.principals import without_principals
 from poolscope.core.sql.remembered import Remembered
 
 #: A longer statement is cut before it is looked at; what differs behind that is the data of a bulk statement.
@@ -23,7 +24,10 @@ LONGEST_SHAPE: Final = 2_000
 # As many characters as the place that a value's role takes.
 _SLOT: Final = 200
 
-_SPACE: Final = re.compile(r"\s+")
+_SPACE: Final = re.compile(r"[\s\x01]+")
+# Strings beside one another are one, in some databases.
+_BESIDE: Final = re.compile(r"\x02\s*(?=\x02)")
+_IN_COMMENT: Final = r"--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*(?:\*/|\Z)"
 _PADDING: Final = re.compile(r" ?, ?|(?<=\() | (?=\))")
 _CAST: Final = re.compile(r"\?::[\w.]+(?:\[\])?")
 _LIST: Final = re.compile(r"\((\?(?:,\?)*)(?:\)|,?\Z)|\[(\?(?:,\?)*)\]")
@@ -38,6 +42,9 @@ _LOOPS: Final = re.compile(
     r"|^insert\b.*\b(?:unnest|openjson|jsonb?_(?:to|populate)_recordset|jsonb?_array_elements(?:_text)?) ?\("
 )
 
+# What stands for something else while a statement is looked at.
+_UNWANTED: Final = {0: 1, 2: 1}
+
 # In text that is not SQL, removing a literal may join what lies beside it to a new one. A shape must be final.
 _MAY_CHANGE: Final = re.compile(r"[#'$%@:\\]|--|/\*")
 _MOST_PASSES: Final = 5
@@ -45,7 +52,7 @@ _MOST_PASSES: Final = 5
 # What most statements begin with; what else begins a query is found by not being control.
 _USUAL: Final = frozenset({"sele", "inse", "upda", "dele", "with"})
 _CONTROL: Final = re.compile(
-    rf"(?:\s|{COMMENT})*"
+    rf"(?:\s|{_IN_COMMENT})*"
     r"(?:(?:start|commit|rollback|abort|savepoint|release|reset|discard|fetch|move|close|deallocate|listen|unlisten"
     r"|set|show|pragma)\b"
     r"|(?:begin|end)\s*(?:;|\Z|(?:work|tran|transaction|isolation|read|deferred|immediate|exclusive)\b))",
@@ -109,41 +116,60 @@ def analyse(statement: str, system: str) -> Shape:
     return shape
 
 
+def literal_free(statement: str, system: str) -> str:
+    """
+    A statement without literals, parameters, comments and users, on one line; a question mark stands for each.
+
+    Args:
+        statement: SQL; what stands beyond `LONGEST` characters is left out.
+        system: The database, as the semantic conventions name it.
+    """
+    text, names = _without_literals(statement, system)
+    return _with_names(without_principals(_SPACE.sub(" ", text)), names)
+
+
 def is_query(statement: str) -> bool:
     """Whether a statement is a query: not the begin or end of a transaction, a setting, or a cursor's fetch."""
     return statement[:4].lower() in _USUAL or _CONTROL.match(statement, 0, LONGEST) is None
 
 
-def summary_of(statement: str) -> str:
-    """The first word of a statement in capitals, such as ``SELECT``; ``SQL`` when there is none."""
-    match = re.search(r"[A-Za-z]+", re.sub(COMMENT, " ", statement[:LONGEST]))
+def summary_of(shape: str) -> str:
+    """The first word of a shape in capitals, such as ``SELECT``; ``SQL`` when there is none."""
+    match = re.search(r"[A-Za-z]+", shape)
     return match.group().upper() if match else "SQL"
 
 
 def _without_literals(statement: str, system: str) -> tuple[str, list[str]]:
     names: list[str] = []
 
-    def stand_in(match: re.Match[str]) -> str:
-        if match.lastgroup == "comment":
+    def stand_in(kind: str, text: str) -> str:
+        if kind == COMMENT:
             return " "
-        if match.group("name") is not None:
-            names.append(match.group())
+        if kind == NAME:
+            names.append(text)
             return f"\0{len(names) - 1}\0"
-        return "?"
+        return "\2" if kind == STRING else "?"
 
-    return tokens_of(system).sub(stand_in, statement[:LONGEST].replace("\0", "")).lower(), names
+    # A backslash may stand before what is not wanted: something has to stay there.
+    text = statement[:LONGEST].translate(_UNWANTED)
+    text = replaced(text, system, stand_in, cut=len(statement) > LONGEST)
+    return _BESIDE.sub("", text).replace("\2", "?").lower(), names
 
 
 def _folded(literal_free: tuple[str, list[str]], *, cut: bool) -> tuple[str, bool]:
     text, names = literal_free
-    text = _CAST.sub("?", _PADDING.sub(_unpadded, _SPACE.sub(" ", text))).strip(" ;")
+    text = without_principals(_SPACE.sub(" ", text))
+    text = _CAST.sub("?", _PADDING.sub(_unpadded, text)).strip(" ;")
     if cut and "," in text:  # the last element is not whole
         text = text[: text.rfind(",")]
     loops = any(match.group().count(",") >= BATCH - 1 for match in _LIST.finditer(text))
     text = _TUPLES.sub("((?))", _LIST.sub(_one_element, text))
     text, batches = _ROWS.subn(r"\1", text)
-    text = re.sub(r"\0(\d+)\0", lambda match: names[int(match.group(1))], text.replace(",", ", "))
-    return _shortened(text), loops or batches > 0
+    return _shortened(_with_names(text.replace(",", ", "), names)), loops or batches > 0
+
+
+def _with_names(text: str, names: list[str]) -> str:
+    return re.sub(r"\0(\d+)\0", lambda match: names[int(match.group(1))], text)
 
 
 def _unpadded(match: re.Match[str]) -> str:

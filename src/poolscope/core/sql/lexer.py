@@ -1,95 +1,274 @@
 """
 What is a comment, a string, a name, a parameter and a number in SQL; databases differ.
 
-Where a database's syntax depends on a setting of the server's (backslashes in MySQL), the default counts. Where the
-database is not known, whatever may be a literal counts as one.
+Where that depends on a setting of the server's (backslashes, double quotes), or the database is not known, a statement
+is read in every way that there is (`syntaxes_of`). One that leaves a backslash outside of quotes, or without default
+settings a quote open, is not the server's, which would refuse the statement. What is a literal in any other way is
+taken for one.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-#: A comment. One that is not closed goes to the end.
-COMMENT: Final = r"--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*(?:\*/|\Z)"
-# PostgreSQL and SQL Server nest them. Regular expressions cannot count: deeper than that the rest is swallowed.
-_NESTED: Final = (
-    r"--[^\n]*|"
-    + r"/\*(?:[^*/]|\*(?!/)|/(?!\*)|" * 3
-    + r"/\*(?:[^*/]|\*(?!/)|/(?!\*))*(?:\*/|\Z)"
-    + r")*(?:\*/|\Z)" * 3
-    + r"|/\*.*\Z"
+from poolscope.core.sql.syntax import EXECUTED, MOST_VERSIONS, syntaxes_of, versions_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from poolscope.core.sql.syntax import Syntax
+
+COMMENT: Final = "comment"
+NAME: Final = "name"
+STRING: Final = "string"
+PARAMETER: Final = "parameter"
+NUMBER: Final = "number"
+
+_BLOCK_ENDS: Final = re.compile(r"/\*|\*/")
+# What stays as it is: in MySQL, NULL has a notation with a backslash.
+_PLAIN: Final = frozenset({"plain", "other", "null", "backslash"})
+_PAIRS: Final = {"[": "]", "{": "}", "(": ")", "<": ">"}
+
+# SQLite: behind these words stands a name, whatever the quotes.
+_BEFORE_NAMES: Final = frozenset({
+    "from", "join", "into", "update", "table", "as", "savepoint", "references", "exists", "index", "view", "set",
+})  # fmt: skip
+_STRUCTURE: Final = re.compile(r"\b(?:set|where|from|order|limit|returning|select)\b|[();]")
+_NEXT_PART: Final = re.compile(r"\s*\.(?!\d)")
+_COLUMNS_OF: Final = re.compile(
+    r"""\binto\s{1,9}(?:(?:"[^"]*"|[\w$]{1,63})\s?\.\s?)?(?:"[^"]*"|[\w$]{1,63})\s?\(\s?\Z""", re.IGNORECASE
 )
-_DASHES_AND_SPACE: Final = r"--(?:\s[^\n]*|\Z)|\#[^\n]*|/\*.*?(?:\*/|\Z)"
-
-_QUOTED: Final = r"'(?:[^']|'')*(?:'|\Z)"
-_ESCAPED: Final = r"'(?:[^'\\]|''|\\(?:.|\Z))*(?:'|\Z)"
-# Whether a backslash escapes is not known: behind one the string may end or not.
-_DOUBTFUL: Final = r"'(?:[^'\\]|'')*(?:'|\\.*\Z|\Z)"
-_DOLLAR: Final = r"(?<![\w$])\$(?P<tag>[^\W\d]\w*|)\$.*?(?:\$(?P=tag)\$|\Z)"
-_ORACLE: Final = (
-    r"[nN]?[qQ]'(?:\[.*?(?:\]'|\Z)|\{.*?(?:\}'|\Z)|\(.*?(?:\)'|\Z)|<.*?(?:>'|\Z)|(?P<mark>\S).*?(?:(?P=mark)'|\Z))"
-)
-
-_DOUBLE: Final = r'"(?:[^"]|"")*"'
-# No longer than names are: each bracket that is not closed would have the whole rest looked at.
-_BRACKETS: Final = r"\[[^\]]{0,200}(?:\]\][^\]]{0,200}){0,5}\]"
-# In SQLite "text" is a string where no column has that name: a name is what only a name can be.
-_SQLITE_NAME: Final = (
-    r'(?i:(?<=\.)|(?<=from )|(?<=join )|(?<=into )|(?<=update )|(?<=table )|(?<=as )|(?<=savepoint ))"(?:[^"]|"")*"'
-    r'|"(?:[^"]|"")*"(?=\s*\.\s*["\w*])'
-)
-
-_PARAMETER: Final = r"%(?:\([^)]*\))?[sbt]\b|\$\d+|(?<![:\w?]):[^\W\d]\w*|@\w+|\?"
-# A sign belongs to the number unless something stands before it that it could subtract from.
-_NUMBER: Final = r"(?<!\w)[-+]?\.?\d(?:[eE][-+](?=\d)|[\w.])*"
-
-# Where any of these may begin; asked first, since it rejects most characters at a tenth of the cost.
-_POSSIBLE: Final = r"(?=[-/#'\"`\[$%:@?\d.+]|[a-zA-Z]['&])"
+_LOOK_BACK: Final = 200
 
 
-def _pattern(comment: str, string: str, name: str) -> re.Pattern[str]:
-    # The order matters: a quote inside a comment is no string, and the other way round.
-    return re.compile(
-        rf"{_POSSIBLE}(?:(?P<comment>{comment})|(?P<name>{name})|(?P<string>{string})|(?P<parameter>{_PARAMETER})"
-        rf"|(?P<number>{_NUMBER}))",
-        re.DOTALL,
-    )
-
-
-def _doubled(string: str) -> str:
-    return string.replace("'", '"')
-
-
-_POSTGRESQL: Final = (
-    _NESTED,
-    rf"[eE]{_ESCAPED}(?:\s*\n\s*{_ESCAPED})*|(?:[bBnNxX]|[uU]&)?{_QUOTED}|{_DOLLAR}",
-    _DOUBLE,
-)
-_MYSQL: Final = (_DASHES_AND_SPACE, rf"[bBnNxX]?{_ESCAPED}|{_doubled(_ESCAPED)}", r"`[^`]*`")
-_SYNTAX: Final = {
-    "postgresql": _POSTGRESQL,
-    "cockroachdb": _POSTGRESQL,
-    "mysql": _MYSQL,
-    "mariadb": _MYSQL,
-    "sqlite": (COMMENT, rf"[xX]?{_QUOTED}|{_doubled(_QUOTED)}", rf"{_SQLITE_NAME}|`[^`]*`|{_BRACKETS}"),
-    "oracle.db": (COMMENT, rf"{_ORACLE}|[nN]?{_QUOTED}", _DOUBLE),
-    "microsoft.sql_server": (_NESTED, rf"[nN]?{_QUOTED}", rf"{_DOUBLE}|{_BRACKETS}"),
-}
-_UNKNOWN: Final = (_NESTED, rf"{_DOUBTFUL}|{_doubled(_DOUBTFUL)}|{_DOLLAR}", r"`[^`]*`")
-
-
-@lru_cache(maxsize=32)
-def tokens_of(system: str) -> re.Pattern[str]:
+class Token(NamedTuple):
     """
-    A pattern for all that is not plain text in a database's SQL.
+    What is no plain text.
 
     Args:
-        system: The database, as the semantic conventions name it.
-
-    Returns:
-        The pattern. The name of its last matching group is ``comment``, or one of the groups ``name``, ``string``,
-        ``parameter`` and ``number`` matches.
+        kind: `COMMENT`, `NAME`, `STRING`, `PARAMETER` or `NUMBER`.
+        start: Where it begins.
+        end: Where it ends.
     """
-    return _pattern(*_SYNTAX.get(system, _UNKNOWN))
+
+    kind: str
+    start: int
+    end: int
+
+
+def tokens_of(statement: str, system: str, *, cut: bool = False) -> list[Token]:
+    """
+    All that is not plain text in a statement, in order. What may be a literal is one; what lies beyond a place where
+    the statement cannot be read is one string.
+
+    Args:
+        statement: SQL.
+        system: The database, as the semantic conventions name it.
+        cut: Whether the statement goes on behind its end: then it may end within a string.
+    """
+    if len(versions_of(statement)) > MOST_VERSIONS:
+        start = min(statement.find(opening) for opening in versions_of(statement))
+        return [*tokens_of(statement[:start], system), Token(STRING, start, len(statement))]
+    read = [_Read(statement, syntax) for syntax in syntaxes_of(system, statement)]
+    sound = [one for one in read if not one.has_backslash] or read
+    # What ends in a string may have been cut by somebody else; the defaults count even so.
+    likely = [one for one in sound if cut or not one.is_open or one is read[0]] or sound
+    tokens = likely[0].tokens
+    if any(one.tokens != tokens for one in likely[1:]):
+        tokens = _agreed(statement, [one.tokens for one in likely])
+    if not cut and all(one.is_open or one.has_backslash for one in likely):
+        # A quote is missing or one too many, and what looks like text may be the inside of a string.
+        start = min(
+            (token.start for one in read for token in one.tokens if token.kind == STRING), default=len(statement)
+        )
+        if start < len(statement):
+            tokens = [token for token in tokens if token.end <= start]
+            tokens.append(Token(STRING, start, len(statement)))
+    return tokens
+
+
+def replaced(statement: str, system: str, stand_in: Callable[[str, str], str], *, cut: bool = False) -> str:
+    """
+    A statement with something else in the place of each of its tokens.
+
+    Args:
+        statement: SQL.
+        system: The database.
+        stand_in: By the kind and the text of a token, what stands in its place.
+        cut: Whether the statement goes on behind its end.
+    """
+    parts: list[str] = []
+    at = 0
+    for kind, start, end in tokens_of(statement, system, cut=cut):
+        parts += (statement[at:start], stand_in(kind, statement[start:end]))
+        at = end
+    parts.append(statement[at:])
+    return "".join(parts)
+
+
+class _Read:
+    """
+    A statement, read in one way.
+
+    Args:
+        text: The statement.
+        syntax: The way.
+    """
+
+    def __init__(self, text: str, syntax: Syntax) -> None:
+        self.tokens: list[Token] = []
+        #: Whether it ends within a string, a name or a comment.
+        self.is_open = False
+        #: Whether a backslash stands outside of all of these.
+        self.has_backslash = False
+        self._text, self._syntax = text, syntax
+        self._names = _DoubtfulNames(text) if syntax.doubts_names else None
+        # What began with the comment that is executed: its place among the tokens, and in the text.
+        self._executed: tuple[int, int] | None = None
+        at = 0
+        while at < len(text):
+            at = self._next(at)
+        self.is_open = self._was_executed(len(text)) or self.is_open
+
+    def _next(self, at: int) -> int:
+        found = self._syntax.pattern.match(self._text, at)
+        kind = found.lastgroup if found is not None else None
+        if found is None or kind is None:  # every pattern matches everywhere
+            return len(self._text)
+        end = found.end()
+        if kind in _PLAIN:
+            self.has_backslash = self.has_backslash or kind == "backslash"
+            return end
+        start = found.start(kind)
+        if kind == "ends":
+            self._was_executed(end)
+            return end
+        if kind == "block":
+            return self._block(start)
+        if kind in (STRING, NAME, "doubtful"):
+            self.is_open = found[f"closed_{kind}"] is None
+        elif kind in ("dollars", "marked"):
+            closing = _end_of_quoted(self._text, found[kind], end)
+            self.is_open, kind, end = closing < 0, STRING, closing if closing >= 0 else len(self._text)
+        if kind == "doubtful" and self._names is not None:
+            kind = NAME if self._names.is_name(found.start(), start, end, self.tokens) else STRING
+        # A name that does not end may be a string that does not.
+        self.tokens.append(Token(STRING if self.is_open else kind, start, end))
+        return end
+
+    def _block(self, start: int) -> int:
+        opening = EXECUTED.match(self._text, start) if self._syntax.executes else None
+        if opening is not None and opening[0] in self._syntax.executes:
+            self._executed = self._executed or (len(self.tokens), start)
+            return opening.end()
+        end = _end_of_comment(self._text, start, self._syntax.nests)
+        self.is_open, end = end < 0, end if end >= 0 else len(self._text)
+        self.tokens.append(Token(COMMENT, start, end))
+        return end
+
+    def _was_executed(self, end: int) -> bool:
+        # All that is in it goes with it, whether this server executes it or not.
+        if self._executed is None:
+            return False
+        place, start = self._executed
+        self.tokens[place:] = [Token(COMMENT, start, end)]
+        self._executed = None
+        return True
+
+
+def _end_of_comment(text: str, start: int, nests: int) -> int:
+    depth = 0
+    for found in _BLOCK_ENDS.finditer(text, start):
+        if found[0] == "*/":
+            depth -= 1
+        elif depth < nests:
+            depth += 1
+        if not depth:
+            return found.end()
+    return -1
+
+
+def _end_of_quoted(text: str, opening: str, at: int) -> int:
+    closing = opening if opening[0] == "$" else _PAIRS.get(opening[-1], opening[-1]) + "'"
+    found = text.find(closing, at)
+    return found + len(closing) if found >= 0 else -1
+
+
+def _agreed(text: str, ways: Iterable[list[Token]]) -> list[Token]:
+    # What is hidden in one way is hidden. A name is one only where all say so; a comment where none says literal.
+    rank = {COMMENT: 1, NAME: 2, NUMBER: 3, PARAMETER: 4, STRING: 5}
+    marks = bytearray(len(text))
+    names: list[set[Token]] = []
+    for tokens in ways:
+        names.append({token for token in tokens if token.kind == NAME})
+        for kind, start, end in tokens:
+            if kind != NAME:
+                for place in range(start, end):
+                    marks[place] = max(marks[place], rank[kind])
+    for token in set.intersection(*names):
+        if not any(marks[token.start : token.end]):
+            marks[token.start : token.end] = bytes([rank[NAME]]) * (token.end - token.start)
+    agreed: list[Token] = []
+    kinds = {number: kind for kind, number in rank.items()}
+    at = 0
+    while at < len(text):
+        start, mark = at, marks[at]
+        while at < len(text) and marks[at] == mark:
+            at += 1
+        if mark:
+            agreed.append(Token(kinds[mark], start, at))
+    return agreed
+
+
+class _DoubtfulNames:
+    """Whether what stands in double quotes in SQLite can only be a name: elsewhere it may be a string."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._seen = 0
+        # How many parentheses are open since the SET of an UPDATE; whether the columns of an INSERT are listed.
+        self._depth: int | None = None
+        self._lists_columns = False
+
+    def is_name(self, plain_start: int, start: int, end: int, before: list[Token]) -> bool:
+        """
+        Whether it is a name.
+
+        Args:
+            plain_start: Where the plain text before it begins.
+            start: Where it begins.
+            end: Where it ends.
+            before: The tokens before it.
+        """
+        self._follow(start, before)
+        plain = self._text[plain_start:start].rstrip()
+        words = plain.lower().rsplit(None, 2)[-2:]
+        if plain.endswith(".") or _NEXT_PART.match(self._text, end):
+            return True
+        if words and words[-1] in _BEFORE_NAMES:
+            # IS DISTINCT FROM, VACUUM INTO: a value. Behind a comment that is not known.
+            is_known = len(words) > 1 or not before or before[-1].kind != COMMENT
+            return is_known and words[0] not in ("distinct", "vacuum")
+        if plain.endswith("(") and _COLUMNS_OF.search(self._text, max(0, start - _LOOK_BACK), start):
+            self._lists_columns = True
+        return self._lists_columns or (plain.endswith(",") and self._depth == 0)
+
+    def _follow(self, start: int, before: list[Token]) -> None:
+        plains, at = [], start
+        for token in reversed(before):
+            plains.append(self._text[max(token.end, self._seen) : at])
+            at = token.start
+            if at <= self._seen:
+                break
+        else:
+            plains.append(self._text[self._seen : at])
+        self._seen = start
+        for word in _STRUCTURE.findall("\0".join(reversed(plains)).lower()):
+            if word == "set":
+                self._depth = 0
+            elif word not in "()":
+                self._depth = None
+            elif self._depth is not None:
+                self._depth += 1 if word == "(" else -1
+            self._lists_columns = self._lists_columns and word != ")"

@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.sql.fingerprint import LONGEST
-from poolscope.core.sql.lexer import tokens_of
+from poolscope.core.sql.fingerprint import LONGEST, literal_free
 from poolscope.core.sql.locks import Lock, Mode
 from poolscope.core.sql.remembered import Remembered
 
@@ -68,7 +67,7 @@ def locks_of(statement: str, system: str) -> tuple[Lock, ...]:
         statement: SQL; what stands beyond `LONGEST` characters is not looked at.
         system: The database, as the semantic conventions name it.
     """
-    key = (statement[:LONGEST], system)
+    key = (statement[: LONGEST + 1], system)  # one more says that it goes on
     found = _remembered.known.get(key)
     if found is None:
         found = _found(*key)
@@ -77,19 +76,13 @@ def locks_of(statement: str, system: str) -> tuple[Lock, ...]:
 
 
 def _found(statement: str, system: str) -> tuple[Lock, ...]:
-    text = tokens_of(system).sub(_kept, statement)
+    text = literal_free(statement, system)
     found = [*_advisory(statement, text)]
     words = [_unquoted(word, system) for word in _WORD.findall(text)]
     found += _of_words(words)
     if system == "sqlite":  # it has one lock for all of a database that is written to
         found = [Lock(Mode.CHANGES, ()) for lock in found if lock.mode not in (Mode.READ, Mode.SHARED_ROWS)]
     return tuple(dict.fromkeys(found))
-
-
-def _kept(match: re.Match[str]) -> str:
-    if match.lastgroup == "comment":
-        return " "
-    return match.group() if match.group("name") is not None else "?"
 
 
 def _unquoted(word: str, system: str) -> str:
