@@ -105,6 +105,11 @@ transparency: env
 	@$(PY) tests/transparency/run.py $(ARGS)
 endif
 
+HELP += 'soak' 'all pools at full speed while everything goes wrong, and whether every law holds (ARGS="--minutes 5 --seed x")'
+.PHONY: soak
+soak: env
+	@$(PY) -m tests.soak.run $(ARGS)
+
 ifneq ($(wildcard tools/pipeline_build.py),)
 HELP += 'pipeline-build' 'build the Collector and Prometheus once, into ~/.cache/poolscope (needs Go; cold: 15 minutes)'
 .PHONY: pipeline-build

@@ -1,5 +1,5 @@
 """
-All of what CI runs in part: every suite of the transparency runs, every cell of the matrix, every way to be late.
+All of what CI runs in part: every suite of the transparency runs, every cell of the matrix, every way to be late, a long soak.
 
 It takes hours. The first line says when it last passed on this machine, and on which commit.
 
@@ -30,6 +30,7 @@ def plan() -> list[steps.Step]:
     ]
     for way in WAYS:
         made.append(steps.Step(f"late-{way}", (made[-1].name,), f"make late ARGS='--way {way}'"))
+    made.append(steps.Step("soak", (made[-1].name,), "make soak"))
     return made
 
 
