@@ -1,5 +1,5 @@
 """
-All of what CI runs in part: every suite of the transparency runs, every cell of the matrix, every way to be late, a long soak.
+All of what CI runs in part, every transparency suite, matrix cell and way to be late, and a soak of half an hour.
 
 It takes hours. The first line says when it last passed on this machine, and on which commit.
 
