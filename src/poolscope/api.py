@@ -19,6 +19,7 @@ from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.sql.repetition import EXPECTED_REPETITION
 from poolscope.core.work import EXPECTED_LONG_HOLD
 from poolscope.core.work_scope import async_stepping, begin, stepping
+from poolscope.names import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,19 +45,20 @@ class unit_of_work:  # noqa: N801 - it reads as a statement
     what runs inside it does not belong to the outer one.
 
     Args:
-        name: The job's name, never with an id in it: the number of different names is limited.
+        name: The job's name, never with an id in it: the number of different names is limited. One that may hold a
+            login, as a URL may, is not used.
         kind: `http`, `task`, `rpc` or `job`; anything else counts as `job`, with a warning.
     """
 
     def __init__(self, name: str, kind: str = "job") -> None:
-        self._name = str(name)
+        self._name = safe(str(name))
         self._kind = kind
         self._work_scopes: list[WorkScope | None] = []
         if kind not in KINDS:
             _logger.warning(
                 "unit_of_work(%r, kind=%r): unknown kind, using 'job'; the kinds are: %s",
                 self._name,
-                kind if type(kind) is str else type(kind),
+                safe(kind) if type(kind) is str else type(kind),
                 ", ".join(KINDS),
             )
             self._kind = "job"
@@ -182,7 +184,8 @@ def pool_name(name: str) -> _Within:
     A second live pool of the same name gets ``#2``.
 
     Args:
-        name: The pool's name; beyond `POOLSCOPE_MAX_POOLS` names further pools share one.
+        name: The pool's name; beyond `POOLSCOPE_MAX_POOLS` names further pools share one. One that may hold a login, as
+            a URL may, is not used.
     """
     return _Within(POOL_NAME, name, _nothing)
 

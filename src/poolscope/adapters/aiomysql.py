@@ -12,6 +12,7 @@ import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.adapters.address import is_cut_off
 from poolscope.adapters.base import Point, PointAdapter
 from poolscope.adapters.identity import first_of, identity
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Fetch, Statement, Sweep
@@ -96,6 +97,8 @@ class AiomysqlAdapter(PointAdapter):
     def identify(self, library_pool: LibraryObject) -> Identity:
         """What a pool is, by its connect arguments."""
         given = [library_pool._conn_kwargs]
+        if is_cut_off(given[0]):
+            return identity("mysql")
         # What a file of options says, the first connection knows.
         otherwise = None if first_of(given, "read_default_file") else "localhost"
         address = first_of(given, "unix_socket") or first_of(given, "host") or otherwise

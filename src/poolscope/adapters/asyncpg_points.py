@@ -9,13 +9,13 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from poolscope.adapters.address import UNREADABLE, is_cut_off, is_torn
 from poolscope.adapters.base import Point
 from poolscope.adapters.connects import PENDING_CHECKOUT
-from poolscope.adapters.identity import first_of, identity, is_torn
+from poolscope.adapters.identity import first_of, identity
 from poolscope.adapters.leases import recover, recover_call
 from poolscope.adapters.marks import KEY, LEASES_KEY
 from poolscope.adapters.points import Handover
-from poolscope.core.guard import guard
 from poolscope.types import override
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool_identity import Identity
     from poolscope.types import LibraryObject
 
+_UNREADABLE: Final = {"host": UNREADABLE, "database": UNREADABLE}
 _HOST: Final = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
 
 
@@ -143,12 +144,12 @@ def identify(library_pool: LibraryObject, *more: dict[str, Any]) -> Identity:
     """
     given = library_pool._connect_kwargs
     dsn = library_pool._connect_args[0] if library_pool._connect_args else given.get("dsn")
-    parsed: dict[str, Any] = guard.run("asyncpg.dsn", lambda: _parse(dsn), {})
-    places = (given, parsed, *more)
-    host = first_of(places, "host")
-    address = ",".join(map(str, host)) if isinstance(host, (list, tuple)) else host
+    if is_cut_off(given):
+        return identity("postgresql")
+    places = (given, _parse(dsn), *more)
+    address = first_of(places, "host")
     port = first_of(places, "port") if address else None
-    return identity("postgresql", namespace=first_of(places, "database"), address=address and str(address), port=port)
+    return identity("postgresql", namespace=first_of(places, "database"), address=address, port=port)
 
 
 def parameters_of(connection: LibraryObject) -> dict[str, Any]:
@@ -158,13 +159,20 @@ def parameters_of(connection: LibraryObject) -> dict[str, Any]:
     return {"host": host, "port": port, "database": connection._params.database}
 
 
-def _parse(dsn: str | None) -> dict[str, Any]:
-    if not dsn or is_torn(dsn):
+def _parse(dsn: object) -> dict[str, Any]:
+    if not dsn:
         return {}
-    url = urlsplit(dsn)
+    if not isinstance(dsn, str) or is_torn(dsn):
+        return dict(_UNREADABLE)
+    try:
+        url = urlsplit(dsn)
+    except ValueError:
+        return dict(_UNREADABLE)
     query = dict(parse_qsl(url.query))
     hosts = url.netloc.rpartition("@")[2]
     matches = [match for host in hosts.split(",") if hosts and (match := _HOST.fullmatch(host)) is not None]
+    if hosts and len(matches) < hosts.count(",") + 1:
+        return dict(_UNREADABLE)
     ports = [match[2] for match in matches]
     return {
         "host": query.get("host") or ",".join(unquote(match[1].strip("[]")) for match in matches) or None,

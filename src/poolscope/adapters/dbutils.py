@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters import libpq
+from poolscope.adapters.address import is_cut_off
 from poolscope.adapters.base import PointAdapter
 from poolscope.adapters.dbutils_calls import (
     MAKING,
@@ -21,7 +22,7 @@ from poolscope.adapters.dbutils_calls import (
     SteadyState,
     ToughStatement,
 )
-from poolscope.adapters.identity import database_file, first_of, identity
+from poolscope.adapters.identity import file_identity, first_of, identity
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Checkout, Close
 from poolscope.adapters.stats import Stats
@@ -103,7 +104,9 @@ class DbutilsAdapter(PointAdapter):
         given += [_reported_by(steady) for steady in library_pool._idle_cache[:1]]
         namespace = first_of(given, "dbname", "database", "db")
         if system == "sqlite":
-            namespace = database_file(namespace or (str(first) if first else None))
+            return file_identity(system, namespace or first)
+        if is_cut_off(given[0]):
+            return identity(system)
         address = first_of(given, "host", "unix_socket")
         return identity(system, namespace=namespace, address=address, port=first_of(given, "port"))
 

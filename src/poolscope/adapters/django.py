@@ -14,12 +14,13 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.adapters.address import is_cut_off, is_plain, text_of
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.connects import PENDING_CHECKOUT
 from poolscope.adapters.django_chunks import BACKEND, make_chunked_cursor
 from poolscope.adapters.django_loaders import LOADERS
 from poolscope.adapters.django_state import Alias, WrapperState
-from poolscope.adapters.identity import NAMERS, database_file, identity
+from poolscope.adapters.identity import NAMERS, file_identity, identity
 from poolscope.adapters.leases import recover
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Statement
@@ -215,12 +216,24 @@ class DjangoAdapter(PointAdapter):
     def identify(self, library_pool: Alias) -> Identity:
         # The alias is the name; of the settings no user name, password or option is read.
         settings = library_pool.settings
-        namespace = str(settings.get("NAME") or "") or None
+        namespace = settings.get("NAME")
         if library_pool.vendor == "sqlite":
-            return identity("sqlite", name=library_pool.name, namespace=database_file(namespace))
+            return file_identity("sqlite", namespace, name=library_pool.name)
         system = "oracle.db" if library_pool.vendor == "oracle" else library_pool.vendor
-        address, port = settings.get("HOST") or None, settings.get("PORT") or None
+        address, port = settings.get("HOST"), settings.get("PORT")
+        # Most settings are made of a URL by other code. Where its password tears it, none connects to what is left.
+        is_plainly = not address or is_plain(text_of(address) or "")
+        if is_cut_off(settings) or not (is_plainly or self._has_connected(library_pool)):
+            return identity(system, name=library_pool.name)
         return identity(system, name=library_pool.name, namespace=namespace, address=address, port=port)
+
+    def _has_connected(self, alias: Alias) -> bool:
+        wrappers = [state.reference() for state in self._states_of(alias)]
+        return any(wrapper is not None and wrapper.connection is not None for wrapper in wrappers)
+
+    @override
+    def identify_by(self, library_pool: Alias, connection: LibraryObject) -> Identity:  # noqa: ARG002 - it is open
+        return self.identify(library_pool)
 
     @override
     def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:

@@ -5,17 +5,17 @@ the application.
 
 from __future__ import annotations
 
-import os
 import re
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
+from poolscope.adapters.address import file_of, place
 from poolscope.core.guard import guard
 from poolscope.core.pool_identity import POOL_NAME, Identity
 from poolscope.core.pool_registry import OVERFLOW
+from poolscope.names import may_hold_login
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -37,27 +37,40 @@ _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "oracle.db"
 
 
 def identity(
-    system: str,
-    *,
-    name: str | None = None,
-    namespace: str | None = None,
-    address: str | None = None,
-    port: object = None,
+    system: str, *, name: str | None = None, namespace: object = None, address: object = None, port: object = None
 ) -> Identity:
     """
-    A pool's identity; its name is made of the server and the database where the user gave none.
+    A pool's identity; its name is made of the server and the database where the user gave none. Where one of the three
+    may be something else than it should, such as a part of a password, it has none of them.
 
     Args:
         system: As the semantic conventions name it.
         name: What the user named it.
         namespace: The database.
-        address: The server's address, or its socket's folder.
+        address: The server's address, or its socket's folder; several in a list or with commas between.
         port: The server's port as a number or text; the system's own where there is none.
     """
-    number = whole(port)
-    if number is None and address is not None and not address.startswith("/") and not port:
+    where = place(address, port, namespace)
+    number = where.port
+    if number is None and where.address is not None and not where.address.startswith("/") and not port:
         number = _PORTS.get(system)
-    return Identity(name or _default_name(system, address, number, namespace), system, namespace, address, number)
+    own = name if name and not may_hold_login(name) else None
+    chosen = own or _default_name(system, where.address, number, where.namespace)
+    return Identity(chosen, system, where.namespace, where.address, number)
+
+
+def file_identity(system: str, path: object, *, name: str | None = None) -> Identity:
+    """
+    The identity of a pool to a database that is a file.
+
+    Args:
+        system: As the semantic conventions name it.
+        path: The file, or its URI; nothing for a database in memory.
+        name: What the user named it.
+    """
+    file = file_of(path)
+    own = name if name and not may_hold_login(name) else None
+    return Identity(own or _default_name(system, None, None, file), system, file)
 
 
 def learn(pool: Pool, component: str, identify: Callable[[], Identity | None]) -> None:
@@ -91,7 +104,7 @@ def remember_name(anchor: LibraryObject) -> None:
 def named(anchor: LibraryObject, what: Identity) -> Identity:
     """A pool's identity with the name that the application gave it by `poolscope.pool_name`, if it did."""
     name = NAMES.get(anchor) or POOL_NAME.get()
-    if name is None:
+    if name is None or may_hold_login(name):
         return what
     NAMES[anchor] = name
     return replace(what, name=name)
@@ -111,28 +124,6 @@ def error_name(error: BaseException) -> str:
     kind = type(error)
     module = kind.__module__
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-
-
-def whole(value: object) -> int | None:
-    """
-    A whole number from what a driver was given; None when it is none, or when several servers have
-    different ones.
-    """
-    several = value if isinstance(value, (list, tuple)) else str(value).split(",")
-    try:
-        (number,) = {int(str(one)) for one in several}
-    except ValueError:
-        return None
-    return number
-
-
-def is_torn(url: str) -> bool:
-    """
-    Whether a URL holds a password with a ``/``, ``?`` or ``#`` that is not quoted, so that what looks like its server
-    or database is part of the login.
-    """
-    parts = urlsplit(url)
-    return "@" in parts.path + parts.query + parts.fragment
 
 
 def login_of(arguments: LibraryObject) -> int:
@@ -159,11 +150,6 @@ def _parts_of(arguments: LibraryObject) -> Iterator[object]:
         yield _PASSWORD.sub("", arguments)
     elif isinstance(arguments, int):
         yield arguments
-
-
-def database_file(path: str | None) -> str:
-    """The name of a database that is a file."""
-    return os.path.basename(path) if path else ":memory:"
 
 
 def first_of(mappings: Iterable[Mapping[str, Any]], *keys: str) -> LibraryObject:

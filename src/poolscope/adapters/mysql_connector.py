@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.adapters.address import is_cut_off
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.connects import limit_changed
 from poolscope.adapters.identity import first_of, identity, learn
@@ -47,9 +48,13 @@ class MysqlConnectorAdapter(PointAdapter):
         namespace = first_of(given, "database", "db")
         otherwise = None if first_of(given, "option_files", "read_default_file") else "localhost"
         address = first_of(given, "unix_socket") or first_of(given, "host") or otherwise
-        # A pool always has a name; the one that the library makes up is not used.
+        # A pool always has a name; the one that the library makes up is not used. It keeps that with another user, too.
         made_up = "_".join(str(given[0][key]) for key in _NAMED_AFTER if key in given[0])
-        name = library_pool._pool_name if library_pool._pool_name != made_up else None
+        name, host = library_pool._pool_name, given[0].get("host")
+        if name == made_up or (host and name.startswith(f"{host}_")):
+            name = None
+        if is_cut_off(given[0]):
+            return identity("mysql", name=name)
         return identity("mysql", name=name, namespace=namespace, address=address, port=first_of(given, "port"))
 
     @override

@@ -36,9 +36,10 @@ _TIMEOUTS: Final = ("DPY-4005", "ORA-24496", "ORA-24457")
 
 
 # Easy Connect: [[protocol:]//]host[:port]/[service][:server type][/instance][?parameters]; login and "@" are cut off by
-# the driver, and by us should it not.
+# the driver, and by us should it not. What lies between a "?" and an "@" may be parameters, or part of a password.
 _EASY: Final = re.compile(
-    r"(?:.*@)?(?:\w+:)?(?://)?(?P<host>\[[^\]]*\]|[^/:?@()]+)(?::(?P<port>\d+))?/(?P<service>[^/:?@]*)[^@]*", re.DOTALL
+    r"(?:[^?(]*@)?(?:\w+:)?(?://)?(?P<host>\[[^\]]*\]|[^/:?@()]+)(?::(?P<port>\d+))?/(?P<service>[^/:?@]*)[^@]*",
+    re.DOTALL,
 )
 # A connect descriptor.
 _HOST, _PORT, _SERVICE = (
@@ -106,8 +107,8 @@ class OracledbAdapter(PointAdapter):
             "oracle.db",
             name=getattr(library_pool, "_cache_name", None),
             namespace=service,
-            address=",".join(dict.fromkeys(hosts)) or None,
-            port=ports or None,
+            address=list(dict.fromkeys(hosts)),
+            port=ports,
         )
 
     def stats(self, library_pool: LibraryObject) -> Stats:

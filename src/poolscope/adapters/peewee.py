@@ -8,33 +8,42 @@ none. The connections are those of any driver and may carry no marks.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters import libpq
+from poolscope.adapters.address import TORN, is_cut_off
 from poolscope.adapters.base import PointAdapter
 from poolscope.adapters.connections import ConnectionsById
-from poolscope.adapters.identity import database_file, first_of, identity
+from poolscope.adapters.identity import file_identity, first_of, identity
 from poolscope.adapters.leases import keep_handed_over
 from poolscope.adapters.marks import LEASES_KEY
 from poolscope.adapters.peewee_calls import Autoconnected, AutoconnectingCall, AutoconnectingStatement
 from poolscope.adapters.points import Checkin, Checkout, Close, Connect, Created, Handover, Resize, Sweep
 from poolscope.adapters.points.cold import ColdPoint
+from poolscope.adapters.points.url import Parsed
 from poolscope.adapters.stats import Stats
 from poolscope.core.lease import Outcome
 from poolscope.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import FrameType, ModuleType
 
     from poolscope.adapters.points.brackets import After, Before
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
+    from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.hooks.patching import Patcher
     from poolscope.types import LibraryObject
 
 # The databases, each with a way of its own to connect -> the semantic conventions' name.
 _SYSTEMS: Final = {"PostgresqlDatabase": "postgresql", "MySQLDatabase": "mysql", "SqliteDatabase": "sqlite"}
+
+# What takes URLs apart, and the function that does.
+_URLS: Final = "playhouse.db_url"
+_PARSE: Final = "parseresult_to_dict"
 
 # The pools that try a connection before they hand it over.
 _TRYING: Final = ("_PooledMySQLDatabase", "_PooledPostgresqlDatabase", "_PooledSqliteDatabase")
@@ -73,10 +82,19 @@ class Discard(ColdPoint):
         return lambda library_pool, _, __: adapter.pool_of(library_pool), after
 
 
+class UrlParsed(Parsed):
+    """A URL is taken apart, of which a database is made then."""
+
+    @override
+    def parts(self, result: LibraryObject) -> tuple[object, ...]:
+        return tuple(result.get(key) for key in ("host", "port", "database"))
+
+
 class PeeweeAdapter(ConnectionsById, PointAdapter):
     """Hooks peewee's pools."""
 
     name, module, versions = "peewee", "playhouse.pool", ">=4.5,<5"
+    modules = (module, _URLS)
     pool_classes = ("PooledDatabase",)
     library_modules = ("peewee", "playhouse")
     points = (
@@ -96,6 +114,13 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         Autoconnected("peewee:Database.cursor"),
     )
     has_pools_above = False
+
+    def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
+        """Put the hooks in."""
+        if module.__name__ != _URLS:
+            super().hook(module, patcher, pool_registry)
+        elif _PARSE in vars(module):
+            patcher.replace(module, _PARSE, partial(UrlParsed(_PARSE).make, self))
 
     def identify(self, library_pool: LibraryObject) -> Identity:
         """What a pool is, by the arguments that it was made with."""
@@ -168,12 +193,16 @@ def _identify(library_pool: LibraryObject, *more: dict[str, Any]) -> Identity:
     kinds = [kind.__name__ for kind in type(library_pool).__mro__]
     system = next((_SYSTEMS[kind] for kind in kinds if kind in _SYSTEMS), "other_sql")
     given = [library_pool.connect_params, *more]
-    database = library_pool.database if isinstance(library_pool.database, str) else None
+    database = library_pool.database
+    if TORN.has(first_of(given, "host"), first_of(given, "port"), database):
+        return identity(system)
     if system == "sqlite":
-        return identity(system, namespace=database_file(database))
+        return file_identity(system, database)
     if system == "postgresql":
         return libpq.identify([libpq.parse(database) if _is_url(database) else {"dbname": database}, *given])
     address = first_of(given, "unix_socket") or first_of(given, "host") or "localhost"
+    if is_cut_off({**given[0], "database": database}):
+        return identity(system)
     return identity(system, namespace=database, address=address, port=first_of(given, "port"))
 
 

@@ -229,7 +229,8 @@ def _defaults() -> dict[str, Any]:
     from psycopg.pq import Conninfo  # noqa: PLC0415 - the library is imported only where it is in use
 
     defaults = {option.keyword: option.val for option in Conninfo.get_defaults()}
-    return {key: (defaults.get(key.encode()) or b"").decode() for key in ("host", "hostaddr", "port", "dbname")}
+    found = {key: (defaults.get(key.encode()) or b"").decode() for key in ("host", "hostaddr", "port", "dbname")}
+    return {key: value for key, value in found.items() if value}
 
 
 ADAPTER: Final = PsycopgPoolAdapter()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from poolscope.core.failure import type_of
 from poolscope.core.guard import guard
 from poolscope.core.sql.locks import Mode
+from poolscope.names import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
@@ -242,7 +243,9 @@ def _answer_of(rows: list[Any], database: Hashable, sent_at: float) -> Answer:
     by_process: dict[int, list[Blocker]] = {}
     for process, blocker, state, seconds, application, waits, *_ in rows:
         if blocker is not None:
-            found = Blocker(int(blocker), str(state or ""), float(seconds or 0), str(application or ""), bool(waits))
+            found = Blocker(
+                int(blocker), str(state or ""), float(seconds or 0), safe(str(application or "")), bool(waits)
+            )
             by_process.setdefault(int(process), []).append(found)
     blockers = {process: _root_of(process, by_process) for process in by_process}
     return Answer(database, sent_at, frozenset(int(row[0]) for row in rows), blockers)

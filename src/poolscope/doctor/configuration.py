@@ -8,6 +8,7 @@ from poolscope.adapters.registry import load as adapters
 from poolscope.config import rules, variable_of
 from poolscope.doctor.model import Remark, Status
 from poolscope.frameworks.registry import load as frameworks
+from poolscope.names import safe
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -26,8 +27,8 @@ def settings(environment: Environment) -> Iterator[Remark]:
     if not changed:
         yield Remark(Status.OK, "all have their defaults")
     for name, value in changed.items():
-        text = f"{variable_of(name)}={value!r} (default: {defaults[name]!r})"
-        yield Remark(Status.OK, text, facts={name: str(value)})
+        text = f"{variable_of(name)}={safe(repr(value))} (default: {defaults[name]!r})"
+        yield Remark(Status.OK, text, facts={name: safe(str(value))})
     for problem in environment.wrong_settings:
         yield Remark(Status.WARNING, problem, "Correct the variable; docs/settings.md lists what is allowed.")
     if not read.enabled:
@@ -40,5 +41,5 @@ def settings(environment: Environment) -> Iterator[Remark]:
 def _unknown(setting: str, given: Collection[str], known: Collection[str]) -> Iterator[Remark]:
     for name in given:
         if name not in known:
-            text = f"{variable_of(setting)} names {name!r}, which poolscope does not know"
+            text = f"{variable_of(setting)} names {safe(name)!r}, which poolscope does not know"
             yield Remark(Status.WARNING, text, f"Use one of: {', '.join(sorted(known))}.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
+from poolscope.adapters.address import server_of
 from poolscope.doctor.installation import installed
 from poolscope.doctor.model import Remark, Status
+from poolscope.names import safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,7 +83,7 @@ def _exporters(signal: str, names: list[str], environ: Mapping[str, str]) -> Ite
         package = _PACKAGES.get(point, "")
         install = f"Install it (pip install {package})" if package else "Install the package that has it"
         is_set = bool(environ.get(_variable(signal), "").strip())
-        text = f"{signal}: no installed package has the exporter {point or name!r}"
+        text = f"{signal}: no installed package has the exporter {safe(point or repr(name))}"
         if is_set:
             fix = f"{install}, or set {_variable(signal)} to another one."
             yield Remark(Status.PROBLEM, text, fix, {signal: point})
@@ -101,9 +102,8 @@ def _endpoint(signal: str, point: str, environ: Mapping[str, str]) -> str:
     given = _otlp("ENDPOINT", signal, environ)
     if not point.startswith("otlp_proto") or not given:
         return ""
-    # A URL may contain a login, which must not be printed.
-    url = urlsplit(given)
-    return f" to {url.hostname or given}" + (f":{url.port}" if url.port else "")
+    where = server_of(given)  # a URL may contain a login, which must not be printed
+    return f" to {where}" if where is not None else ""
 
 
 def _otlp(name: str, signal: str, environ: Mapping[str, str]) -> str:

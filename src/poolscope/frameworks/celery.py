@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
 from poolscope.core.work_scope import WorkScope, begin
+from poolscope.names import safe
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -55,7 +56,7 @@ class CeleryFramework:
     def _begin(self, task: LibraryObject = None, **_: LibraryObject) -> None:
         pool_registry = self._pool_registry
         if pool_registry is not None:
-            name = str(getattr(task, "name", None) or "<unnamed>")
+            name = safe(str(getattr(task, "name", None) or "<unnamed>"))
             _WORK_SCOPES.set((*_WORK_SCOPES.get(), begin(pool_registry, "task", name)))
 
     def _end(self, **_: LibraryObject) -> None:

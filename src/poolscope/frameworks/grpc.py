@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
 from poolscope.core.work_scope import async_stepping, begin, stepping
+from poolscope.frameworks.naming import UNMATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 _AIO: Final = "grpc.aio"
 # Of `interceptors` among the arguments of both `server` functions.
 _POSITION: Final = 2
+# A service and its method, by their names in a definition.
+_METHOD: Final = re.compile(r"/?[\w.]+/\w+", re.ASCII)
 
 
 class GrpcFramework:
@@ -102,9 +106,11 @@ def _wrapped(handler: LibraryObject, method: str, pool_registry: PoolRegistry) -
         "stream" if streaming else "unary" for streaming in (handler.request_streaming, handler.response_streaming)
     )
     function = getattr(handler, name)
+    # A handler that takes any method gets it as the client sent it.
+    unit_name = method.lstrip("/") if _METHOD.fullmatch(method) else UNMATCHED
 
     def begins() -> LibraryObject:
-        return begin(pool_registry, "rpc", method.lstrip("/"))
+        return begin(pool_registry, "rpc", unit_name)
 
     return _Handler(handler, name, _inside(begins, function, streaming=handler.response_streaming))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
 from poolscope.core.work_scope import begin, current
+from poolscope.names import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,9 @@ class RqFramework:
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             def perform(self: LibraryObject) -> LibraryObject:
-                work_scope = begin(pool_registry, "task", guard.run("rq.name", lambda: str(self.func_name), UNNAMED))
+                work_scope = begin(
+                    pool_registry, "task", guard.run("rq.name", lambda: safe(str(self.func_name)), UNNAMED)
+                )
                 if work_scope is None:
                     return original(self)
                 try:
@@ -89,7 +92,7 @@ def _make_read(original: Callable[..., Any]) -> Callable[..., Any]:
         job = original(*args, **kwargs)
         unit = guard.run("arq.unit", current, None)
         if unit is not None and unit.name == UNNAMED:
-            guard.run("arq.name", lambda: setattr(unit, "name", str(job[0])), None)
+            guard.run("arq.name", lambda: setattr(unit, "name", safe(str(job[0]))), None)
         return job
 
     return deserialize_job_raw
@@ -111,7 +114,7 @@ class DramatiqFramework:
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             def process_message(self: LibraryObject, message: LibraryObject) -> LibraryObject:
                 work_scope = begin(
-                    pool_registry, "task", guard.run("dramatiq.name", lambda: str(message.actor_name), UNNAMED)
+                    pool_registry, "task", guard.run("dramatiq.name", lambda: safe(str(message.actor_name)), UNNAMED)
                 )
                 if work_scope is None:
                     return original(self, message)

@@ -15,12 +15,14 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from poolscope.adapters.address import TORN
 from poolscope.adapters.aside import opener
 from poolscope.adapters.base import PointAdapter
 from poolscope.adapters.greenlets import Greenlets
-from poolscope.adapters.identity import NAMES, database_file, identity
+from poolscope.adapters.identity import NAMES, file_identity, identity
 from poolscope.adapters.marks import KEY, RECORDS_KEY
 from poolscope.adapters.points import Close, Connect, Created
+from poolscope.adapters.points.url import Parsed
 from poolscope.adapters.sqlalchemy.loaders import LOADERS
 from poolscope.adapters.sqlalchemy.points import Checkin, Checkout, Detach, Dispose, Handover, take_back_shared
 from poolscope.adapters.sqlalchemy.records import REASONS, RecordConnections, records_of
@@ -58,6 +60,14 @@ _SYSTEMS: Final = {"oracle": "oracle.db", "mssql": "microsoft.sql_server", "cock
 _POOL_TIMEOUT: Final = "3o7r"
 
 
+class UrlParsed(Parsed):
+    """A URL is taken apart: by ``make_url()``, of which an engine may be made later."""
+
+    @override
+    def parts(self, result: LibraryObject) -> tuple[object, ...]:
+        return result.host, result.port, result.database
+
+
 class SqlAlchemyAdapter(RecordConnections, PointAdapter):
     """Hooks SQLAlchemy's pools."""
 
@@ -69,6 +79,7 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
     switches = Greenlets()
     timeout_errors = ("sqlalchemy.exc:TimeoutError",)
     points = (
+        *(UrlParsed(f"sqlalchemy.engine.url:{name}", optional=True) for name in ("_parse_url", "_parse_rfc1738_args")),
         Created(f"{_ENGINE}.__init__"),
         Dispose(f"{_ENGINE}.dispose"),
         Checkout(f"{_FAIRY}._checkout"),
@@ -140,15 +151,16 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
 
     @override
     def identify(self, library_pool: LibraryObject) -> Identity:
-        # Of the URL no user name, password or query is read.
+        # Of the URL the user name and the query are not read, and of the password only whether it is one.
         system = getattr(getattr(library_pool, "_dialect", None), "name", None)
         system = _SYSTEMS.get(system, system) if isinstance(system, str) else "other_sql"
         url = self._urls.get(library_pool)
-        address, port, namespace = (url.host, url.port, url.database) if url is not None else (None, None, None)
-        if system == "sqlite":
-            namespace = database_file(namespace)
         name = getattr(library_pool, "_orig_logging_name", None)
-        return identity(system, name=name, namespace=namespace, address=address, port=port)
+        if url is None or _is_doubtful(url):
+            return identity(system, name=name)
+        if system == "sqlite":
+            return file_identity(system, url.database, name=name)
+        return identity(system, name=name, namespace=url.database, address=url.host, port=url.port)
 
     @override
     def note_making(self, library_pool: LibraryObject) -> None:
@@ -240,6 +252,15 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
         pool: Pool | None = anchor.__dict__.get(KEY)
         if pool is not None and pool.shared:
             take_back_shared(pool)
+
+
+def _is_doubtful(url: LibraryObject) -> bool:
+    # What a URL seems to name may be part of its password, or of a password in its query: where a host with a port and
+    # no login is followed by an "@", SQLAlchemy takes them for the login.
+    password = url.password
+    if TORN.has(url.host, url.port, url.database):
+        return True
+    return isinstance(password, str) and password.lstrip("0123456789]:")[:1] in ("/", "?") and "=" in password
 
 
 def _is_idle(record: LibraryObject) -> bool:

@@ -11,6 +11,7 @@ from poolscope.core.finding import Finding, UnitLabel
 from poolscope.core.location import locate, resolve
 from poolscope.core.nesting import is_on
 from poolscope.core.sql.fingerprint import shape_of
+from poolscope.names import safe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -177,7 +178,7 @@ def owner_of(lease: Lease, threads: dict[int, str] | None = None) -> str:
         return "code that checked it out before poolscope started"
     if lease.task is not None:
         task = lease.task()
-        return f"task {task.get_name()}" if task is not None else "a finished task"
+        return f"task {safe(task.get_name())}" if task is not None else "a finished task"
     if lease.thread_reference() is None:
         return "a finished thread"
     names = thread_names() if threads is None else threads
@@ -186,7 +187,7 @@ def owner_of(lease: Lease, threads: dict[int, str] | None = None) -> str:
 
 def thread_names() -> dict[int, str]:
     """The names of the threads that run, by identifier."""
-    return {thread.ident: thread.name for thread in threading.enumerate() if thread.ident is not None}
+    return {thread.ident: safe(thread.name) for thread in threading.enumerate() if thread.ident is not None}
 
 
 def place_of(stack: RawStack) -> str:
