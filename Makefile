@@ -117,6 +117,11 @@ pipeline-build: env
 	@$(PY) tools/pipeline_build.py $(ARGS)
 endif
 
+HELP += 'images' 'pin the images of docker-compose.yml by the digests of now (ARGS=--check compares; needs docker)'
+.PHONY: images
+images: env
+	@$(PY) tools/images.py $(ARGS)
+
 ifneq ($(wildcard tools/stack.py),)
 HELP += 'stack' 'Collector, Prometheus and Alertmanager on this machine, with the demo sending into them'
 .PHONY: stack

@@ -11,7 +11,8 @@
 --   * It has no privilege on any application's table, so it reads, changes and locks none. It reads and writes no file
 --     of the server, and it cannot end or cancel another role's session.
 --   * It has five connections at most (the receivers of one Collector use four), at most 64 MB of temporary files in
---     each, and cannot raise either.
+--     each, and cannot raise either. From PostgreSQL 16 on these may be the server's reserved_connections: set that to 5,
+--     so that a server that applications have filled is still watched.
 --
 -- What PostgreSQL does not enforce:
 --   * statement_timeout and the like are defaults against a mistake: every role may SET its own, as it may its password.
@@ -49,6 +50,13 @@ BEGIN
   END IF;
 END
 $earlier$;
+DO $reserved$
+BEGIN
+  IF to_regrole('pg_use_reserved_connections') IS NOT NULL THEN
+    GRANT pg_use_reserved_connections TO poolscope_monitor;
+  END IF;
+END
+$reserved$;
 -- What the role has set for itself goes.
 ALTER ROLE poolscope_monitor RESET ALL;
 -- This one it cannot change: only superusers may.

@@ -16,14 +16,22 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools import images
 from tools.venvs import ROOT, stale_as_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What time alone brings about, and no change has to answer for: each is given the present, with its time zone, and
-#: returns a sentence, or an empty text where all is well.
-WARNINGS: tuple[Callable[[datetime], str], ...] = (stale_as_of,)
+
+def unpinned_images(_now: datetime) -> str:
+    """A sentence about the images of docker-compose.yml without a digest; empty when all have one."""
+    names = images.unpinned()
+    return f"no digest pins {', '.join(names)}: run `make images` where its registry can be reached" if names else ""
+
+
+#: What no change has to answer for, such as what time alone brings about: each is given the present, with its time
+#: zone, and returns a sentence, or an empty text where all is well.
+WARNINGS: tuple[Callable[[datetime], str], ...] = (stale_as_of, unpinned_images)
 
 
 def main() -> int:

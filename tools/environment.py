@@ -27,6 +27,8 @@ PYTHON = VENV / "bin" / "python"
 PYPROJECT = ROOT / "pyproject.toml"
 LOCK = ROOT / "requirements" / "dev.lock"
 UV_LOCK = ROOT / "requirements" / "uv.lock"
+#: What the image of the demo installs: the versions of `LOCK`, and what builds poolscope.
+IMAGE_LOCK = ROOT / "requirements" / "image.lock"
 FINGERPRINT = re.compile(r"^# pyproject: (\w+)$", re.MULTILINE)
 
 
@@ -80,16 +82,22 @@ def _bootstrap() -> None:
 
 def _lock(*, upgrade: bool) -> None:
     LOCK.parent.mkdir(exist_ok=True)
-    for target, source, extras in ((UV_LOCK, "-", ()), (LOCK, "pyproject.toml", ("--extra", "all"))):
-        _uv(
-            "pip", "compile", source, *extras, "--quiet", "--universal", "--python-version", "3.10",
-            "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
-            "--no-emit-package", "poolscope",
-            *(["--upgrade"] if upgrade else []), "--output-file", str(target.relative_to(ROOT)),
-            stdin="uv\n" if source == "-" else None,
-        )  # fmt: skip
+    newest = ["--upgrade"] if upgrade else []
+    _resolve(UV_LOCK, "-", *newest, stdin="uv\n")
+    _resolve(LOCK, "pyproject.toml", "--extra", "all", *newest)
+    same = ["--constraint", str(LOCK.relative_to(ROOT)), "--upgrade"]
+    _resolve(IMAGE_LOCK, "pyproject.toml", "-", "--extra", "demo", *same, stdin="hatchling\n")
     header = "# Made by `make lock`; versions and hashes only, for every Python from 3.10.\n# pyproject: "
     LOCK.write_text(f"{header}{fingerprint(PYPROJECT.read_text())}\n{LOCK.read_text()}")
+
+
+def _resolve(target: Path, *sources: str, stdin: str | None = None) -> None:
+    _uv(
+        "pip", "compile", *sources, "--quiet", "--universal", "--python-version", "3.10",
+        "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
+        "--no-emit-package", "poolscope", "--output-file", str(target.relative_to(ROOT)),
+        stdin=stdin,
+    )  # fmt: skip
 
 
 def _install() -> None:

@@ -1,7 +1,8 @@
 """
 The end of the alerting chain for a demo or a test: an HTTP server that keeps, and prints, what Alertmanager sends.
 
-Run it alone with ``python -m examples.lab.webhook --host 0.0.0.0 --port 8080``.
+Run it alone with ``python -m examples.lab.webhook --port 8080``; with ``--host 0.0.0.0 --name webhook`` other machines
+send to it by that name.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import contextlib
 import json
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
+from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+
+from examples.loopback import LoopbackHandler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,8 +45,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Print the alerts that Alertmanager sends.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--name", action="append", default=[], help="what senders call this machine (repeat for more)")
     arguments = parser.parse_args()
-    server = ThreadingHTTPServer((arguments.host, arguments.port), _handler(_print))
+    hosts = frozenset(f"{name}:{arguments.port}" for name in arguments.name)
+    server = ThreadingHTTPServer((arguments.host, arguments.port), _handler(_print, hosts))
     with contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
 
@@ -85,12 +91,20 @@ def _print(alert: dict[str, Any]) -> None:
     print(line(alert), flush=True)
 
 
-def _handler(take: Callable[[dict[str, Any]], None]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(take: Callable[[dict[str, Any]], None], hosts: frozenset[str] = frozenset()) -> type[LoopbackHandler]:
+    class Handler(LoopbackHandler):
+        more_hosts = hosts
+
         def do_POST(self) -> None:
             """Take one message of Alertmanager."""
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-            for alert in body.get("alerts", []):
+            if (body := self.read_body()) is None:
+                return
+            try:
+                alerts = json.loads(body)["alerts"]
+            except (ValueError, TypeError, KeyError):
+                self.send_error(HTTPStatus.BAD_REQUEST)
+                return
+            for alert in alerts:
                 take(alert)
             self.send_response(200)
             self.end_headers()
@@ -99,9 +113,6 @@ def _handler(take: Callable[[dict[str, Any]], None]) -> type[BaseHTTPRequestHand
             """Say that it is there, for health checks."""
             self.send_response(200)
             self.end_headers()
-
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name is http.server's
-            """Keep quiet: each alert is a line already."""
 
     return Handler
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from examples.shop import own_hosts
 from examples.shop.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def serve_flask(port: int, settings: Settings) -> None:
     """Serve the Flask shop with waitress, one process and many threads."""
     from examples.shop.flask_app import create_app  # noqa: PLC0415 - only the chosen framework is imported
 
-    _serve_threads(create_app(settings), port, settings)
+    app = create_app(settings)
+    app.before_request(own_hosts.refuse_in_flask)
+    _serve_threads(app, port, settings)
 
 
 def serve_django(port: int, settings: Settings) -> None:
@@ -49,6 +52,7 @@ def serve_fastapi(port: int, settings: Settings) -> None:
     from examples.shop.fastapi_app import create_app  # noqa: PLC0415
 
     application = create_app(settings)
+    application.add_middleware(own_hosts.OwnHosts)
     _settle()
     uvicorn.run(application, host="127.0.0.1", port=port, log_level="warning")
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
 
 import httpx
+
+from examples.loopback import LoopbackHandler
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -68,20 +69,18 @@ class Provider(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Charge)
 
 
-class _Charge(BaseHTTPRequestHandler):
+class _Charge(LoopbackHandler):
     server: Provider
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.read_body() is None:
+            return
         time.sleep(self.server.seconds)
         body = json.dumps({"receipt": f"r-{time.monotonic_ns()}"}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-    def log_message(self, *_args: Any) -> None:  # noqa: ANN401 - the signature is http.server's
-        """Say nothing: the demo's terminal is for the shop."""
 
 
 def main() -> None:

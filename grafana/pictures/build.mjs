@@ -24,6 +24,7 @@ await build({
   logLevel: 'warning',
 });
 cpSync(join(here, 'src/index.html'), join(out, 'index.html'));
+cpSync(join(here, 'src/public-path.js'), join(out, 'static/public-path.js'));
 // Where the library looks for them, under window.__grafana_public_path__.
 cpSync(join(modules, '@grafana/ui/dist/public/img/icons'), join(out, 'static/build/img/icons'), { recursive: true });
 for (const [weight, name] of [[400, 'Regular'], [500, 'Medium']]) {

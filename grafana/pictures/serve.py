@@ -4,7 +4,9 @@ Serves the page that draws the dashboards live, with data from a Prometheus.
 Usage:
     python grafana/pictures/serve.py --prometheus http://127.0.0.1:9090 [--port 3030]
 
-Grafana's own component library draws the page in the browser; no Grafana server runs. The server listens on 127.0.0.1.
+Grafana's own component library draws the page in the browser; no Grafana server runs. The server listens on 127.0.0.1
+and answers requests to that address only (`examples.loopback`), with GET, from the files of the page and of the
+documentation, and with what the page asks of Prometheus.
 `npm ci` and `npm run build` in this folder make the page; this module runs both if the page is missing.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import mimetypes
+import re
 import subprocess
 import sys
 import threading
@@ -21,11 +24,15 @@ import urllib.request
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fasteners import InterProcessLock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from examples.loopback import LoopbackHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +46,13 @@ DOCS_PREFIX: Final = "/public/poolscope/"
 FIRST: Final = "poolscope-fleet"
 ORDER: Final = (FIRST, "poolscope-pool", "poolscope-requests", "poolscope-postgresql", "poolscope-findings")
 PROMETHEUS_TIMEOUT: Final = 30.0
+#: What the page asks of Prometheus; dashboards need no more of its API.
+ASKED: Final = re.compile(r"/api/v1/(?:query|query_range|query_exemplars|label/[A-Za-z_]\w*/values)", re.ASCII)
+#: The library writes its styles into the page; scripts are files of the page alone.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 @dataclass(frozen=True)
@@ -137,8 +151,9 @@ def _sources() -> Iterator[Path]:
     yield from (path for path in (HERE / "src").rglob("*") if path.is_file())
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     protocol_version = "HTTP/1.1"
+    policy = POLICY
 
     def __init__(self, source: Source, *arguments: object) -> None:
         self._source = source
@@ -146,14 +161,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
-        if path.startswith("/api/v1/"):
+        if ASKED.fullmatch(path):
             self._prometheus()
         elif path == "/settings.json":
             self._json(_settings(self._source))
         elif path.startswith("/dashboards/"):
             self._file(self._source.dashboards, path.removeprefix("/dashboards/"))
         elif path.startswith("/static/"):
-            self._file(BUILD, path.removeprefix("/"))
+            self._file(BUILD / "static", path.removeprefix("/static/"))
         elif path.startswith(DOCS_PREFIX):
             self._file(ROOT / "docs", path.removeprefix(DOCS_PREFIX))
         elif path == "/" or path.startswith("/d/"):
@@ -176,8 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.OK, "application/json", json.dumps(value).encode())
 
     def _file(self, folder: Path, name: str) -> None:
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder) or not path.is_file():
+        path = _within(folder, name)
+        if path is None:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
             return
         kind = "text/plain; charset=utf-8" if path.suffix == ".md" else mimetypes.guess_type(path.name)[0]
@@ -190,8 +205,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        """Log nothing: a page sends some hundred requests a minute."""
+
+def _within(folder: Path, name: str) -> Path | None:
+    try:
+        path = (folder / name).resolve()
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 def _settings(source: Source) -> dict[str, object]:

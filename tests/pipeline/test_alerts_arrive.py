@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import grafana.alerts
-from examples.lab.pipeline import CONFIG, Addresses, Alertmanager, Collector, Prometheus
+from examples.lab.pipeline import CONFIG, Addresses, Alertmanager, Collector, Prometheus, monitoring_role
 from examples.lab.postgres import postgres
 from examples.lab.processes import wait_until
 from examples.lab.webhook import Webhook, webhook
@@ -150,8 +150,8 @@ SERVER = {"ServerNearMaxConnections", "FleetOverBudget", "ServerIdleInTransactio
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    """A small PostgreSQL."""
-    with postgres(max_connections=20) as server:
+    """A small PostgreSQL with connections for the monitoring role."""
+    with postgres(max_connections=25, settings={"reserved_connections": "5"}) as server:
         yield server
 
 
@@ -166,11 +166,13 @@ def told(
     with contextlib.ExitStack() as stack:
         hook = stack.enter_context(webhook())
         sink = stack.enter_context(Sink(folder / "sink"))
+        role = monitoring_role(server, "not-a-secret")
         env = {
-            "POOLSCOPE_PG_HOST": server.host,
-            "POOLSCOPE_PG_PORT": str(server.port),
-            "POOLSCOPE_PG_USERNAME": server.user,
-            "POOLSCOPE_PG_PASSWORD": server.password,
+            "POOLSCOPE_PG_HOST": role.host,
+            "POOLSCOPE_PG_PORT": str(role.port),
+            "POOLSCOPE_PG_USERNAME": role.user,
+            "POOLSCOPE_PG_PASSWORD": role.password,
+            "POOLSCOPE_PG_DATABASE": role.database,
             "POOLSCOPE_PG_INTERVAL": "1s",
             "POOLSCOPE_FLUSH_INTERVAL": "1s",
             "POOLSCOPE_SERIES_EXPIRE": "10s",

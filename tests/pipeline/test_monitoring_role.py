@@ -33,7 +33,7 @@ OWN_SETTINGS = (
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
     """A PostgreSQL with the monitoring role and an application's table."""
-    with postgres(max_connections=30) as server:
+    with postgres(max_connections=30, settings={"reserved_connections": str(CONNECTIONS)}) as server:
         with server.connect() as owner:
             owner.execute("CREATE ROLE shop LOGIN")
             owner.execute("CREATE TABLE cards (number text)")
@@ -172,6 +172,22 @@ def test_five_sessions_are_all_it_gets(server: Postgres) -> None:
             assert shop.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_server_that_applications_have_filled_is_still_watched(server: Postgres) -> None:
+    """The role has its five connections where an application gets none."""
+    with contextlib.ExitStack() as stack:
+        with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
+            fill(stack, server)
+        for _ in range(CONNECTIONS):
+            connection = stack.enter_context(login(server))
+            assert connection.execute("SELECT count(*) > 0 FROM poolscope.sessions()").fetchone() == (True,)
+
+
+def fill(stack: contextlib.ExitStack, server: Postgres) -> None:
+    """An application that opens connections until it gets none."""
+    while True:
+        stack.enter_context(psycopg.connect(host=server.host, port=server.port, user="shop", dbname="postgres"))
+
+
 def sessions(server: Postgres) -> int:
     """How many the role has."""
     with server.connect() as owner:
@@ -255,7 +271,7 @@ def test_an_earlier_role_loses_what_it_had(server: Postgres) -> None:
             " FROM pg_roles AS r WHERE rolname = %s",
             [MONITOR],
         ).fetchone()
-    assert found == (CONNECTIONS, False, [])
+    assert found == (CONNECTIONS, False, ["pg_use_reserved_connections"])
 
 
 def test_the_script_says_what_it_grants() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grafana.alerts
-from examples.lab.pipeline import CONFIG, ROOT, Addresses, Alertmanager, Collector, Prometheus
+from examples.lab.pipeline import CONFIG, ROOT, Addresses, Alertmanager, Collector, Prometheus, monitoring_role
 from examples.lab.postgres import postgres
 from examples.lab.processes import LOOPBACK, free_port, wait_until
 from examples.lab.shop import database, payments, shop
@@ -194,11 +194,13 @@ def shops_under_load(folder: Path) -> Iterator[Shops]:
 
 
 def _collector(folder: Path, server: Postgres, store: Sink) -> Collector:
+    role = monitoring_role(server, "not-a-secret")
     env = {
-        "POOLSCOPE_PG_HOST": server.host,
-        "POOLSCOPE_PG_PORT": str(server.port),
-        "POOLSCOPE_PG_USERNAME": server.user,
-        "POOLSCOPE_PG_PASSWORD": server.password,
+        "POOLSCOPE_PG_HOST": role.host,
+        "POOLSCOPE_PG_PORT": str(role.port),
+        "POOLSCOPE_PG_USERNAME": role.user,
+        "POOLSCOPE_PG_PASSWORD": role.password,
+        "POOLSCOPE_PG_DATABASE": role.database,
         "POOLSCOPE_PG_INTERVAL": "1s",
         "POOLSCOPE_FLUSH_INTERVAL": "1s",
         "POOLSCOPE_DECISION_WAIT": "5s",

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from tools import check, venvs
+from tools import check, images, venvs
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def test_a_failure_fails_with_its_words(
 def test_a_moment_long_ago_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """What newest means is among the warnings once it is too old."""
     monkeypatch.setattr(venvs, "AS_OF", "2026-01-02T00:00:00Z")
+    monkeypatch.setattr(images, "unpinned", list)
     then = datetime(2026, 1, 2, tzinfo=timezone.utc)
     assert check.warnings(then) == []
     assert check.warnings(then + timedelta(days=61)) == [venvs.stale_as_of(then + timedelta(days=61))]

@@ -11,10 +11,10 @@ _PARTS = conninfo_to_dict(SHOP.dsn)
 
 SECRET_KEY = "the shop keeps no secrets"  # noqa: S105 - and signs nothing
 DEBUG = False
-ALLOWED_HOSTS = ["127.0.0.1"]
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 ROOT_URLCONF = "examples.shop.django_shop.urls"
 INSTALLED_APPS = ["examples.shop.django_shop"]
-MIDDLEWARE = ["examples.shop.django_shop.views.Busy"]
+MIDDLEWARE = ["examples.shop.django_shop.own_hosts.OwnHosts", "examples.shop.django_shop.views.Busy"]
 USE_TZ = False
 DATABASES = {
     "default": {
