@@ -11,9 +11,10 @@ import click
 
 from poolscope.cli.doctor import doctor
 from poolscope.cli.report import report
+from poolscope.cli.shown import Group
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="poolscope", message="%(prog)s %(version)s")
 def app() -> None:
     """Find out why a Python service runs out of database connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -18,15 +19,20 @@ _LARGE = 100.0
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _PATH_PARTS = 2
+_COLUMNS = 40
 # Python's names for functions without a name, inside a function with one.
 _NAMELESS = re.compile(r"(?:\.<locals>)?\.<(?:dictcomp|listcomp|setcomp|genexpr|lambda)>")
-_PATH = re.compile(r"(?:/[^/\s:]+)*/([^/\s:]+/[^/\s:]+\.py)\b")
+_PATH = re.compile(r"/[^\s:]+")
+# The end of a path, and what follows it.
+_END = re.compile(r"\.py\b")
 
 
 def seconds(value: float | None) -> str:
     """A duration with a suitable unit and about three digits."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return NOTHING
+    if value < 0.0:
+        return f"-{seconds(-value)}"
     value = float(f"{value:.3g}")
     if value < _MILLI:
         return "0" if value == 0.0 else f"{value * 1e6:.0f} µs"
@@ -40,6 +46,8 @@ def seconds(value: float | None) -> str:
 
 def number(value: float) -> str:
     """A number without a unit: whole if it is whole or large, else about three digits."""
+    if not math.isfinite(value):
+        return NOTHING
     if value == round(value) or abs(value) >= _LARGE:
         return f"{value:.0f}"
     return f"{value:.3g}"
@@ -52,6 +60,8 @@ def counted(number: int, what: str) -> str:
 
 def percent(share: float) -> str:
     """A share as a percentage; only 0 is shown as 0."""
+    if not math.isfinite(share):
+        return NOTHING
     if 0.0 < share < _PERCENT:
         return "<1 %"
     return f"{share * 100:.0f} %"
@@ -73,12 +83,19 @@ def code_location(call_site: CallSite) -> str:
 
 def short_paths(text: str) -> str:
     """A text with every path of a Python file cut to its last two parts, and function names without comprehensions."""
-    return _NAMELESS.sub("", _PATH.sub(r"\1", text))
+    return _NAMELESS.sub("", _PATH.sub(_short_path, text))
+
+
+def _short_path(match: re.Match[str]) -> str:
+    path = match[0]
+    end = max((found.end() for found in _END.finditer(path)), default=0)
+    parts = path[:end].split("/")[-_PATH_PARTS:]
+    return "/".join(parts) + path[end:] if all(parts) and end else path
 
 
 def spark(distribution: Distribution) -> tuple[str, str, str]:
     """
-    A histogram in one line: a column per bucket, from the first filled bucket to the last.
+    A histogram in one line: a column per bucket, or per several of many, from the first filled bucket to the last.
 
     Returns:
         The columns, the lower end of the first and the upper end of the last bucket.
@@ -88,6 +105,8 @@ def spark(distribution: Distribution) -> tuple[str, str, str]:
         return "", "", ""
     first, last = filled[0], filled[-1]
     counts = distribution.counts[first : last + 1]
+    each = -(-len(counts) // _COLUMNS)
+    counts = tuple(sum(counts[start : start + each]) for start in range(0, len(counts), each))
     top = max(counts)
     columns = "".join(_HEIGHTS[max(0, -(-count * len(_HEIGHTS) // top) - 1)] if count else " " for count in counts)
     low = distribution.bounds[first - 1] if first else 0.0

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from poolscope import semconv
 from poolscope.cli import figures
+from poolscope.cli.shown import line, whole
 from poolscope.core.catalogue import KINDS, UNITS
 from poolscope.core.finding_kind import Unit
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _COLOURS = {"critical": "red", "warning": "yellow", "info": "blue"}
 _LINES_SHOWN = 4
 _SHORT = 60
+_LABEL = 40
 _LENGTH = 200
 
 # Evidence with a row of its own, in this order; other texts follow, and all figures share one row.
@@ -50,6 +52,7 @@ def render_findings(console: Console, findings: Sequence[FindingReport]) -> None
 
 
 def _panel(finding: FindingReport) -> Panel:
+    finding = whole(finding)
     colour = _COLOURS.get(finding.severity, "white")
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right", no_wrap=True)
@@ -60,7 +63,7 @@ def _panel(finding: FindingReport) -> Panel:
     if finding.call_site.file or finding.call_site.function:
         table.add_row("line", Text(figures.code_location(finding.call_site)))
     for label, value in _evidence(finding.evidence):
-        table.add_row(label, Text(value))
+        table.add_row(Text(line(label, _LABEL)), Text(value))
     if finding.fix:
         table.add_row("fix", Text(figures.short_paths(finding.fix), "green"))
     if finding.page:
@@ -128,16 +131,16 @@ def _lines(name: str, value: object) -> str:
     if not isinstance(value, (tuple, list)):
         text = str(value)
         return _cut(_words(text) if name == semconv.CAUSE else figures.short_paths(text))
-    lines = [str(line) for line in value]
+    lines = [str(each) for each in value]
     # The first line is the checkout itself; of its callers, only the application's own lines are kept.
-    lines = [line for line in lines if line == lines[0] or not any(library in line for library in _LIBRARIES)]
+    lines = [each for each in lines if each == lines[0] or not any(library in each for library in _LIBRARIES)]
     if name == semconv.CODE_STACKTRACE:
         # The row "line" shows the first line.
         del lines[:1]
     if name == semconv.HOLDERS:
         lines = holder_lines(lines)
     more = [f"and {len(lines) - _LINES_SHOWN} more"] if len(lines) > _LINES_SHOWN else []
-    return "\n".join([*(_cut(figures.short_paths(line)) for line in lines[:_LINES_SHOWN]), *more])
+    return "\n".join([*(_cut(figures.short_paths(each)) for each in lines[:_LINES_SHOWN]), *more])
 
 
 def _words(name: str) -> str:

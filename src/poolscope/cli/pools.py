@@ -13,6 +13,7 @@ from rich.text import Text
 
 from poolscope.cli import figures
 from poolscope.cli.findings import render_findings
+from poolscope.cli.shown import whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +52,7 @@ def render_report(console: Console, report: Report) -> None:
 
 def pool_panel(pool: PoolReport) -> RenderableType:
     """One pool."""
+    pool = whole(pool)
     where = " ".join(part for part in (pool.system, pool.server, pool.namespace) if part)
     parts: list[RenderableType] = [
         _summary(pool),
@@ -133,7 +135,7 @@ def _timing(name: str, colour: str, timing: Timing) -> RenderableType:
     for phase in timing.phases:
         each = phase.quantiles
         table.add_row(
-            f"  {_PHASES.get(phase.name, phase.name)}",
+            Text(f"  {_PHASES.get(phase.name, phase.name)}"),
             *(figures.seconds(value) for value in (each.p50, each.p95, each.p99, phase.seconds)),
             Text.assemble((figures.bar(phase.share, _BAR), colour), f" {figures.percent(phase.share)}"),
         )

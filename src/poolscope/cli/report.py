@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
-from rich.console import Console
 
 from poolscope.cli import picture
 from poolscope.cli.pools import render_report
-from poolscope.report import Report, ReportError, build_report, files
+from poolscope.cli.shown import console, in_ascii, line
+from poolscope.report import Report, ReportError, build_report, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ class CommandError(click.ClickException):
     """An error with the problem and its fix; exit code 1."""
 
     def __init__(self, error: ReportError) -> None:
-        super().__init__(f"{error.problem}\n{error.fix}")
+        super().__init__(f"{line(error.problem)}\n{line(error.fix)}")
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print both lines to stderr."""
@@ -46,28 +46,31 @@ def report(paths: tuple[Path, ...], *, as_json: bool, svg: Path | None) -> None:
     Collector's file exporter.
     """
     try:
-        result = _read(files(paths))
+        result = _read(paths)
     except ReportError as error:
+        _warn(error.warnings)
         raise CommandError(error) from error
-    except OSError as error:
-        problem = f"{error.filename} cannot be read: {error.strerror}."
-        raise CommandError(ReportError(problem, "Check the path and its permissions.")) from error
-    for warning in result.warnings:
-        click.echo(f"poolscope report: warning: {warning}", err=True)
-    console = Console(record=svg is not None, file=io.StringIO() if as_json else None)
-    render_report(console, result)
+    _warn(result.warnings)
+    terminal = console(record=svg is not None, file=io.StringIO() if as_json else None)
+    if svg is not None or not as_json:
+        render_report(terminal, result)
     if as_json:
-        click.echo(json.dumps(as_dict(result), indent=2, default=str))
+        click.echo(in_ascii(json.dumps(as_dict(result), indent=2, default=str)))
     if svg is not None:
         try:
-            picture.save(console, svg, "poolscope report")
+            picture.save(terminal, svg, "poolscope report")
         except OSError as error:
             problem = f"{svg} cannot be written: {error.strerror}."
             raise CommandError(ReportError(problem, "Check the path and its permissions.")) from error
 
 
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        click.echo(f"poolscope report: warning: {line(warning)}", err=True)
+
+
 def _read(paths: Sequence[Path]) -> Report:
-    total = sum(path.stat().st_size for path in paths)
+    total = size(paths)
     if total < _LARGE_BYTES or not sys.stderr.isatty():
         return build_report(paths)
     with click.progressbar(length=total, label="PoolObservation", file=sys.stderr) as shown:

@@ -6,17 +6,20 @@ A report from exported telemetry: it reads OTLP JSON lines and needs no backend.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from poolscope.report.findings import finding_reports
 from poolscope.report.model import CallSite, FindingReport, Holder, Phase, PoolReport, Report, Starvation, Timing
 from poolscope.report.pools import pool_reports
-from poolscope.report.reader import ReportError, files, read
+from poolscope.report.problems import ReportError
+from poolscope.report.reader import read, size
 from poolscope.report.traces import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+_SERVICES_SHOWN: Final = 5
 
 __all__ = [
     "CallSite",
@@ -29,7 +32,7 @@ __all__ = [
     "Starvation",
     "Timing",
     "build_report",
-    "files",
+    "size",
 ]
 
 
@@ -39,7 +42,7 @@ def build_report(paths: Iterable[Path], advance: Callable[[int], None] | None = 
 
     Args:
         paths: The files and directories.
-        advance: Called with the length of each line that was read, in characters.
+        advance: Called with the length of each line that was read, in bytes.
 
     Raises:
         ReportError: There is nothing to report on; it states what is missing and how to fix it.
@@ -48,10 +51,15 @@ def build_report(paths: Iterable[Path], advance: Callable[[int], None] | None = 
     traces = Traces(telemetry.spans)
     pools = pool_reports(telemetry, traces)
     if not pools:
-        services = ", ".join(sorted({source.service for source in telemetry.sources})) or "unknown"
+        services = sorted({source.service for source in telemetry.sources}) or ["unknown"]
+        shown = ", ".join(services[:_SERVICES_SHOWN])
+        if len(services) > _SERVICES_SHOWN:
+            shown += f" and {len(services) - _SERVICES_SHOWN} more"
         fix = (
             "Install poolscope into that service's environment, start it with opentelemetry-instrument and"
             " OTEL_METRICS_EXPORTER set, and let it check out a connection."
         )
-        raise ReportError(f"The telemetry (service: {services}) contains no connection pool.", fix)
+        raise ReportError(
+            f"The telemetry (service: {shown}) contains no connection pool.", fix, tuple(telemetry.warnings)
+        )
     return Report(pools, finding_reports(telemetry.events, traces), tuple(telemetry.warnings))

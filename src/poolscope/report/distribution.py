@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import add
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,11 +51,14 @@ class Distribution:
 
     def __add__(self, other: Distribution) -> Distribution:
         """The sum of both, over the bounds that both have."""
-        bounds = self.bounds if self.bounds == other.bounds else tuple(b for b in self.bounds if b in set(other.bounds))
-        mine, theirs = self._over(bounds), other._over(bounds)
+        if self.bounds == other.bounds:
+            bounds = self.bounds
+        else:
+            theirs = frozenset(other.bounds)
+            bounds = tuple(bound for bound in self.bounds if bound in theirs)
         return Distribution(
             bounds,
-            tuple(a + b for a, b in zip(mine, theirs, strict=True)),
+            tuple(map(add, self._over(bounds), other._over(bounds))),
             self.total + other.total,
             min(_known(self.minimum, other.minimum), default=None),
             max(_known(self.maximum, other.maximum), default=None),
@@ -88,12 +92,13 @@ class Distribution:
             return None
         rank = q * self.count
         running = list(accumulate(self.counts))
-        index = next(
-            i for i, (count, below) in enumerate(zip(self.counts, running, strict=True)) if count and below >= rank
-        )
+        # As a float the rank may be above the count of all.
+        index = bisect_left(running, min(rank, running[-1]))
+        while not self.counts[index]:
+            index += 1
         lower, upper = self._edges(index)
         share = (rank - (running[index] - self.counts[index])) / self.counts[index]
-        return lower + (upper - lower) * max(share, 0.0)
+        return lower + (upper - lower) * max(0.0, min(share, 1.0))
 
     def quantiles(self) -> Quantiles:
         """The three that the report shows."""
@@ -108,9 +113,9 @@ class Distribution:
             upper = max(min(upper, self.maximum), lower)
         return lower, upper if math.isfinite(upper) else lower
 
-    def _over(self, bounds: tuple[float, ...]) -> list[int]:
+    def _over(self, bounds: tuple[float, ...]) -> Sequence[int]:
         if bounds == self.bounds:
-            return list(self.counts)
+            return self.counts
         counts = [0] * (len(bounds) + 1)
         for index, count in enumerate(self.counts):
             upper = self.bounds[index] if index < len(self.bounds) else math.inf
@@ -154,7 +159,7 @@ def nearest(ordered: Sequence[float], q: float) -> float | None:
     """
     if not ordered:
         return None
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
+    return ordered[max(0, min(math.ceil(q * len(ordered)), len(ordered)) - 1)]
 
 
 def _known(*values: float | None) -> list[float]:

@@ -98,7 +98,7 @@ def _finding(key: tuple[str, str, str, CallSite], events: Sequence[Event]) -> Fi
 
 def _repeated(event: Event) -> int:
     repeated = event.attributes.get(_REPEATED, 0)
-    return repeated if isinstance(repeated, int) else 0
+    return max(repeated, 0) if isinstance(repeated, int) else 0
 
 
 def _order(one: FindingReport) -> tuple[int, bool, int, str]:

@@ -9,42 +9,45 @@ from poolscope.core.phases import HOLD_PHASES, WAIT_PHASES
 from poolscope.detectors.leak import ABANDONED
 from poolscope.report.distribution import NO_QUANTILES, Distribution, Quantiles, exact_quantiles, nearest
 from poolscope.report.model import CallSite, Holder, Phase, PoolReport, Timing
-from poolscope.report.series import Series, counted, distributed
+from poolscope.report.series import Series, SeriesStore, counted, distributed
 from poolscope.report.traces import Traces, holders, phase_seconds, starvations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from poolscope.report.otlp import Source, Span
+    from poolscope.report.otlp import Source
     from poolscope.report.reader import Telemetry
 
+# Each of them has what identifies the pool.
+_IDENTIFYING = (semconv.CONNECTION_COUNT, semconv.CONNECTION_MAX, semconv.WAIT_TIME, semconv.USE_TIME)
 # A shorter time counts as 0.
 _NOTHING_SECONDS = 0.001
 
 
 def pool_reports(telemetry: Telemetry, traces: Traces) -> tuple[PoolReport, ...]:
     """Every pool of every process, the most saturated first."""
-    found: dict[tuple[Source, str], None] = {}
-    for metric in (semconv.CONNECTION_COUNT, semconv.CONNECTION_MAX, semconv.WAIT_TIME, semconv.USE_TIME):
-        for series in telemetry.series.of(metric):
-            found[series.source, str(series.attributes.get(semconv.POOL_NAME, ""))] = None
-    reports = [_Pool(telemetry, traces, source, name).report() for source, name in found]
+    resolved = {event.trace_id for event in telemetry.events if event.name == semconv.LEAK_RESOLVED_EVENT.name}
+    found = telemetry.series.pools(_IDENTIFYING)
+    reports = [_Pool(telemetry.series, traces, resolved, source, name).report() for source, name in found]
     return tuple(sorted(reports, key=lambda pool: (-pool.saturation, -pool.timeouts, pool.service, pool.name)))
 
 
 class _Pool:
     """One pool's series and spans."""
 
-    def __init__(self, telemetry: Telemetry, traces: Traces, source: Source, name: str) -> None:
-        self._telemetry = telemetry
+    def __init__(
+        self, series: SeriesStore, traces: Traces, resolved: Collection[str], source: Source, name: str
+    ) -> None:
+        self._store = series
         self._traces = traces
+        self._resolved = resolved
         self._source = source
         self._name = name
-        self._holds = [span for span in traces.holds if self._is_mine(span)]
-        self._checkouts = [span for span in traces.checkouts if self._is_mine(span)]
+        self._holds = traces.holds[source, name]
+        self._checkouts = traces.checkouts[source, name]
 
     def report(self) -> PoolReport:
-        identity = next(iter(self._series(semconv.CONNECTION_COUNT) or self._series(semconv.WAIT_TIME))).attributes
+        identity = next(one for metric in _IDENTIFYING for one in self._series(metric)).attributes
         start, end = self._window()
         used = self._state(semconv.STATE_USED)
         limits = self._series(semconv.CONNECTION_MAX)
@@ -78,14 +81,8 @@ class _Pool:
             starvations=starvations(self._traces, self._checkouts),
         )
 
-    def _is_mine(self, span: Span) -> bool:
-        return span.source == self._source and span.attributes.get(semconv.POOL_NAME) == self._name
-
     def _series(self, metric: semconv.Metric) -> list[Series]:
-        return self._telemetry.series.where(
-            metric,
-            lambda series: series.source == self._source and series.attributes.get(semconv.POOL_NAME, "") == self._name,
-        )
+        return self._store.of_pool(metric, self._source, self._name)
 
     def _state(self, state: str) -> list[Series]:
         return [
@@ -126,9 +123,8 @@ class _Pool:
 
     def _not_returned(self) -> set[str]:
         """The ids of hold spans whose connection was not returned: a leak that was neither collected nor resolved."""
-        resolved = {e.trace_id for e in self._telemetry.events if e.name == semconv.LEAK_RESOLVED_EVENT.name}
         kinds = {span.span_id: span.attributes.get(semconv.LEAK_KIND, ABANDONED) for span in self._holds}
-        return {s.span_id for s in self._holds if kinds[s.span_id] != ABANDONED and s.trace_id not in resolved}
+        return {s.span_id for s in self._holds if kinds[s.span_id] != ABANDONED and s.trace_id not in self._resolved}
 
     def _holders_from_metrics(self) -> tuple[Holder, ...]:
         """

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final
 
+from poolscope import semconv
 from poolscope.report.distribution import Distribution
 from poolscope.report.otlp import Point, Source, Temporality
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from poolscope.semconv import Metric
 
 Key = tuple[str, Source, frozenset[tuple[str, object]]]
-Value = TypeVar("Value", float, Distribution)
+# How many starts of counting one series may have at a time: processes behind one identity, or restarts.
+_MOST_RUNS: Final = 1000
 
 
 @dataclass
@@ -27,7 +30,6 @@ class Series:
         attributes: The attributes that identify it among the metric's series.
         start: The start of counting; nanoseconds since the epoch.
         time: The time of the last point.
-        total: The total count (counters and histograms).
         last: The latest value (gauges and up-down counters).
         peak: The highest value of a point.
     """
@@ -36,10 +38,20 @@ class Series:
     attributes: dict[str, object]
     start: int
     time: int
-    total: float | Distribution | None = None
     last: float = 0.0
     peak: float = 0.0
+    _ended: float | Distribution | None = None
     _runs: dict[int, float | Distribution] = field(default_factory=dict)
+    _total: float | Distribution | None = None
+
+    @property
+    def total(self) -> float | Distribution | None:
+        """The total count (counters and histograms)."""
+        if self._total is None:
+            self._total = self._ended
+            for run in self._runs.values():
+                self._total = _plus(self._total, run)
+        return self._total
 
     def add(self, point: Point) -> None:
         """Add the next point; the points of one series are in order of time."""
@@ -53,46 +65,70 @@ class Series:
         self.peak = max(self.peak, self.last)
 
     def _count(self, point: Point) -> None:
+        self._total = None
         if point.temporality is Temporality.DELTA:
-            self.total = _plus(self.total, point.value)
+            self._ended = _plus(self._ended, point.value)
             return
-        before = self._runs.get(point.start)
+        before = self._runs.pop(point.start, None)
         if before is not None and _amount(point.value) < _amount(before):
             # The counter restarted, and the start time does not show it: the old count remains.
-            self._runs[-len(self._runs) - 1] = before
+            self._ended = _plus(self._ended, before)
         self._runs[point.start] = point.value
-        self.total = None
-        for run in self._runs.values():
-            self.total = _plus(self.total, run)
+        if len(self._runs) > _MOST_RUNS:
+            # The one that has not counted for the longest time counts no more.
+            self._ended = _plus(self._ended, self._runs.pop(next(iter(self._runs))))
 
 
 class SeriesStore:
-    """All series."""
+    """
+    All series.
 
-    def __init__(self) -> None:
+    Args:
+        most: How many to keep; the points of further ones are counted only.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._series: dict[Key, Series] = {}
+        self._by_pool: defaultdict[tuple[str, Source, str], list[Series]] = defaultdict(list)
+        #: The points of series beyond the most that are kept.
+        self.beyond = 0
 
     def add(self, points: Iterable[Point]) -> None:
         """Add the points of one batch."""
+        attributes: Mapping[str, object] | None = None
+        identity: frozenset[tuple[str, object]] = frozenset()
         for point in points:
-            key = (
-                point.metric,
-                point.source,
-                frozenset((name, str(value)) for name, value in point.attributes.items()),
-            )
+            if point.attributes is not attributes:
+                attributes = point.attributes
+                identity = frozenset([(name, str(value)) for name, value in attributes.items()])
+            key = (point.metric, point.source, identity)
             series = self._series.get(key)
             if series is None:
+                if len(self._series) >= self._most:
+                    self.beyond += 1
+                    continue
                 series = Series(point.source, dict(point.attributes), point.start or point.time, point.time)
                 self._series[key] = series
+                self._by_pool[point.metric, point.source, pool_of(point.attributes)].append(series)
             series.add(point)
 
-    def of(self, metric: Metric) -> Iterator[Series]:
-        """Every series of a metric."""
-        return (series for (name, _, _), series in self._series.items() if name == metric.name)
+    def pools(self, metrics: Collection[Metric]) -> Iterator[tuple[Source, str]]:
+        """Each pool that one of the metrics is about, by the process and its name, in the order of the metrics."""
+        found = {metric.name: dict[tuple[Source, str], None]() for metric in metrics}
+        for name, source, pool in self._by_pool:
+            if name in found:
+                found[name][source, pool] = None
+        return iter(dict.fromkeys(pool for pools in found.values() for pool in pools))
 
-    def where(self, metric: Metric, matches: Callable[[Series], bool]) -> list[Series]:
-        """The series of a metric that match."""
-        return [series for series in self.of(metric) if matches(series)]
+    def of_pool(self, metric: Metric, source: Source, pool: str) -> list[Series]:
+        """The series of a metric about one pool."""
+        return self._by_pool.get((metric.name, source, pool), [])
+
+
+def pool_of(attributes: Mapping[str, object]) -> str:
+    """The name of the pool that a point or a span is about."""
+    return str(attributes.get(semconv.POOL_NAME, ""))
 
 
 def counted(series: Iterable[Series]) -> float:

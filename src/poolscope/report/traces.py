@@ -9,11 +9,12 @@ from poolscope import semconv
 from poolscope.core.phases import HOLD_PHASES
 from poolscope.report.distribution import exact_quantiles
 from poolscope.report.model import CallSite, Holder, Starvation
+from poolscope.report.series import pool_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from poolscope.report.otlp import Span
+    from poolscope.report.otlp import Source, Span
 
 _ENTRY_KINDS = ("SERVER", "CONSUMER")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -22,7 +23,14 @@ NO_ROUTE = "(outside a request)"
 
 
 class Traces:
-    """All spans, with lookups for the report."""
+    """
+    All spans, with lookups for the report.
+
+    Attributes:
+        entries: The spans of units of work.
+        holds: The hold spans by the process and the name of the pool.
+        checkouts: The checkout spans, likewise.
+    """
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self._by_id = {span.span_id: span for span in spans}
@@ -31,8 +39,12 @@ class Traces:
         self.holds = self._ours(semconv.HOLD_SPAN.prefix)
         self.checkouts = self._ours(semconv.CHECKOUT_SPAN.prefix)
 
-    def _ours(self, prefix: str) -> list[Span]:
-        return [s for s in self._by_id.values() if s.scope == semconv.SCOPE and s.name.startswith(f"{prefix} ")]
+    def _ours(self, prefix: str) -> defaultdict[tuple[Source, str], list[Span]]:
+        found = defaultdict(list)
+        for span in self._by_id.values():
+            if span.scope == semconv.SCOPE and span.name.startswith(f"{prefix} "):
+                found[span.source, pool_of(span.attributes)].append(span)
+        return found
 
     def route(self, span_id: str) -> str:
         """The name of the unit of work around a span."""
