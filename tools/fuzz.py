@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.fuzz.targets import FOUND, TARGETS
 from tools.venvs import ROOT, cache, environment, interpreters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: Those of tests/fuzz/targets.py.
+TARGETS: Final = ("fingerprint", "login", "report")
+FOUND: Final = ROOT / "tests" / "fuzz" / "found"
 PYTHON: Final = "3.11"
 REQUIREMENTS: Final = ("atheris==3.0.0", "pglast>=7", "psycopg[binary]>=3.2", "-e.[cli]")
 MINUTES: Final = 3.0

@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 import sqlite3
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg.conninfo  # noqa: F401 - the adapter parses with the driver that is there
+
 from poolscope.adapters import libpq
-from poolscope.adapters.identity import database_file, identity, is_torn, login_of, whole
-from poolscope.core.guard import guard
+from poolscope.adapters.address import file_of, is_address, is_number, is_plain, is_torn, place, server_of, text_of
+from poolscope.adapters.identity import login_of
 from poolscope.core.sql.fingerprint import LONGEST_SHAPE, is_query, shape_of, summary_of
 from poolscope.core.sql.lasting import kind_of
 from poolscope.core.sql.lexer import tokens_of
@@ -36,6 +39,7 @@ MARKER = "qxzjvkqzxj"
 ALL_SYSTEMS = (*sorted(SYSTEMS), "other_sql")
 # What the lexer of PostgreSQL calls literals, and comments.
 _HIDDEN = {"SCONST", "USCONST", "XCONST", "BCONST", "FCONST", "ICONST", "SQL_COMMENT", "C_COMMENT"}
+_PASSWORD = re.compile(r"\w+(?:\+\w+)?://[^:@/?#]*:(.*)@", re.DOTALL)
 _SCAN: Callable[[str], Any] | None = None
 if importlib.util.find_spec("pglast"):
     from pglast.parser import ParseError, scan
@@ -113,20 +117,18 @@ def _answer_of_sqlite(text: str) -> str:
 
 
 def login(data: bytes) -> None:
-    """A DSN or URL: nothing raises, and a pool's name and address hold nothing of the password."""
+    """A DSN, a URL, or a part of either: nothing raises, and what names a pool holds nothing of a password."""
     text = data.decode("utf-8", "ignore")
-    is_torn(text)
-    whole(text)
-    database_file(text)
+    for read_text in (is_torn, server_of, is_address, is_number, is_plain, file_of, text_of):
+        read_text(text)
     login_of([text, {"user": text, "port": 1}])
-    errors = guard.errors if hasattr(guard, "errors") else None
-    parts = libpq.parse(text)
-    found = libpq.identify([parts])
-    if MARKER in text and MARKER in str(parts.get("password", "")):
-        said = " ".join(str(part) for part in (found.name, found.address, found.namespace))
-        assert not leaks(said, (MARKER,)), said
-    identity("postgresql", namespace=text[:20], address=text[20:40] or None, port=text[40:])
-    assert errors is None or guard.errors == errors
+    place(text[:20], text[20:25], text[25:])
+    known = libpq.identify([libpq.parse(text)])
+    said = (known.name, known.address, known.namespace, server_of(text))
+    # As who wrote it means it: all from the first colon to the last "@" of a URL.
+    password = _PASSWORD.search(text)
+    if password is not None and text.count(MARKER) == 1 and MARKER in password[1]:
+        assert not leaks(" ".join(map(str, said)), (MARKER,)), said
 
 
 def report(data: bytes) -> None:
@@ -144,8 +146,8 @@ def _statements() -> Iterator[bytes]:
         for form in range(60):
             statement = made(system, form, form, escapes=system == "mariadb", doubles=system == "mariadb")
             text = statement.text
-            for place, marker in enumerate(statement.markers):
-                text = text.replace(marker, MARKER if not place else f"b{place}")
+            for number_of, marker in enumerate(statement.markers):
+                text = text.replace(marker, f"b{number_of}" if number_of else MARKER)
             yield bytes([number]) + text.encode()
 
 

@@ -85,6 +85,7 @@ def test_a_literal_ends_where_the_database_says(system: str, statement: str, sha
         (PG, 'GRANT SELECT ON t, u TO "Bob", alice', "grant select on t, u to ?"),
         (PG, "grant select (a, b) on t to bob; select 1", "grant select (a, b) on t to ?; select ?"),
         (PG, "grant admin to bob", "grant ?"),
+        (PG, 'grant select on"t"to"bob"', 'grant select on"t"to?'),
         (PG, "revoke grant option for select on t from bob cascade", "revoke grant option for select on t from ?"),
         (PG, "set role bob", "set role ?"),
         (PG, "SET SESSION AUTHORIZATION bob", "set session authorization ?"),
