@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from poolscope.core.event_loops import INTERVAL, EventLoops  # noqa: E402 - the project's root is no package
 from poolscope.core.pool_identity import Identity  # noqa: E402
 from poolscope.core.pool_registry import PoolRegistry  # noqa: E402
-from poolscope.core.worker import INTERVAL as RUN_INTERVAL  # noqa: E402
+from poolscope.core.runner import INTERVAL as RUN_INTERVAL  # noqa: E402
 from tests.support.pools import Source  # noqa: E402
 
 if TYPE_CHECKING:

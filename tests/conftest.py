@@ -123,6 +123,7 @@ def _originals_are_back() -> Iterator[None]:
     guard = sys.modules.get("poolscope.core.guard")
     if guard is not None:
         guard.guard.reset()  # what an earlier test made fail is not this one's
+        guard.log_lines.forget()
     yield
     instrumentor = sys.modules.get("poolscope.instrumentor")
     if instrumentor is not None:

@@ -90,8 +90,6 @@ OPERATORS: Final[dict[type[ast.AST], tuple[str, ...]]] = {
 #: What is called and cannot be resolved, by where, and why it is harmless.
 KNOWN: Final = {
     "core/counters.py: Tally.read: self.add": "the method of an itertools.count",
-    # The one lock that is held over all that the background thread does; it is to go.
-    "core/worker.py: Worker.run_once: self._running": "one run at a time: the tasks share what they read",
 }
 
 

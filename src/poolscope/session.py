@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import metrics as otel_metrics
@@ -20,6 +21,7 @@ from poolscope.core import clock
 from poolscope.core.event_loops import EventLoops
 from poolscope.core.guard import guard
 from poolscope.core.listener import Listeners
+from poolscope.core.log_lines import log_lines
 from poolscope.core.origin import Origins
 from poolscope.core.pool_registry import PoolRegistry, open_pool_registries
 from poolscope.core.worker import Worker
@@ -30,6 +32,7 @@ from poolscope.detectors.watchdog import Watchdog
 from poolscope.frameworks.registry import Frameworks
 from poolscope.hooks.patching import Patcher, Refused
 from poolscope.otel.context import ambient
+from poolscope.otel.exit import unblock
 from poolscope.otel.logs import Events
 from poolscope.otel.metrics.instruments import metrics_of
 from poolscope.otel.traces.entry_span import EntrySpanProcessors
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 
 
 # How long a process that ends without notice (RQ's work horse) may take to send what it knows.
-_FLUSH_MILLISECONDS: Final = 5_000
+_FLUSH_MILLISECONDS: Final = 1_000
 
 
 class Session:
@@ -115,13 +118,16 @@ class Session:
             self.pool_registry, settings.disabled_frameworks, propagate_to_threads=settings.propagate_to_threads
         )
         self.worker = Worker(
+            ("log_lines.tick", log_lines.tick),
             ("pool_registry.tick", self.pool_registry.tick),
             ("event_loops.tick", lambda: self._event_loops.tick(self.pool_registry.pools.values())),
             ("dump.tick", lambda: self._dump.tick(self.pool_registry.pools.values())),
             ("watchdog.tick", lambda: self._watchdog.tick(self.pool_registry.pools.values())),
             ("metrics.drain", self._drain),
-            ("spans.drain", self._spans.drain),
+            ("spans.drain", lambda: self._spans.drain(self.worker.is_leaving)),
             ("entry_span.attach", self._entry_span_processors.attach),
+            on_missing=self.pool_registry.unserved,
+            is_needed=lambda: any(pool.pending for pool in self._pools()),
         )
         _sessions.add(self)
 
@@ -130,8 +136,9 @@ class Session:
 
     def start(self) -> None:
         """Put the hooks in; stay dormant until an SDK is configured."""
-        self.pool_registry.dormant = True
+        self.pool_registry.sleep()
         self.pool_registry.has_listeners = self._wake
+        self.pool_registry.is_served = self.worker.start
         self.pool_registry.still_dormant()
         self._hear_of_providers()
         self._entry_span_processors.attach()
@@ -153,15 +160,17 @@ class Session:
         self._end()
         self._event_loops.stop()
         self.pool_registry.units.closed = True
-        self.worker.stop()
+        ended = self._end_worker()
         if self._metrics is not None:
             guard.run("instrumentor.close", self._metrics.close, None)
-        self.pool_registry.dormant = True
+        self.pool_registry.sleep()
         self.pool_registry.has_listeners = _no_listeners
-        atexit.unregister(self._last_run)
+        if ended:  # else the thread would keep the process from its end
+            atexit.unregister(self._last_run)
 
     def after_fork(self) -> None:
         """In the child."""
+        log_lines.forget()
         self._spans.forget()
         self._watchdog.forget()
         if self._metrics is not None:
@@ -184,7 +193,7 @@ class Session:
         self, wrapped: Callable[..., LibraryObject], _: LibraryObject, args: LibraryObject, kwargs: LibraryObject
     ) -> LibraryObject:
         result = wrapped(*args, **kwargs)
-        if self.pool_registry.dormant:
+        if self.pool_registry.is_dormant():
             guard.run("instrumentor.provided", self.pool_registry.check_listeners, None)
         # Spans of requests that begin before the background thread runs next get their figures too.
         guard.run("instrumentor.provided", self._entry_span_processors.attach, None)
@@ -201,23 +210,33 @@ class Session:
             self._metrics.open(self.pool_registry, native=self._settings.native_aggregation)
         self._spans.open()
         self._events.open()
-        self.worker.start()
         return True
 
     def _last_run(self) -> None:
+        # The process ends. The thread ends before: an interpreter that ends kills it wherever it is.
         self._end()
-        self.worker.run_once()
+        if not self._end_worker():
+            unblock(self.worker.stuck(), self._tracer_provider, self._events.provider())
+
+    def _end_worker(self) -> bool:
+        if self.worker.stop() and not self.worker.stuck():
+            return True
+        guard.count_quietly("spans.dropped", self._spans.kept())
+        return False
 
     def _end(self) -> None:
         guard.run("unit_of_work.end", self.pool_registry.units.end_all, None)
         self._watchdog.end()
 
     def _flush(self) -> None:
-        self._last_run()
+        self._end()
+        self.worker.run_once(then=self._force_flush)
+
+    def _force_flush(self) -> None:
         for provider in (self._meter_provider or otel_metrics.get_meter_provider(), self._tracer_provider):
             flush = getattr(provider, "force_flush", None)
             if flush is not None:
-                flush(_FLUSH_MILLISECONDS)
+                guard.run("instrumentor.flush", partial(flush, _FLUSH_MILLISECONDS), None)
 
     def _drain(self) -> None:
         if self._metrics is not None:

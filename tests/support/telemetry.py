@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from poolscope import semconv
+from poolscope.core import worker
 from poolscope.instrumentor import PoolscopeInstrumentor
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class Telemetry:
         self.instrumentor = PoolscopeInstrumentor()
 
     def start(self) -> None:
-        """Instrument."""
+        """Instrument. A flush waits for as long as a busy machine needs."""
+        worker.PATIENCE = 60
         self.instrumentor.instrument(
             meter_provider=self.meter_provider,
             tracer_provider=self.tracer_provider,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from examples.lab.processes import wait_until
 from poolscope.adapters.pools import Pools
 from poolscope.core.guard import guard
 from poolscope.core.pool_registry import OVERFLOW, PoolRegistry
@@ -68,7 +69,7 @@ def handled_by(handler: logging.Handler) -> Iterator[logging.Logger]:
 def both_end(logs: Callable[[], object], needs: Callable[[], object]) -> bool:
     """
     Whether two threads go on: one comes to log while the other one is inside the logging handler, and does something
-    there once the first one is on its way into the handler.
+    there once the first one is on its way into the handler, or has kept its line for later.
 
     Args:
         logs: Makes poolscope log.
@@ -79,7 +80,7 @@ def both_end(logs: Callable[[], object], needs: Callable[[], object]) -> bool:
 
     def work() -> None:
         first.start()
-        assert about_to_log.wait(DEADLINE)
+        wait_until(lambda: about_to_log.is_set() or not first.is_alive(), DEADLINE, "the first one to log, or to end")
         needs()
 
     def sees(_: logging.LogRecord) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,9 @@ import pytest
 
 from examples.lab.processes import wait_until
 from poolscope.core.guard import guard
+from poolscope.core.runner import renew_locks
 from poolscope.core.worker import Worker
+from tests.support.clocks import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +47,7 @@ def worker(task: Task) -> Iterator[Worker]:
     """A worker that is stopped afterwards."""
     made = Worker(("tests.task", task))
     yield made
-    made.stop()
+    made.stop(60)
     assert threads() == []
 
 
@@ -59,13 +62,16 @@ def test_it_calls_its_task_from_one_daemon_thread(worker: Worker, task: Task) ->
 
 
 def test_stopping_does_a_last_round_and_can_be_undone(worker: Worker, task: Task) -> None:
-    """The last round comes after the thread's end, in the caller's thread; it can be started again."""
+    """The last round is the thread's own; then it ends. It can be started again."""
     worker.start()
-    worker.stop()
-    assert task.calls[-1] == threading.current_thread().name
+    before = len(task.calls)
+    assert worker.stop(60)
+    assert len(task.calls) > before
+    assert set(task.calls) == {"poolscope"}
     assert threads() == []
+    before = len(task.calls)
     worker.start()
-    wait_until(lambda: task.calls[-1] == "poolscope", 60, "a round of the new thread")
+    wait_until(lambda: len(task.calls) > before, 60, "a round of the new thread")
 
 
 def test_it_may_be_stopped_from_its_own_thread() -> None:
@@ -121,10 +127,123 @@ def test_a_child_gets_a_thread_of_its_own(worker: Worker, task: Task) -> None:
         task.calls.clear()
         try:
             wait_until(lambda: task.calls, 60, "a round in the child")
-            os.write(writing, f"{set(task.calls)} {len(threads())} {idle._thread}".encode())
+            os.write(writing, f"{set(task.calls)} {len(threads())} {idle._runner}".encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)
     assert os.read(reading, 100) == b"{'poolscope'} 1 None"
     os.close(reading)
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(
+    worker: Worker, task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once, and tried again after a second; until then, asking for a run costs nothing and is counted."""
+    clock = FakeClock()
+    monkeypatch.setattr(time, "monotonic", clock)
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            assert not worker.start()
+            assert not worker.run_once()
+            clock.advance(1.5)
+    assert len([record for record in caplog.records if "tries again" in record.getMessage()]) == 1
+    assert guard.counts()["worker.missing"] == 3
+    assert task.calls == []
+    assert worker.start()
+    assert worker.run_once(60)
+    assert set(task.calls) == {"poolscope"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_ends_the_thread_does_not_end_it_for_good(task: Task) -> None:
+    """A task that raises what is no error, such as SystemExit, ends the thread: it starts again."""
+    ends = [True]
+
+    def end() -> None:
+        if ends:
+            ends.pop()
+            raise SystemExit
+
+    worker = Worker(("tests.end", end), ("tests.task", task))
+    worker.start()
+    wait_until(lambda: task.calls, 60, "a run of the next thread")
+    assert worker.stop(60)
+    assert threads() == []
+
+
+def test_no_caller_waits_for_a_thread_that_is_stuck() -> None:
+    """A run that is asked for comes to its deadline; the next caller, a fork and the end hardly wait for that run."""
+    goes_on, is_in = threading.Event(), threading.Event()
+
+    def get_stuck() -> None:
+        is_in.set()
+        goes_on.wait()
+
+    worker = Worker(("tests.stuck", get_stuck))
+    worker.start()
+    assert is_in.wait(60)
+    assert worker.run_once(0.01) is False
+    began = time.monotonic()
+    assert worker.run_once(60) is False
+    worker.before_fork()
+    assert worker.is_leaving()
+    worker.after_fork_in_parent()
+    assert not worker.is_leaving()
+    assert worker.stop(60) is False
+    assert time.monotonic() - began < 50  # the deadlines are of 60 s
+    assert any(thing is goes_on for thing in worker.stuck())
+    assert guard.counts()["worker.late"] == 3
+    goes_on.set()
+    wait_until(lambda: not threads(), 60, "the thread to end")
+    assert worker.stuck() == ()
+
+
+def test_there_is_no_thread_across_a_fork(worker: Worker, task: Task) -> None:
+    """It has ended before; what asks for a run meanwhile gets it afterwards, of another thread."""
+    worker.start()
+    worker.before_fork()
+    assert threads() == []
+    assert not worker.start()
+    asking = threading.Thread(target=worker.run_once, args=(60,))
+    asking.start()
+    wait_until(lambda: worker._requests, 60, "the request")
+    before = len(task.calls)
+    worker.after_fork_in_parent()
+    asking.join(60)
+    assert not asking.is_alive()
+    assert len(task.calls) > before
+
+
+def test_locks_of_a_thread_that_is_not_there_are_made_anew() -> None:
+    """Those that are held by another thread, and no others."""
+
+    class Exporter:
+        def __init__(self) -> None:
+            self.plain, self.reentrant, self.free, self.mine = (
+                threading.Lock(),
+                threading.RLock(),
+                threading.Lock(),
+                threading.RLock(),
+            )
+
+        def hold(self) -> None:
+            self.plain.acquire()
+            self.reentrant.acquire()
+
+    exporter = Exporter()
+    before = dict(vars(exporter))
+    exporter.mine.acquire()
+    holding = threading.Thread(target=exporter.hold)
+    holding.start()
+    holding.join()
+    renew_locks(exporter)
+    anew = {name for name, value in vars(exporter).items() if value is not before[name]}
+    assert anew == {"plain", "reentrant"}
+    for name in anew:
+        assert getattr(exporter, name).acquire(blocking=False)

@@ -14,6 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from poolscope.core.failure import type_and_place
+from poolscope.core.log_lines import log_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,9 @@ class Guard:
             raise  # noqa: PLE0704 - it is called from exception handlers
         self._counts[component] += 1
         if self._counts[component] == 1:
-            _logger.warning(
+            log_lines.write(
+                _logger,
+                logging.WARNING,
                 "poolscope caught an error of its own at %s; the application is not affected, but figures may be wrong"
                 ": %s",
                 component,
@@ -64,7 +67,12 @@ class Guard:
         """Count something lost without an exception; it is logged once."""
         self._counts[component] += 1
         if self._counts[component] == 1:
-            _logger.warning("poolscope dropped data at %s; its figures are incomplete", component)
+            text = "poolscope dropped data at %s; its figures are incomplete"
+            log_lines.write(_logger, logging.WARNING, text, component)
+
+    def count_quietly(self, component: str, number: int = 1) -> None:
+        """Count something lost and log nothing: for where the log may be what is stuck."""
+        self._counts[component] += number
 
     def run(self, component: str, function: Callable[[], _Result], default: _Result) -> _Result:
         """

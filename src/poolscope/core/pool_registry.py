@@ -15,6 +15,7 @@ from poolscope.core.finding import FindingCounts
 from poolscope.core.guard import guard
 from poolscope.core.histogram import Distribution
 from poolscope.core.listener import NullListener
+from poolscope.core.log_lines import log_lines
 from poolscope.core.pool import Pool
 from poolscope.core.pool_identity import Identity, limit_of
 from poolscope.core.work import Units
@@ -109,8 +110,12 @@ class PoolRegistry:
     ) -> None:
         self.pools: dict[str, Pool] = {}
         self.listener: PoolListener = listener or NullListener()
-        #: Dormant: while no SDK is configured, adapters pass calls on and do nothing else.
+        #: Dormant: while no SDK is configured, adapters pass calls on and do nothing else. It may be so for
+        #: a moment longer: `still_dormant` knows.
         self.dormant = False
+        #: Called about once a second while `dormant` and awake: whether the background thread runs.
+        self.is_served: Callable[[], bool] = lambda: True
+        self._awake = False
         #: Called about once a second while dormant: whether an SDK is configured by now.
         self.has_listeners: Callable[[], bool] = lambda: False
         self.long_hold = long_hold
@@ -181,7 +186,9 @@ class PoolRegistry:
             earlier.retired = True
         entry.pool.refresh_limit()
         if OVERFLOW in entry.pools and OVERFLOW not in entry.pools_before:
-            _logger.warning(
+            log_lines.write(
+                _logger,
+                logging.WARNING,
                 "more than %d connection pools: further ones share the series of one named %r; see POOLSCOPE_MAX_POOLS",
                 self._most_pools,
                 OVERFLOW,
@@ -205,8 +212,24 @@ class PoolRegistry:
         now = self.now()
         if self.dormant and now >= self._check_listeners_at:
             self._check_listeners_at = now + 1.0
-            self.dormant = not guard.run("pool_registry.wake", self.has_listeners, default=False)
-        return self.dormant
+            if not self._awake:
+                self._awake = guard.run("pool_registry.wake", self.has_listeners, default=False)
+            self.dormant = not (self._awake and guard.run("pool_registry.wake", self.is_served, default=False))
+        return self.is_dormant()
+
+    def is_dormant(self) -> bool:
+        """Whether it is dormant, as far as is known."""
+        return self.dormant and not self._awake
+
+    def sleep(self) -> None:
+        """Be dormant until there is an SDK."""
+        self._awake, self.dormant = False, True
+
+    def unserved(self) -> None:
+        """The background thread has ended: the next hook that is called starts it again."""
+        if self._awake:
+            self._check_listeners_at = self.now()
+            self.dormant = True
 
     def check_listeners(self) -> None:
         """An SDK may have been configured: look at once, and not only after a second."""

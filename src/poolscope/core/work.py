@@ -12,6 +12,7 @@ from poolscope.core import clock
 from poolscope.core.counters import Sum
 from poolscope.core.execution import running_task
 from poolscope.core.histogram import Distribution
+from poolscope.core.log_lines import log_lines
 from poolscope.core.sql.repetition import Repetitions
 
 if TYPE_CHECKING:
@@ -300,7 +301,9 @@ class Units:
     def _overflow(self, kind: str) -> None:
         mine = object()
         if self._overflowing.setdefault(kind, mine) is mine:
-            _logger.warning(
+            log_lines.write(
+                _logger,
+                logging.WARNING,
                 "more than %d names of units of work: further ones share the series %r; see POOLSCOPE_MAX_UNITS",
                 self._most_names,
                 OVERFLOW,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from poolscope.core.work import UnitOfWork
 
 # What one detector keeps for the background thread; beyond that the newest are dropped and counted as an error of ours.
-_MOST_KEPT: Final = 10_000
+_MOST_KEPT: Final = 2_000
 
 
 class Waited(NamedTuple):

@@ -7,6 +7,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.log_lines import log_lines
 from poolscope.detectors.diagnosis.describe import thread_names
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, described
 from poolscope.detectors.diagnosis.picture import Picture
@@ -42,7 +43,7 @@ class Dump:
         if self._is_wanted:
             self._is_wanted = False
             for pool in tuple(pools):
-                _findings.warning("%s", holders_report(pool))
+                log_lines.write(_findings, logging.WARNING, "%s", holders_report(pool))
 
 
 def holders_report(pool: Pool) -> str:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from poolscope.core.failure import type_of
 from poolscope.core.guard import guard
+from poolscope.core.log_lines import log_lines
+from poolscope.core.runner import helpers
 from poolscope.core.sql.locks import Mode
 from poolscope.names import safe
 
@@ -177,6 +179,7 @@ class ServerProbe:
         self._thread = threading.Thread(
             target=self._run, args=(connect, system, database, ids, now), name="poolscope-probe", daemon=True
         )
+        helpers.add(self._thread)
         self._thread.start()
 
     def answers(self) -> list[Answer]:
@@ -199,7 +202,8 @@ class ServerProbe:
             self._next[database] = self._now() + _PEACE * self._interval
             if not self._failed:
                 self._failed = True
-                _logger.warning("the server probe got no answer of %s: %s", system, type_of(error))
+                text = "the server probe got no answer of %s: %s"
+                log_lines.write(_logger, logging.WARNING, text, system, type_of(error))
             return
         if free is not None and free < _LEAST_FREE:
             self._next[database] = self._now() + _PEACE * self._interval

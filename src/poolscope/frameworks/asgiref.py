@@ -51,7 +51,7 @@ def _make_call(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Ca
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         async def __call__(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             __traceback_hide__ = True  # as asgiref's own: Django's error pages leave such frames out
-            if pool_registry.dormant:
+            if pool_registry.dormant and pool_registry.is_dormant():
                 return await original(self, *args, **kwargs)
             token = CALLED_FROM.set(_called_from(pool_registry, sys._getframe(1)))  # noqa: SLF001 - documented
             try:

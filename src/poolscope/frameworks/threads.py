@@ -143,7 +143,7 @@ def _job_of(
     pool_registry: PoolRegistry, executor: LibraryObject, function: LibraryObject, args: tuple[LibraryObject, ...]
 ) -> LibraryObject:
     interpreters = sys.modules.get(_INTERPRETERS)
-    if pool_registry.dormant or (interpreters and isinstance(executor, interpreters.InterpreterPoolExecutor)):
+    if pool_registry.is_dormant() or (interpreters and isinstance(executor, interpreters.InterpreterPoolExecutor)):
         return function  # another interpreter does not share our objects
     job = LazyJob(pool_registry.units, partial(name_of_job, pool_registry, function, args))
     return _Submitted(function, LazyJobScope(job, _started_by(pool_registry), excuses_here()))

@@ -15,6 +15,7 @@ from poolscope import __version__, semconv
 from poolscope.core.finding_kind import Severity
 from poolscope.core.guard import guard
 from poolscope.core.location import locate
+from poolscope.core.log_lines import log_lines
 from poolscope.otel.metrics.observations import identity_attributes
 
 if TYPE_CHECKING:
@@ -47,10 +48,13 @@ class Events:
         self._provider = provider
         self._emitter: Any = None
 
+    def provider(self) -> LibraryObject:
+        """The LoggerProvider."""
+        return self._provider or otel_logs.get_logger_provider()
+
     def open(self) -> None:
         """Take the logger; again when a provider was set since."""
-        provider = self._provider or otel_logs.get_logger_provider()
-        self._emitter = provider.get_logger(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
+        self._emitter = self.provider().get_logger(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
 
     def report(self, finding: Finding) -> None:
         """Write a finding to the log and emit its event. Called from the background thread."""
@@ -82,7 +86,7 @@ class Events:
 
 def _log(finding: Finding) -> None:
     level, _, _ = _LEVELS[finding.severity]
-    _logger.log(level, "[%s] %s", finding.id, finding.report or f"{finding.summary}; fix: {finding.fix}")
+    log_lines.write(_logger, level, "[%s] %s", finding.id, finding.report or f"{finding.summary}; fix: {finding.fix}")
 
 
 def attributes_of(finding: Finding) -> dict[str, Any]:

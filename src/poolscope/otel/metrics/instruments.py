@@ -75,8 +75,7 @@ class Metrics:
         self.pool_registry = pool_registry
 
     def close(self) -> None:
-        """Report no more."""
-        self.drain()
+        """Report no more; what was kept is drained before, by the background thread."""
         self.pool_registry = None
         if self._producer is not None:
             self._producer.disconnect()
@@ -112,9 +111,10 @@ class Metrics:
         def observe(_: CallbackOptions) -> list[Observation]:
             here = reference()
             pool_registry = here.pool_registry if here is not None else None
-            if here is None or pool_registry is None or pool_registry.dormant:
+            if here is None or pool_registry is None or pool_registry.is_dormant():
                 return []
             if metric is semconv.CONNECTION_COUNT:
+                guard.run("metrics.serve", pool_registry.still_dormant, default=False)
                 guard.run("metrics.drain", here.drain, None)
             nothing: list[PoolObservation] = []
             observations = guard.run(f"metrics.{metric.name}", lambda: list(read(pool_registry)), nothing)

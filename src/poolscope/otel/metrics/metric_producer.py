@@ -16,7 +16,6 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope import semconv
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from poolscope.types import LibraryObject
 
     Source = Callable[[PoolRegistry], Iterable[tuple[semconv.Metric, list[Series]]]]
+
+# Seconds that the beginning waits for a collection.
+_PATIENCE: Final = 0.5
 
 
 def understands(provider: object, instruments: Iterable[Any]) -> bool:
@@ -81,9 +83,12 @@ def begin_anew(provider: LibraryObject, instruments: Iterable[LibraryObject], *,
     for storage in tuple(storages.values()) if isinstance(storages, Mapping) else ():
         kept, lock = getattr(storage, "_instrument_view_instrument_matches", None), getattr(storage, "_lock", None)
         if isinstance(kept, dict) and lock is not None:
-            with nullcontext() if alone else lock:
-                for instrument in instruments:
-                    kept.pop(instrument, None)
+            # A collection has the lock while it calls the application's callbacks, which may hang.
+            taken = not alone and lock.acquire(timeout=_PATIENCE)
+            for instrument in instruments:
+                kept.pop(instrument, None)
+            if taken:
+                lock.release()
 
 
 def _usual(aggregation: LibraryObject) -> bool:

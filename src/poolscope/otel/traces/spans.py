@@ -25,7 +25,7 @@ from poolscope.otel.metrics.observations import identity_attributes
 from poolscope.otel.traces.prebuilt_spans import PrebuiltSpans
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from types import CodeType
 
     from poolscope.config import Settings
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from poolscope.core.pool_identity import Identity
     from poolscope.types import LibraryObject
 
-# What is kept for the background thread; beyond that the newest are dropped and counted as an error of ours.
-_MOST_KEPT: Final = 50_000
+# What is kept for the background thread, of checkouts and of holds; beyond that the newest are dropped and counted as
+# an error of ours. Each keeps the span around it alive, with its attributes: 5 KB where an exporter is stuck.
+_MOST_KEPT: Final = 4_000
 # The holders that one slow checkout is linked to, oldest first; the SDK's own limit is 128.
 _MOST_LINKS: Final = 32
 # Places in the application of which the attributes are remembered.
@@ -101,17 +102,27 @@ class Spans:
             lease.span_reported = True
             self._hold(lease, ready=self._ready.usable())
 
-    def drain(self) -> None:
-        """Make the spans of all leases so far. Only ever from one thread at a time."""
+    def kept(self) -> int:
+        """How many leases wait for the background thread."""
+        return len(self._waits) + len(self._holds)
+
+    def drain(self, is_leaving: Callable[[], bool] = lambda: False) -> None:
+        """
+        Make the spans of all leases so far. Only ever from one thread at a time.
+
+        Args:
+            is_leaving: Whether to come to an end: what is left is for the next time. A processor may export each span
+                at once, which takes as long as the network does.
+        """
         if type(self._tracer).__module__.startswith("opentelemetry.trace"):
             self.open()  # the API's proxy, until a provider is set: it may be by now
-        while self._waits:
+        while self._waits and not is_leaving():
             lease, holders = self._waits.popleft()
             guard.run("spans.checkout", lambda lease=lease, holders=holders: self._checkout(lease, holders), None)  # type: ignore[misc]
         if not self._holds:
             return
         ready = self._ready.usable()
-        while self._holds:
+        while self._holds and not is_leaving():
             lease = self._holds.popleft()
             try:
                 if not lease.span_reported:  # it may have been returned in the moment in which it was found leaked
