@@ -99,6 +99,7 @@ def test_the_number_of_databases_costs_no_connections(seen: Prometheus, server: 
         wait_until(lambda: value(seen, scrapes) >= before + 3, 60, "three more scrapes")
         log = (seen.log.parents[1] / "c" / "collector.log").read_text()
     assert "too many connections" not in log
+    assert PASSWORD not in log
 
 
 def test_the_oldest_idle_transaction_has_an_age(seen: Prometheus, server: Postgres) -> None:

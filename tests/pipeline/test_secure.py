@@ -134,7 +134,7 @@ def test_with_certificate_and_token_the_gateway_takes_data(gateway: Collector, c
     assert by_http(gateway, authority_of(credentials), credentials.token) == 200
 
 
-@pytest.mark.parametrize("token", [None, "", "wrong", "wrong " * 1000])
+@pytest.mark.parametrize("token", [None, "", "wrong", "wrong " * 1000], ids=["none", "empty", "wrong", "long"])
 def test_without_its_token_the_gateway_takes_nothing(
     gateway: Collector, credentials: Credentials, token: str | None
 ) -> None:
