@@ -72,6 +72,11 @@ HELP += 'flaky' 'a part of the tests N times on a busy machine, and what failed 
 flaky: env
 	@$(PY) tools/flaky.py $(ARGS)
 
+HELP += 'fuzz' 'statements, DSNs and files of telemetry under atheris, 3 minutes each (ARGS="--minutes 60 fingerprint")'
+.PHONY: fuzz
+fuzz: env
+	@$(PY) tools/fuzz.py $(ARGS)
+
 HELP += 'nightly' 'all of what CI runs in part, and when it last passed (hours)'
 .PHONY: nightly
 nightly: env

@@ -186,7 +186,10 @@ class Maker:
         if self.form.random() < 0.2:
             return self.number()
         before, _, after = self.form.choice(self.AROUND).partition("{}")
-        return before + self.string() + after
+        text = self.string()
+        # Glued to a word, letters and a dollar sign belong to that; a quote does not.
+        glue = " " if before[-1:].isalpha() and text[:1] not in "'\"" else ""
+        return before + glue + text + after
 
     def query(self) -> str:
         """A SELECT of one row that has all of its values."""

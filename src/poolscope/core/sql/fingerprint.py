@@ -15,6 +15,7 @@ from poolscope.core.sql.batches import BATCH, Chunked, chunked_of
 from poolscope.core.sql.lexer import COMMENT, NAME, STRING, replaced
 from poolscope.core.sql.principals import without_principals
 from poolscope.core.sql.remembered import Remembered
+from poolscope.core.sql.syntax import SYSTEMS
 
 #: A longer statement is cut before it is looked at; what differs behind that is the data of a bulk statement.
 LONGEST: Final = 10_000
@@ -24,7 +25,8 @@ LONGEST_SHAPE: Final = 2_000
 # As many characters as the place that a value's role takes.
 _SLOT: Final = 200
 
-_SPACE: Final = re.compile(r"[\s\x01]+")
+# No other space: that would be a part of a name.
+_SPACE: Final = re.compile(r"[ \t\n\r\f\v\x01]+")
 # Strings beside one another are one, in some databases.
 _BESIDE: Final = re.compile(r"\x02\s*(?=\x02)")
 _IN_COMMENT: Final = r"--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*(?:\*/|\Z)"
@@ -46,7 +48,7 @@ _LOOPS: Final = re.compile(
 _UNWANTED: Final = {0: 1, 2: 1}
 
 # In text that is not SQL, removing a literal may join what lies beside it to a new one. A shape must be final.
-_MAY_CHANGE: Final = re.compile(r"[#'$%@:\\]|--|/\*")
+_MAY_CHANGE: Final = re.compile(r"[#'\"`$%@:\\]|--|/\*|\*/")
 _MOST_PASSES: Final = 5
 
 # What most statements begin with; what else begins a query is found by not being control.
@@ -100,13 +102,17 @@ def remembered(statement: str, system: str) -> Shape | None:
 
 def analyse(statement: str, system: str) -> Shape:
     """Compute the shape of a statement, and remember it."""
-    text, loops = _folded(_without_literals(statement, system), cut=len(statement) > LONGEST)
-    for _ in range(_MOST_PASSES):
-        if not _MAY_CHANGE.search(text):
-            break
-        before, text = text, _folded(_without_literals(text, system), cut=False)[0]
-        if text == before:
-            break
+    text, loops, is_final = _folded(_without_literals(statement, system), cut=len(statement) > LONGEST)
+    # Of a database that is not known, what lies between may be read in another way once more.
+    is_final = is_final and system in SYSTEMS
+    passes = 0
+    while not is_final and passes < _MOST_PASSES:
+        before = text
+        text, _, is_final = _folded(_without_literals(before, system), cut=False)
+        is_final = text == before
+        passes += 1
+    if not is_final:  # no SQL
+        text = "?"
     loops = loops or _LOOPS.search(text) is not None
     cut = len(statement) > LONGEST
     shape = Shape(text, loops, None if loops or cut else chunked_of(statement, text, system))
@@ -156,7 +162,7 @@ def _without_literals(statement: str, system: str) -> tuple[str, list[str]]:
     return _BESIDE.sub("", text).replace("\2", "?").lower(), names
 
 
-def _folded(literal_free: tuple[str, list[str]], *, cut: bool) -> tuple[str, bool]:
+def _folded(literal_free: tuple[str, list[str]], *, cut: bool) -> tuple[str, bool, bool]:
     text, names = literal_free
     text = without_principals(_SPACE.sub(" ", text))
     text = _CAST.sub("?", _PADDING.sub(_unpadded, text)).strip(" ;")
@@ -165,7 +171,8 @@ def _folded(literal_free: tuple[str, list[str]], *, cut: bool) -> tuple[str, boo
     loops = any(match.group().count(",") >= BATCH - 1 for match in _LIST.finditer(text))
     text = _TUPLES.sub("((?))", _LIST.sub(_one_element, text))
     text, batches = _ROWS.subn(r"\1", text)
-    return _shortened(_with_names(text.replace(",", ", "), names)), loops or batches > 0
+    is_final = not _MAY_CHANGE.search(text)
+    return _shortened(_with_names(text.replace(",", ", "), names)), loops or batches > 0, is_final
 
 
 def _with_names(text: str, names: list[str]) -> str:

@@ -2,9 +2,9 @@
 What is a comment, a string, a name, a parameter and a number in SQL; databases differ.
 
 Where that depends on a setting of the server's (backslashes, double quotes), or the database is not known, a statement
-is read in every way that there is (`syntaxes_of`). One that leaves a backslash outside of quotes, or without default
-settings a quote open, is not the server's, which would refuse the statement. What is a literal in any other way is
-taken for one.
+is read in every way that there is (`syntaxes_of`). What is a literal in any of these is taken for one. With other
+settings than the default ones, a way that leaves a quote open, or a backslash outside of quotes, does not count: the
+server would refuse the statement.
 """
 
 from __future__ import annotations
@@ -71,9 +71,8 @@ def tokens_of(statement: str, system: str, *, cut: bool = False) -> list[Token]:
         start = min(statement.find(opening) for opening in versions_of(statement))
         return [*tokens_of(statement[:start], system), Token(STRING, start, len(statement))]
     read = [_Read(statement, syntax) for syntax in syntaxes_of(system, statement)]
-    sound = [one for one in read if not one.has_backslash] or read
-    # What ends in a string may have been cut by somebody else; the defaults count even so.
-    likely = [one for one in sound if cut or not one.is_open or one is read[0]] or sound
+    # The default counts in any case: a statement may be cut by somebody else, or be one that the server refuses.
+    likely = [read[0], *(one for one in read[1:] if not one.has_backslash and (cut or not one.is_open))]
     tokens = likely[0].tokens
     if any(one.tokens != tokens for one in likely[1:]):
         tokens = _agreed(statement, [one.tokens for one in likely])
@@ -83,7 +82,7 @@ def tokens_of(statement: str, system: str, *, cut: bool = False) -> list[Token]:
             (token.start for one in read for token in one.tokens if token.kind == STRING), default=len(statement)
         )
         if start < len(statement):
-            tokens = [token for token in tokens if token.end <= start]
+            tokens = [Token(kind, at, min(end, start)) for kind, at, end in tokens if at < start]
             tokens.append(Token(STRING, start, len(statement)))
     return tokens
 

@@ -43,7 +43,8 @@ _OWNER: Final = re.compile(
     rf"(?P<kept>{_BEGIN}(?:create|alter) (?:database|tablespace|schema)\b[^;]*? (?:owner ?=? ?|authorization )){_WHO}"
 )
 _RIGHTS: Final = re.compile(r"(?<!with )\b(?P<verb>grant|revoke) (?P<rest>[^;]*)")
-_TO: Final = re.compile(r" (?:to|from) ")
+_ON: Final = re.compile(r"\bon\b")
+_TO: Final = re.compile(r"\b(?:to|from)\b ?")
 
 # Without one of these there is none of that: for nearly all statements that is all.
 _MAY_BE: Final = re.compile(
@@ -73,6 +74,6 @@ def _without_rest(found: re.Match[str]) -> str:
 
 def _without_whom(found: re.Match[str]) -> str:
     verb, rest = found["verb"], found["rest"]
-    on = rest.find(" on ")
-    to = _TO.search(rest, on) if on >= 0 and not rest.startswith("proxy ") else None
+    on = _ON.search(rest) if not rest.startswith("proxy ") else None
+    to = _TO.search(rest, on.end()) if on is not None else None
     return f"{verb} {rest[: to.end()]}?" if to is not None else f"{verb} ?"

@@ -177,7 +177,7 @@ def _mysql(single: str, double: str, ends: bool, executes: frozenset[str], nests
 
 def _sqlite(end: str) -> Syntax:
     # https://www.sqlite.org/c3ref/bind_blob.html, and Tcl's variables.
-    variable = rf"[$@#:](?:[{_PART}]|::)+(?:\([^\s)]*\))?"
+    variable = rf"[$@#:](?:[{_PART}]|::)+(?:\([^ \t\n\r\f\v)]*\)?)?"
     parameter = rf"{_FORMATTED}|(?<![:\w?]){variable}|\?"
     pattern = _pattern(
         "sqlite", rf"--[^{end}]*", rf"[xX]?{_SINGLE}", rf"{_BACKTICKS}|\[[^\]]*", parameter,
