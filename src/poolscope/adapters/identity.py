@@ -31,7 +31,7 @@ NAMES: Final[weakref.WeakKeyDictionary[LibraryObject, str]] = weakref.WeakKeyDic
 
 _SECRET: Final = re.compile("pass|pwd|token|secret", re.IGNORECASE)
 # In a URL, and in libpq's form.
-_PASSWORD: Final = re.compile(r"(?<=[^/:]):[^/@]*(?=@)|password\s*=\s*('[^']*'|\S+)")
+_PASSWORD: Final = re.compile(r"(?<![^/@])(?P<login>[^/@]+)@|password\s*=\s*(?:'[^']*'|\S+)")
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "oracle.db": 1521, "microsoft.sql_server": 1433}
 
@@ -147,9 +147,14 @@ def _parts_of(arguments: LibraryObject) -> Iterator[object]:
         for one in arguments:
             yield from _parts_of(one)
     elif isinstance(arguments, str):
-        yield _PASSWORD.sub("", arguments)
+        yield _PASSWORD.sub(_without_password, arguments)
     elif isinstance(arguments, int):
         yield arguments
+
+
+def _without_password(match: re.Match[str]) -> str:
+    login = match["login"]
+    return login.partition(":")[0] + "@" if login is not None else ""
 
 
 def first_of(mappings: Iterable[Mapping[str, Any]], *keys: str) -> LibraryObject:

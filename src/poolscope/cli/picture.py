@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # rich's template loads its font from a server; a picture in a README must work without one.
-_WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+_WEB_FONT = re.compile(r"@font-face \{[^{}]*\}\s*")
 
 
 def save(console: Console, path: Path, title: str) -> None:

@@ -9,6 +9,7 @@ either.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.sql.fingerprint import LONGEST, literal_free
@@ -16,12 +17,13 @@ from poolscope.core.sql.locks import Lock, Mode
 from poolscope.core.sql.remembered import Remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 # As many characters as the place that a lock takes.
 _SLOT: Final = 200
 
-_WORD: Final = re.compile(r'"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[^\W\d][\w$#]*|\S')
+# A name in brackets is no longer than names are: each bracket that is not closed would have the whole rest looked at.
+_WORD: Final = re.compile(r'"(?:[^"]|"")*"|`[^`]*`|\[[^\]]{0,200}\]|[^\W\d][\w$#]*|\S')
 _ADVISORY_CALL: Final = re.compile(
     r"\b(?:(?P<how>pg_try_advisory|pg_advisory)(?P<xact>_xact)?_lock|get_lock)"
     r"\s*\((?:(?P<arguments>(?:[^()]|\([^()]*\))*)\))?",
@@ -42,6 +44,11 @@ _FILLERS: Final = frozenset({
     "only", "table", "tables", "into", "from", "low_priority", "ignore", "quick", "delayed", "high_priority", "if",
     "exists", "or", "replace", "rollback", "abort", "fail", "overwrite",
 })  # fmt: skip
+_MOST_FILLERS: Final = 8
+# Behind the name of a table that is locked: no mode has more words.
+_LONGEST_TAIL: Final = 16
+_SAYS_WHAT_FOR: Final = frozenset({"into", "from", "join", "on", "update"})
+_LOOKED_FOR: Final = frozenset({"duplicate", "conflict", "update", "mode", "nowait", "on", ",", ";"})
 _BETWEEN_SELECTS: Final = frozenset({"all", "distinct", "union", "except", "intersect"})
 # LOCK TABLE in PostgreSQL, IN ... MODE; in MySQL, one of the last two. What is missing excludes no change of rows.
 _TABLE_MODES: Final = {
@@ -78,7 +85,7 @@ def locks_of(statement: str, system: str) -> tuple[Lock, ...]:
 def _found(statement: str, system: str) -> tuple[Lock, ...]:
     text = literal_free(statement, system)
     found = [*_advisory(statement, text)]
-    words = [_unquoted(word, system) for word in _WORD.findall(text)]
+    words = _Words(_unquoted(word, system) for word in _WORD.findall(text))
     found += _of_words(words)
     if system == "sqlite":  # it has one lock for all of a database that is written to
         found = [Lock(Mode.CHANGES, ()) for lock in found if lock.mode not in (Mode.READ, Mode.SHARED_ROWS)]
@@ -96,13 +103,45 @@ def _advisory(raw: str, text: str) -> Iterator[Lock]:
     if not _ADVISORY_CALL.search(text):  # else it is in a comment or a string
         return
     for call in _ADVISORY_CALL.finditer(raw):
-        value = (_NUMBERS if call["how"] else _NAME).fullmatch(call["arguments"] or "")
+        given = call["arguments"] or ""
+        value = _NUMBERS.fullmatch(given) if call["how"] else _NAME.fullmatch(given)
         mode = Mode.ADVISORY if call["xact"] else Mode.SESSION
         waits = (call["how"] or "").lower() != "pg_try_advisory"
         yield Lock(mode, (re.sub(r"\s", "", value[1]),) if value is not None else (), waits)
 
 
-def _of_words(words: Sequence[str]) -> Iterator[Lock]:
+class _Words(list[str]):
+    """
+    The words of a statement. What is asked of all that precedes or follows one is known beforehand: asking that of each
+    word anew would take the square of the time.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        super().__init__(words)
+        #: Before each word, and at the end: what the last word was of those that say what a name is for.
+        self.verbs: list[str] = []
+        self._places: dict[str, list[int]] = {}
+        verb = ""
+        for place, word in enumerate(self):
+            self.verbs.append(verb)
+            if word in _SAYS_WHAT_FOR:
+                verb = word
+            if word in _LOOKED_FOR:
+                self._places.setdefault(word, []).append(place)
+        self.verbs.append(verb)
+
+    def has_from(self, word: str, place: int) -> bool:
+        """Whether one of `_LOOKED_FOR` stands at a place or behind it."""
+        return self.next_of(word, place) < len(self)
+
+    def next_of(self, word: str, place: int) -> int:
+        """Where one of `_LOOKED_FOR` stands next, from a place on; the number of words where it does not."""
+        places = self._places.get(word, ())
+        at = bisect_left(places, place)
+        return places[at] if at < len(places) else len(self)
+
+
+def _of_words(words: _Words) -> Iterator[Lock]:
     depth, before = 0, ""
     selects: dict[int, _Select] = {}
     for place, word in enumerate(words):
@@ -137,7 +176,7 @@ class _Select:
         self.waits = True
         self._in_from = False
 
-    def add(self, words: Sequence[str], place: int, before: str) -> None:
+    def add(self, words: _Words, place: int, before: str) -> None:
         """The next word."""
         word = words[place]
         if word in ("from", "join") or (word == "," and self._in_from):
@@ -156,7 +195,7 @@ class _Select:
         elif word == "nowait" or (word == "locked" and before == "skip"):
             self.waits = False
 
-    def _reads(self, words: Sequence[str], place: int) -> None:
+    def _reads(self, words: _Words, place: int) -> None:
         name, after = _name(words, place)
         if name:
             after += words[after : after + 1] == ["as"]
@@ -165,8 +204,9 @@ class _Select:
 
     def locks(self) -> Iterator[Lock]:
         """Of each of its tables."""
+        of = frozenset(self.of)
         for table, alias in self.tables:
-            if self.of and alias not in self.of:
+            if of and alias not in of:
                 yield Lock(Mode.READ, table)
             else:
                 yield Lock(self.mode, table, self.waits)
@@ -176,49 +216,51 @@ def _ended(select: _Select | None) -> Iterator[Lock]:
     return iter(()) if select is None else select.locks()
 
 
-def _changes(words: Sequence[str], place: int) -> Iterator[Lock]:
-    verb, rest = words[place], words[place:]
-    adds = verb == "insert" and "duplicate" not in rest and not ("conflict" in rest and "update" in rest)
+def _changes(words: _Words, place: int) -> Iterator[Lock]:
+    follows = words.has_from
+    updates = follows("duplicate", place) or (follows("conflict", place) and follows("update", place))
+    adds = words[place] == "insert" and not updates
     name, _ = _name(words, place + 1)
     if name:
         yield Lock(Mode.NEW_ROWS if adds else Mode.ROWS, name)
 
 
-def _truncates(words: Sequence[str], place: int) -> Iterator[Lock]:
+def _truncates(words: _Words, place: int) -> Iterator[Lock]:
     yield from (Lock(Mode.TABLE, name) for name in _names(words, place + 1))
 
 
-def _locked(words: Sequence[str], place: int) -> Iterator[Lock]:
+def _locked(words: _Words, place: int) -> Iterator[Lock]:
     names, modes, place = [], [], place + 1
     while place < len(words):
         name, place = _name(words, place)
         if not name:
             break
         names.append(name)
-        end = next((at for at in range(place, len(words)) if words[at] in (",", ";")), len(words))
-        mode = [one for one in words[place:end] if one not in ("in", "mode", "nowait", "local", "low_priority")]
+        end = min(words.next_of(",", place), words.next_of(";", place))
+        tail = words[place : min(end, place + _LONGEST_TAIL)]
+        mode = [one for one in tail if one not in ("in", "mode", "nowait", "local", "low_priority")]
         modes.append(_TABLE_MODES.get(" ".join(mode)))
         if words[end : end + 1] != [","]:
             break
         place = end + 1
-    waits = "nowait" not in words
+    waits = not words.has_from("nowait", 0)
     # In PostgreSQL the mode stands behind the last one, for all of them.
-    of_all = modes[-1] if modes and "mode" in words else None
+    is_of_all = words.has_from("mode", 0)
     for name, own in zip(names, modes, strict=True):
-        actual = of_all if "mode" in words else own
+        actual = modes[-1] if is_of_all else own
         if actual is not None:
             yield Lock(actual, name, waits)
 
 
-def _creates(words: Sequence[str], place: int) -> Iterator[Lock]:
+def _creates(words: _Words, place: int) -> Iterator[Lock]:
     head = words[place : place + 8]
-    if "index" in head and "concurrently" not in head and "on" in words[place:]:
-        name, _ = _name(words, words.index("on", place) + 1)
+    if "index" in head and "concurrently" not in head and words.has_from("on", place):
+        name, _ = _name(words, words.next_of("on", place) + 1)
         if name:
             yield Lock(Mode.SHARED_TABLE, name)
 
 
-def _defines(words: Sequence[str], place: int) -> Iterator[Lock]:
+def _defines(words: _Words, place: int) -> Iterator[Lock]:
     head = words[place : place + 5]
     if "concurrently" in head or (head[0] == "vacuum" and "full" not in head):
         return
@@ -230,28 +272,23 @@ def _defines(words: Sequence[str], place: int) -> Iterator[Lock]:
         yield Lock(Mode.TABLE, name)
 
 
-def _name(words: Sequence[str], place: int) -> tuple[tuple[str, ...], int]:
+def _name(words: _Words, place: int) -> tuple[tuple[str, ...], int]:
     # A table's name, its last part first, and the place behind it; none where no name begins.
-    while place < len(words) and words[place] in _FILLERS:
-        place += 1
+    fillers = words[place : place + _MOST_FILLERS]
+    place += next((at for at, word in enumerate(fillers) if word not in _FILLERS), len(fillers))
     parts: list[str] = []
     while place < len(words) and _is_name(words[place]):
-        parts.insert(0, words[place].lstrip("\0"))
+        parts.append(words[place].lstrip("\0"))
         place += 1
         if words[place : place + 1] != ["."]:
             break
         place += 1
-    if words[place : place + 1] == ["("] and _reads(words, place):
+    if words[place : place + 1] == ["("] and words.verbs[place] in ("from", "join"):
         return (), place  # a function; ``insert into t (a, b)`` has columns
-    return tuple(parts), place
+    return tuple(reversed(parts)), place
 
 
-def _reads(words: Sequence[str], place: int) -> bool:
-    verb = next((word for word in reversed(words[:place]) if word in ("into", "from", "join", "on", "update")), "")
-    return verb in ("from", "join")
-
-
-def _names(words: Sequence[str], place: int) -> Iterator[tuple[str, ...]]:
+def _names(words: _Words, place: int) -> Iterator[tuple[str, ...]]:
     while True:
         name, place = _name(words, place)
         if name:

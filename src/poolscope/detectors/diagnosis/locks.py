@@ -57,7 +57,8 @@ _NEVER: Final = float("-inf")
 #: What was said of holders at one look, and what they executed.
 Words = dict["Lease", "tuple[str, RawStack]"]
 
-_ONE_ROW: Final = re.compile(r"\bwhere\b.*?(?<![\w])[\"`\[]?(?:id|uuid|guid|pk)[\"`\]]? ?(?:=|in) ?\(?\?", re.DOTALL)
+_WHERE: Final = re.compile(r"\bwhere\b")
+_BY_KEY: Final = re.compile(r"(?<!\w)[\"`\[]?(?:id|uuid|guid|pk)[\"`\]]? ?(?:=|in) ?\(?\?")
 _ADDS_VALUES: Final = re.compile(r"^(?:insert|replace)\b(?!.*\bselect\b)", re.DOTALL)
 _ENDS: Final = frozenset({"commit", "do_commit", "rollback", "do_rollback", "do_end"})
 _RUNS: Final = ("execute", "fetch", "query", "copy", "stream", "call", "bind")
@@ -194,7 +195,12 @@ class LockWatch:
             waited_itself = seconds_locked(holding.lease) > 0
             return waited_itself or holding.mean <= max(_FAST, _FAST_SHARE * (now - began))
         is_slow = now - self._slow.get(shape, _NEVER) < _REMEMBERED
-        return not is_slow and bool(_ONE_ROW.search(shape) or _ADDS_VALUES.match(shape))
+        return not is_slow and (_is_of_one_row(shape) or _ADDS_VALUES.match(shape) is not None)
+
+
+def _is_of_one_row(shape: str) -> bool:
+    where = _WHERE.search(shape)
+    return where is not None and _BY_KEY.search(shape, where.end()) is not None
 
 
 def root_of(lease: Lease) -> Lease | None:

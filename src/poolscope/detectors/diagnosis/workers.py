@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from poolscope.detectors.diagnosis.describe import Actor
     from poolscope.types import LibraryObject
 
-_NUMBER: Final = re.compile(r"[-_ ]?\d+$")
+_NUMBER: Final = re.compile(r"[-_ ]?(?<!\d)\d+$")
 _JOBS: Final = "concurrent.futures"
 # Innermost frames looked at: those of what waits are between the application's and the wait itself.
 _INNERMOST: Final = 6
