@@ -76,12 +76,13 @@ def functions() -> Iterator[tuple[str, Callable[[str], object]]]:
                 continue
             parameters = inspect.signature(function).parameters.values()
             required = [one.name for one in parameters if one.default is inspect.Parameter.empty]
-            if not required or "str" not in str(next(iter(parameters)).annotation):
+            texts = [one.name for one in parameters if one.annotation == "str" and one.name != "system"]
+            if not texts:
                 continue
-            unknown = set(required[1:]) - ARGUMENTS.keys()
+            unknown = set(required) - ARGUMENTS.keys() - {texts[0]}
             assert not unknown, f"{info.name}.{name} needs {unknown}: say in ARGUMENTS what is given"
             for system in _drawn_systems(name) if "system" in required else SYSTEMS[:1]:
-                yield f"{name}-{system}", _applied(function, required, system)
+                yield f"{name}-{system}", _applied(function, texts[0], required, system)
     yield "short_paths", figures.short_paths
     yield "login_of", identity.login_of
     yield "settings", lambda text: Settings.read({"disabled_adapters": text}, {})
@@ -100,12 +101,15 @@ ARGUMENTS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
-def _applied(function: Callable[..., object], required: list[str], system: str) -> Callable[[str], object]:
+def _applied(
+    function: Callable[..., object], text_name: str, required: list[str], system: str
+) -> Callable[[str], object]:
     def apply(text: str) -> object:
         # A marker: what is remembered of a text is not read again.
         _applied_count[0] += 1
         marked = f"{text}{_applied_count[0]}"
-        return function(marked, *(ARGUMENTS[name](marked, system) for name in required[1:]))
+        others = {name: ARGUMENTS[name](marked, system) for name in required if name != text_name}
+        return function(**{text_name: marked}, **others)
 
     return apply
 
