@@ -131,11 +131,11 @@ class _Words(list[str]):
         self.verbs.append(verb)
 
     def has_from(self, word: str, place: int) -> bool:
-        """Whether one of `_LOOKED_FOR` stands at a place or behind it."""
+        """Whether one of `_LOOKED_FOR` is at a place or behind it."""
         return self.next_of(word, place) < len(self)
 
     def next_of(self, word: str, place: int) -> int:
-        """Where one of `_LOOKED_FOR` stands next, from a place on; the number of words where it does not."""
+        """Where one of `_LOOKED_FOR` is next, from a place on; the number of words where it does not."""
         places = self._places.get(word, ())
         at = bisect_left(places, place)
         return places[at] if at < len(places) else len(self)
