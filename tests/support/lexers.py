@@ -181,10 +181,11 @@ def postgres_lexer(database: Postgres, *, standard: bool) -> Iterator[PostgresLe
 def mariadb_lexer(server: MariaDB, mode: str) -> Iterator[MariaDBLexer]:
     """MariaDB, for as long as the block runs."""
     import pymysql
+    from pymysql.converters import encoders
 
     connection = pymysql.connect(
         host=server.host, port=server.port, user=server.user, password=server.password, database=server.database,
-        charset="utf8mb4", autocommit=True,
+        charset="utf8mb4", autocommit=True, use_unicode=False, conv=dict(encoders),
     )  # fmt: skip
     with contextlib.closing(connection):
         yield MariaDBLexer(connection, mode)
