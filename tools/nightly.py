@@ -31,6 +31,7 @@ def plan() -> list[steps.Step]:
     for way in WAYS:
         made.append(steps.Step(f"late-{way}", (made[-1].name,), f"make late ARGS='--way {way}'"))
     made.append(steps.Step("soak", (made[-1].name,), "make soak"))
+    made.append(steps.Step("fuzz", (made[-1].name,), "make fuzz ARGS='--minutes 20'"))
     return made
 
 
