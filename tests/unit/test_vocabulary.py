@@ -84,7 +84,7 @@ _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _ARGUMENT: Final = re.compile(r"^ +\w+:", re.MULTILINE)
 
 PLACES: Final = (
-    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**/*.md", "grafana/*.md", "grafana/**/*.py",
+    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**/*.md", "grafana/*.md", "grafana/**/*.py",
     "collector-config/**/*.y*ml", "docker-compose.yml", "examples/**/*.py", "src/**/*.py", "tools/**/*.py",
     "tools/**/*.md", "benchmarks/**/*.py", "tests/**/*.py", "tests/**/*.md", "Makefile", ".ci/run", "pyproject.toml",
 )  # fmt: skip

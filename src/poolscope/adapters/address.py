@@ -134,9 +134,10 @@ def server_of(url: str) -> str | None:
     Args:
         url: As it was configured.
     """
-    if is_torn(url) and "://" in url:
+    whole = url if "://" in url else f"any://{url}"
+    if is_torn(whole):
         return None
-    location = re.split("[/?#]", url.partition("://")[2] or url, maxsplit=1)[0].rpartition("@")[2]
+    location = re.split("[/?#]", whole.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
     found = _LOCATION.fullmatch(location)
     if found is None or not is_address(found[1]) or not _is_port(found[2] or ""):
         return None
