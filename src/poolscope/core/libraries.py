@@ -121,6 +121,10 @@ class _OneStack:
         return None
 
 
+# Names of modules of which is remembered whether they carry queries.
+_MOST_MODULES: Final = 10_000
+
+
 class Libraries:
     """All that was declared."""
 
@@ -140,6 +144,8 @@ class Libraries:
         """Whether a module only carries queries, between the pool and whoever wants something of the database."""
         known = self._carries.get(module)
         if known is None:
+            if len(self._carries) >= _MOST_MODULES:
+                self._carries.clear()
             known = self._carries[module] = is_within(module, self._carriers)
         return known
 

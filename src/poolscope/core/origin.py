@@ -49,6 +49,8 @@ _LOOPS: Final = ("/asyncio/events.py", "/asyncio/runners.py")
 _THREADS: Final = frozenset({"threading", "concurrent.futures.thread"})
 # Of a stack without a frame of the application, these say nothing: whatever waits, waits in them.
 _WAITING: Final = frozenset({"asyncio", "concurrent.futures", "contextlib", "queue", "selectors", "threading"})
+# Names of files whose kind is remembered.
+_MOST_FILES: Final = 10_000
 _SOURCES: Final = (".pyx", ".pxd", ".pxi")
 _SCRIPTS: Final = absolute(sysconfig.get_path("scripts"))
 
@@ -278,6 +280,8 @@ class Origins:
             kind = APPLICATION
         else:
             kind = LOOP if path.replace(os.sep, "/").endswith((*_LOOPS, *KNOWN.loops)) else LIBRARY
+        if len(self._classified) >= _MOST_FILES:  # code that is generated may have another name each time
+            self._classified.clear()
         self._classified[file] = kind
         return kind
 

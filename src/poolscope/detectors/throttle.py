@@ -90,6 +90,8 @@ class Throttle:
         earlier = self._reported.get(key)
         if earlier is not None:
             self._counts.add(earlier.finding)
+        if len(self._held_back) >= _MOST_PLACES and key not in self._held_back:
+            self._held_back.clear()
         self._held_back[key] = self._held_back.get(key, 0) + 1
 
     def report_due(self, *, everything: bool = False) -> None:

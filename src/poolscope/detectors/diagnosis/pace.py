@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from poolscope.core.clock import Clock
     from poolscope.core.pool import Pool
+
+
+# What snapshots are remembered of; beyond that, one may be taken once more within its interval.
+_MOST_KEYS: Final = 5_000
 
 
 class Pace:
@@ -46,6 +50,8 @@ class Pace:
             last = self._taken_at.get(key)
             if last is not None and now - last < self._interval:
                 return False
+            if len(self._taken_at) >= _MOST_KEYS:
+                self._taken_at.clear()
             self._taken_at[key] = now
             return True
         finally:
