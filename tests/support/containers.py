@@ -19,7 +19,7 @@ CACHES: Final = {"lru_cache", "cache", "cached_property"}
 
 
 def growing() -> Iterator[str]:
-    """Empty dicts, sets and queues of modules and objects, and functions that remember: ``core/a.py: Class.attribute``."""
+    """Empty dicts, sets and queues of modules and objects, and functions that remember: ``core/a.py: A.attribute``."""
     for path in sorted(SOURCE.rglob("*.py")):
         where = path.relative_to(SOURCE).as_posix()
         tree = ast.parse(path.read_text(encoding="utf-8"))
