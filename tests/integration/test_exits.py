@@ -183,8 +183,7 @@ def forks(what: str, exporter: str, way: str, number: int) -> Any:
 @pytest.mark.reliability(
     fault="a process forks while the background thread exports with a lock: of the exporter, of the processor, or of "
     "`logging`",
-    application="no child hangs, and Python 3.12 and newer warn of no thread that is not the application's; each fork "
-    "takes less than a millisecond more",
+    application="no child hangs, and Python 3.12 and newer warn of no thread that is not the application's",
     lost="nothing",
 )
 @pytest.mark.parametrize(("exporter", "way"), FORK_CASES, ids=["-".join(case) for case in FORK_CASES])
