@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import sqlite3
 from dataclasses import dataclass
+from inspect import signature
 from ipaddress import IPv6Address
 from pathlib import PurePosixPath
 from types import SimpleNamespace
@@ -109,9 +110,10 @@ def _peewee_kind(kind: str, *args: Any, **options: Any) -> Any:
 def _dbutils(creator: Any, *args: Any, **options: Any) -> Any:
     if isinstance(creator, str):
         creator = importlib.import_module(creator)
-    return importlib.import_module("dbutils.pooled_db").PooledDB(
-        creator, 0, 1, 0, 1, False, None, None, True, None, 1, None, *args, **options
-    )
+    kind = importlib.import_module("dbutils.pooled_db").PooledDB
+    # What follows its own settings is the creator's.
+    own = [one for one in signature(kind).parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD][1:]
+    return kind(creator, *(one.default for one in own), *args, **options)
 
 
 def _django(vendor: str, **parts: Any) -> Any:
@@ -178,10 +180,16 @@ WAYS = {
     "mysql_connector-arguments": Way(
         "mysql_connector", lambda it, q: _connector(**it.by_hand(quoted=q)), "mysql.connector", by_name=True
     ),
-    "sqlalchemy-psycopg": Way("sqlalchemy", lambda it, q: _engine(it.url("postgresql+psycopg", quoted=q)), "psycopg"),
+    "sqlalchemy-psycopg": Way(
+        "sqlalchemy",
+        lambda it, q: _engine(it.url("postgresql+psycopg", quoted=q)),
+        "sqlalchemy.dialects.postgresql.psycopg",
+    ),
     "sqlalchemy-make_url": Way("sqlalchemy", lambda it, q: _made_url(it.url("postgresql", quoted=q)), "psycopg2"),
     "sqlalchemy-pymysql": Way("sqlalchemy", lambda it, q: _engine(it.url("mysql+pymysql", quoted=q)), "pymysql"),
-    "sqlalchemy-oracledb": Way("sqlalchemy", lambda it, q: _engine(it.url("oracle+oracledb", quoted=q)), "oracledb"),
+    "sqlalchemy-oracledb": Way(
+        "sqlalchemy", lambda it, q: _engine(it.url("oracle+oracledb", quoted=q)), "sqlalchemy.dialects.oracle.oracledb"
+    ),
     "sqlalchemy-sqlite": Way(
         "sqlalchemy", lambda it, q: _engine(f"sqlite:///{_file(it, q)}&uri=true"), "sqlite3", finds=FILE
     ),
