@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Foreign
 
 
@@ -51,6 +52,12 @@ class Source:
 
     def in_use(self) -> int | None:
         return self._in_use
+
+    def held(self) -> list[Lease | None] | None:
+        return None
+
+    def adopt(self, pool: Pool) -> None:
+        """Nothing: no connection is known."""
 
     def aside(self, system: str) -> Callable[[], Any] | None:
         return self.server

@@ -150,6 +150,10 @@ class AiomysqlAdapter(PointAdapter):
         """Whether a transaction is open."""
         return not connection.closed and bool(connection.get_transaction_status())
 
+    def give_back(self, library_pool: LibraryObject, connection: LibraryObject) -> LibraryObject:
+        """Return a connection that no caller will have."""
+        return library_pool.release(connection)
+
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
         """The leases whose connection no caller holds (CPython only)."""
         used = list(library_pool._used)

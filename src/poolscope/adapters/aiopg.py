@@ -124,6 +124,10 @@ class AiopgAdapter(PointAdapter):
         return not library_pool.closed  # it cannot be opened again
 
     @override
+    def give_back(self, library_pool: LibraryObject, connection: LibraryObject) -> LibraryObject:
+        return library_pool.release(connection)
+
+    @override
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
         used = list(library_pool._used)
         found = []

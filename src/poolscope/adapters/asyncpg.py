@@ -229,6 +229,10 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         return leases.pop(id(connection), None) if leases else None
 
     @override
+    def give_back(self, library_pool: LibraryObject, connection: LibraryObject) -> LibraryObject:
+        return library_pool.release(connection)
+
+    @override
     def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
         leases: dict[int, Lease] = connection._pool._queue.__dict__.get(LEASES_KEY, {})
         return leases.get(id(connection))

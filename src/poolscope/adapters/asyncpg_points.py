@@ -13,7 +13,7 @@ from poolscope.adapters.address import UNREADABLE, is_cut_off, is_torn
 from poolscope.adapters.base import Point
 from poolscope.adapters.connects import PENDING_CHECKOUT
 from poolscope.adapters.identity import first_of, identity
-from poolscope.adapters.leases import recover, recover_call
+from poolscope.adapters.leases import defer, recover_call
 from poolscope.adapters.marks import KEY, LEASES_KEY
 from poolscope.adapters.points import Handover
 from poolscope.types import override
@@ -51,14 +51,15 @@ class TakeSlot(Handover):
                 else:
                     lease = None
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover(component, lease)
+                if lease is not None:
+                    defer(component, lease)
                 lease = None
             proxy = await original(self_)
             if lease is not None:
                 try:
                     tie(self_._pool, self_, lease)
                 except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                    recover(component, lease)
+                    defer(component, lease)
             return proxy
 
         return acquire

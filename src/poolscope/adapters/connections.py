@@ -122,6 +122,19 @@ class Connections:
             state.lease = None
         return lease
 
+    def give_back(self, library_pool: LibraryObject, connection: LibraryObject) -> LibraryObject:  # noqa: ARG002
+        """
+        A caller will never get what was checked out for it: return that as callers do. Cold.
+
+        Args:
+            library_pool: The pool.
+            connection: What its checkout has made.
+
+        Returns:
+            What has to be awaited for that, if anything has.
+        """
+        return connection.close()
+
     def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
         """
         The lease of a connection, looked for in another way than by `untie`, as where that failed. Cold.

@@ -136,7 +136,7 @@ class Returned(Checkin):
                     if lease is not None:
                         lease.released(abandoned=abandoned)
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_return(component, lease, lambda: lost(None, self_), quietly=abandoned)
+                recover_return(component, lease, lambda: lost(None, self_), lambda: original(self_), quietly=abandoned)
             return original(self_)
 
         return close
@@ -158,13 +158,13 @@ class ToughStatement(Statement):
             steady, begin = self_._con, begins(name)
 
             def tough_method(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-                begun = begin(steady, args, kwargs) if lease.ended_at is None else None
-                if begun is None:
-                    return method(*args, **kwargs)
+                begun = None
                 try:
+                    begun = begin(steady, args, kwargs) if lease.ended_at is None else None
                     return method(*args, **kwargs)
                 finally:
-                    end(*begun)
+                    if begun is not None:
+                        end(begun)
 
             return tough_method
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.accounts import forget
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
@@ -54,19 +56,10 @@ def undo(lease: Lease) -> None:
     Of the core nothing is called that may fail in its turn, but for the end of a saturation, which is guarded. Nothing
     here logs: the garbage collector may be running.
     """
-    pool = lease.pool
-    pool.pending.discard(lease)
-    pool.leases.discard(lease)
-    pool.inherited.discard(lease)
-    lease.connecting = lease.running = False
-    lease.above = lease.carrier = None
-    lease.starved_by = ()
-    usage = lease.usage
-    if usage is not None:
-        usage.leases.discard(lease)
-    if pool.full_since:
+    forget(lease)
+    if lease.pool.full_since:
         try:
-            pool.emptied()
+            lease.pool.emptied()
         except Exception:  # noqa: BLE001 - ours
             guard.caught_quietly("adapters.undo")
 
@@ -108,10 +101,69 @@ def recover(component: str, lease: Lease | None, *, quietly: bool = False) -> No
         guard.caught(component)
 
 
+def settle(component: str, lease: Lease, give_back: Callable[[], object]) -> None:
+    """
+    What follows a checkout failed, though the caller is to get its connection. To be called from the handler of what it
+    raised.
+
+    An error of ours is counted, and the caller gets the connection. An interrupt ends the checkout instead: nobody will
+    return the connection, so it goes back first.
+
+    Args:
+        component: What an error of ours is counted as.
+        lease: The checkout.
+        give_back: Returns the connection in the library's way.
+
+    Raises:
+        BaseException: What a signal handler raised meanwhile, such as ``KeyboardInterrupt``: it is the application's.
+    """
+    try:
+        recover(component, lease)
+    except BaseException:
+        with contextlib.suppress(Exception):  # as where the pool was closed meanwhile
+            give_back()
+        raise
+
+
+def defer(component: str, lease: Lease) -> None:
+    """
+    A hook amid a checkout failed, after what the library did there. To be called from the handler of what it raised: an
+    interrupt ends the checkout once the library is done with it, and not where the library has half of it.
+
+    Args:
+        component: What an error of ours is counted as.
+        lease: The checkout; its bookkeeping is undone.
+    """
+    try:
+        recover(component, lease)
+    except BaseException as error:  # noqa: BLE001 - the end of the checkout raises it
+        lease.interrupt(error)
+
+
+async def settle_async(component: str, lease: Lease, give_back: Callable[[], object]) -> None:
+    """
+    The same in an event loop.
+
+    Args:
+        component: See `settle`.
+        lease: See `settle`.
+        give_back: Returns the connection, or what has to be awaited for that.
+    """
+    try:
+        recover(component, lease)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            given = give_back()
+            if inspect.isawaitable(given):
+                await given
+        raise
+
+
 def recover_return(
     component: str,
     lease: Lease | None,
     find: Callable[[], Lease | None],
+    go_on: Callable[[], object] | None = None,
     *,
     quietly: bool = False,
 ) -> None:
@@ -123,6 +175,7 @@ def recover_return(
         component: What the error is counted as.
         lease: The lease; None when it was not found yet.
         find: Finds it then, in another way than the one that failed.
+        go_on: The library's part, which the hook would have come to: it is done before an interrupt ends the call.
         quietly: See `recover`.
 
     Raises:
@@ -131,7 +184,12 @@ def recover_return(
     if lease is None:
         with contextlib.suppress(Exception):
             lease = find()
-    recover(component, lease, quietly=quietly)
+    try:
+        recover(component, lease, quietly=quietly)
+    except BaseException:
+        if go_on is not None:
+            go_on()
+        raise
 
 
 def recover_call(component: str, lease: Lease | None) -> None:
@@ -169,10 +227,10 @@ def begin_fetch(component: str, find: Callable[[], Lease | None]) -> Lease | Non
         if lease is None or lease.running or lease.ended_at is not None:
             return None
         lease.call_begins()
+        return lease
     except BaseException:  # noqa: BLE001 - ours, or a signal handler's
         recover_call(component, lease)
         return None
-    return lease
 
 
 def end_fetch(component: str, lease: Lease | None) -> None:

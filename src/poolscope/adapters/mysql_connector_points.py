@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.connects import PENDING_CHECKOUT, limit_changed
-from poolscope.adapters.leases import ConnectionState, LeaseReference, recover
+from poolscope.adapters.leases import ConnectionState, LeaseReference, defer
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LOST_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Fetch, Statement
 from poolscope.adapters.points.brackets import precede
@@ -111,7 +111,7 @@ class Ping(Point):
                 if library_pool is not None and library_pool.__dict__.get(KEY) is lease.pool:
                     lease.handed_over()
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover(component, lease)
+                defer(component, lease)
 
         return precede(original, taken)
 

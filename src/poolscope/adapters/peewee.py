@@ -169,6 +169,10 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         leases: dict[int, Lease] | None = connection.__dict__.get(LEASES_KEY)
         return leases.get(id(connection._state.conn)) if leases else None
 
+    def give_back(self, library_pool: LibraryObject, connection: LibraryObject) -> LibraryObject:  # noqa: ARG002
+        """Return what the running thread was to have."""
+        return library_pool.close()
+
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:
         """The pool that a database connects for: itself, where it is one."""
         return hooked if hasattr(hooked, "_pool_lock") else None

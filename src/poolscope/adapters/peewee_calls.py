@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import After, Before
-    from poolscope.adapters.points.calls import BeginCall, EndCall
-    from poolscope.core.lease import Lease
+    from poolscope.adapters.points.calls import BeginCall, Begun, EndCall
     from poolscope.types import LibraryObject
 
     Arguments = tuple[Any, ...]
@@ -30,9 +29,9 @@ class Pending:
         begin: Begins it.
     """
 
-    def __init__(self, begin: Callable[[], tuple[LibraryObject, Lease] | None]) -> None:
+    def __init__(self, begin: Callable[[], Begun | None]) -> None:
         self.begin = begin
-        self.begun: tuple[LibraryObject, Lease] | None = None
+        self.begun: Begun | None = None
 
 
 #: The call that the running code is part of, until it has a connection.
@@ -52,13 +51,14 @@ def _begins(begin: BeginCall) -> BeginCall:
 
 
 def _ends(end: EndCall) -> EndCall:
-    def end_begun(connection: LibraryObject, lease: Lease) -> None:
-        if type(connection) is not Pending:
-            end(connection, lease)
+    def end_begun(begun: Begun) -> None:
+        pending = begun[0]
+        if type(pending) is not Pending:
+            end(begun)
             return
         _PENDING.set(None)
-        if connection.begun is not None:
-            end(*connection.begun)
+        if pending.begun is not None:
+            end(pending.begun)
 
     return end_begun
 

@@ -264,8 +264,20 @@ class Pools(Connections):
         """
         for connection in list(self.idle(library_pool)):
             self.belongs(connection, pool)
-        for connection in held:
-            if self.lost(library_pool, connection) is not None:
+        self.adopt(library_pool, pool, held)
+
+    def adopt(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject] | None = None) -> None:
+        """
+        Give connections that callers hold a lease, but for those that have one.
+
+        Args:
+            library_pool: The library's pool.
+            pool: Ours.
+            held: The connections; all that callers hold when not given.
+        """
+        for connection in list(self.held(library_pool)) if held is None else held:
+            known = self.lost(library_pool, connection)
+            if known is not None and (known.pool is not pool or known in pool.leases or known in pool.inherited):
                 continue
             lease = None
             try:

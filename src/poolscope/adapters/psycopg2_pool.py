@@ -62,14 +62,17 @@ class Return(Checkin):
 
         def putconn(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
             lease = was_closed = None
-            connection: LibraryObject = args[0] if args else kwargs.get("conn")
+            connection: LibraryObject = None
             try:
+                connection = args[0] if args else kwargs.get("conn")
                 was_closed = getattr(connection, "closed", None)
                 lease = untie(self_, connection)
                 if lease is not None:
                     lease.released()
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_return(component, lease, lambda: lost(self_, connection))
+                recover_return(
+                    component, lease, lambda: lost(self_, connection), lambda: original(self_, *args, **kwargs)
+                )
             try:
                 result = original(self_, *args, **kwargs)
             except BaseException:
@@ -155,6 +158,10 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
     @override
     def identify_by(self, library_pool: LibraryObject, connection: LibraryObject) -> Identity:  # noqa: ARG002
         return libpq.identify([libpq.parameters_of(connection)])
+
+    @override
+    def give_back(self, library_pool: LibraryObject, connection: LibraryObject) -> LibraryObject:
+        return library_pool.putconn(connection)
 
     @override
     def backend_process_id(self, connection: LibraryObject) -> int:

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     Function = Callable[..., Any]
     Begun = tuple[LibraryObject, Lease] | None
 
-# In the place of a connection and its lease.
-_UNHELD: Final[tuple[Any, Any]] = (None, None)
-
 
 @dataclass(frozen=True)
 class CursorStatement(Statement):
@@ -67,10 +64,10 @@ class CursorStatement(Statement):
                     lease.statement_begins(query, many=many, parameters=parameters)
                 else:
                     begin_statement(lease, query, many=many, parameters=parameters)
+                return connection, lease
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                 recover_call(component, lease)
                 return None
-            return connection, lease
 
         return begin
 
@@ -87,25 +84,25 @@ class Stream(CursorStatement):
 def _stream(original: Function, begin: BeginCall, end: EndCall, component: str) -> Function:
     def stream(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> Iterator[LibraryObject]:
         rows = original(self_, *args, **kwargs)
-        begun = begin(self_, args, kwargs)
-        if begun is None:
-            yield from rows
-            return
-        (connection, lease), runs = begun, True
+        begun, runs = None, True
         try:
+            begun = begin(self_, args, kwargs)
+            if begun is None:
+                yield from rows
+                return
             for row in rows:
                 if runs:
-                    end(connection, lease)
+                    end(begun)
                     runs = False
                 yield row
-                runs = _fetch_begins(lease, component)
+                runs = _fetch_begins(begun, component)
         except BaseException:  # broken off: the cursor cancels what the server still does
-            runs = runs or _fetch_begins(lease, component)
+            runs = runs or _fetch_begins(begun, component)
             rows.close()
             raise
         finally:
-            if runs:
-                end(connection, lease)
+            if runs and begun is not None:
+                end(begun)
 
     return stream
 
@@ -115,36 +112,37 @@ def _stream_async(original: Function, begin: BeginCall, end: EndCall, component:
         self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
     ) -> AsyncIterator[LibraryObject]:
         rows = original(self_, *args, **kwargs)
-        connection, lease = begin(self_, args, kwargs) or _UNHELD
-        runs = lease is not None
+        begun, runs = None, True
         try:
+            begun = begin(self_, args, kwargs)
             async for row in rows:
-                if runs:
-                    end(connection, lease)
+                if runs and begun is not None:
+                    end(begun)
                     runs = False
                 yield row
-                runs = _fetch_begins(lease, component)
+                runs = _fetch_begins(begun, component)
         except BaseException:
-            runs = runs or _fetch_begins(lease, component)
+            runs = runs or _fetch_begins(begun, component)
             await rows.aclose()
             raise
         finally:
-            if runs:
-                end(connection, lease)
+            if runs and begun is not None:
+                end(begun)
 
     return stream
 
 
-def _fetch_begins(lease: Lease | None, component: str) -> bool:
+def _fetch_begins(begun: Begun, component: str) -> bool:
     # A further fetch is a call of its own; False where it is none, as on a connection that was returned.
+    lease = begun[1] if begun is not None else None
     try:
         if lease is None or lease.running or lease.ended_at is not None:
             return False
         lease.call_begins()
+        return True
     except BaseException:  # noqa: BLE001 - ours, or a signal handler's
         recover_call(component, lease)
         return False
-    return True
 
 
 class Copy(CursorStatement):
@@ -163,26 +161,28 @@ class Copy(CursorStatement):
 
 @contextmanager
 def _copying(block: LibraryObject, begin: Callable[[], Begun], end: EndCall) -> Iterator[LibraryObject]:
-    begun = begin()
+    begun = None
     try:
+        begun = begin()
         with block as copy:
             yield copy
     finally:
         if begun is not None:
-            end(*begun)
+            end(begun)
 
 
 @asynccontextmanager
 async def _copying_async(
     block: LibraryObject, begin: Callable[[], Begun], end: EndCall
 ) -> AsyncIterator[LibraryObject]:
-    begun = begin()
+    begun = None
     try:
+        begun = begin()
         async with block as copy:
             yield copy
     finally:
         if begun is not None:
-            end(*begun)
+            end(begun)
 
 
 class Fetch(Call):
@@ -198,12 +198,13 @@ class Fetch(Call):
         def fetch(
             self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
         ) -> Generator[LibraryObject, LibraryObject, LibraryObject]:
-            begun = begin(self_, args, kwargs)
+            begun = None
             try:
+                begun = begin(self_, args, kwargs)
                 return (yield from original(self_, *args, **kwargs))
             finally:
                 if begun is not None:
-                    end(*begun)
+                    end(begun)
 
         return fetch
 

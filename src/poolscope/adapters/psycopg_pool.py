@@ -199,6 +199,10 @@ class PsycopgPoolAdapter(PointAdapter):
         return lease
 
     @override
+    def give_back(self, library_pool: LibraryObject, connection: LibraryObject) -> LibraryObject:
+        return library_pool.putconn(connection)
+
+    @override
     def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:
         connection = args[0] if args else hooked
         state: PooledConnection | None = connection.__dict__.get(CONNECTION_KEY)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from poolscope.core.guard import guard
+from poolscope.core.guard import guard, raised_by_a_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Foreign, Stranded
     from poolscope.types import LibraryObject
 
@@ -54,6 +55,15 @@ class Reporter(Protocol):
 
     def stats(self, library_pool: LibraryObject) -> Stats:
         """The library's own account."""
+
+    def held(self, library_pool: LibraryObject) -> Iterable[LibraryObject]:
+        """The connections that callers hold by the library's own account."""
+
+    def lost(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
+        """The lease of a connection."""
+
+    def adopt(self, library_pool: LibraryObject, pool: Pool) -> None:
+        """Adopt what callers hold without a lease."""
 
     def unheld(self, library_pool: LibraryObject) -> list[Lease]:
         """Leases whose connection no caller holds any more."""
@@ -114,6 +124,24 @@ class StatsSource:
         """How many connections callers hold by the library's own account; None when it keeps none."""
         return self.stats().in_use
 
+    def held(self) -> list[Lease | None] | None:
+        """
+        The leases of the connections that callers hold by the library's own list; None in place of all where it keeps
+        no list that agrees with its count.
+        """
+
+        def leases(library_pool: LibraryObject) -> list[Lease | None] | None:
+            connections = list(self._adapter.held(library_pool))
+            if len(connections) != self._adapter.stats(library_pool).in_use:
+                return None
+            return [self._adapter.lost(library_pool, connection) for connection in connections]
+
+        return self._said("held", leases, None)
+
+    def adopt(self, pool: Pool) -> None:
+        """Give each connection that a caller holds without a lease one of this pool."""
+        self._said("adopt", lambda library_pool: self._adapter.adopt(library_pool, pool), None)
+
     def lost(self) -> int:
         """How many connections the library counts as open that no caller will ever return."""
         return self.stats().lost
@@ -143,7 +171,9 @@ class StatsSource:
         try:
             library_pool = self._pool()
             return library_pool is not None and self._adapter.is_suspicious(library_pool)
-        except Exception:  # noqa: BLE001 - ours
+        except Exception as error:
+            if raised_by_a_signal(error):
+                raise
             guard.caught_quietly(f"{self._adapter.name}.foreign")
             return False
 

@@ -43,7 +43,7 @@ class Guard:
             Exception: The one that is being handled, if a signal handler raised it.
         """
         error = sys.exc_info()[1]
-        if _raised_by_a_signal(error):
+        if raised_by_a_signal(error):
             raise  # noqa: PLE0704 - it is called from exception handlers
         self._counts[component] += 1
         if self._counts[component] == 1:
@@ -96,7 +96,8 @@ class Guard:
         self._counts.clear()
 
 
-def _raised_by_a_signal(error: BaseException | None) -> bool:
+def raised_by_a_signal(error: BaseException | None) -> bool:
+    """Whether an exception, which was caught, is what a signal handler raised."""
     # A handler is called with the frame that it interrupts (Python's `signal.signal`): in the traceback it follows it.
     step = error.__traceback__ if error is not None else None
     interrupted = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from poolscope.core.calls import Calls
 from poolscope.core.execution import NO_THREAD
@@ -228,6 +229,16 @@ class Lease(Calls):
         if self.usage is not None:
             self.usage.leases.discard(self)
 
+    def interrupt(self, error: BaseException) -> None:
+        """
+        The application was interrupted while the library was amid this checkout, in a hook. The library is left to come
+        to its end, so that it loses nothing; then the checkout ends in what interrupted it.
+
+        Args:
+            error: What a signal handler raised.
+        """
+        self.__dict__["acquired"] = self.__dict__["failed"] = partial(_raise, self, error)
+
     # What is known of it
 
     @property
@@ -292,6 +303,12 @@ class Lease(Calls):
         before = self._connect_time_before_handover
         validating = max(0.0, end - handed_over - (connect - before))
         return (max(0.0, handed_over - self.requested_at - before - validated), connect, validated + validating)
+
+
+def _raise(lease: Lease, error: BaseException, *_: object) -> NoReturn:
+    lease.__dict__.pop("acquired", None)  # its traceback refers to the lease
+    lease.__dict__.pop("failed", None)
+    raise error
 
 
 class Adopted(Lease):

@@ -143,9 +143,13 @@ class Pool(Suspicion, PoolFigures):
             lease.starved_by = self.leases.copy()
             lease.used_at_checkout = len(lease.starved_by)
         pending = self.pending
-        pending.add(lease)  # last: whatever fails above leaves no checkout pending forever
-        lease.pending_at_checkout = len(pending)
-        return lease
+        try:
+            pending.add(lease)  # last: whatever fails above leaves no checkout pending forever
+            lease.pending_at_checkout = len(pending)
+            return lease
+        except BaseException:  # a signal handler's
+            pending.discard(lease)
+            raise
 
     def waiter(self) -> Lease | None:
         """

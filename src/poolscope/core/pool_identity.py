@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
     from poolscope.types import LibraryObject
 
 #: The name that the application gives the pools that it makes now; None to leave it to the library or the server.
@@ -88,6 +89,15 @@ class PoolSource(Protocol):
 
     def in_use(self) -> int | None:
         """How many connections are checked out by the library's own count; None when it keeps none."""
+
+    def held(self) -> list[Lease | None] | None:
+        """
+        The leases of the connections that callers hold by the library's own list, None for one without; None in place
+        of all where the library keeps no list that agrees with its count.
+        """
+
+    def adopt(self, pool: Pool) -> None:
+        """Give each connection that a caller holds without a lease one of this pool."""
 
     def aside(self, system: str) -> Callable[[], LibraryObject] | None:
         """How to open a connection to its server beside it; None where that is not known."""

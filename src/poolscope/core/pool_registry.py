@@ -10,6 +10,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from poolscope.core import clock
+from poolscope.core.accounts import Accounts
 from poolscope.core.calls import KEY
 from poolscope.core.finding import FindingCounts
 from poolscope.core.guard import guard
@@ -146,6 +147,7 @@ class PoolRegistry:
         # then, and a finaliser or a logging handler wait for a thread that waits for this lock.
         self._changing = RLock()
         self._ticked_at = now()
+        self._accounts = Accounts()
         self._check_listeners_at = now()
         _pool_registries.add(self)
 
@@ -239,7 +241,7 @@ class PoolRegistry:
     def tick(self) -> None:
         """
         From the background thread: end requests whose response is left open; once a second, have the pools store their
-        peaks.
+        peaks, and set right what an interrupt left wrong in their accounts.
         """
         if self.units.unclosed:
             self.units.end_unclosed()
@@ -248,6 +250,7 @@ class PoolRegistry:
             self._ticked_at = now
             for pool in tuple(self.pools.values()):
                 pool.tick(now)
+                self._accounts.look(pool)
 
     def loop_closed(self) -> None:
         """An event loop was closed, perhaps by the garbage collector: what was opened in it is foreign from now on."""

@@ -98,6 +98,8 @@ class Driver(ABC):
     threads: ClassVar[bool] = True
     #: Whether it needs a PostgreSQL.
     on_postgres: ClassVar[bool] = False
+    #: Whether each caller is in a thread of its own.
+    holds_in_threads: ClassVar[bool] = False
     #: Whether the library distinguishes a connection that is checked out from one that is not.
     tells_what_is_out: ClassVar[bool] = True
 

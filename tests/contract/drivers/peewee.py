@@ -61,6 +61,7 @@ class PeeweeDriver(Driver):
     """A pool that waits for its timeout."""
 
     adapter = "peewee"
+    holds_in_threads = True
     features = (
         Feature.STATEMENTS
         | Feature.LIMIT

@@ -9,6 +9,8 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.adapters.connects import PENDING_CHECKOUT
+from poolscope.adapters.leases import defer, recover
 from poolscope.core.guard import guard
 from poolscope.core.libraries import is_within
 
@@ -61,7 +63,7 @@ def precede(original: Function, do: Callable[[LibraryObject], None]) -> Function
 
     Args:
         original: The library's function.
-        do: Gets the object; it guards itself.
+        do: Gets the object; it guards itself. An interrupt that it passes on ends the call after the function.
     """
     return fit(original, lambda function: _preceded(function, do), lambda function: _preceded_coroutine(function, do))
 
@@ -92,8 +94,12 @@ def bracket(adapter: PointAdapter, component: str, original: Function, before: B
     def end(state: LibraryObject, result: LibraryObject, error: BaseException | None) -> None:
         try:
             after(state, result, error)
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught(component)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            lease = PENDING_CHECKOUT.get() if error is None else None
+            if lease is not None and lease.acquired_at is None and lease.ended_at is None:
+                defer(component, lease)
+            else:
+                recover(component, None)
 
     return fit(
         original, lambda function: _plain(function, begin, end), lambda function: _coroutine(function, begin, end)
@@ -134,7 +140,11 @@ def _coroutine(original: Function, begin: Before, end: After) -> Function:
 
 def _preceded(original: Function, do: Callable[[LibraryObject], None]) -> Function:
     def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        do(self_)
+        try:
+            do(self_)
+        except BaseException:  # a signal handler's: what was begun is ended all the same
+            original(self_, *args, **kwargs)
+            raise
         return original(self_, *args, **kwargs) if args or kwargs else original(self_)
 
     return call
@@ -142,7 +152,11 @@ def _preceded(original: Function, do: Callable[[LibraryObject], None]) -> Functi
 
 def _preceded_coroutine(original: Function, do: Callable[[LibraryObject], None]) -> Function:
     async def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        do(self_)
+        try:
+            do(self_)
+        except BaseException:
+            await original(self_, *args, **kwargs)
+            raise
         return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
 
     return call

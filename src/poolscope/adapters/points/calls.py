@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any]
     Arguments = tuple[Any, ...]
-    BeginCall = Callable[[LibraryObject, Arguments, dict[str, Any]], tuple[LibraryObject, Lease] | None]
-    EndCall = Callable[[LibraryObject, Lease], None]
+    Begun = tuple[LibraryObject, Lease]
+    BeginCall = Callable[[LibraryObject, Arguments, dict[str, Any]], Begun | None]
+    EndCall = Callable[[Begun], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Call(Point):
         component, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
         own = self.of_connection
 
-        def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> tuple[LibraryObject, Lease] | None:  # noqa: ARG001
+        def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> Begun | None:  # noqa: ARG001
             lease = None
             try:
                 connection = hooked if own else connection_of(hooked)
@@ -63,10 +64,10 @@ class Call(Point):
                 if lease is None or lease.running:
                     return None
                 lease.call_begins()
+                return connection, lease
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                 recover_call(component, lease)
                 return None
-            return connection, lease
 
         return begin
 
@@ -74,7 +75,8 @@ class Call(Point):
         """What is done after it, whether it ended well or not."""
         component, in_transaction, opens = f"{adapter.name}.call", adapter.in_transaction, self.opens
 
-        def end(connection: LibraryObject, lease: Lease) -> None:
+        def end(begun: Begun) -> None:
+            connection, lease = begun
             try:
                 known = in_transaction(connection)
                 lease.call_ends(in_transaction=opens if known is None else known)
@@ -91,7 +93,8 @@ class Fetch(Call):
     def ends(self, adapter: PointAdapter) -> EndCall:
         component = f"{adapter.name}.call"
 
-        def end(_: LibraryObject, lease: Lease) -> None:
+        def end(begun: Begun) -> None:
+            lease = begun[1]
             try:
                 lease.call_ends(in_transaction=lease.in_transaction)
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
@@ -124,7 +127,7 @@ class Statement(Call):
         component, connection_of, lease_of = f"{adapter.name}.call", adapter.connection_of, adapter.lease_of
         own, describe = self.of_connection, self.describe
 
-        def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> tuple[LibraryObject, Lease] | None:
+        def begin(hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any]) -> Begun | None:
             lease = None
             try:
                 connection = hooked if own else connection_of(hooked)
@@ -139,39 +142,51 @@ class Statement(Call):
                 elif type(statement) is not str and hasattr(statement, "as_string"):
                     statement = statement.as_string(connection)  # composed SQL is quoted as the connection has it
                 begin_statement(lease, statement, many=many, parameters=parameters)
+                return connection, lease
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                 recover_call(component, lease)
                 return None
-            return connection, lease
 
         return begin
 
 
 def _call(original: Function, begin: BeginCall, end: EndCall) -> Function:
     def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        begun = begin(self_, args, kwargs)
-        if begun is None:
-            return original(self_, *args, **kwargs)
-        connection, lease = begun
+        begun = None
         try:
+            begun = begin(self_, args, kwargs)
             return original(self_, *args, **kwargs)
         finally:
-            end(connection, lease)
+            try:
+                if begun is not None:
+                    end(begun)
+            except BaseException:
+                stop(begun)
+                raise
 
     return call
 
 
 def _call_async(original: Function, begin: BeginCall, end: EndCall) -> Function:
     async def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        begun = begin(self_, args, kwargs)
-        if begun is None:
-            return await original(self_, *args, **kwargs)
-        connection, lease = begun
+        begun = None
         try:
+            begun = begin(self_, args, kwargs)
             return await (
                 original(self_, args[0]) if not kwargs and len(args) == 1 else original(self_, *args, **kwargs)
             )
         finally:
-            end(connection, lease)
+            try:
+                if begun is not None:
+                    end(begun)
+            except BaseException:
+                stop(begun)
+                raise
 
     return call
+
+
+def stop(begun: Begun | None) -> None:
+    """The end of a call was interrupted: nothing runs any more."""
+    if begun is not None:
+        begun[1].running = False

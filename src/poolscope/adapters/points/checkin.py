@@ -67,17 +67,31 @@ class Checkin(Point):
         return end
 
 
+# An interrupt amid the bookkeeping of a return reaches the application; but first the connection goes back, as it would
+# without poolscope, where the interrupt comes a moment later or is that of the library's own code.
+
+
 def _checkin(original: Function, untie: Untie, lost: Untie, component: str) -> Function:
     def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        if kwargs or len(args) != 1:  # most calls have the connection alone: to unpack costs more than the call
+            return other(self_, *args, **kwargs)
         lease = None
         try:
-            lease = untie(self_, args[0] if args else next(iter(kwargs.values()), None))
+            lease = untie(self_, args[0])
             if lease is not None:
                 lease.released()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover_return(component, lease, lambda: lost(self_, args[0]))
-        if not kwargs and len(args) == 1:  # as most calls are: to unpack costs more than the call
-            return original(self_, args[0])
+            recover_return(component, lease, lambda: lost(self_, args[0]), lambda: original(self_, args[0]))
+        return original(self_, args[0])
+
+    def other(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        lease, connection = None, args[0] if args else next(iter(kwargs.values()), None)
+        try:
+            lease = untie(self_, connection)
+            if lease is not None:
+                lease.released()
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover_return(component, lease, lambda: lost(self_, connection), lambda: original(self_, *args, **kwargs))
         return original(self_, *args, **kwargs)
 
     return checkin
@@ -85,15 +99,19 @@ def _checkin(original: Function, untie: Untie, lost: Untie, component: str) -> F
 
 def _checkin_async(original: Function, untie: Untie, lost: Untie, component: str) -> Function:
     async def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        lease = None
+        lease, connection = None, args[0] if args else next(iter(kwargs.values()), None)
         try:
-            lease = untie(self_, args[0] if args else next(iter(kwargs.values()), None))
+            lease = untie(self_, connection)
             if lease is not None:
                 lease.released()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover_return(component, lease, lambda: lost(self_, args[0]))
+            try:
+                recover_return(component, lease, lambda: lost(self_, connection))
+            except BaseException:
+                await original(self_, *args, **kwargs)
+                raise
         if not kwargs and len(args) == 1:
-            return await original(self_, args[0])
+            return await original(self_, connection)
         return await original(self_, *args, **kwargs)
 
     return checkin

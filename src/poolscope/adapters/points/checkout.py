@@ -6,11 +6,11 @@ would cost a tenth more.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from poolscope.adapters.base import Capability, Point
 from poolscope.adapters.connects import PENDING_CHECKOUT
-from poolscope.adapters.leases import recover, undo
+from poolscope.adapters.leases import recover, settle, settle_async, undo
 from poolscope.adapters.marks import KEY
 from poolscope.adapters.points.brackets import fit
 from poolscope.adapters.points.cold import Handover
@@ -30,9 +30,14 @@ if TYPE_CHECKING:
     Begin = Callable[[LibraryObject, Arguments, dict[str, Any]], Lease | None]
     Finish = Callable[[LibraryObject, Arguments, dict[str, Any], LibraryObject, Lease], None]
     Failed = Callable[[LibraryObject, Arguments, dict[str, Any], Lease, BaseException], None]
+    GiveBack = Callable[[LibraryObject, LibraryObject], LibraryObject]
+    Settles = Callable[
+        [LibraryObject, Arguments, dict[str, Any], LibraryObject], tuple["Settling", LibraryObject, LibraryObject]
+    ]
 
 _current: Final = PENDING_CHECKOUT.get
 _enter: Final = PENDING_CHECKOUT.set
+_NOTHING_YET: Final[Any] = object()
 
 
 @dataclass(frozen=True)
@@ -59,67 +64,99 @@ class Checkout(Point):
         begin, failed = begins(self, adapter), fails(self, adapter)
         hands_over = any(isinstance(point, Handover) for point in adapter.points)
         if hands_over or self.library_pool is not None or self.where.endswith(".__init__"):
-            finish = _finish_handed_over(adapter) if hands_over else _finish(self, adapter)
+            finish = _finish_handed_over if hands_over else _finish(self, adapter)
+            settles = _settles(self, adapter)
             return fit(
                 original,
-                lambda function: _checkout(function, begin, finish, failed),
-                lambda function: _checkout_async(function, begin, finish, failed),
+                lambda function: _checkout(function, begin, finish, failed, settles),
+                lambda function: _checkout_async(function, begin, finish, failed, settles),
             )
-        component, tie = f"{adapter.name}.checkout", adapter.tie
+        component, tie, give_back = f"{adapter.name}.checkout", adapter.tie, adapter.give_back
         return fit(
             original,
-            lambda function: _plain_checkout(function, begin, tie, failed, component),
-            lambda function: _plain_checkout_async(function, begin, tie, failed, component),
+            lambda function: _plain_checkout(function, begin, tie, failed, Settling(component, give_back)),
+            lambda function: _plain_checkout_async(function, begin, tie, failed, Settling(component, give_back)),
         )
+
+
+class Settling(NamedTuple):
+    """
+    How a checkout is settled that failed after the library's part: see `settle`.
+
+    Args:
+        component: What an error of ours is counted as.
+        give_back: By the pool and the connection, returns that.
+    """
+
+    component: str
+    give_back: GiveBack
+
+    def now(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
+        """Settle it."""
+        settle(self.component, lease, lambda: self.give_back(library_pool, connection))
+
+    async def soon(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
+        """The same in an event loop."""
+        await settle_async(self.component, lease, lambda: self.give_back(library_pool, connection))
+
+
+# An interrupt may come between any two steps. Whatever the hook has begun is in reach of one handler, which knows by
+# what is set how far it came: no lease; a checkout that waits; a connection that nobody has yet.
 
 
 # The usual checkout: the object is the pool, the result is the connection. What `finish` does is spelt out.
 
 
-def _plain_checkout(original: Function, begin: Begin, tie: Tie, failed: Failed, component: str) -> Function:
+def _plain_checkout(original: Function, begin: Begin, tie: Tie, failed: Failed, settling: Settling) -> Function:
     def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        lease = begin(self_, args, kwargs)
-        if lease is None:
-            return original(self_, *args, **kwargs)
+        lease = result = None
         outer = _current()
-        _enter(lease)
         try:
+            lease = begin(self_, args, kwargs)
+            if lease is None:
+                return original(self_, *args, **kwargs)
+            _enter(lease)
             result = original(self_, *args, **kwargs) if args or kwargs else original(self_)
-        except BaseException as error:
             _enter(outer)
-            failed(self_, args, kwargs, lease, error)
-            raise
-        _enter(outer)
-        try:
             tie(self_, result, lease)
             lease.acquired()
-        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(component, lease)
-        return result
+            return result
+        except BaseException as error:
+            _enter(outer)
+            if lease is None:
+                raise
+            if result is None:
+                failed(self_, args, kwargs, lease, error)
+                raise
+            settling.now(self_, result, lease)
+            return result
 
     return checkout
 
 
-def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Failed, component: str) -> Function:
+def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Failed, settling: Settling) -> Function:
     async def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        lease = begin(self_, args, kwargs)
-        if lease is None:
-            return await original(self_, *args, **kwargs)
+        lease = result = None
         outer = _current()
-        _enter(lease)
         try:
+            lease = begin(self_, args, kwargs)
+            if lease is None:
+                return await original(self_, *args, **kwargs)
+            _enter(lease)
             result = await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
-        except BaseException as error:
             _enter(outer)
-            failed(self_, args, kwargs, lease, error)
-            raise
-        _enter(outer)
-        try:
             tie(self_, result, lease)
             lease.acquired()
-        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(component, lease)
-        return result
+            return result
+        except BaseException as error:
+            _enter(outer)
+            if lease is None:
+                raise
+            if result is None:
+                failed(self_, args, kwargs, lease, error)
+                raise
+            await settling.soon(self_, result, lease)
+            return result
 
     return checkout
 
@@ -127,42 +164,56 @@ def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Fa
 # Any other.
 
 
-def _checkout(original: Function, begin: Begin, finish: Finish, failed: Failed) -> Function:
+def _checkout(original: Function, begin: Begin, finish: Finish, failed: Failed, settles: Settles) -> Function:
     def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        lease = begin(self_, args, kwargs)
-        if lease is None:
-            return original(self_, *args, **kwargs)
+        lease, result = None, _NOTHING_YET
         outer = _current()
-        _enter(lease)
         try:
+            lease = begin(self_, args, kwargs)
+            if lease is None:
+                return original(self_, *args, **kwargs)
+            _enter(lease)
             result = original(self_, *args, **kwargs)
+            _enter(outer)
+            finish(self_, args, kwargs, result, lease)
+            return result
         except BaseException as error:
             _enter(outer)
-            failed(self_, args, kwargs, lease, error)
-            raise
-        _enter(outer)
-        finish(self_, args, kwargs, result, lease)
-        return result
+            if lease is None:
+                raise
+            if result is _NOTHING_YET:
+                failed(self_, args, kwargs, lease, error)
+                raise
+            settling, library_pool, connection = settles(self_, args, kwargs, result)
+            settling.now(library_pool, connection, lease)
+            return result
 
     return checkout
 
 
-def _checkout_async(original: Function, begin: Begin, finish: Finish, failed: Failed) -> Function:
+def _checkout_async(original: Function, begin: Begin, finish: Finish, failed: Failed, settles: Settles) -> Function:
     async def checkout(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        lease = begin(self_, args, kwargs)
-        if lease is None:
-            return await original(self_, *args, **kwargs)
+        lease, result = None, _NOTHING_YET
         outer = _current()
-        _enter(lease)
         try:
+            lease = begin(self_, args, kwargs)
+            if lease is None:
+                return await original(self_, *args, **kwargs)
+            _enter(lease)
             result = await original(self_, *args, **kwargs)
+            _enter(outer)
+            finish(self_, args, kwargs, result, lease)
+            return result
         except BaseException as error:
             _enter(outer)
-            failed(self_, args, kwargs, lease, error)
-            raise
-        _enter(outer)
-        finish(self_, args, kwargs, result, lease)
-        return result
+            if lease is None:
+                raise
+            if result is _NOTHING_YET:
+                failed(self_, args, kwargs, lease, error)
+                raise
+            settling, library_pool, connection = settles(self_, args, kwargs, result)
+            await settling.soon(library_pool, connection, lease)
+            return result
 
     return checkout
 
@@ -212,34 +263,38 @@ def begins(point: Checkout, adapter: PointAdapter) -> Begin:
 
 
 def _finish(point: Checkout, adapter: PointAdapter) -> Finish:
-    component, tie, find = f"{adapter.name}.checkout", adapter.tie, point.library_pool
+    tie, find = adapter.tie, point.library_pool
 
     def finish(
         hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any], result: LibraryObject, lease: Lease
     ) -> None:
-        try:
-            library_pool = hooked if find is None else find(hooked, args, kwargs)
-            tie(library_pool, hooked if result is None else result, lease)
-            lease.acquired()
-        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(component, lease)
+        library_pool = hooked if find is None else find(hooked, args, kwargs)
+        tie(library_pool, hooked if result is None else result, lease)
+        lease.acquired()
 
     return finish
 
 
-def _finish_handed_over(adapter: PointAdapter) -> Finish:
-    component = f"{adapter.name}.checkout"
+def _finish_handed_over(
+    _: LibraryObject, __: Arguments, ___: dict[str, Any], ____: LibraryObject, lease: Lease
+) -> None:
+    if lease in lease.pool.leases or "acquired" in lease.__dict__:  # it may have been interrupted
+        lease.acquired()
+    else:  # the handover was not seen, or its hook failed
+        undo(lease)
 
-    def finish(_: LibraryObject, __: Arguments, ___: dict[str, Any], ____: LibraryObject, lease: Lease) -> None:
-        try:
-            if lease in lease.pool.leases:
-                lease.acquired()
-            else:  # the handover was not seen, or its hook failed
-                undo(lease)
-        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(component, lease)
 
-    return finish
+def _settles(point: Checkout, adapter: PointAdapter) -> Settles:
+    # How a checkout is settled, and of which pool and connection.
+    settling, find = Settling(f"{adapter.name}.checkout", adapter.give_back), point.library_pool
+
+    def settles(
+        hooked: LibraryObject, args: Arguments, kwargs: dict[str, Any], result: LibraryObject
+    ) -> tuple[Settling, LibraryObject, LibraryObject]:
+        library_pool = hooked if find is None else find(hooked, args, kwargs)
+        return settling, library_pool, hooked if result is None else result
+
+    return settles
 
 
 def fails(point: Checkout, adapter: PointAdapter) -> Failed:

@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from poolscope.adapters.base import Capability, Point
-from poolscope.adapters.leases import recover, undo
+from poolscope.adapters.leases import recover, recover_return, settle, undo
 from poolscope.adapters.marks import KEY
 from poolscope.adapters.points.brackets import nothing
 from poolscope.adapters.points.cold import ColdPoint
@@ -36,7 +36,7 @@ class Checkout(Point):
     measures: ClassVar[Capability] = Capability.WAIT
 
     @override
-    def make(self, adapter: PointAdapter, original: Function) -> Function:
+    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: C901 - the hook is spelt out
         pool_registry = cast("PoolRegistry", adapter.pool_registry)
 
         def _checkout(
@@ -51,34 +51,36 @@ class Checkout(Point):
             if ours is None:
                 return original(cls, pool, threadconns, fairy)
             try:
-                try:
-                    thread_token = THREAD_TOKENS.thread_token
-                except AttributeError:  # this thread's first checkout
-                    thread_token = running_thread()
-                lease = ours.checkout(thread_token, 3)
-            except Exception:  # noqa: BLE001 - ours; the checkout goes on without us
-                guard.caught(_CHECKOUT)
-                return original(cls, pool, threadconns, fairy)
+                thread_token = THREAD_TOKENS.thread_token
+            except AttributeError:  # this thread's first checkout
+                thread_token = running_thread()
             # The next thing that the library does, in this thread and without giving way to another task, is to call
             # the record's `checkout`, which takes it away; a context variable would cost three times as much. Only the
             # garbage collector comes between, and whatever of it checks out puts back what it found.
+            lease = result = None
             outer = thread_token.checkout
-            thread_token.checkout = lease
             try:
+                try:
+                    lease = thread_token.checkout = ours.checkout(thread_token, 3)
+                except Exception:  # noqa: BLE001 - ours; the checkout goes on without us
+                    guard.caught(_CHECKOUT)
+                    return original(cls, pool, threadconns, fairy)
                 result = original(cls, pool, threadconns)
-            except BaseException as error:
-                _fail(adapter, pool, lease, error)
-                raise
-            finally:
                 thread_token.checkout = outer
-            try:
                 if lease.handed_over_at is None:  # the handover was not seen, or its hook failed
                     undo(lease)
                 else:
                     lease.acquired()
-            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover(_CHECKOUT, lease)
-            return result
+                return result
+            except BaseException as error:  # see `poolscope.adapters.points.checkout`
+                thread_token.checkout = outer
+                if lease is None:
+                    raise
+                if result is None:
+                    _fail(adapter, pool, lease, error)
+                    raise
+                settle(_CHECKOUT, lease, result.close)
+                return result
 
         return _checkout
 
@@ -95,25 +97,27 @@ class Handover(Point):
                 lease, thread_token.checkout = thread_token.checkout, None
             except AttributeError:  # this thread has never checked out
                 lease = None
-            fairy = original(cls, pool)
-            if lease is not None:
-                try:
-                    ours = pool._poolscope
-                except AttributeError:  # uninstrumented meanwhile
-                    return fairy
-                try:
-                    if lease.pool is ours:
-                        lease.handed_over()
-                        record = fairy._connection_record
-                        lease.backend_process_id = record._poolscope_backend
-                        if ours.shared:
-                            _share(fairy, lease)
-                        else:
-                            record._poolscope = lease
-                except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                    lease.handed_over_at = None
-                    recover(_CHECKOUT, lease)
-            return fairy
+            if lease is None:
+                return original(cls, pool)
+            fairy = None
+            try:
+                fairy = original(cls, pool)
+                if lease.pool is pool._poolscope:
+                    lease.handed_over()
+                    record = fairy._connection_record
+                    lease.backend_process_id = record._poolscope_backend
+                    if lease.pool.shared:
+                        _share(fairy, lease)
+                    else:
+                        record._poolscope = lease
+                return fairy
+            except BaseException:
+                if fairy is None:
+                    raise
+                lease.handed_over_at = None
+                if "_poolscope" in pool.__dict__:  # else uninstrumented meanwhile
+                    settle(_CHECKOUT, lease, fairy._checkin)
+                return fairy
 
         return checkout
 
@@ -132,15 +136,22 @@ class Checkin(Point):
             except AttributeError:
                 lease = None
             if lease is not None:
-                self._poolscope = None
                 try:
+                    self._poolscope = None
                     reference = self.fairy_ref
                     if reference is None or reference() is not None:
                         lease.released()
                     else:
                         lease.released(abandoned=True)
                 except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                    recover(_CHECKIN, lease, quietly=_is_abandoned(self))
+                    self._poolscope = None
+                    recover_return(
+                        _CHECKIN,
+                        lease,
+                        lambda: lease,
+                        lambda: original(self, _fairy_was_created),
+                        quietly=_is_abandoned(self),
+                    )
             return original(self, _fairy_was_created)
 
         return checkin
@@ -228,7 +239,7 @@ def _share(fairy: LibraryObject, lease: Lease) -> None:
         try:
             lease.released()
         except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-            recover(_CHECKIN, lease)
+            recover_return(_CHECKIN, lease, lambda: lease, lambda: original(reference(), *args, **kwargs))
         return original(reference(), *args, **kwargs)
 
     fairy.__dict__[KEY] = lease

@@ -51,13 +51,13 @@ class Statement(DialectPoint):
             parameters: LibraryObject,
             context: LibraryObject = None,
         ) -> LibraryObject:
-            lease = _begin(context, statement, parameters)
-            if lease is None:
-                return original(self, cursor, statement, parameters, context)
+            lease = None
             try:
+                lease = _begin(context, statement, parameters)
                 return original(self, cursor, statement, parameters, context)
             finally:
-                _end(lease, self, context)
+                if lease is not None:
+                    _end(lease, self, context)
 
         return do_execute
 
@@ -71,13 +71,13 @@ class BareStatement(DialectPoint):
         def do_execute_no_params(
             self: LibraryObject, cursor: LibraryObject, statement: LibraryObject, context: LibraryObject = None
         ) -> LibraryObject:
-            lease = _begin(context, statement, None)
-            if lease is None:
-                return original(self, cursor, statement, context)
+            lease = None
             try:
+                lease = _begin(context, statement, None)
                 return original(self, cursor, statement, context)
             finally:
-                _end(lease, self, context)
+                if lease is not None:
+                    _end(lease, self, context)
 
         return do_execute_no_params
 
@@ -97,14 +97,15 @@ class TransactionEnd(DialectPoint):
             if lease is None or not lease.in_transaction or lease.running:
                 return original(self, dbapi_connection)
             try:
-                lease.call_begins()
-            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
-                recover_call(_COMPONENT, lease)
-            try:
+                try:
+                    lease.call_begins()
+                except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                    recover_call(_COMPONENT, lease)
                 return original(self, dbapi_connection)
             finally:
                 try:
-                    lease.call_ends(in_transaction=False)
+                    if lease.running:  # else its beginning failed
+                        lease.call_ends(in_transaction=False)
                 except BaseException:  # noqa: BLE001 - ours, or a signal handler's
                     recover_call(_COMPONENT, lease)
 
@@ -120,8 +121,9 @@ class Fetch(Point):
         def fetch(
             self_: LibraryObject, result: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject
         ) -> LibraryObject:
-            lease = begin_fetch(_COMPONENT, lambda: _lease_in(result.context))
+            lease = None
             try:
+                lease = begin_fetch(_COMPONENT, lambda: _lease_in(result.context))
                 return original(self_, result, *args, **kwargs)
             finally:
                 end_fetch(_COMPONENT, lease)
@@ -136,8 +138,9 @@ class FirstFetch(Point):
     def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
 
         def __init__(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> None:
-            lease = begin_fetch(_COMPONENT, lambda: _lease_in(_context()))
+            lease = None
             try:
+                lease = begin_fetch(_COMPONENT, lambda: _lease_in(_context()))
                 original(self_, *args, **kwargs)
             finally:
                 end_fetch(_COMPONENT, lease)
@@ -173,10 +176,10 @@ def _begin(context: LibraryObject, statement: str, parameters: LibraryObject) ->
     try:
         many = lease.usage is not None and bool(context.executemany)
         lease.statement_begins(statement, many=many, parameters=parameters)
+        return lease
     except BaseException:  # noqa: BLE001 - ours, or a signal handler's
         recover_call(_COMPONENT, lease)
         return None
-    return lease
 
 
 def _end(lease: Lease, dialect: LibraryObject, context: LibraryObject) -> None:

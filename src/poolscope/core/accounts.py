@@ -1,0 +1,107 @@
+"""
+Accounts that are wrong for good, and are set right.
+
+An interrupt (Ctrl-C, a time limit's signal) may come between any two steps of a hook. The hooks undo what they had
+begun; where one is cut off before it can, a checkout stays pending that nobody waits in, or a lease stays whose
+connection is back, or a caller holds a connection without a lease. Each is found by what it is, once nothing has
+changed for a second: by the references to a checkout, and by the library's own list of what callers hold.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from poolscope.core.lease import Lease
+    from poolscope.core.pool import Pool
+
+# The references to a checkout that nobody waits in: the pool's, the list's, and the counting itself. No variable may
+# hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
+_OWN_REFERENCES: Final = 3
+
+
+class _Seen(NamedTuple):
+    """
+    An account of ours that does not agree with the library's.
+
+    Args:
+        in_use: How many connections callers hold by the library's account.
+        leases: Our leases then, by their ids.
+    """
+
+    in_use: int
+    leases: frozenset[int]
+
+
+class Accounts:
+    """The accounts of pools, looked at about once a second; one that was wrong in the same way before is set right."""
+
+    def __init__(self) -> None:
+        self._before: weakref.WeakKeyDictionary[Pool, _Seen] = weakref.WeakKeyDictionary()
+
+    def look(self, pool: Pool) -> None:
+        """Look at one pool's. From the background thread."""
+        _forget_left(pool)
+        before, seen = self._before.pop(pool, None), _difference(pool)
+        if seen is None:
+            return
+        if seen == before:
+            _correct(pool)
+        else:
+            self._before[pool] = seen
+
+
+def forget(lease: Lease) -> None:
+    """
+    Forget a lease or a checkout, whatever it was by now: it neither waits nor is held. Nothing here logs or raises.
+
+    Args:
+        lease: The lease.
+    """
+    pool = lease.pool
+    pool.pending.discard(lease)
+    pool.leases.discard(lease)
+    pool.inherited.discard(lease)
+    lease.connecting = lease.running = False
+    lease.above = lease.carrier = None
+    lease.starved_by = ()
+    usage = lease.usage
+    if usage is not None:
+        usage.leases.discard(lease)
+
+
+def _forget_left(pool: Pool) -> None:
+    # Checkouts that nobody waits in: a hook that waits refers to its own.
+    waiting = list(pool.pending.copy())
+    left = [place for place in range(len(waiting)) if sys.getrefcount(waiting[place]) <= _OWN_REFERENCES]
+    for place in left:
+        forget(waiting[place])
+
+
+def _difference(pool: Pool) -> _Seen | None:
+    if pool.shared:  # several callers hold one connection: libraries do not count them
+        return None
+    counts = [source.in_use() for source in pool.live_sources()]
+    known = [count for count in counts if count is not None]
+    leases = pool.leases | pool.inherited
+    if len(known) < len(counts) or not counts or sum(known) == len(leases):
+        return None
+    return _Seen(sum(known), frozenset(map(id, leases)))
+
+
+def _correct(pool: Pool) -> None:
+    # By the library's list of what callers hold: leases that none of them has are over, and who has none gets one.
+    sources = pool.live_sources()
+    lists = [source.held() for source in sources]
+    if None in lists:
+        return
+    theirs = {lease for held in lists for lease in held or ()}
+    for lease in pool.leases.copy():
+        if lease not in theirs and lease.acquired_at is not None:
+            forget(lease)
+            if pool.full_since:
+                pool.emptied()
+    for source in sources:
+        source.adopt(pool)

@@ -1,0 +1,194 @@
+"""An exception at one line of poolscope's, raised as Python raises what a signal handler raises."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import signal
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import poolscope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+ROOT: Final = str(Path(poolscope.__file__).parent)
+_SIGNAL: Final = signal.SIGUSR2
+# What the garbage collector calls: Python drops what is raised there.
+_COLLECTED: Final = frozenset({"_collected", "__del__"})
+
+
+class TimeLimitError(Exception):
+    """What the signal handler of a task's time limit raises, such as Celery's ``SoftTimeLimitExceeded``."""
+
+
+class ExitError(BaseException):
+    """What ends a greenlet or a task, such as ``GreenletExit``: no ``Exception``."""
+
+
+class Place(NamedTuple):
+    """
+    One moment of a run in poolscope's code.
+
+    Args:
+        file: The module's path within the package.
+        function: The function's name.
+        line: The line.
+        nth: How often the run had been there by then, from 1 on.
+    """
+
+    file: str
+    function: str
+    line: int
+    nth: int
+
+    def __str__(self) -> str:
+        """As one finds it in the source."""
+        return f"{self.file}:{self.line} {self.function}" + (f" ({self.nth})" if self.nth > 1 else "")
+
+
+class Spot(NamedTuple):
+    """
+    Where a library, or the application, called a hook: the same in a run without poolscope.
+
+    Args:
+        file: The module's file.
+        function: The function's name.
+        line: The line.
+        nth: How often the run had been at the line by then.
+    """
+
+    file: str
+    function: str
+    line: int
+    nth: int = 0
+
+
+class Striker:
+    """Follows a thread, and raises at one moment of its run, once."""
+
+    def __init__(self) -> None:
+        self.seen: list[Place] = []
+        #: Where in poolscope to raise; nowhere when None.
+        self.target: Place | None = None
+        #: Where in other code to raise instead, and whether before that line or once it is done.
+        self.spot: Spot | None = None
+        self.once_done = False
+        self.error: type[BaseException] = KeyboardInterrupt
+        self.struck = False
+        #: Who called the hook that was interrupted, and whether the garbage collector had called it.
+        self.caller: Spot | None = None
+        self.was_collecting = False
+        #: Whether it was the hook's first line: directly before the call, as without poolscope.
+        self.was_at_entry = False
+        self._counts: Counter[tuple[str, str, int]] = Counter()
+        self._due: FrameType | None = None
+
+    def begin(self, *, elsewhere: bool = False) -> None:
+        """
+        Follow the running thread from now on: what it calls.
+
+        Args:
+            elsewhere: Whether threads that are started from now on are followed in its place.
+        """
+        self.seen, self.struck, self._counts, self._due = [], False, Counter(), None
+        (threading if elsewhere else sys).settrace(self._enter)
+
+    @staticmethod
+    def end() -> None:
+        """Follow no thread any more."""
+        threading.settrace(None)  # type: ignore[arg-type]
+        sys.settrace(None)
+
+    def _enter(self, frame: FrameType, _: str, __: object) -> Any:
+        code = frame.f_code
+        if code.co_filename.startswith(ROOT):
+            return self._follow
+        if self.spot is not None and (code.co_filename, code.co_name) == self.spot[:2]:
+            return self._follow_other
+        return None
+
+    def _follow(self, frame: FrameType, event: str, _: object) -> Any:
+        if event == "line" and not self.struck:
+            code, line = frame.f_code, frame.f_lineno
+            key = code.co_filename, code.co_name, line
+            self._counts[key] += 1
+            place = Place(code.co_filename[len(ROOT) + 1 :], code.co_name, line, self._counts[key])
+            if self.target is None:
+                self.seen.append(place)
+            elif place == self.target:
+                self._note(frame)
+                self._strike()
+        return self._follow
+
+    def _follow_other(self, frame: FrameType, event: str, _: object) -> Any:
+        assert self.spot is not None
+        if self.struck:
+            return None
+        if frame is self._due and event in ("line", "return"):
+            self._strike()
+        code = frame.f_code
+        if event == "line" and frame.f_lineno == self.spot.line:
+            key = code.co_filename, code.co_name, frame.f_lineno
+            self._counts[key] += 1
+            if self.target is None and self._counts[key] == self.spot.nth:
+                if self.once_done:
+                    self._due = frame
+                else:
+                    self._strike()
+        return self._follow_other
+
+    def _note(self, frame: FrameType) -> None:
+        outer: FrameType | None = frame
+        self.was_at_entry = frame.f_lineno == min(
+            line for _, _, line in frame.f_code.co_lines() if line is not None and line > frame.f_code.co_firstlineno
+        ) and not (frame.f_back is not None and frame.f_back.f_code.co_filename.startswith(ROOT))
+        self.was_collecting = False
+        while outer is not None and outer.f_code.co_filename.startswith(ROOT):
+            self.was_collecting = self.was_collecting or outer.f_code.co_name in _COLLECTED
+            outer = outer.f_back
+        if outer is not None:
+            code = outer.f_code
+            key = code.co_filename, code.co_name, outer.f_lineno
+            self.caller = Spot(*key, self._counts[key])
+
+    def _strike(self) -> None:
+        self.struck = True
+        if threading.current_thread() is threading.main_thread():
+            signal.raise_signal(_SIGNAL)
+        else:  # Python runs handlers in the main thread; a loop that runs there would be interrupted like this
+            self.handler(_SIGNAL, sys._getframe())
+
+    def handler(self, _: int, __: FrameType | None) -> None:
+        """The application's signal handler."""
+        raise self.error("from a signal handler")
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """While the application's handler is there."""
+        before = signal.signal(_SIGNAL, self.handler)
+        try:
+            yield
+        finally:
+            signal.signal(_SIGNAL, before)
+
+
+@functools.cache
+def unreachable(file: str) -> frozenset[int]:
+    """
+    The lines of a module of poolscope's where no signal is handled: an exception is on its way already. Python looks
+    for signals where functions begin and after calls, none of which lies between an exception and its handler's first
+    call.
+
+    Args:
+        file: Its path within the package.
+    """
+    tree = ast.parse((Path(ROOT) / file).read_text())
+    handlers = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
+    return frozenset(line for handler in handlers for line in (handler.lineno, handler.body[0].lineno))
