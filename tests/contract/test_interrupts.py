@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from examples.lab.postgres import Postgres
 
 #: One in so many places is interrupted in a run, another part for each commit.
-ONE_IN = int(os.environ.get("ONE_IN", times(150, whole=1)))
+ONE_IN = int(os.environ.get("ONE_IN", times(400, whole=1)))
 #: How often a run may come to one line until that is no other place any more.
 OFTEN = 3
 #: A file that gets the figures, where they are wanted.
@@ -212,7 +212,7 @@ class Trial:
             return
         was_at_entry = self.striker.was_at_entry
         bare = self._bare(self.striker.caller, place, outcome.step)
-        if outcome.lost:
+        if outcome.lost and not outcome.step.startswith("query"):  # then the application has it, and returns it
             as_bare = was_at_entry or any(one.lost for one in bare)
             self.counts["lost"] += 1
             self.counts["lost bare"] += as_bare
@@ -279,7 +279,9 @@ class Trial:
             for pool in self._pools():
                 open_pool_registries[-1]._accounts.look(pool)
         for pool in self._pools():
-            self._check("a lease is left", at, pool.leases)
+            in_use = [source.in_use() for source in pool.live_sources()]
+            if None in in_use or sum(in_use) != len(pool.leases):  # else the library counts what it has lost
+                self._check("a lease is left", at, pool.leases)
             self._check("a checkout is pending for ever", at, pool.pending)
         if PENDING_CHECKOUT.get() is not None or running_thread().checkout is not None:
             self._fails("a context is left", at)
@@ -308,7 +310,7 @@ class Trial:
             driver.release(handle)
         for pool in self._pools() if watched else ():
             in_use = [source.in_use() for source in pool.live_sources()]
-            if pool.leases or (any(in_use) and not lost):
+            if len(pool.leases) != sum(one or 0 for one in in_use) and not lost:
                 self._fails("drift at rest", f"{at} {len(pool.leases)} {in_use}")
                 pool.leases.clear()
         return lost

@@ -9,7 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.accounts import forget
-from poolscope.core.guard import guard
+from poolscope.core.guard import guard, raised_by_a_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,8 @@ def recover(component: str, lease: Lease | None, *, quietly: bool = False) -> No
     """
     if lease is not None:
         undo(lease)
-    if not isinstance(sys.exc_info()[1], Exception):
+    error = sys.exc_info()[1]
+    if not isinstance(error, Exception) or raised_by_a_signal(error):
         raise  # noqa: PLE0704 - it is called from exception handlers
     if quietly:
         guard.caught_quietly(component)
@@ -106,8 +107,8 @@ def settle(component: str, lease: Lease, give_back: Callable[[], object]) -> Non
     What follows a checkout failed, though the caller is to get its connection. To be called from the handler of what it
     raised.
 
-    An error of ours is counted, and the caller gets the connection. An interrupt ends the checkout instead: nobody will
-    return the connection, so it goes back first.
+    An error of ours is counted, and the caller gets the connection. An interrupt ends the checkout instead: no caller
+    will return the connection, so it goes back first.
 
     Args:
         component: What an error of ours is counted as.

@@ -2,7 +2,7 @@
 Accounts that are wrong for good, and are set right.
 
 An interrupt (Ctrl-C, a time limit's signal) may come between any two steps of a hook. The hooks undo what they had
-begun; where one is cut off before it can, a checkout stays pending that nobody waits in, or a lease stays whose
+begun; where one is cut off before it can, a checkout stays pending that no caller waits in, or a lease stays whose
 connection is back, or a caller holds a connection without a lease. Each is found by what it is, once nothing has
 changed for a second: by the references to a checkout, and by the library's own list of what callers hold.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
 
-# The references to a checkout that nobody waits in: the pool's, the list's, and the counting itself. No variable may
+# The references to a checkout that no caller waits in: the pool's, the list's, and the counting itself. No variable may
 # hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
 _OWN_REFERENCES: Final = 3
 
@@ -73,7 +73,7 @@ def forget(lease: Lease) -> None:
 
 
 def _forget_left(pool: Pool) -> None:
-    # Checkouts that nobody waits in: a hook that waits refers to its own.
+    # Checkouts that no caller waits in: a hook that waits refers to its own.
     waiting = list(pool.pending.copy())
     left = [place for place in range(len(waiting)) if sys.getrefcount(waiting[place]) <= _OWN_REFERENCES]
     for place in left:

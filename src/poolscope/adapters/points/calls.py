@@ -154,15 +154,15 @@ def _call(original: Function, begin: BeginCall, end: EndCall) -> Function:
     def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         begun = None
         try:
-            begun = begin(self_, args, kwargs)
-            return original(self_, *args, **kwargs)
-        finally:
             try:
+                begun = begin(self_, args, kwargs)
+                return original(self_, *args, **kwargs)
+            finally:
                 if begun is not None:
                     end(begun)
-            except BaseException:
-                stop(begun)
-                raise
+        except BaseException:
+            stop(begun)
+            raise
 
     return call
 
@@ -187,6 +187,6 @@ def _call_async(original: Function, begin: BeginCall, end: EndCall) -> Function:
 
 
 def stop(begun: Begun | None) -> None:
-    """The end of a call was interrupted: nothing runs any more."""
+    """A call has ended in an exception, and its end may have been interrupted: nothing runs any more."""
     if begun is not None:
         begun[1].running = False

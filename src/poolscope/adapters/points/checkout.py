@@ -101,7 +101,7 @@ class Settling(NamedTuple):
 
 
 # An interrupt may come between any two steps. Whatever the hook has begun is in reach of one handler, which knows by
-# what is set how far it came: no lease; a checkout that waits; a connection that nobody has yet.
+# what is set how far it came: no lease; a checkout that waits; a connection that no caller has yet.
 
 
 # The usual checkout: the object is the pool, the result is the connection. What `finish` does is spelt out.
