@@ -171,17 +171,17 @@ def _call_async(original: Function, begin: BeginCall, end: EndCall) -> Function:
     async def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         begun = None
         try:
-            begun = begin(self_, args, kwargs)
-            return await (
-                original(self_, args[0]) if not kwargs and len(args) == 1 else original(self_, *args, **kwargs)
-            )
-        finally:
             try:
+                begun = begin(self_, args, kwargs)
+                return await (
+                    original(self_, args[0]) if not kwargs and len(args) == 1 else original(self_, *args, **kwargs)
+                )
+            finally:
                 if begun is not None:
                     end(begun)
-            except BaseException:
-                stop(begun)
-                raise
+        except BaseException:
+            stop(begun)
+            raise
 
     return call
 
