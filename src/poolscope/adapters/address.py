@@ -34,7 +34,7 @@ _HIGHEST_PORT: Final = 65_535
 _MOST_SERVERS: Final = 64
 _LOCATION: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]*))?")
 # Brackets behind an "@" that end no host.
-_BRACKET: Final = re.compile(r"@\[[^\]]*\][^:,]")
+_BRACKET: Final = re.compile(r"@\[[^\]]*(?P<goes_on>\][^:,])?")
 _MEMORY: Final = ":memory:"
 
 # The keys under which drivers take the user, and the database.
@@ -124,7 +124,7 @@ def is_torn(url: str) -> bool:
     location = re.split("[/?#]", rest, maxsplit=1)[0]
     if not location and scheme.startswith("sqlite"):  # it has no login
         return "/" in "".join(re.split("[?#]", rest, maxsplit=1)[1:])
-    return "@" in rest[len(location) :] or _BRACKET.search(location) is not None
+    return "@" in rest[len(location) :] or any(found["goes_on"] for found in _BRACKET.finditer(location))
 
 
 def server_of(url: str) -> str | None:

@@ -38,7 +38,7 @@ _TIMEOUTS: Final = ("DPY-4005", "ORA-24496", "ORA-24457")
 # Easy Connect: [[protocol:]//]host[:port]/[service][:server type][/instance][?parameters]; login and "@" are cut off by
 # the driver, and by us should it not. What lies between a "?" and an "@" may be parameters, or part of a password.
 _EASY: Final = re.compile(
-    r"(?:[^?(]*@)?(?:\w+:)?(?://)?(?P<host>\[[^\]]*\]|[^/:?@()]+)(?::(?P<port>\d+))?/(?P<service>[^/:?@]*)[^@]*",
+    r"(?:[^?(]*@)?(?:\w+:)?(?://)?(?P<host>\[[^\[\]]*\]|[^/:?@()]+)(?::(?P<port>\d+))?/(?P<service>[^/:?@]*)[^@]*",
     re.DOTALL,
 )
 # A connect descriptor.
