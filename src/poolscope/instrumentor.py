@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from poolscope.config import Settings
 from poolscope.core.guard import guard
+from poolscope.core.interpreters import is_subinterpreter
+from poolscope.core.serially import toggling
 from poolscope.session import Session
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from poolscope.adapters.base import PoolAdapter
     from poolscope.hooks.registry import Hook, Status
     from poolscope.types import LibraryObject
+
+
+_logger: Final = logging.getLogger("poolscope")
 
 
 class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -27,6 +33,17 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """
 
     _session: Session | None = None
+    #: Whether it is to be there, by what was asked last; it may take until a start or stop that is under way has ended.
+    _is_wanted = False
+
+    @property
+    def _is_instrumented_by_opentelemetry(self) -> bool:
+        return self._is_wanted
+
+    @_is_instrumented_by_opentelemetry.setter
+    def _is_instrumented_by_opentelemetry(self, _: bool) -> None:
+        # The base class says so after the fact, when another thread may have asked for the opposite.
+        pass
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """None: a pool library that is not there is simply not hooked."""
@@ -47,16 +64,27 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, **kwargs: LibraryObject) -> None:
         # Whatever a provider does when it is called, the application starts.
-        guard.run("instrumentor.start", lambda: self._begin(kwargs), None)
+        self._is_wanted = True
+        toggling.do(lambda: guard.run("instrumentor.start", lambda: self._begin(kwargs), None))
+
+    def _uninstrument(self, **_: LibraryObject) -> None:
+        self._is_wanted = False
+        toggling.do(lambda: guard.run("instrumentor.stop", self._end, None))
 
     def _begin(self, kwargs: dict[str, Any]) -> None:
+        if self._session is not None:  # two threads have asked for it
+            return
+        if is_subinterpreter():
+            # Its end ends the process where a daemon thread runs, and most pool libraries cannot be imported there.
+            _logger.warning("poolscope does not work in a subinterpreter: nothing is instrumented in this one")
+            return
         providers = {name: kwargs.pop(name, None) for name in ("tracer_provider", "meter_provider", "logger_provider")}
         settings = Settings.read(kwargs)
         if settings.enabled:
             self._session = Session(settings, **providers)
             self._session.start()
 
-    def _uninstrument(self, **_: LibraryObject) -> None:
+    def _end(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.stop()

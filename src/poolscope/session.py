@@ -136,20 +136,24 @@ class Session:
 
     def start(self) -> None:
         """Put the hooks in; stay dormant until an SDK is configured."""
+        # Hooks pass calls on until all of them are in: half of them would count what they do not see the end of.
         self.pool_registry.sleep()
-        self.pool_registry.has_listeners = self._wake
-        self.pool_registry.is_served = self.worker.start
-        self.pool_registry.still_dormant()
+        self.pool_registry.is_served = self._serve
         self._hear_of_providers()
         self._entry_span_processors.attach()
         open_pool_registries.append(self.pool_registry)
-        self.registry.start()
+        self.registry.start(hooked=self._hooked)
         self.frameworks.start()
         self._dump_signal.install()
         atexit.register(self._last_run)
 
+    def _hooked(self) -> None:
+        self.pool_registry.has_listeners = self._wake
+        self.pool_registry.check_listeners()
+
     def stop(self) -> None:
         """Take the hooks out, emit what is left, and let go of everything."""
+        self.pool_registry.end()
         guard.run("instrumentor.stop", self.frameworks.stop, None)
         guard.run("instrumentor.stop", self.registry.stop, None)
         if self.pool_registry in open_pool_registries:
@@ -161,12 +165,13 @@ class Session:
         self._event_loops.stop()
         self.pool_registry.units.closed = True
         ended = self._end_worker()
-        if self._metrics is not None:
-            guard.run("instrumentor.close", self._metrics.close, None)
-        self.pool_registry.sleep()
-        self.pool_registry.has_listeners = _no_listeners
+        self._close()
         if ended:  # else the thread would keep the process from its end
             atexit.unregister(self._last_run)
+
+    def _close(self) -> None:
+        if self._metrics is not None:
+            guard.run("instrumentor.close", self._metrics.close, None)
 
     def after_fork(self) -> None:
         """In the child."""
@@ -210,7 +215,17 @@ class Session:
             self._metrics.open(self.pool_registry, native=self._settings.native_aggregation)
         self._spans.open()
         self._events.open()
+        if self.pool_registry.ended:  # while another thread of the application woke it
+            self._close()
+            return False
         return True
+
+    def _serve(self) -> bool:
+        serves = self.worker.start()
+        if self.pool_registry.ended:  # meanwhile
+            self._end_worker()
+            return False
+        return serves
 
     def _last_run(self) -> None:
         # The process ends. The thread ends before: an interpreter that ends kills it wherever it is.
@@ -246,10 +261,6 @@ class Session:
 def _of_the_api(thing: object) -> bool:
     # The API's own classes are in use until a provider is set, and an SDK that is disabled returns them too.
     return type(thing).__module__.startswith(("opentelemetry.metrics", "opentelemetry.trace"))
-
-
-def _no_listeners() -> bool:
-    return False
 
 
 _sessions: Final[weakref.WeakSet[Session]] = weakref.WeakSet()

@@ -59,6 +59,9 @@ class Source:
     def adopt(self, pool: Pool) -> None:
         """Nothing: no connection is known."""
 
+    def held_ids(self) -> list[int]:
+        return []
+
     def aside(self, system: str) -> Callable[[], Any] | None:
         return self.server
 

@@ -146,9 +146,13 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
     def enter(self, library_pool: LibraryObject, connection: LibraryObject = None) -> Pool | None:
         if library_pool._queue is not None:
             marks = library_pool._queue.__dict__
+            self._anchors.add(library_pool._queue)
             marks.setdefault(LEASES_KEY, {})
             # The pool's parts refer to it anyway: one reference more does not prolong its life.
             marks[LIBRARY_POOL_KEY] = library_pool
+            if self.pool_registry is None:  # released meanwhile
+                self._take_off(library_pool._queue)
+                return None
         return super().enter(library_pool, connection)
 
     @override
@@ -217,9 +221,17 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
         leases: dict[int, Lease] | None = library_pool._queue.__dict__.get(LEASES_KEY)
         if leases is not None:
+            earlier = leases.pop(id(connection), None)
+            if earlier is not None:  # adopted while it was being returned, which was not seen
+                earlier.released()
             leases[id(connection)] = lease
             protocol = connection._con and connection._con._protocol
             lease.backend_process_id = protocol and protocol.backend_pid
+
+    @override
+    def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:
+        leases: dict[int, Lease] | None = library_pool._queue.__dict__.get(LEASES_KEY)
+        return leases is not None and leases.setdefault(id(connection), lease) is lease
 
     @override
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:  # noqa: ARG002 - a slot knows it

@@ -13,12 +13,12 @@ from dataclasses import KW_ONLY, dataclass
 from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from poolscope.adapters.existing import being_imported, find_existing
+from poolscope.adapters.existing import find_existing, unless_half_made
 from poolscope.adapters.leases import LEASE_FINDERS
 from poolscope.adapters.pools import Pools
 from poolscope.core.failure import type_and_place
 from poolscope.core.guard import guard
-from poolscope.hooks.patching import Refused
+from poolscope.hooks.patching import Refused, is_being_imported
 from poolscope.hooks.registry import Hook
 
 if TYPE_CHECKING:
@@ -181,13 +181,14 @@ class PointAdapter(Pools):
                 patcher.replace(owner, name, functools.partial(point.make, self))
         if self.has_pools_above:
             LEASE_FINDERS[self.name] = self.lease_of
-        if not being_imported(module):
+        if not is_being_imported(module):  # else no object of it exists yet
             find_existing(classes, f"{self.name}.find", self.found)
 
     def found(self, library_pools: list[LibraryObject]) -> None:
         """Pools were made before poolscope came."""
         for library_pool in library_pools:
-            if guard.run(f"{self.name}.is_open", lambda one=library_pool: self.is_open(one), default=False):  # type: ignore[misc]
+            meet = functools.partial(unless_half_made, self.is_open, library_pool)
+            if guard.run(f"{self.name}.is_open", meet, None):
                 self.know(library_pool)
 
     def release(self) -> None:

@@ -10,9 +10,12 @@ from poolscope.adapters.marks import CONNECTION_KEY, KEY, LEASES_KEY
 from poolscope.types import override
 
 if TYPE_CHECKING:
+    import weakref
+
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_identity import Identity
+    from poolscope.core.pool_registry import PoolRegistry
     from poolscope.types import LibraryObject
 
 
@@ -26,6 +29,9 @@ class Connections:
     name: str
     #: Makes the state of a connection.
     state_class: type[ConnectionState] = ConnectionState
+    #: The registry of pools; None while the library is not hooked.
+    pool_registry: PoolRegistry | None
+    _marked: weakref.WeakSet[LibraryObject]
 
     # What an adapter says of its library's connections
 
@@ -82,7 +88,24 @@ class Connections:
         """
         state: ConnectionState | None = connection.__dict__.get(CONNECTION_KEY)
         if state is None:
-            state = connection.__dict__[CONNECTION_KEY] = self.state_class(pool)
+            state = self.put(connection, self.state_class(pool))
+        return state
+
+    def put(self, connection: LibraryObject, state: LibraryObject) -> LibraryObject:
+        """
+        Mark a connection with its state. Cold.
+
+        Args:
+            connection: The connection.
+            state: What is known of it.
+
+        Returns:
+            Its state: the one that another thread was faster to make, if there is.
+        """
+        self._marked.add(connection)  # first: whatever marks are put on it by now, `release` takes off
+        state = connection.__dict__.setdefault(CONNECTION_KEY, state)
+        if self.pool_registry is None:  # released meanwhile
+            self.forget_connection(connection)
         return state
 
     def prepare(self, anchor: LibraryObject) -> None:
@@ -95,11 +118,24 @@ class Connections:
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
         """A caller gets a connection by this lease, which is granted next. Hot."""
         state: ConnectionState = connection.__dict__.get(CONNECTION_KEY) or self.state(connection, lease.pool)
-        if state.lease is not None:  # adopted while it was being returned, which was not seen
-            state.lease.released()
-        state.lease = lease
+        earlier, state.lease = state.lease, lease
+        if earlier is not None:  # adopted while it was being returned, which was not seen
+            earlier.released()
         if state.backend_process_id is not None:
             lease.backend_process_id = state.backend_process_id
+
+    def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:  # noqa: ARG002
+        """
+        A connection that a caller held before is adopted by this lease, unless a checkout was faster.
+
+        Returns:
+            Whether it has this lease now.
+        """
+        state = self.state(connection, lease.pool)
+        if state.lease is None:  # between this and the next no other thread runs: nothing is called
+            state.lease = lease
+            return True
+        return False
 
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
         """
@@ -117,7 +153,7 @@ class Connections:
             return None
         lease = state.lease
         if lease is not None:
-            if library_pool is not None and library_pool.__dict__.get(KEY) is not lease.pool:
+            if library_pool is not None and library_pool.__dict__.get(KEY) is not lease.pool and not lease.pool.ended:
                 return None  # it is another pool's, which the library will refuse
             state.lease = None
         return lease
@@ -219,6 +255,11 @@ class ConnectionsById(Connections):
         leases[id(connection)] = lease
         if earlier is not None:  # adopted while it was being returned, which was not seen
             earlier.released()
+
+    @override
+    def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:
+        leases: dict[int, Lease] | None = library_pool.__dict__.get(LEASES_KEY)
+        return leases is not None and leases.setdefault(id(connection), lease) is lease
 
     @override
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:

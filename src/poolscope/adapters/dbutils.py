@@ -7,7 +7,6 @@ is one lease for each caller, and no statement counts for any of them.
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters import libpq
@@ -23,7 +22,7 @@ from poolscope.adapters.dbutils_calls import (
     ToughStatement,
 )
 from poolscope.adapters.identity import file_identity, first_of, identity
-from poolscope.adapters.marks import CONNECTION_KEY
+from poolscope.adapters.marks import CONNECTION_KEY, living
 from poolscope.adapters.points import Call, Checkout, Close
 from poolscope.adapters.stats import Stats
 from poolscope.types import override
@@ -88,11 +87,6 @@ class DbutilsAdapter(PointAdapter):
     )
     has_pools_above = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        #: Those with a state: the pools keep no list of what callers hold.
-        self._steadies: weakref.WeakSet[LibraryObject] = weakref.WeakSet()
-
     @override
     def identify(self, library_pool: LibraryObject) -> Identity:
         creator, arguments = library_pool._creator, library_pool._args
@@ -129,7 +123,8 @@ class DbutilsAdapter(PointAdapter):
     @override
     def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
         pool = self.pool_of(library_pool)
-        return [one for one in list(self._steadies) if one.__dict__[CONNECTION_KEY].pool is pool and not one._closed]
+        known = [(one, one.__dict__.get(CONNECTION_KEY)) for one in living(self._marked)]
+        return [one for one, state in known if state is not None and state.pool is pool and not one._closed]
 
     @override
     def users(self, library_pool: LibraryObject) -> list[tuple[LibraryObject, Lease | None]]:
@@ -164,10 +159,7 @@ class DbutilsAdapter(PointAdapter):
     @override
     def state(self, connection: LibraryObject, pool: Pool | None) -> SteadyState:
         state: SteadyState | None = connection.__dict__.get(CONNECTION_KEY)
-        if state is None:
-            self._steadies.add(connection)
-            state = connection.__dict__.setdefault(CONNECTION_KEY, SteadyState(pool))
-        return state
+        return state if state is not None else self.put(connection, SteadyState(pool))
 
     @override
     def belongs(self, connection: LibraryObject, pool: Pool) -> None:
@@ -206,13 +198,6 @@ class DbutilsAdapter(PointAdapter):
     def closing(self, hooked: LibraryObject, *args: LibraryObject) -> Pool | None:  # noqa: ARG002
         state: SteadyState | None = hooked.__dict__.get(CONNECTION_KEY)
         return state.pool if state is not None and not hooked._closed else None
-
-    @override
-    def release(self) -> None:
-        super().release()
-        for steady in list(self._steadies):
-            self.forget_connection(steady)
-        self._steadies.clear()
 
 
 def _reported_by(steady: LibraryObject) -> dict[str, Any]:

@@ -274,11 +274,15 @@ class DjangoAdapter(PointAdapter):
                 alias = alias or self._aliases.setdefault(connection.alias, Alias(connection))
             fresh = WrapperState(connection, alias, self._states, self._reported)
             state = connection.__dict__.setdefault(CONNECTION_KEY, fresh)
+            if self.pool_registry is None:  # released meanwhile
+                self.forget_connection(connection)
+            if connection.__dict__.get(CONNECTION_KEY) is not fresh:  # or another thread was faster
+                self._states.discard(fresh)
         return state
 
     @override
     def tie(self, library_pool: Alias, connection: LibraryObject, lease: Lease) -> None:  # noqa: ARG002
-        state: WrapperState = connection.__dict__[CONNECTION_KEY]
+        state: WrapperState = connection.__dict__.get(CONNECTION_KEY) or self.state(connection, None)
         if state.lease is not None:  # adopted just now
             state.lease.released()
         state.lease, state.pool = lease, lease.pool  # it may have been open before it was first seen
@@ -287,7 +291,9 @@ class DjangoAdapter(PointAdapter):
     @override
     def lost(self, library_pool: Alias, connection: LibraryObject) -> Lease | None:  # noqa: ARG002
         # With its lease a connection would never be checked out anew.
-        state: WrapperState = connection.__dict__[CONNECTION_KEY]
+        state: WrapperState | None = connection.__dict__.get(CONNECTION_KEY)
+        if state is None:
+            return None
         lease, state.lease = state.lease, None
         return lease
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from poolscope.core.guard import guard
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from poolscope.types import LibraryObject
 
     Request = tuple[tuple[type, ...], str, Callable[[list[LibraryObject]], None]]
+
+_Result = TypeVar("_Result")
 
 # What adapters that start together look for; None while none of them is starting.
 _requests: list[Request] | None = None
@@ -66,9 +68,15 @@ def existing(kinds: tuple[type, ...]) -> list[LibraryObject]:
     return found
 
 
-def being_imported(module: LibraryObject) -> bool:
-    """Whether a module is being imported now, so that no object of it exists yet."""
-    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+def unless_half_made(meet: Callable[[LibraryObject], _Result], thing: LibraryObject) -> _Result | None:
+    """
+    Call a function with an object, unless its ``__init__`` still runs in another thread: then it lacks what the
+    function reads, and becomes known when it is made, or used.
+    """
+    try:
+        return meet(thing)
+    except AttributeError:
+        return None
 
 
 def _walk(requests: list[Request]) -> None:

@@ -79,7 +79,7 @@ def keep_handed_over(leases: dict[int, Lease], lease: Lease) -> None:
             kept.packed_stack, kept.unit = lease.packed_stack, lease.unit
 
 
-def recover(component: str, lease: Lease | None, *, quietly: bool = False) -> None:
+def recover(component: str, lease: Lease | None, *, quietly: bool = False, ended: bool = False) -> None:
     """
     A hook failed. To be called from the handler of what it raised.
 
@@ -87,6 +87,7 @@ def recover(component: str, lease: Lease | None, *, quietly: bool = False) -> No
         component: What the error is counted as.
         lease: The lease that the hook was about; it is undone.
         quietly: Whether to log nothing, since the garbage collector may have called the hook.
+        ended: Whether the session has ended meanwhile, where there is no lease that tells.
 
     Raises:
         BaseException: What a signal handler raised meanwhile, such as ``KeyboardInterrupt``: it is the application's.
@@ -96,6 +97,8 @@ def recover(component: str, lease: Lease | None, *, quietly: bool = False) -> No
     error = sys.exc_info()[1]
     if not isinstance(error, Exception) or raised_by_a_signal(error):
         raise  # noqa: PLE0704 - it is called from exception handlers
+    if ended or (lease is not None and lease.pool.ended):
+        return  # marks that the hook has just seen may be gone
     if quietly:
         guard.caught_quietly(component)
     else:

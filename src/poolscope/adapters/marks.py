@@ -6,9 +6,14 @@ All of them start alike: after ``uninstrument()`` no object may have an attribut
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from poolscope.core.calls import KEY
+
+if TYPE_CHECKING:
+    import weakref
+
+    from poolscope.types import LibraryObject
 
 #: On a pool's anchor: the leases of connections that carry no marks, by the connection's id. On a connection of
 #: psycopg2's: those of its pool.
@@ -44,4 +49,11 @@ __all__: Final = [
     "LOST_KEY",
     "RECORDS_KEY",
     "WATCHED_KEY",
+    "living",
 ]
+
+
+def living(things: weakref.WeakSet[LibraryObject]) -> list[LibraryObject]:
+    """What is in a set, at one go: another thread may add to it, which iteration does not allow."""
+    references = things.data.copy()  # type: ignore[attr-defined]
+    return [thing for reference in references if (thing := reference()) is not None]

@@ -97,9 +97,7 @@ class MysqlConnectorAdapter(PointAdapter):
     def joined(self, library_pool: LibraryObject, connection: LibraryObject, pool: Pool) -> PooledState:
         """The state of a connection of a pool."""
         state: PooledState | None = connection.__dict__.get(CONNECTION_KEY)
-        if state is None:
-            state = connection.__dict__[CONNECTION_KEY] = PooledState(pool, library_pool)
-        return state
+        return state if state is not None else self.put(connection, PooledState(pool, library_pool))
 
     @override
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:

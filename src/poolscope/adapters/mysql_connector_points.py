@@ -51,6 +51,8 @@ class PooledState(ConnectionState):
         library_pool = self.library_pool()
         if library_pool is not None:
             library_pool.__dict__.setdefault(LOST_KEY, set()).add(self)
+            if KEY not in library_pool.__dict__:  # poolscope was released meanwhile
+                library_pool.__dict__.pop(LOST_KEY, None)
             limit_changed(pool)
 
 

@@ -10,15 +10,16 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from poolscope.adapters.adoption import adopt_again, adopt_held
 from poolscope.adapters.aside import opener
 from poolscope.adapters.connections import Connections
 from poolscope.adapters.foreign import HOOKED, foreign, is_suspicious
 from poolscope.adapters.identity import error_name, login_of, named, remember_name
-from poolscope.adapters.leases import recover, undo
-from poolscope.adapters.marks import KEY
+from poolscope.adapters.leases import recover
+from poolscope.adapters.marks import KEY, living
 from poolscope.adapters.refusals import refusal_of
 from poolscope.adapters.stats import StatsSource
-from poolscope.core.guard import guard
+from poolscope.core.guard import SessionEndedError, guard
 from poolscope.core.lease import Outcome
 from poolscope.core.making import Making
 
@@ -50,7 +51,9 @@ class Pools(Connections):
 
     def __init__(self) -> None:
         self.pool_registry: PoolRegistry | None = None
+        # What has marks of ours: entered before it is marked, so that `release` misses none.
         self._anchors: weakref.WeakSet[LibraryObject] = weakref.WeakSet()
+        self._marked: weakref.WeakSet[LibraryObject] = weakref.WeakSet()
         #: Exceptions that are the pool's own timeout, and those by which it turns a checkout away without a wait.
         self.timeouts: tuple[type[BaseException], ...] = ()
         self.rejections: tuple[type[BaseException], ...] = ()
@@ -224,6 +227,9 @@ class Pools(Connections):
         Args:
             library_pool: The pool.
             connection: A connection of it: it names the server where `identify` does not find that.
+
+        Raises:
+            SessionEndedError: Poolscope was stopped meanwhile.
         """
         pool_registry, anchor = self.pool_registry, self.anchor(library_pool)
         if pool_registry is None or anchor is None:
@@ -232,6 +238,20 @@ class Pools(Connections):
         if known is not None:
             return known
         self._anchors.add(anchor)  # first: whatever marks are put on it by now, `release` takes off
+        try:
+            pool = self._enter(pool_registry, anchor, library_pool, connection)
+        except Exception as error:
+            if pool_registry.ended:  # then marks are missing that it has just put on
+                raise SessionEndedError from error
+            raise
+        finally:
+            if self.pool_registry is None:  # released meanwhile
+                self._take_off(anchor)
+        return pool
+
+    def _enter(
+        self, pool_registry: PoolRegistry, anchor: LibraryObject, library_pool: LibraryObject, connection: LibraryObject
+    ) -> Pool:
         what, source, held = self.identify(library_pool), self.source(anchor), list(self.held(library_pool))
         if what.address is None and connection is not None:
             what = self.identify_by(library_pool, connection) or what
@@ -264,30 +284,17 @@ class Pools(Connections):
         """
         for connection in list(self.idle(library_pool)):
             self.belongs(connection, pool)
-        self.adopt(library_pool, pool, held)
+        adopt_held(self, library_pool, pool, held)
 
-    def adopt(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject] | None = None) -> None:
+    def adopt(self, library_pool: LibraryObject, pool: Pool) -> None:
         """
         Give connections that callers hold a lease, but for those that have one.
 
         Args:
             library_pool: The library's pool.
             pool: Ours.
-            held: The connections; all that callers hold when not given.
         """
-        for connection in list(self.held(library_pool)) if held is None else held:
-            known = self.lost(library_pool, connection)
-            if known is not None and (known.pool is not pool or known in pool.leases or known in pool.inherited):
-                continue
-            lease = None
-            try:
-                lease = pool.adopt(pool.now())
-                self.tie(library_pool, connection, lease)
-            except BaseException:
-                halfway = [lease] if lease is not None else [one for one in pool.leases if one.acquired_at is None]
-                for one in halfway:
-                    undo(one)
-                raise
+        adopt_again(self, library_pool, pool)
 
     def failed(self, library_pool: LibraryObject, lease: Lease, error: BaseException, args: tuple[Any, ...]) -> None:  # noqa: ARG002
         """
@@ -329,8 +336,14 @@ class Pools(Connections):
 
     def release(self) -> None:
         """After the patches were reverted: take every mark of ours off the library's objects."""
-        self.pool_registry = None
-        for anchor in list(self._anchors):
-            guard.run(f"{self.name}.forget", lambda anchor=anchor: self.forget(anchor), None)  # type: ignore[misc]
-            anchor.__dict__.pop(KEY, None)
-        self._anchors = weakref.WeakSet()
+        self.pool_registry = None  # first: who puts on a mark from now on sees that, and takes it off
+        for anchor in living(self._anchors):
+            self._take_off(anchor)
+        for connection in living(self._marked):
+            guard.run(f"{self.name}.forget", lambda one=connection: self.forget_connection(one), None)  # type: ignore[misc]
+            self._marked.discard(connection)
+
+    def _take_off(self, anchor: LibraryObject) -> None:
+        guard.run(f"{self.name}.forget", lambda: self.forget(anchor), None)
+        anchor.__dict__.pop(KEY, None)
+        self._anchors.discard(anchor)

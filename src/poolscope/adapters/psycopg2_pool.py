@@ -209,6 +209,8 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
         # Also while nothing listens yet: it says of which class the connection is to be.
         self._anchors.add(hooked)
         watch(hooked, self._classes)
+        if self.pool_registry is None:  # released meanwhile
+            self._take_off(hooked)
         return hooked
 
     @override
@@ -230,6 +232,8 @@ class Psycopg2PoolAdapter(ConnectionsById, PointAdapter):
         self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, lease: Lease | None
     ) -> None:
         mark(library_pool, connection)
+        if self.pool_registry is None:  # released meanwhile
+            getattr(connection, "__dict__", {}).pop(LEASES_KEY, None)
         super().connected(library_pool, pool, connection, lease)
 
     @override

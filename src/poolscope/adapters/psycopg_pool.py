@@ -161,7 +161,12 @@ class PsycopgPoolAdapter(PointAdapter):
 
     def _state(self, library_pool: LibraryObject, connection: LibraryObject) -> PooledConnection:
         self._anchors.add(library_pool)
-        return Account.of(library_pool).state(connection)
+        self._marked.add(connection)
+        state = Account.of(library_pool, keep=True).state(connection)
+        if self.pool_registry is None:  # released meanwhile
+            self._take_off(library_pool)
+            self.forget_connection(connection)
+        return state
 
     @override
     def connected(
@@ -187,6 +192,14 @@ class PsycopgPoolAdapter(PointAdapter):
         earlier, state.lease = state.lease, lease
         if earlier is not None:  # adopted while it was being returned, which was not seen
             earlier.released()
+
+    @override
+    def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:
+        state = self._state(library_pool, connection)
+        if state.lease is None:  # between this and the next no other thread runs: nothing is called
+            state.lease = lease
+            return True
+        return False
 
     @override
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:

@@ -39,10 +39,20 @@ class Account:
         self.lost = 0
 
     @classmethod
-    def of(cls, library_pool: LibraryObject) -> Account:
-        """That of a pool, made where there is none."""
+    def of(cls, library_pool: LibraryObject, *, keep: bool = False) -> Account:
+        """
+        That of a pool.
+
+        Args:
+            library_pool: The pool.
+            keep: Whether the pool keeps a new one, where it has none.
+        """
         account: Account | None = library_pool.__dict__.get(ACCOUNT_KEY)
-        return account if account is not None else library_pool.__dict__.setdefault(ACCOUNT_KEY, cls(library_pool))
+        if account is None:
+            account = cls(library_pool)
+            if keep:
+                account = library_pool.__dict__.setdefault(ACCOUNT_KEY, account)
+        return account
 
     def state(self, connection: LibraryObject) -> PooledConnection:
         """The state of a connection of the pool, made where there is none."""

@@ -9,7 +9,7 @@ from poolscope.adapters.existing import one_walk
 from poolscope.hooks.registry import HookRegistry, State, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from poolscope.adapters.base import PoolAdapter
     from poolscope.core.pool_registry import PoolRegistry
@@ -53,10 +53,16 @@ class Registry(HookRegistry["PoolAdapter"]):
             pool_registry, load() if adapters is None else adapters, disabled, "POOLSCOPE_DISABLED_ADAPTERS"
         )
 
-    def start(self) -> None:
-        """Hook what is there and wait for the rest; pools that exist already are found by one walk for all adapters."""
+    def start(self, hooked: Callable[[], None] = lambda: None) -> None:
+        """
+        Hook what is there and wait for the rest; pools that exist already are found by one walk for all adapters.
+
+        Args:
+            hooked: Called when all hooks are in, before the walk.
+        """
         with one_walk():
             super().start()
+            hooked()
 
 
 __all__: Final = ["ADAPTERS", "Registry", "State", "Status", "load"]

@@ -142,6 +142,10 @@ class StatsSource:
         """Give each connection that a caller holds without a lease one of this pool."""
         self._said("adopt", lambda library_pool: self._adapter.adopt(library_pool, pool), None)
 
+    def held_ids(self) -> list[int]:
+        """The ids of the connections that callers hold by the library's own account."""
+        return self._said("held_ids", lambda library_pool: [id(one) for one in self._adapter.held(library_pool)], [])
+
     def lost(self) -> int:
         """How many connections the library counts as open that no caller will ever return."""
         return self.stats().lost

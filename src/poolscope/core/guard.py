@@ -24,6 +24,10 @@ _logger: Final = logging.getLogger("poolscope")
 _Result = TypeVar("_Result")
 
 
+class SessionEndedError(Exception):
+    """Poolscope was stopped while a hook of it ran. That is no error: what the hook was about is no longer kept."""
+
+
 class Guard:
     """Where caught errors of poolscope's own are counted."""
 
@@ -45,6 +49,8 @@ class Guard:
         error = sys.exc_info()[1]
         if raised_by_a_signal(error):
             raise  # noqa: PLE0704 - it is called from exception handlers
+        if isinstance(error, SessionEndedError):
+            return
         self._counts[component] += 1
         if self._counts[component] == 1:
             log_lines.write(
@@ -61,7 +67,8 @@ class Guard:
         Count the exception that is being handled and log nothing: for what the garbage collector calls, which may run
         while this thread is in the midst of logging.
         """
-        self._counts[component] += 1
+        if not isinstance(sys.exc_info()[1], SessionEndedError):
+            self._counts[component] += 1
 
     def count(self, component: str) -> None:
         """Count something lost without an exception; it is logged once."""

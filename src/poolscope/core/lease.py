@@ -64,6 +64,7 @@ class Lease(Calls):
     ended_at: float | None = None
     abandoned = False
     adopted = False
+    held_as: int | None = None
     connect_failed = False
     #: Seconds of the queue in which the event loop was blocked; known when the wait has ended.
     resume_time = 0.0
@@ -319,14 +320,19 @@ class Adopted(Lease):
     Args:
         pool: The pool.
         now: Seconds of the pool's clock.
+        held: The id of what the library lists as held; None where it keeps no list.
     """
 
     adopted = True
 
-    def __init__(self, pool: Pool, now: float) -> None:
+    def __init__(self, pool: Pool, now: float, held: int | None = None) -> None:
         self.pool = pool
+        self.held_as = held
         self.requested_at = now
         self.thread_reference = NO_THREAD  # not the one that comes across it
+
+    def begins(self, now: float) -> None:
+        """It counts from now on."""
         self.handed_over()
         self.acquired_at = now
 

@@ -171,6 +171,8 @@ class Pool(Suspicion, PoolFigures):
             now: Seconds of the clock.
         """
         self.full_since.setdefault("moment", now)
+        if self.has_adopted:
+            self.settle()
         if self.limit is None or len(self.leases) < self.limit:
             self.emptied()
 
@@ -249,7 +251,23 @@ class Pool(Suspicion, PoolFigures):
         Register a connection that was checked out before poolscope started. It counts as in use; who holds it, and
         since when, is not known.
         """
-        return Adopted(self, now)
+        lease = Adopted(self, now)
+        lease.begins(now)
+        return lease
+
+    def adopt_held(self, now: float, held: int, claim: Callable[[Lease], bool]) -> None:
+        """
+        The same, unless a checkout is faster; and until the library does not list the connection as held any more.
+
+        Args:
+            now: Seconds of the clock.
+            held: The id of what the library lists as held.
+            claim: Ties that to the lease, which counts afterwards only; returns whether no checkout was faster.
+        """
+        lease = Adopted(self, now, held)
+        if claim(lease):
+            lease.begins(now)
+            self.has_adopted = True  # last: `settle` may just have found none
 
     def created(self, seconds: float, lease: Lease | None = None) -> None:
         """

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from poolscope.core.counters import Peak, Sum, Tally
+from poolscope.core.guard import SessionEndedError
 from poolscope.core.phases import HOLD_PHASES, RECORDED_WAIT_PHASES
 from poolscope.core.pool_identity import limit_of
 from poolscope.core.refusal import Refusal
@@ -26,6 +27,16 @@ DISPOSED: Final = "disposed"
 LEAK_KINDS: Final = ("abandoned", "owner_finished", "overdue")
 
 _MOST_REFUSALS: Final = 100
+
+
+class _Ended(set["Lease"]):
+    """The leases of a pool whose session has ended: none is added any more, and none ends."""
+
+    def add(self, _: Lease) -> None:
+        raise SessionEndedError
+
+    def remove(self, _: Lease) -> None:
+        raise SessionEndedError
 
 
 class PoolFigures:
@@ -53,6 +64,8 @@ class PoolFigures:
         #: How the application closes the running thread's connection, where each thread has one of its own, which the
         #: library closes at the end of requests only; empty for all other pools.
         self.closed_by = ""
+        #: Whether its session has ended.
+        self.ended = False
         self._bounds = tuple(bounds)
         self._distribution = distribution
         self._start()
@@ -61,6 +74,8 @@ class PoolFigures:
         self.began_at = self.now()
         self.leases: set[Lease] = set()
         self.pending: set[Lease] = set()
+        #: Whether there may be adopted leases among them.
+        self.has_adopted = False
         #: Whether it is known to belong to another process or event loop than the one that uses it.
         self.is_foreign = False
         #: What was checked out when this process forked off: not ours, though the library still counts it.
@@ -142,8 +157,18 @@ class PoolFigures:
         """Seconds held by phase, of leases that ended."""
         return self.holds.read().phases
 
+    def end(self) -> None:
+        """
+        The session ends: a hook that is about to begin or end a lease here raises `SessionEndedError` from now on. So
+        hooks need not ask: one that marked a library's object before knows by that to take the mark off again.
+        """
+        self.ended = True
+        self.leases = _Ended(self.leases.copy())
+
     def used(self) -> int:
         """How many connections callers hold."""
+        if self.has_adopted:
+            self.settle()
         count = len(self.leases)
         return min(count, self.limit) if self.shared and self.limit is not None else count
 
@@ -194,8 +219,23 @@ class PoolFigures:
             sources = self.sources
             self.limit = limit_of(sources)
 
+    def settle(self) -> None:
+        """
+        End the adopted leases whose connection its library does not list as held any more. A return that was under way
+        when its connection was adopted is one that no hook has seen.
+        """
+        adopted = [lease for lease in self.leases.copy() if lease.held_as is not None]
+        self.has_adopted = bool(adopted)
+        if adopted:
+            held = {one for source in self.live_sources() for one in source.held_ids()}
+            for lease in adopted:
+                if lease.held_as not in held:
+                    lease.released()
+
     def tick(self, now: float) -> None:
-        """About once a second: store the numbers that were seen, for the peaks."""
+        """About once a second: store the numbers that were seen, for the peaks; settle."""
+        if self.has_adopted:
+            self.settle()
         self.used_peak.tick(now, len(self.leases))
         self.pending_peak.tick(now, 0)
 
@@ -204,3 +244,5 @@ class PoolFigures:
         inherited = self.inherited | self.leases
         self._start()
         self.inherited = inherited
+        if self.ended:
+            self.end()

@@ -99,6 +99,9 @@ class PoolSource(Protocol):
     def adopt(self, pool: Pool) -> None:
         """Give each connection that a caller holds without a lease one of this pool."""
 
+    def held_ids(self) -> list[int]:
+        """The ids of the connections that callers hold by the library's own account."""
+
     def aside(self, system: str) -> Callable[[], LibraryObject] | None:
         """How to open a connection to its server beside it; None where that is not known."""
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from poolscope.core import clock
 from poolscope.core.accounts import Accounts
 from poolscope.core.calls import KEY
+from poolscope.core.dormancy import Dormancy
 from poolscope.core.finding import FindingCounts
-from poolscope.core.guard import guard
+from poolscope.core.guard import SessionEndedError, guard
 from poolscope.core.histogram import Distribution
 from poolscope.core.listener import NullListener
 from poolscope.core.log_lines import log_lines
@@ -67,7 +68,7 @@ class _Entry(NamedTuple):
     limit: int | None
 
 
-class PoolRegistry:
+class PoolRegistry(Dormancy):
     """
     Keeps the pools and gives each a name of its own.
 
@@ -109,16 +110,9 @@ class PoolRegistry:
         event_loops: EventLoops | None = None,
         flush: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__(now)
         self.pools: dict[str, Pool] = {}
         self.listener: PoolListener = listener or NullListener()
-        #: Dormant: while no SDK is configured, adapters pass calls on and do nothing else. It may be so for
-        #: a moment longer: `still_dormant` knows.
-        self.dormant = False
-        #: Called about once a second while `dormant` and awake: whether the background thread runs.
-        self.is_served: Callable[[], bool] = lambda: True
-        self._awake = False
-        #: Called about once a second while dormant: whether an SDK is configured by now.
-        self.has_listeners: Callable[[], bool] = lambda: False
         self.long_hold = long_hold
         #: How many findings there were in its pools.
         self.findings = FindingCounts()
@@ -137,7 +131,6 @@ class PoolRegistry:
             on_diagnose=on_diagnose,
         )
         self.began_at = clock.to_unix_nanoseconds(now(), now)
-        self.now = now
         self._bounds = tuple(bounds)
         self._most_pools = most_pools
         self._origins = origins
@@ -148,7 +141,6 @@ class PoolRegistry:
         self._changing = RLock()
         self._ticked_at = now()
         self._accounts = Accounts()
-        self._check_listeners_at = now()
         _pool_registries.add(self)
 
     def register(self, identity: Identity, source: PoolSource, *, continues: Pool | None = None) -> Pool:
@@ -177,9 +169,14 @@ class PoolRegistry:
         Returns:
             Our pool for it; and whether this call entered it. If not, another thread was first: its pool
             is returned, and `source` is not part of it.
+
+        Raises:
+            SessionEndedError: The session has ended.
         """
         entry = self._entry(identity, source, continues)
         while (entered := self._change(marks, entry, shared=shared)) is None:
+            if self.ended:
+                raise SessionEndedError
             entry = self._entry(identity, source, continues)  # another thread added a pool meanwhile: look anew
         if not entered:
             known: Pool = marks[KEY]
@@ -209,34 +206,17 @@ class PoolRegistry:
         """Whether a file is the application's, and no library's."""
         return self._origins is not None and self._origins.is_of_application(file)
 
-    def still_dormant(self) -> bool:
-        """Whether there is no configured SDK yet; it looks at most once a second."""
-        now = self.now()
-        if self.dormant and now >= self._check_listeners_at:
-            self._check_listeners_at = now + 1.0
-            if not self._awake:
-                self._awake = guard.run("pool_registry.wake", self.has_listeners, default=False)
-            self.dormant = not (self._awake and guard.run("pool_registry.wake", self.is_served, default=False))
-        return self.is_dormant()
-
-    def is_dormant(self) -> bool:
-        """Whether it is dormant, as far as is known."""
-        return self.dormant and not self._awake
-
-    def sleep(self) -> None:
-        """Be dormant until there is an SDK."""
-        self._awake, self.dormant = False, True
-
-    def unserved(self) -> None:
-        """The background thread has ended: the next hook that is called starts it again."""
-        if self._awake:
-            self._check_listeners_at = self.now()
-            self.dormant = True
-
-    def check_listeners(self) -> None:
-        """An SDK may have been configured: look at once, and not only after a second."""
-        self._check_listeners_at = self.now()
-        self.still_dormant()
+    def end(self) -> None:
+        """
+        The session ends: hooks pass calls on from now on, no pool is entered any more, and no lease begins or ends.
+        What a hook does that runs already is undone by itself, or by `release` of its adapter afterwards.
+        """
+        self.has_listeners = lambda: False
+        with self._changing:
+            self.ended = True
+        self.sleep()
+        for pool in tuple(self.pools.values()):
+            pool.end()
 
     def tick(self) -> None:
         """
@@ -263,6 +243,7 @@ class PoolRegistry:
         self._changing = RLock()
         self.began_at = clock.to_unix_nanoseconds(self.now(), self.now)
         self._check_listeners_at = self.now()
+        self._looking.clear()
         self.units.forget()
         if self.event_loops is not None:
             self.event_loops.forget()
@@ -302,7 +283,7 @@ class PoolRegistry:
         with self._changing:
             if KEY in marks:
                 entered = False
-            elif self.pools is pools_before and pool.sources is sources_before:
+            elif not self.ended and self.pools is pools_before and pool.sources is sources_before:
                 self.pools = pools
                 pool.identity = identity
                 pool.sources = sources

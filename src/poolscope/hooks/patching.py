@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import wrapt
 
 from poolscope.core.guard import guard
+from poolscope.core.serially import toggling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,10 +76,11 @@ def active_patches() -> tuple[str, ...]:
 
 
 class Patcher:
-    """The patches of one library, applied together and reverted together."""
+    """The patches of one library, applied and reverted together, by one thread at a time, as `toggling` has it."""
 
     def __init__(self) -> None:
         self._patches: list[Patch] = []
+        self._is_over = False
 
     def require(self, owner: object, names: Iterable[str]) -> None:
         """
@@ -126,15 +130,16 @@ class Patcher:
 
     def has(self, owner: LibraryObject, name: str) -> bool:
         """Whether this patcher replaced that attribute."""
-        return any(patch.owner is owner and patch.name == name for patch in self._patches)
+        return any(patch.owner is owner and patch.name == name for patch in self._patches.copy())
 
     def revert(self) -> None:
         """
         Put every original back, the last patch first.
 
         Where other code has wrapped our replacement since, it stays: removing it would remove the other wrapper too. It
-        then passes calls on and does nothing of its own.
+        then passes calls on and does nothing of its own. No patch is applied any more.
         """
+        self._is_over = True
         while self._patches:
             patch = self._patches.pop()
             _active.remove(patch)
@@ -147,13 +152,19 @@ class Patcher:
                 )
 
     def _apply(self, patch: Patch) -> None:
-        wrapt.apply_patch(patch.owner, patch.name, patch.replacement)
-        self._patches.append(patch)
-        _active.append(patch)
+        if not self._is_over:
+            wrapt.apply_patch(patch.owner, patch.name, patch.replacement)
+            self._patches.append(patch)
+            _active.append(patch)
 
+
+_watched: Final[dict[str, list[_Action]]] = {}
+
+# Seconds between two looks whether a module that was half imported is complete.
+_SHORTEST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 1.0
 
 _Action = Callable[["ModuleType"], None]
-_watched: Final[dict[str, list[_Action]]] = {}
 
 
 def when_imported(module: str, action: _Action) -> Callable[[], None]:
@@ -165,7 +176,7 @@ def when_imported(module: str, action: _Action) -> Callable[[], None]:
 
     Args:
         module: The module's name.
-        action: Called with the module; its errors are caught.
+        action: Called with the module, once; its errors are caught.
 
     Returns:
         To be called when the action is not wanted any more.
@@ -173,21 +184,48 @@ def when_imported(module: str, action: _Action) -> Callable[[], None]:
     known = module in _watched
     actions = _watched.setdefault(module, [])
     actions.append(action)
+    is_watching = known
 
     def forget() -> None:
         if action in actions:
             actions.remove(action)
 
     def arrived(imported: ModuleType) -> None:
-        for todo in tuple(actions):
-            _run(todo, imported)
+        for todo in tuple(actions) if is_watching else ():
+            toggling.do(lambda todo=todo: _run(actions, todo, imported))  # type: ignore[misc]
 
     if not known:
-        wrapt.register_post_import_hook(arrived, module)
-    elif module in sys.modules:
-        _run(action, sys.modules[module])
+        wrapt.register_post_import_hook(arrived, module)  # which calls it at once where the module is there, or half so
+        is_watching = True
+    there = sys.modules.get(module)
+    if there is not None and is_being_imported(there):
+        # By another thread, or by this one further out: there may be no notice of its end.
+        threading.Thread(
+            target=_when_complete, args=(module, actions, action), name="poolscope-import", daemon=True
+        ).start()
+    elif there is not None:
+        _run(actions, action, there)
     return forget
 
 
-def _run(action: _Action, imported: ModuleType) -> None:
-    guard.run(f"import.{imported.__name__}", lambda: action(imported), None)
+def is_being_imported(module: LibraryObject) -> bool:
+    """Whether a module is being imported now: it may lack anything."""
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
+def _when_complete(name: str, actions: list[_Action], action: _Action) -> None:
+    pause = _SHORTEST_PAUSE
+    while action in actions:
+        module = sys.modules.get(name)
+        if module is not None and not is_being_imported(module):
+            toggling.do(lambda module=module: _run(actions, action, module))  # type: ignore[misc]
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _run(actions: list[_Action], action: _Action, imported: ModuleType) -> None:
+    # Once, though there may be notice of a module twice; and not where it is not wanted any more.
+    if action in actions:
+        actions.remove(action)
+        guard.run(f"import.{imported.__name__}", lambda: action(imported), None)

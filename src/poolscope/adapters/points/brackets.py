@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.connects import PENDING_CHECKOUT
 from poolscope.adapters.leases import defer, recover
-from poolscope.core.guard import guard
 from poolscope.core.libraries import is_within
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def bracket(adapter: PointAdapter, component: str, original: Function, before: B
         try:
             return before(hooked, args, kwargs)
         except Exception:  # noqa: BLE001 - ours
-            guard.caught(component)
+            failed()
             return None
 
     def end(state: LibraryObject, result: LibraryObject, error: BaseException | None) -> None:
@@ -99,7 +98,10 @@ def bracket(adapter: PointAdapter, component: str, original: Function, before: B
             if lease is not None and lease.acquired_at is None and lease.ended_at is None:
                 defer(component, lease)
             else:
-                recover(component, None)
+                failed()
+
+    def failed() -> None:  # where the adapter was released, the marks went with it
+        recover(component, None, ended=adapter.pool_registry is not pool_registry)
 
     return fit(
         original, lambda function: _plain(function, begin, end), lambda function: _coroutine(function, begin, end)

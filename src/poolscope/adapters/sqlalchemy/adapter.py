@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from poolscope.adapters.address import TORN
 from poolscope.adapters.aside import opener
 from poolscope.adapters.base import PointAdapter
+from poolscope.adapters.existing import unless_half_made
 from poolscope.adapters.greenlets import Greenlets
 from poolscope.adapters.identity import NAMES, file_identity, identity
 from poolscope.adapters.marks import KEY, RECORDS_KEY
@@ -37,6 +38,7 @@ from poolscope.adapters.sqlalchemy.statements import (
 from poolscope.adapters.stats import Stats
 from poolscope.core.guard import guard
 from poolscope.core.lease import Outcome
+from poolscope.core.serially import toggling
 from poolscope.types import override
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
         # Records first: those that callers hold are adopted when their pool is entered.
         for thing in sorted(library_pools, key=lambda thing: hasattr(thing, "dispose")):
             meet = self.made if hasattr(thing, "dispose") else self.connects_for
-            guard.run("sqlalchemy.find", functools.partial(meet, thing), None)
+            guard.run("sqlalchemy.find", functools.partial(unless_half_made, meet, thing), None)
 
     @override
     def made(self, library_pool: LibraryObject) -> Pool | None:
@@ -138,6 +140,10 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
 
     @override
     def prepare(self, anchor: LibraryObject) -> None:
+        # Not while poolscope starts or stops in another thread, which patches too.
+        toggling.do(lambda: guard.run("sqlalchemy.dialect", lambda: self._hook_dialect(anchor), None))
+
+    def _hook_dialect(self, anchor: LibraryObject) -> None:
         # The dialect's class and those it inherits from, wherever one has a method of its own; each class once.
         patcher = self.patcher
         if patcher is None:

@@ -89,7 +89,9 @@ class Handover(Point):
     """Inside a checkout, the pool takes out the record that it will hand over: ``_ConnectionRecord.checkout``."""
 
     @override
-    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+
+        records = cast("Records", adapter)
 
         def checkout(cls: LibraryObject, pool: LibraryObject) -> LibraryObject:
             try:
@@ -103,20 +105,28 @@ class Handover(Point):
             try:
                 fairy = original(cls, pool)
                 if lease.pool is pool._poolscope:
-                    lease.handed_over()
                     record = fairy._connection_record
-                    lease.backend_process_id = record._poolscope_backend
+                    try:
+                        lease.backend_process_id = record._poolscope_backend
+                        earlier = record._poolscope
+                    except AttributeError:  # it was made before poolscope came, and not found
+                        records.connects_for(record)
+                        earlier = None
                     if lease.pool.shared:
                         _share(fairy, lease)
                     else:
                         record._poolscope = lease
+                    if earlier is not None:  # adopted while it was being returned, which was not seen
+                        earlier.released()
+                    lease.handed_over()  # last: by then the mark is there, where the session ends
                 return fairy
             except BaseException:
                 if fairy is None:
                     raise
                 lease.handed_over_at = None
-                if "_poolscope" in pool.__dict__:  # else uninstrumented meanwhile
-                    settle(_CHECKOUT, lease, fairy._checkin)
+                _unshare(fairy)
+                _take_back(records, fairy._connection_record, lease)
+                settle(_CHECKOUT, lease, fairy._checkin)
                 return fairy
 
         return checkout
@@ -128,7 +138,8 @@ class Checkin(Point):
     measures: ClassVar[Capability] = Capability.USE | Capability.ABANDONED
 
     @override
-    def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: ARG002
+    def make(self, adapter: PointAdapter, original: Function) -> Function:
+        records = cast("Records", adapter)
 
         def checkin(self: LibraryObject, _fairy_was_created: bool = True) -> LibraryObject:
             try:
@@ -144,6 +155,7 @@ class Checkin(Point):
                     else:
                         lease.released(abandoned=True)
                 except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                    _take_back(records, self, lease)
                     self._poolscope = None
                     recover_return(
                         _CHECKIN,
@@ -164,7 +176,8 @@ class Detach(ColdPoint):
     """
 
     @override
-    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:  # noqa: ARG002
+    def hooks(self, adapter: PointAdapter) -> tuple[Before, After]:
+        records = cast("Records", adapter)
 
         def before(fairy: LibraryObject, _: LibraryObject, __: LibraryObject) -> None:
             record = fairy._connection_record
@@ -179,9 +192,21 @@ class Detach(ColdPoint):
                     lease.released(abandoned=abandoned)
                     lease.pool.closed("detached")
             except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                if lease is not None:
+                    _take_back(records, record, lease)
                 recover(_CHECKIN, lease, quietly=abandoned)
 
         return before, nothing
+
+
+class Records(Protocol):
+    """The adapter, as far as records concern it."""
+
+    def connects_for(self, hooked: LibraryObject) -> LibraryObject:
+        """A record becomes known."""
+
+    def take_back(self, record: LibraryObject, lease: Lease) -> None:
+        """What a hook has put on a record is taken off."""
 
 
 class Disposing(Protocol):
@@ -249,7 +274,18 @@ def _share(fairy: LibraryObject, lease: Lease) -> None:
 def take_back_shared(pool: Pool) -> None:
     """Take our marks off the fairies of a pool whose checkouts share a record."""
     for lease in pool.leases.copy():
-        fairy = lease.carrier() if lease.carrier is not None else None
-        if fairy is not None:
-            fairy.__dict__.pop(KEY, None)
-            fairy.__dict__.pop("_checkin", None)
+        _unshare(lease.carrier() if lease.carrier is not None else None)
+
+
+def _unshare(fairy: LibraryObject) -> None:
+    if fairy is not None and fairy.__dict__.pop(KEY, None) is not None:
+        fairy.__dict__.pop("_checkin", None)
+
+
+def _take_back(records: Records, record: LibraryObject, lease: Lease) -> None:
+    # From the handler of another failure, perhaps in a garbage collection: nothing may be raised or logged.
+    try:
+        if record is not None:
+            records.take_back(record, lease)
+    except Exception:  # noqa: BLE001 - ours
+        guard.caught_quietly(_CHECKIN)

@@ -49,16 +49,44 @@ class RecordConnections(Pools):
             lease.released()
 
     @override
+    def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:  # noqa: ARG002
+        if getattr(connection, KEY, None) is not None:
+            return False
+        connection._poolscope = lease  # no other thread runs meanwhile: nothing is called
+        self._unless_released(connection)
+        return connection.fairy_ref is not None  # else it was returned meanwhile, which was not seen
+
+    @override
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:
         """
         A record's pool. The record becomes known, also where its pool is not yet: its marks may be read from now on.
         """
         library_pool = hooked._ConnectionRecord__pool
         self._anchors.add(library_pool)
+        self._marked.add(hooked)
         library_pool.__dict__.setdefault(RECORDS_KEY, weakref.WeakSet()).add(hooked)
         hooked.__dict__.setdefault(KEY, None)
         hooked.__dict__[BACKEND_KEY] = None
+        self._unless_released(hooked)
         return library_pool
+
+    def _unless_released(self, record: LibraryObject) -> None:
+        if self.pool_registry is None:  # meanwhile
+            self._take_off(record._ConnectionRecord__pool)
+            self.forget_connection(record)
+
+    def take_back(self, record: LibraryObject, lease: Lease) -> None:
+        """
+        A hook has failed, or the session has ended in the midst of it: what it has put on a record is taken off.
+
+        Args:
+            record: The record.
+            lease: The one that it has by then, if it has one.
+        """
+        if record.__dict__.get(KEY) is lease:
+            record._poolscope = None
+        self._marked.add(record)
+        self._unless_released(record)
 
     @override
     def connects_in(self, hooked: LibraryObject, pool: Pool) -> Lease | None:
@@ -68,6 +96,7 @@ class RecordConnections(Pools):
     @override
     def connected(self, library_pool: LibraryObject, pool: Pool, connection: LibraryObject, *_: LibraryObject) -> None:  # noqa: ARG002
         connection.__dict__[BACKEND_KEY] = self.backend_process_id(connection)
+        self._unless_released(connection)
         below = lease_below(connection.driver_connection)
         if below is not None:
             # Weakly: that lease may outlive the record, and through it the record would keep the connection.

@@ -1,0 +1,63 @@
+"""Leases of connections that callers hold without one: checked out before poolscope came, or while a hook failed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from poolscope.adapters.leases import undo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poolscope.adapters.pools import Pools
+    from poolscope.core.pool import Pool
+    from poolscope.types import LibraryObject
+
+
+def adopt_held(adapter: Pools, library_pool: LibraryObject, pool: Pool, held: Iterable[LibraryObject]) -> None:
+    """
+    Give connections a lease, but for those that have one; other threads may check out and return meanwhile.
+
+    Args:
+        adapter: Its adapter.
+        library_pool: The library's pool.
+        pool: Ours.
+        held: The connections that callers held a moment ago.
+    """
+    for connection in held:
+        try:
+            pool.adopt_held(pool.now(), id(connection), partial(adapter.claim, library_pool, connection))
+        except BaseException:
+            _undo_halfway(pool)
+            raise
+
+
+def adopt_again(adapter: Pools, library_pool: LibraryObject, pool: Pool) -> None:
+    """
+    Give connections that callers hold a lease where they have none, or one that does not count any more.
+
+    Args:
+        adapter: Its adapter.
+        library_pool: The library's pool.
+        pool: Ours.
+    """
+    for connection in list(adapter.held(library_pool)):
+        known = adapter.lost(library_pool, connection)
+        if known is not None and (known.pool is not pool or known in pool.leases or known in pool.inherited):
+            continue
+        lease = None
+        try:
+            lease = pool.adopt(pool.now())
+            adapter.tie(library_pool, connection, lease)
+        except BaseException:
+            if lease is not None:
+                undo(lease)
+            _undo_halfway(pool)
+            raise
+
+
+def _undo_halfway(pool: Pool) -> None:
+    for lease in pool.leases.copy():
+        if lease.adopted and lease.acquired_at is None:
+            undo(lease)
