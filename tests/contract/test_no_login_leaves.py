@@ -102,7 +102,7 @@ class Outlets:
         yield "log", "\n".join(self.lines)
         yield "metrics", metrics.to_json()
         yield "spans", "\n".join(span.to_json() for span in spans)
-        yield "events", "\n".join(getattr(one, "log_record", one).to_json() for one in events)
+        yield "events", "\n".join((one if hasattr(one, "to_json") else one.log_record).to_json() for one in events)
         proto, files = "opentelemetry.exporter.otlp.proto.common", "opentelemetry.exporter.otlp.json.file"
         signals = (
             ("metrics", metrics, "metrics_encoder", "encode_metrics", "metric_exporter", "FileMetricExporter"),

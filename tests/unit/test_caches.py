@@ -44,6 +44,7 @@ BOUNDS: Final = {
         core/work.py: Units._overflowing, hooks/patching.py: _watched, hooks/registry.py: HookRegistry._patchers,
         core/histogram.py: _Cell.exemplars""",
     "weak references: it ends with what it is about": """
+        core/accounts.py: Accounts._before,
         adapters/asyncpg.py: AsyncpgAdapter._connections, adapters/dbutils.py: DbutilsAdapter._steadies,
         adapters/django.py: DjangoAdapter._aliases, adapters/foreign.py: INHERITED, adapters/foreign.py: HOOKED,
         adapters/identity.py: NAMES, adapters/pools.py: Pools._anchors,
