@@ -110,7 +110,7 @@ def busy() -> Iterator[Scene]:
     scene.pool.created(0.5, slow)
     slow.released(abandoned=True)
     scene.pool.closed("recycled")
-    scene.begin_checkout("pending")
+    pending = scene.begin_checkout("pending")
     scene.pool_registry.tick()
     with event_loop(scene.pool) as loop:
         held = loop.checkout()
@@ -122,6 +122,7 @@ def busy() -> Iterator[Scene]:
     guard.count("a place")
     yield scene
     outside.released()
+    pending.failed(Outcome.TIMEOUT, "TimeoutError")
     guard.reset()
 
 
