@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from poolscope.adapters.base import PointAdapter
     from poolscope.adapters.points.brackets import After, Before
+    from poolscope.core.execution import ThreadToken
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.core.pool_registry import PoolRegistry
@@ -54,11 +55,10 @@ class Checkout(Point):
                 thread_token = THREAD_TOKENS.thread_token
             except AttributeError:  # this thread's first checkout
                 thread_token = running_thread()
-            # The next thing that the library does, in this thread and without giving way to another task, is to call
-            # the record's `checkout`, which takes it away; a context variable would cost three times as much. Only the
-            # garbage collector comes between, and whatever of it checks out puts back what it found.
+            # The next thing that the library does is to call the record's `checkout`, which takes the lease away; a
+            # context variable would cost three times as much. Where other code of this thread comes between and checks
+            # out as well (the garbage collector's, another greenlet's), the lease goes to its connection at the end.
             lease = result = None
-            outer = thread_token.checkout
             try:
                 try:
                     lease = thread_token.checkout = ours.checkout(thread_token, 3)
@@ -66,14 +66,15 @@ class Checkout(Point):
                     guard.caught(_CHECKOUT)
                     return original(cls, pool, threadconns, fairy)
                 result = original(cls, pool, threadconns)
-                thread_token.checkout = outer
-                if lease.handed_over_at is None:  # the handover was not seen, or its hook failed
-                    undo(lease)
-                else:
+                try:
+                    is_handed_over = result._connection_record._poolscope is lease
+                except AttributeError:  # a listener has detached it, or we are uninstrumented
+                    is_handed_over = False
+                if is_handed_over or _hand_over_late(pool, result, lease, thread_token):
                     lease.acquired()
                 return result
             except BaseException as error:  # see `poolscope.adapters.points.checkout`
-                thread_token.checkout = outer
+                thread_token.checkout = None
                 if lease is None:
                     raise
                 if result is None:
@@ -244,6 +245,28 @@ def _fail(adapter: PointAdapter, library_pool: LibraryObject, lease: Lease, erro
         adapter.failed(library_pool, lease, error, ())
     except BaseException:  # noqa: BLE001 - ours, or a signal handler's
         recover(_CHECKOUT, lease)
+
+
+def _hand_over_late(library_pool: LibraryObject, fairy: LibraryObject, lease: Lease, thread_token: ThreadToken) -> bool:
+    # A checkout's connection does not have its lease. Returns whether the lease goes on. Cold, but for pools whose
+    # checkouts share a record.
+    record, pool = fairy._connection_record, lease.pool
+    if fairy.__dict__.get(KEY) is lease:
+        return True
+    thread_token.checkout = None
+    is_marked = record is not None and library_pool.__dict__.get(KEY) is pool and KEY in record.__dict__
+    if is_marked and lease in pool.pending:  # the handover was not seen
+        lease.handed_over()
+    if lease.handed_over_at is None:  # its hook failed, or is there no more
+        undo(lease)
+        return False
+    if is_marked and lease in pool.leases:  # else a listener has ended it
+        lease.backend_process_id = record._poolscope_backend
+        if pool.shared:
+            _share(fairy, lease)
+        else:
+            record._poolscope = lease
+    return True
 
 
 # A StaticPool's checkouts share one record, which SQLAlchemy checks in once only: there the fairy has the lease.
