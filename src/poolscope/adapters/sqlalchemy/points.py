@@ -40,7 +40,7 @@ class Checkout(Point):
     def make(self, adapter: PointAdapter, original: Function) -> Function:  # noqa: C901 - the hook is spelt out
         pool_registry = cast("PoolRegistry", adapter.pool_registry)
 
-        def _checkout(
+        def _checkout(  # noqa: C901 - the hot path
             cls: LibraryObject, pool: LibraryObject, threadconns: LibraryObject = None, fairy: LibraryObject = None
         ) -> LibraryObject:
             if fairy is not None or (pool_registry.dormant and pool_registry.still_dormant()):
