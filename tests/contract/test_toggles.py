@@ -129,9 +129,10 @@ class Toggled:
         gc.collect()
         if left := marks():
             self.fails(f"left marks on {sorted(set(left))}")
-        if guard.counts():
-            self.fails(f"caught {guard.counts()}")
-            guard.reset()
+        # What a machine under load has no time to report is dropped, and counted: that is no error.
+        if caught := {place: count for place, count in guard.counts().items() if not place.endswith(".dropped")}:
+            self.fails(f"caught {caught}")
+        guard.reset()
 
     @contextlib.contextmanager
     def at(self, place: object) -> Iterator[None]:

@@ -132,10 +132,8 @@ class Connections:
             Whether it has this lease now.
         """
         state = self.state(connection, lease.pool)
-        if state.lease is None:  # between this and the next no other thread runs: nothing is called
-            state.lease = lease
-            return True
-        return False
+        state.lease = state.lease or lease  # no other thread runs meanwhile: nothing is called
+        return state.lease is lease
 
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:
         """

@@ -196,10 +196,8 @@ class PsycopgPoolAdapter(PointAdapter):
     @override
     def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:
         state = self._state(library_pool, connection)
-        if state.lease is None:  # between this and the next no other thread runs: nothing is called
-            state.lease = lease
-            return True
-        return False
+        state.lease = state.lease or lease  # no other thread runs meanwhile: nothing is called
+        return state.lease is lease
 
     @override
     def untie(self, library_pool: LibraryObject, connection: LibraryObject) -> Lease | None:

@@ -5,6 +5,7 @@ and never learns that one was dropped.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -115,7 +116,8 @@ class PooledConnection(ConnectionState):
         super().__init__(None)
         self.account = account
         self.pgconn = connection.pgconn
-        self.backend_process_id = guard.run("psycopg_pool.backend", lambda: connection.pgconn.backend_pid, None)
+        with contextlib.suppress(Exception):  # of one that is closed just now; no process id is no loss
+            self.backend_process_id = connection.pgconn.backend_pid
         #: When a worker of the pool began to connect it and when it was done, in seconds of the clock; None once
         #: a caller had it.
         self.connect: tuple[float, float] | None = None

@@ -332,9 +332,11 @@ class Adopted(Lease):
         self.thread_reference = NO_THREAD  # not the one that comes across it
 
     def begins(self, now: float) -> None:
-        """It counts from now on."""
+        """It counts from now on; unless it was returned meanwhile."""
         self.handed_over()
         self.acquired_at = now
+        if self.silent:
+            super().released()
 
     @override
     def released(self, *, abandoned: bool = False) -> None:

@@ -170,7 +170,8 @@ class PoolFigures:
         if self.has_adopted:
             self.settle()
         count = len(self.leases)
-        return min(count, self.limit) if self.shared and self.limit is not None else count
+        # One connection may have several callers; and one that was adopted may have come back just now.
+        return min(count, self.limit) if (self.shared or self.has_adopted) and self.limit is not None else count
 
     def oldest_lease_age(self) -> float:
         """The age of the oldest lease that is still held, in seconds; 0 when there is none."""

@@ -50,11 +50,10 @@ class RecordConnections(Pools):
 
     @override
     def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:  # noqa: ARG002
-        if getattr(connection, KEY, None) is not None:
-            return False
-        connection._poolscope = lease  # no other thread runs meanwhile: nothing is called
+        connection._poolscope = connection._poolscope or lease  # no other thread runs meanwhile: nothing is called
+        is_claimed = connection._poolscope is lease
         self._unless_released(connection)
-        return connection.fairy_ref is not None  # else it was returned meanwhile, which was not seen
+        return is_claimed and connection.fairy_ref is not None  # else it was returned meanwhile, which was not seen
 
     @override
     def connects_for(self, hooked: LibraryObject) -> LibraryObject:
