@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.skips import require
+
 PROGRAM = Path(__file__).parent / "programs" / "subinterpreter.py"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,6 +25,12 @@ def test_a_subinterpreter_is_refused(kind: str) -> None:
     In a subinterpreter of either kind one line is logged, nothing is hooked and no thread is started; it ends well, and
     the main interpreter can be instrumented.
     """
+    breaks = kind == "isolated" and sys.version_info[:2] == (3, 12)
+    require(
+        not breaks,
+        "Python 3.12 aborts after an isolated one that imported asyncio, bare as well",
+        "Python 3.11 or 3.13",
+    )
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", PROGRAM, kind],
         capture_output=True,
