@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 import poolscope
 from poolscope import semconv
 from poolscope.core.catalogue.queries import N_PLUS_ONE
-from poolscope.core.guard import guard
+from poolscope.core.guard import SessionEndedError, guard
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.work_scope import begin
 from tests.support.telemetry import Telemetry, instrumented
@@ -174,7 +174,7 @@ def test_after_uninstrument_the_processor_does_nothing(telemetry: Telemetry, que
     """An SDK keeps its processors; ours looks at no span any more, and serves again after the next `instrument()`."""
     unit = unit_begins()
     telemetry.stop()
-    with telemetry.tracer.start_as_current_span("off", kind=SpanKind.SERVER):
+    with telemetry.tracer.start_as_current_span("off", kind=SpanKind.SERVER), pytest.raises(SessionEndedError):
         queries(1)
     unit.end()
     telemetry.start()

@@ -51,7 +51,7 @@ class MysqlConnectorAdapter(PointAdapter):
         # A pool always has a name; the one that the library makes up is not used. It keeps that with another user, too.
         made_up = "_".join(str(given[0][key]) for key in _NAMED_AFTER if key in given[0])
         name, host = library_pool._pool_name, given[0].get("host")
-        if name == made_up or (host and name.startswith(f"{host}_")):
+        if name == made_up or (name and host and name.startswith(f"{host}_")):
             name = None
         if is_cut_off(given[0]):
             return identity("mysql", name=name)

@@ -33,6 +33,16 @@ class Pending:
         self.begin = begin
         self.begun: Begun | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether it is in the hands of the server, as of a lease; a call that has ended in an exception is not."""
+        return self.begun is not None and self.begun[1].running
+
+    @running.setter
+    def running(self, is_running: bool) -> None:
+        if self.begun is not None:
+            self.begun[1].running = is_running
+
 
 #: The call that the running code is part of, until it has a connection.
 _PENDING: Final[ContextVar[Pending | None]] = ContextVar("poolscope_peewee_pending", default=None)
@@ -45,7 +55,7 @@ def _begins(begin: BeginCall) -> BeginCall:
             return begin(hooked, args, kwargs)
         pending = Pending(lambda: begin(hooked, args, kwargs))
         _PENDING.set(pending)
-        return pending, None
+        return pending, pending
 
     return begin_or_wait
 
