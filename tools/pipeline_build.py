@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = ROOT / "collector-config" / "builder.yaml"
 COLLECTOR_VERSION = "v0.152.0"
 BUILDER = f"go.opentelemetry.io/collector/cmd/builder@{COLLECTOR_VERSION}"
-PROMETHEUS_VERSION = "v0.316.0"
+PROMETHEUS_VERSION = "v0.315.0"
 PROMETHEUS_MODULE = "github.com/prometheus/prometheus"
 # Some releases are absent from the checksum database; tried only after the plain build failed.
 UNLISTED = "github.com/open-telemetry/*,go.opentelemetry.io/*"

@@ -271,7 +271,7 @@ def test_compose_is_valid_and_exposes_nothing_beyond_this_machine() -> None:
             if volume.startswith("./"):
                 assert (ROOT / volume.split(":")[0]).exists(), volume
     assert f":{parsed('builder.yaml')['dist']['version']}@" in services["collector"]["image"]
-    # The module of Prometheus 3.16.0 is version 0.316.0.
+    # The module of Prometheus 3.15.0 is version 0.315.0.
     _, release, patch = PROMETHEUS_VERSION.split(".")
     assert services["prometheus"]["image"].partition("@")[0].endswith(f":v{release[0]}.{int(release[1:])}.{patch}")
 
