@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.support.telemetry import Telemetry
 
 #: One in so many laws is tried in a run on each kind of pool, another part for each commit.
-ONE_IN = times(8, whole=1)
+ONE_IN = times(16, whole=1)
 #: What asyncio's debug mode calls slow, in seconds: a stall of a busy machine is not, a wait without an end is.
 SLOW = 30.0
 #: Seconds that a checkout waits before it times out, where a law does not need longer.

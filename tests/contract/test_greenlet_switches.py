@@ -34,7 +34,7 @@ FOLLOWED: Final = (
     (pools.base._ConnectionFairy, "_checkout"),
 )
 #: Pairs of statements at which the one greenlet gives way, and then the other.
-PAIRS = times(150, whole=100_000)
+PAIRS = times(60, whole=100_000)
 
 
 def _greenlets() -> Any:

@@ -103,3 +103,18 @@ def test_something_lost_is_counted_and_logged_once(caplog: pytest.LogCaptureFixt
     assert (guard.counts(), len(caplog.records)) == ({"tests.dropped": 2}, 1)
     guard.reset()
     assert guard.counts() == {}
+
+
+@pytest.mark.parametrize(("kind", "passes"), [(TimeoutError, True), ("own", False)])
+def test_what_another_greenlet_throws_passes(kind: type[Exception] | str, passes: bool) -> None:
+    """It comes out of the function in which its greenlet gave way; an error of that function's own library does not."""
+    hub = {"__name__": "hub.greenlets", "error": kind}
+    source = "class OwnError(Exception): pass\ndef _greenlet_switch(): raise OwnError if error == 'own' else error"
+    exec(source, hub)
+    guard = Guard()
+    if passes:
+        with pytest.raises(TimeoutError):
+            guard.run("tests.one", hub["_greenlet_switch"], None)
+    else:
+        guard.run("tests.one", hub["_greenlet_switch"], None)
+    assert guard.counts() == ({} if passes else {"tests.one": 1})

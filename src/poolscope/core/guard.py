@@ -2,7 +2,7 @@
 Our own bugs never reach the application: they are caught, counted, and logged once for each place.
 
 What a signal handler raises while our code runs is no bug of ours: it is the application's, such as the time limit of a
-Celery task or an RQ job, and passes.
+Celery task or an RQ job, and passes. So does what another greenlet throws into this one, such as gevent's timeout.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Guard:
 
 
 def raised_by_a_signal(error: BaseException | None) -> bool:
-    """Whether an exception, which was caught, is what a signal handler raised."""
+    """Whether an exception, which was caught, is what a signal handler raised, or another greenlet threw in here."""
     # A handler is called with the frame that it interrupts (Python's `signal.signal`): in the traceback it follows it.
     step = error.__traceback__ if error is not None else None
     interrupted = None
@@ -112,7 +112,17 @@ def raised_by_a_signal(error: BaseException | None) -> bool:
         if interrupted is not None and _was_given(step.tb_frame, interrupted):
             return True
         interrupted, step = step.tb_frame, step.tb_next
-    return False
+    return interrupted is not None and _was_thrown(error, interrupted)
+
+
+def _was_thrown(error: BaseException | None, innermost: FrameType) -> bool:
+    # It comes out of the function in which its greenlet gave way: ``switch`` in eventlet's hub, ``_greenlet_switch`` in
+    # gevent's. Their timeouts raise whatever error the application wants; what is wrong with the switch itself is of
+    # their own types.
+    if not innermost.f_code.co_name.endswith("switch"):
+        return False
+    hub = str(innermost.f_globals.get("__name__", ""))
+    return type(error).__module__.partition(".")[0] != hub.partition(".")[0]
 
 
 def _was_given(frame: FrameType, interrupted: FrameType) -> bool:
