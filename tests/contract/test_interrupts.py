@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 ONE_IN = int(os.environ.get("ONE_IN", times(400, whole=1)))
 #: How often a run may come to one line until that is no other place any more.
 OFTEN = 3
+#: The places that are meant, by the beginning of their module's path.
+ONLY = os.environ.get("ONLY", "")
 #: A file that gets the figures, where they are wanted.
 FIGURES = os.environ.get("FIGURES")
 #: Seconds that a checkout waits for a connection that is not returned.
@@ -194,7 +196,11 @@ class Trial:
             self.is_async = _loop_of(driver) is not None
             self._follow(driver, Application(driver))
             driver.stop()
-        return [one for one in self.striker.seen if one.nth <= OFTEN and one.line not in unreachable(one.file)]
+        return [
+            one
+            for one in self.striker.seen
+            if one.nth <= OFTEN and one.line not in unreachable(one.file) and one.file.startswith(ONLY)
+        ]
 
     def interrupt(self, place: Place, error: type[BaseException]) -> None:
         """Interrupt a run at a place, and see what comes of it."""
@@ -241,14 +247,18 @@ class Trial:
         if watched:
             self._check_account(at)
         lost = self._lost(driver, at, watched=watched)
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, ExitError):  # also what a worker of the library's has ended with
             driver.stop()
         return Outcome(lost, application.interrupted)
 
     def _bare(self, caller: Spot | None, place: Place, step: str) -> list[Outcome]:
         # The same interrupt without poolscope, where the library called what was hooked: before that, and once it is
         # done. A checkout and a return that the application itself calls lose nothing by our hook at all.
-        if caller is None or ("tests" in Path(caller.file).parts and step in ("check out", "return")):
+        if (
+            caller is None
+            or self.striker.was_collecting
+            or ("tests" in Path(caller.file).parts and step in ("check out", "return"))
+        ):
             return []
         self.striker.spot = caller
         self._outcome("again", watched=False)  # how often it had been there by then

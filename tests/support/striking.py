@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import linecache
 import signal
 import sys
 import threading
@@ -82,10 +83,13 @@ class Striker:
         self.once_done = False
         self.error: type[BaseException] = KeyboardInterrupt
         self.struck = False
+        #: What was raised.
+        self.raised: BaseException | None = None
         #: Who called the hook that was interrupted, and whether the garbage collector had called it.
         self.caller: Spot | None = None
         self.was_collecting = False
-        #: Whether it was the hook's first line: directly before the call, as without poolscope.
+        #: Whether it was the hook's first line, or where it calls what it hooks: directly before that, as without
+        #: poolscope.
         self.was_at_entry = False
         self._counts: Counter[tuple[str, str, int]] = Counter()
         self._due: FrameType | None = None
@@ -99,6 +103,10 @@ class Striker:
         """
         self.seen, self.struck, self._counts, self._due = [], False, Counter(), None
         (threading if elsewhere else sys).settrace(self._enter)
+
+    def follow(self) -> None:
+        """Follow the running thread, too."""
+        sys.settrace(self._enter)
 
     @staticmethod
     def end() -> None:
@@ -131,7 +139,7 @@ class Striker:
         assert self.spot is not None
         if self.struck:
             return None
-        if frame is self._due and event in ("line", "return"):
+        if frame is self._due and event in ("line", "return") and not self._is_unreachable(frame, event):
             self._strike()
         code = frame.f_code
         if event == "line" and frame.f_lineno == self.spot.line:
@@ -144,10 +152,24 @@ class Striker:
                     self._strike()
         return self._follow_other
 
+    @staticmethod
+    def _is_unreachable(frame: FrameType, event: str) -> bool:
+        # A library's lock would be lost between what acquires it and its ``try``, or before its ``finally``.
+        try:
+            return event == "line" and frame.f_lineno in unreachable(frame.f_code.co_filename)
+        except (OSError, SyntaxError, ValueError):
+            return False
+
     def _note(self, frame: FrameType) -> None:
         outer: FrameType | None = frame
-        self.was_at_entry = frame.f_lineno == min(
-            line for _, _, line in frame.f_code.co_lines() if line is not None and line > frame.f_code.co_firstlineno
+        self.was_at_entry = (
+            frame.f_lineno
+            == min(
+                line
+                for _, _, line in frame.f_code.co_lines()
+                if line is not None and line > frame.f_code.co_firstlineno
+            )
+            or _calls_original(frame.f_code.co_filename, frame.f_lineno)
         ) and not (frame.f_back is not None and frame.f_back.f_code.co_filename.startswith(ROOT))
         self.was_collecting = False
         while outer is not None and outer.f_code.co_filename.startswith(ROOT):
@@ -167,7 +189,8 @@ class Striker:
 
     def handler(self, _: int, __: FrameType | None) -> None:
         """The application's signal handler."""
-        raise self.error("from a signal handler")
+        self.raised = self.error("from a signal handler")
+        raise self.raised
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -182,13 +205,36 @@ class Striker:
 @functools.cache
 def unreachable(file: str) -> frozenset[int]:
     """
-    The lines of a module of poolscope's where no signal is handled: an exception is on its way already. Python looks
-    for signals where functions begin and after calls, none of which lies between an exception and its handler's first
-    call.
+    The lines of a module where no signal is handled. Python looks for signals where functions begin and after calls.
+    None of these lies between an exception and its handler's first call; nor between the last call of a ``try`` block,
+    whose own handlers see what comes then, and the first line of its ``finally``. What ``try`` itself is made of is
+    never interrupted, by CPython's rule.
 
     Args:
-        file: Its path within the package.
+        file: Its path; within the package unless it is absolute.
     """
-    tree = ast.parse((Path(ROOT) / file).read_text())
-    handlers = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
-    return frozenset(line for handler in handlers for line in (handler.lineno, handler.body[0].lineno))
+    lines: set[int] = set()
+    for node in ast.walk(ast.parse((Path(ROOT) / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ExceptHandler):
+            lines.update((node.lineno, *_first_lines(node.body)))
+        elif isinstance(node, ast.Try):
+            lines.update((node.lineno, *_first_lines(node.finalbody)))
+    return frozenset(lines)
+
+
+def _first_lines(body: list[ast.stmt]) -> Iterator[int]:
+    # Up to the first call.
+    while body:
+        yield body[0].lineno
+        first = body[0]
+        body = first.body if isinstance(first, ast.If) and not _calls(first.test) else []
+
+
+def _calls(node: ast.AST) -> bool:
+    return any(isinstance(one, ast.Call) for one in ast.walk(node))
+
+
+@functools.cache
+def _calls_original(file: str, line: int) -> bool:
+    # Whether what was hooked is called there: to be interrupted at its beginning is to be so without poolscope.
+    return "original(" in linecache.getline(file, line)

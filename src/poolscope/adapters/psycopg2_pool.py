@@ -61,8 +61,8 @@ class Return(Checkin):
         component, untie, lost = f"{adapter.name}.checkin", adapter.untie, adapter.lost
 
         def putconn(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-            lease = was_closed = None
-            connection: LibraryObject = None
+            connection: LibraryObject
+            lease = was_closed = connection = None
             try:
                 connection = args[0] if args else kwargs.get("conn")
                 was_closed = getattr(connection, "closed", None)

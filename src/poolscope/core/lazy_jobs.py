@@ -18,6 +18,7 @@ from poolscope.core.jobs import local_of, outwards
 from poolscope.core.libraries import is_in
 from poolscope.core.sql.repetition import EXPECTED_REPETITION
 from poolscope.core.work import CURRENT_UNIT, EXPECTED_LONG_HOLD
+from poolscope.core.work_scope import reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -220,18 +221,22 @@ class LazyJobScope:
 
     def _enter(self) -> None:
         thread_token = running_thread()
-        self._before, thread_token.job = thread_token.job, self._job
+        self._before = thread_token.job
         self._thread_token = thread_token
+        thread_token.job = self._job
         # Also where there is none: an executor's thread has that of the request that it was started in.
         self._token = CURRENT_UNIT.set(self._unit)
         for variable, text in zip(_EXCUSES, self._excuses or (), strict=False):
             self._tokens.append((variable, variable.set(text)))
 
     def _leave(self) -> None:
+        # Each is forgotten once it is done: an interrupt may come before, and this is called again then.
         while self._tokens:
-            variable, token = self._tokens.pop()
-            variable.reset(token)
+            reset(*self._tokens[-1])
+            self._tokens.pop()
         if self._token is not None:
-            CURRENT_UNIT.reset(self._token)
+            reset(CURRENT_UNIT, self._token)
+            self._token = None
         if self._thread_token is not None:
             self._thread_token.job = self._before
+            self._thread_token = None

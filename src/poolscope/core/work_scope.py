@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from poolscope.core.guard import guard
 from poolscope.core.work import CURRENT_UNIT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
-    from contextvars import Token
+    from collections.abc import AsyncGenerator, Awaitable, Generator
+    from contextvars import ContextVar, Token
 
     from poolscope.core.pool_registry import PoolRegistry
     from poolscope.core.work import UnitOfWork, Units
     from poolscope.types import LibraryObject
+
+_Result = TypeVar("_Result")
 
 
 class WorkScope:
@@ -38,13 +41,19 @@ class WorkScope:
         self._token: Token[UnitOfWork | None] | None = None
         self.unit = units.begin(kind, name)
 
-    # An error of ours ends in each of these: they are called from hooks in between what is the application's.
+    # An error of ours ends in each of these: they are called from hooks in between what is the application's. An
+    # interrupt passes, and may come before the first step: the hooks leave or end once more then, which is why neither
+    # minds to be called again.
 
     def enter(self) -> None:
         """What runs from here on belongs to the unit of work."""
         try:
             self._enter()
-        except Exception:  # noqa: BLE001 - ours
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                self._leave()
+            if not isinstance(error, Exception):
+                raise
             guard.caught("unit_of_work.enter")
 
     def leave(self) -> None:
@@ -74,7 +83,7 @@ class WorkScope:
         """Leave and end the unit of work."""
         try:
             self._units.unclosed.pop(self, None)
-            self.leave()
+            self._leave()
             self._units.end(self.unit)
         except Exception:  # noqa: BLE001 - ours
             guard.caught("unit_of_work.end")
@@ -85,14 +94,15 @@ class WorkScope:
         self._token = CURRENT_UNIT.set(self.unit)
 
     def _leave(self) -> None:
-        token, self._token = self._token, None
+        token = self._token
         if token is None:
             return
         try:
             CURRENT_UNIT.reset(token)
-        except ValueError:  # entered in another context, such as that of another thread or task
+        except (ValueError, RuntimeError):  # entered in another context, such as another thread's or task's; or done
             if CURRENT_UNIT.get() is self.unit:
                 CURRENT_UNIT.set(None)
+        self._token = None
 
     def end_in_collection(self) -> None:
         """
@@ -119,11 +129,15 @@ class Unclosed:
         work_scope: WorkScope | None = self.__dict__.get("_work_scope")
         if work_scope is None or work_scope.unit.ended or sys.is_finalizing():
             return
-        work_scope.enter()
         try:
-            self.__dict__.clear()  # a generator that was not read to its end runs its last part now
-        finally:
-            work_scope.end_in_collection()
+            try:
+                work_scope.enter()
+                self.__dict__.clear()  # a generator that was not read to its end runs its last part now
+            finally:
+                work_scope.end_in_collection()
+        except BaseException:
+            work_scope.end_in_collection()  # again, if that was interrupted
+            raise
 
 
 #: Begins a unit of work and enters it; None where none began.
@@ -162,6 +176,7 @@ def begin(pool_registry: PoolRegistry, kind: str, name: str, *, outermost: bool 
     Returns:
         None where none began: without a configured SDK, inside another one, or through an error of ours.
     """
+    work_scope = None
     try:
         if pool_registry.dormant and pool_registry.still_dormant():
             return None
@@ -171,10 +186,68 @@ def begin(pool_registry: PoolRegistry, kind: str, name: str, *, outermost: bool 
             pool_registry.units.end_unclosed_here()
         work_scope = WorkScope(pool_registry.units, kind, name)
         work_scope.enter()
-    except Exception:  # noqa: BLE001 - ours
+        return work_scope  # noqa: TRY300 - an interrupt may come here, too
+    except BaseException as error:
+        if work_scope is not None:
+            work_scope.end()
+        if not isinstance(error, Exception):
+            raise
         guard.caught("unit_of_work.begin")
         return None
-    return work_scope
+
+
+def inside(begins: Begins, call: Callable[[], _Result]) -> _Result:
+    """
+    Call something as a unit of work, which is over whatever interrupts it.
+
+    Args:
+        begins: Begins the unit of work.
+        call: The application's or a library's.
+
+    Returns:
+        What that returned.
+    """
+    work_scope = None
+    try:
+        try:
+            work_scope = begins()
+            return call()
+        finally:
+            if work_scope is not None:
+                work_scope.end()
+    except BaseException:
+        if work_scope is not None:
+            work_scope.end()  # again, if that was interrupted
+        raise
+
+
+async def inside_async(begins: Begins, call: Callable[[], Awaitable[_Result]]) -> _Result:
+    """The same for what is awaited."""
+    work_scope = None
+    try:
+        try:
+            work_scope = begins()
+            return await call()
+        finally:
+            if work_scope is not None:
+                work_scope.end()
+    except BaseException:
+        if work_scope is not None:
+            work_scope.end()
+        raise
+
+
+def reset(variable: ContextVar[Any], token: Token[Any] | None) -> None:
+    """
+    Give a context variable back the value that it had.
+
+    Args:
+        variable: The variable.
+        token: What setting it returned; None where that was not reached. It may be another context's, or used already.
+    """
+    if token is not None:
+        with contextlib.suppress(ValueError, RuntimeError):
+            variable.reset(token)
 
 
 def current() -> UnitOfWork | None:
@@ -193,32 +266,37 @@ def stepping(begins: Begins, function: Callable[..., Any]) -> Callable[..., Any]
     """
 
     def call(*args: LibraryObject, **kwargs: LibraryObject) -> Generator[LibraryObject, LibraryObject, LibraryObject]:
-        way = begins() or _NO_WORK_SCOPE
+        way: WorkScope | _NoWorkScope = _NO_WORK_SCOPE
         try:
-            generator = function(*args, **kwargs)
-            step, value = generator.send, None
-            while True:
-                try:
-                    item = step(value)
-                except StopIteration as stop:
-                    return stop.value
-                way.leave()
-                try:
-                    value = yield item
-                except GeneratorExit:
-                    way.enter()
+            try:
+                way = begins() or way
+                generator = function(*args, **kwargs)
+                step, value = generator.send, None
+                while True:
                     try:
-                        generator.close()
-                    finally:
-                        way.end_in_collection()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - it is the generator's
-                    step, value = generator.throw, error
-                else:
-                    step = generator.send
-                way.enter()
-        finally:
-            way.end()
+                        item = step(value)
+                    except StopIteration as stop:
+                        return stop.value
+                    way.leave()
+                    try:
+                        value = yield item
+                    except GeneratorExit:
+                        way.enter()
+                        try:
+                            generator.close()
+                        finally:
+                            way.end_in_collection()
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - it is the generator's
+                        step, value = generator.throw, error
+                    else:
+                        step = generator.send
+                    way.enter()
+            finally:
+                way.end()
+        except BaseException:
+            way.end()  # again, if that was interrupted
+            raise
 
     return call
 
@@ -227,31 +305,36 @@ def async_stepping(begins: Begins, function: Callable[..., Any]) -> Callable[...
     """The same for asynchronous generator functions."""
 
     async def call(*args: LibraryObject, **kwargs: LibraryObject) -> AsyncGenerator[LibraryObject, LibraryObject]:
-        way = begins() or _NO_WORK_SCOPE
+        way: WorkScope | _NoWorkScope = _NO_WORK_SCOPE
         try:
-            generator = function(*args, **kwargs)
-            step, value = generator.asend, None
-            while True:
-                try:
-                    item = await step(value)
-                except StopAsyncIteration:
-                    return
-                way.leave()
-                try:
-                    value = yield item
-                except GeneratorExit:
-                    way.enter()
+            try:
+                way = begins() or way
+                generator = function(*args, **kwargs)
+                step, value = generator.asend, None
+                while True:
                     try:
-                        await generator.aclose()
-                    finally:
-                        way.end_in_collection()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - it is the generator's
-                    step, value = generator.athrow, error
-                else:
-                    step = generator.asend
-                way.enter()
-        finally:
-            way.end()
+                        item = await step(value)
+                    except StopAsyncIteration:
+                        return
+                    way.leave()
+                    try:
+                        value = yield item
+                    except GeneratorExit:
+                        way.enter()
+                        try:
+                            await generator.aclose()
+                        finally:
+                            way.end_in_collection()
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - it is the generator's
+                        step, value = generator.athrow, error
+                    else:
+                        step = generator.asend
+                    way.enter()
+            finally:
+                way.end()
+        except BaseException:
+            way.end()  # again, if that was interrupted
+            raise
 
     return call

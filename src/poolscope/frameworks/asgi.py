@@ -83,28 +83,49 @@ async def serve(
     """
     kind = scope["type"]
     if kind == _HTTP and MARK not in scope:
-        work_scope = begin(pool_registry, "http", unmatched(scope.get("method")), outermost=False)
-        if work_scope is None:
-            return await call(receive)
-        scope[MARK] = True
-        try:
-            return await call(receive)
-        except GeneratorExit:  # it is dropped half-way, perhaps by the garbage collector
-            work_scope.end_in_collection()
-            raise
-        finally:
-            work_scope.end()
+        return await _request(pool_registry, scope, receive, call)
     if kind == _WEBSOCKET and MARK not in scope:
         scope[MARK] = True
         messages = _Messages(pool_registry, receive)
         try:
-            return await call(messages.receive)
-        except GeneratorExit:
-            messages.end(in_collection=True)
+            try:
+                messages.begin()
+                return await call(messages.receive)
+            except GeneratorExit:
+                messages.end(in_collection=True)
+                raise
+            finally:
+                messages.end()
+        except BaseException:
+            messages.end()  # again, if that was interrupted
+            raise
+    return await call(receive)
+
+
+async def _request(
+    pool_registry: PoolRegistry,
+    scope: LibraryObject,
+    receive: LibraryObject,
+    call: Callable[[LibraryObject], Awaitable[LibraryObject]],
+) -> LibraryObject:
+    work_scope = None
+    try:
+        try:
+            work_scope = begin(pool_registry, "http", unmatched(scope.get("method")), outermost=False)
+            if work_scope is not None:
+                scope[MARK] = True
+            return await call(receive)
+        except GeneratorExit:  # it is dropped half-way, perhaps by the garbage collector
+            if work_scope is not None:
+                work_scope.end_in_collection()
             raise
         finally:
-            messages.end()
-    return await call(receive)
+            if work_scope is not None:
+                work_scope.end()
+    except BaseException:
+        if work_scope is not None:
+            work_scope.end()
+        raise
 
 
 class _Messages:
@@ -115,26 +136,26 @@ class _Messages:
         self._receive = receive
         self._name = unmatched(WEBSOCKET)
         self._work_scope: WorkScope | None = None
-        self._begin()
 
     async def receive(self) -> LibraryObject:
         guard.run("asgi.message", self._pause, None)
         try:
             message = await self._receive()
         except Exception:  # the client is gone: what the application does then is part of a unit of work, too
-            guard.run("asgi.message", self._begin, None)
+            guard.run("asgi.message", self.begin, None)
             raise
-        guard.run("asgi.message", self._begin, None)
+        guard.run("asgi.message", self.begin, None)
         return message
 
     def end(self, *, in_collection: bool = False) -> None:
-        work_scope, self._work_scope = self._work_scope, None
+        work_scope = self._work_scope
         if work_scope is not None:
             self._name = work_scope.unit.name
             if in_collection:
                 work_scope.end_in_collection()
             else:
                 work_scope.end()
+            self._work_scope = None
 
     def _pause(self) -> None:
         # A handshake is not over before the application has answered the message that opens it; what is held across
@@ -143,6 +164,6 @@ class _Messages:
         if unit is not None and not any(share.leases for share in unit.usages.values()):
             self.end()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         if self._work_scope is None:
             self._work_scope = begin(self._pool_registry, "http", self._name, outermost=False)

@@ -8,12 +8,12 @@ kept meanwhile, in the context that asgiref carries over. It begins no unit of w
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
 from poolscope.core.libraries import Job, Waits
 from poolscope.core.origin import CALLED_FROM
+from poolscope.core.work_scope import reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,12 +53,15 @@ def _make_call(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Ca
             __traceback_hide__ = True  # as asgiref's own: Django's error pages leave such frames out
             if pool_registry.dormant and pool_registry.is_dormant():
                 return await original(self, *args, **kwargs)
-            token = CALLED_FROM.set(_called_from(pool_registry, sys._getframe(1)))  # noqa: SLF001 - documented
+            token = None
             try:
-                return await original(self, *args, **kwargs)
-            finally:
-                with suppress(ValueError):  # closed in another context
-                    CALLED_FROM.reset(token)
+                token = CALLED_FROM.set(_called_from(pool_registry, sys._getframe(1)))  # noqa: SLF001 - documented
+                result = await original(self, *args, **kwargs)
+                CALLED_FROM.reset(token)
+                return result  # noqa: TRY300 - an interrupt may come here, too
+            except BaseException:
+                reset(CALLED_FROM, token)  # it may be closed in another context
+                raise
 
         return __call__
 

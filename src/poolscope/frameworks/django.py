@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
 from poolscope.core.origin import CALLED_FROM
-from poolscope.core.work_scope import Unclosed, begin
+from poolscope.core.work_scope import Unclosed, begin, reset
 from poolscope.frameworks import asgi, wsgi
 from poolscope.frameworks.naming import matched, unmatched
 
@@ -83,11 +83,15 @@ def _make_atomic(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], 
             @wraps(atomic)
             def on_behalf(request: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
                 place: PackedStack = guard.run("django.view", lambda: _place_of(pool_registry, view, request), ())
-                token = CALLED_FROM.set(place or CALLED_FROM.get())
+                token = None
                 try:
-                    return atomic(request, *args, **kwargs)
-                finally:
+                    token = CALLED_FROM.set(place or CALLED_FROM.get())
+                    result = atomic(request, *args, **kwargs)
                     CALLED_FROM.reset(token)
+                    return result  # noqa: TRY300 - an interrupt may come here, too
+                except BaseException:
+                    reset(CALLED_FROM, token)
+                    raise
 
             return on_behalf
 
@@ -108,16 +112,17 @@ def _place_of(pool_registry: PoolRegistry, view: LibraryObject, request: Library
 def _make_client(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def __call__(self: LibraryObject, environ: LibraryObject) -> LibraryObject:
-            work_scope = begin(pool_registry, "http", unmatched(environ.get("REQUEST_METHOD")))
-            if work_scope is None:
-                return original(self, environ)
+            work_scope = None
             try:
+                work_scope = begin(pool_registry, "http", unmatched(environ.get("REQUEST_METHOD")))
                 response = original(self, environ)
+                if work_scope is not None:
+                    _followed(work_scope, response)
+                return response  # noqa: TRY300 - an interrupt may come here, too
             except BaseException:
-                work_scope.end()
+                if work_scope is not None:
+                    work_scope.end()
                 raise
-            guard.run("django.client", lambda: _follow(work_scope, response), None)
-            return response
 
         return __call__
 
@@ -127,20 +132,28 @@ def _make_client(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], 
 def _make_async_client(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         async def __call__(self: LibraryObject, scope: LibraryObject) -> LibraryObject:
-            work_scope = begin(pool_registry, "http", unmatched(scope.get("method")))
-            if work_scope is None:
-                return await original(self, scope)
+            work_scope = None
             try:
+                work_scope = begin(pool_registry, "http", unmatched(scope.get("method")))
                 response = await original(self, scope)
+                if work_scope is not None:
+                    _followed(work_scope, response)
+                return response  # noqa: TRY300 - an interrupt may come here, too
             except BaseException:
-                work_scope.end()
+                if work_scope is not None:
+                    work_scope.end()
                 raise
-            guard.run("django.client", lambda: _follow(work_scope, response), None)
-            return response
 
         return __call__
 
     return make
+
+
+def _followed(work_scope: WorkScope, response: LibraryObject) -> None:
+    try:
+        _follow(work_scope, response)
+    except Exception:  # noqa: BLE001 - ours
+        guard.caught("django.client")
 
 
 def _follow(work_scope: WorkScope, response: LibraryObject) -> None:
@@ -154,11 +167,15 @@ def _follow(work_scope: WorkScope, response: LibraryObject) -> None:
     close = response.close
 
     def close_inside() -> None:
-        work_scope.enter()
         try:
-            close()
-        finally:
-            work_scope.end()
+            try:
+                work_scope.enter()
+                close()
+            finally:
+                work_scope.end()
+        except BaseException:
+            work_scope.end()  # again, if that was interrupted
+            raise
 
     response.close = close_inside  # of one that is not read to its end
 
@@ -173,14 +190,14 @@ class _Chunks(Unclosed):
         return self
 
     def __next__(self) -> LibraryObject:
-        self._work_scope.enter()
         try:
+            self._work_scope.enter()
             chunk = next(self._content)
+            self._work_scope.leave()
+            return chunk  # noqa: TRY300 - an interrupt may come here, too
         except BaseException:
             self._work_scope.end()
             raise
-        self._work_scope.leave()
-        return chunk
 
 
 class _AsyncChunks(Unclosed):
@@ -192,14 +209,14 @@ class _AsyncChunks(Unclosed):
         return self
 
     async def __anext__(self) -> LibraryObject:
-        self._work_scope.enter()
         try:
+            self._work_scope.enter()
             chunk = await anext(self._content)
+            self._work_scope.leave()
+            return chunk  # noqa: TRY300 - an interrupt may come here, too
         except BaseException:
             self._work_scope.end()
             raise
-        self._work_scope.leave()
-        return chunk
 
 
 FRAMEWORKS: Final[tuple[Hook, ...]] = (DjangoFramework(),)

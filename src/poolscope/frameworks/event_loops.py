@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.core.guard import guard
+from poolscope.core.guard import guard, raised_by_a_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,9 @@ def _make_close(original: Callable[..., Any], pool_registry: PoolRegistry) -> Ca
             # The garbage collector closes loops too: nothing here may log or wait for a lock.
             try:
                 pool_registry.loop_closed()
-            except Exception:  # noqa: BLE001 - ours
+            except Exception as error:
+                if raised_by_a_signal(error):
+                    raise
                 guard.caught_quietly("asyncio.close")
 
     return close

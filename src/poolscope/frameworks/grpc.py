@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
-from poolscope.core.work_scope import async_stepping, begin, stepping
+from poolscope.core.work_scope import async_stepping, begin, inside, inside_async, stepping
 from poolscope.frameworks.naming import UNMATCHED
 
 if TYPE_CHECKING:
@@ -121,12 +121,7 @@ def _inside(begins: Begins, function: Callable[..., Any], *, streaming: bool) ->
     if inspect.iscoroutinefunction(function):
 
         async def answer_later(request: LibraryObject, context: LibraryObject) -> LibraryObject:
-            work_scope = begins()
-            try:
-                return await function(request, context)
-            finally:
-                if work_scope is not None:
-                    work_scope.end()
+            return await inside_async(begins, lambda: function(request, context))
 
         return answer_later
     if streaming:
@@ -137,12 +132,7 @@ def _inside(begins: Begins, function: Callable[..., Any], *, streaming: bool) ->
         return stepping(begins, answers)
 
     def answer(request: LibraryObject, context: LibraryObject) -> LibraryObject:
-        work_scope = begins()
-        try:
-            return function(request, context)
-        finally:
-            if work_scope is not None:
-                work_scope.end()
+        return inside(begins, lambda: function(request, context))
 
     return answer
 

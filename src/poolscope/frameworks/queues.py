@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
-from poolscope.core.work_scope import begin, current
+from poolscope.core.work_scope import begin, current, inside, inside_async
 from poolscope.names import safe
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from poolscope.core.pool_registry import PoolRegistry
+    from poolscope.core.work_scope import WorkScope
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
     from poolscope.types import LibraryObject
@@ -36,15 +37,13 @@ class RqFramework:
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             def perform(self: LibraryObject) -> LibraryObject:
-                work_scope = begin(
-                    pool_registry, "task", guard.run("rq.name", lambda: safe(str(self.func_name)), UNNAMED)
-                )
-                if work_scope is None:
-                    return original(self)
+                def begins() -> WorkScope | None:
+                    name = guard.run("rq.name", lambda: safe(str(self.func_name)), UNNAMED)
+                    return begin(pool_registry, "task", name)
+
                 try:
-                    return original(self)
+                    return inside(begins, lambda: original(self))
                 finally:
-                    work_scope.end()
                     if os.getpid() != parent:
                         guard.run("rq.flush", pool_registry.flush, None)
 
@@ -70,13 +69,9 @@ class ArqFramework:
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             async def run_job(self: LibraryObject, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-                work_scope = begin(pool_registry, "task", UNNAMED)
-                if work_scope is None:
-                    return await original(self, *args, **kwargs)
-                try:
-                    return await original(self, *args, **kwargs)
-                finally:
-                    work_scope.end()
+                return await inside_async(
+                    lambda: begin(pool_registry, "task", UNNAMED), lambda: original(self, *args, **kwargs)
+                )
 
             return run_job
 
@@ -113,15 +108,11 @@ class DramatiqFramework:
 
         def make(original: Callable[..., Any]) -> Callable[..., Any]:
             def process_message(self: LibraryObject, message: LibraryObject) -> LibraryObject:
-                work_scope = begin(
-                    pool_registry, "task", guard.run("dramatiq.name", lambda: safe(str(message.actor_name)), UNNAMED)
-                )
-                if work_scope is None:
-                    return original(self, message)
-                try:
-                    return original(self, message)
-                finally:
-                    work_scope.end()
+                def begins() -> WorkScope | None:
+                    name = guard.run("dramatiq.name", lambda: safe(str(message.actor_name)), UNNAMED)
+                    return begin(pool_registry, "task", name)
+
+                return inside(begins, lambda: original(self, message))
 
             return process_message
 

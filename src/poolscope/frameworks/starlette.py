@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
+from poolscope.core.work_scope import reset
 from poolscope.frameworks.anyio import ANYIO
 from poolscope.frameworks.asgi import make_call
 from poolscope.frameworks.naming import MOUNTED_AT, matched
@@ -87,12 +88,16 @@ def _make_mount(original: Callable[..., Any]) -> Callable[..., Any]:
     async def handle(
         self: LibraryObject, scope: LibraryObject, receive: LibraryObject, send: LibraryObject
     ) -> LibraryObject:
-        token = MOUNTED_AT.set(MOUNTED_AT.get() + self.path)
-        guard.run("starlette.route", lambda: matched("/{path}"), None)
+        token = None
         try:
-            return await original(self, scope, receive, send)
-        finally:
+            token = MOUNTED_AT.set(MOUNTED_AT.get() + self.path)
+            guard.run("starlette.route", lambda: matched("/{path}"), None)
+            result = await original(self, scope, receive, send)
             MOUNTED_AT.reset(token)
+            return result  # noqa: TRY300 - an interrupt may come here, too
+        except BaseException:
+            reset(MOUNTED_AT, token)
+            raise
 
     return handle
 

@@ -85,8 +85,8 @@ def _make_start(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], C
             if started_by is None:
                 return original(self)
             marks: dict[str, Any] = self.__dict__
-            marks.setdefault(KEY, started_by)  # a second start is the application's error, and changes nothing
             try:
+                marks.setdefault(KEY, started_by)  # a second start is the application's error, and changes nothing
                 return original(self)
             except BaseException:
                 marks.pop(KEY, None)
@@ -103,11 +103,15 @@ def _make_bootstrap(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]
             scope = guard.run("threads.begin", lambda: _scope_of(pool_registry, self), None)
             if scope is None:
                 return original(self)
-            scope.enter()
             try:
-                return original(self)
-            finally:
-                scope.leave()
+                try:
+                    scope.enter()
+                    return original(self)
+                finally:
+                    scope.leave()
+            except BaseException:
+                scope.leave()  # again, if that was interrupted
+                raise
 
         return _bootstrap_inner
 
@@ -166,13 +170,18 @@ class _Submitted:
 
     def __call__(self, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         scope = self._scope
-        scope.enter()
         try:
-            result = self._function(*args, **kwargs)
-            scope.returns(result)
-            return result
+            try:
+                scope.enter()
+                result = self._function(*args, **kwargs)
+                scope.returns(result)
+                return result
+            finally:
+                scope.leave()
+        except BaseException:
+            scope.leave()  # again, if that was interrupted
+            raise
         finally:
-            scope.leave()
             # An error that is kept keeps this frame, but need not keep what the job was given, as its scope does.
             del self, scope, args, kwargs
 

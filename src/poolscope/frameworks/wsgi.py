@@ -73,16 +73,32 @@ def serve(
     Returns:
         What the application returned; or the same values, if reading them is part of the unit of work.
     """
-    work_scope = begin(pool_registry, "http", unmatched(environ.get("REQUEST_METHOD")))
-    if work_scope is None:
-        return call(environ, start_response)
-    start = _Start(start_response)
+    work_scope = body = None
     try:
+        work_scope = begin(pool_registry, "http", unmatched(environ.get("REQUEST_METHOD")))
+        if work_scope is None:
+            return call(environ, start_response)
+        start = _Start(start_response)
         body = call(environ, start)
+        return _wrapped(work_scope, body, environ, start)
     except BaseException:
-        work_scope.end()
+        if work_scope is not None:
+            try:
+                # An interrupt came between the application and the server, which will not close what it does not get.
+                close = getattr(body, "close", None)
+                if close is not None:
+                    close()
+            finally:
+                work_scope.end()
         raise
-    return guard.run("wsgi.body", lambda: _body(work_scope, body, environ, start), body)
+
+
+def _wrapped(work_scope: WorkScope, body: LibraryObject, environ: LibraryObject, start: _Start) -> LibraryObject:
+    try:
+        return _body(work_scope, body, environ, start)
+    except Exception:  # noqa: BLE001 - ours
+        guard.caught("wsgi.body")
+        return body
 
 
 class _Start:
@@ -149,13 +165,18 @@ class _Closing(Unclosed):
         super().__init__(work_scope)  # last: what fails above leaves the unit of work alone
 
     def __call__(self) -> None:
-        self._work_scope.enter()
+        work_scope = self._work_scope
         try:
-            close = self._close()
-            if close is not None:
-                close()
-        finally:
-            self._work_scope.end()
+            try:
+                work_scope.enter()
+                close = self._close()
+                if close is not None:
+                    close()
+            finally:
+                work_scope.end()
+        except BaseException:
+            work_scope.end()  # again, if that was interrupted
+            raise
 
 
 class _Body(Unclosed):
@@ -173,18 +194,22 @@ class _Body(Unclosed):
         return self
 
     def __next__(self) -> LibraryObject:
-        self._work_scope.enter()
         try:
-            if self._parts is None:
-                self._parts = iter(self._body)
-            part = next(self._parts)
+            try:
+                self._work_scope.enter()
+                if self._parts is None:
+                    self._parts = iter(self._body)
+                part = next(self._parts)
+            except BaseException:
+                self._work_scope.read()
+                raise
+            finally:
+                self._work_scope.leave()
+            guard.run("wsgi.length", lambda: self._count(len(part)), None)
+            return part  # noqa: TRY300 - an interrupt may come here, too
         except BaseException:
-            self._work_scope.read()
+            self._work_scope.leave()  # again, if that was interrupted
             raise
-        finally:
-            self._work_scope.leave()
-        guard.run("wsgi.length", lambda: self._count(len(part)), None)
-        return part
 
     def _count(self, length: int) -> None:
         if self._left is None:
@@ -194,12 +219,17 @@ class _Body(Unclosed):
             self._work_scope.read(sent=False)
 
     def close(self) -> None:
-        self._work_scope.enter()
+        work_scope = self._work_scope
         try:
-            if self._close is not None:
-                self._close()
-        finally:
-            self._work_scope.end()
+            try:
+                work_scope.enter()
+                if self._close is not None:
+                    self._close()
+            finally:
+                work_scope.end()
+        except BaseException:
+            work_scope.end()
+            raise
 
     def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._body, name)
