@@ -49,9 +49,16 @@ LEFT_OUT = (
     "*/test_sizes.py",
     "*/test_core_names_no_library.py",
 )
+#: What free-threaded builds run.
+FREE_THREADED = ("tests/unit/test_core_", "tests/contract/test_exactness.py", "tests/contract/test_any_order.py")
 #: The part of the test files that `--part` draws.
 PART = 1 / 4
 PROJECT = "-e.[test,cli]"
+# No drivers: most have no wheels there, and turn the lock on again where they have.
+FREE_THREADED_PROJECT = (
+    *("-e.[sdk,cli]", "aiosqlite", "django", "greenlet", "hypothesis", "peewee", "psutil", "pytest<9.2"),
+    *("pytest-timeout", "pytest-xdist", "sqlalchemy[asyncio]"),
+)
 # It does nothing beside the newest SQLAlchemy, so only here is it seen whether we get along.
 PEER = "opentelemetry-instrumentation-sqlalchemy"
 OLDEST_OTEL = (
@@ -171,7 +178,7 @@ def _choose(options: argparse.Namespace, pythons: list[Interpreter]) -> list[Cel
         ends = cells(pythons, quick=True)
         chosen = ends if options.quick else ends[:1] if options.oldest else []
     else:
-        chosen = cells(pythons)
+        chosen = [*cells(pythons), *free_threaded_cells(interpreters(free_threaded=True))]
     chosen = [cell for cell in chosen if options.only.lower() in cell.name.lower()]
     if options.part is None or not pythons:
         return chosen
@@ -222,6 +229,18 @@ def cells(pythons: list[Interpreter], *, quick: bool = False) -> list[Cell]:
     return [oldest, *(Cell(f"Python {middle.minor}, {name}", middle, pins) for name, pins in OLDER.items()), *newest]
 
 
+def free_threaded_cells(pythons: list[Interpreter]) -> list[Cell]:
+    """
+    What runs on builds without the global interpreter lock, as far as the machine has any: the core, and the pools on
+    SQLite. Few drivers have wheels for them, and most that are imported turn the lock on again.
+
+    Args:
+        pythons: These builds.
+    """
+    files = tuple(file for file in test_files() if file.startswith(FREE_THREADED))
+    return [Cell(f"Python {python.minor}, free-threaded", python, files=files) for python in pythons]
+
+
 def test_files() -> list[str]:
     """The test files that a cell runs, from the root of the checkout."""
     found = (path.relative_to(ROOT).as_posix() for layer in LAYERS for path in (ROOT / layer).rglob("test_*.py"))
@@ -247,11 +266,15 @@ def draw(seed: str, pythons: list[Interpreter], files: Sequence[str]) -> Cell:
     return cell._replace(name=f"{cell.name}, a part", files=tuple(drawn))
 
 
+def _project(cell: Cell) -> tuple[str, ...]:
+    return FREE_THREADED_PROJECT if cell.python.free_threaded else (PROJECT,)
+
+
 def _run(cell: Cell, arguments: list[str], as_of: str) -> Outcome:
     print(f"{cell.name} ...", flush=True)
     start = time.monotonic()
     try:
-        python = environment(cell.python.path, [PROJECT, *cell.pins], as_of=as_of)
+        python = environment(cell.python.path, [*_project(cell), *cell.pins], as_of=as_of)
     except subprocess.CalledProcessError as error:
         return Outcome((), f"no environment: {error}", passed=False, seconds=time.monotonic() - start)
     versions = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True).stdout.split()

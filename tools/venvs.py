@@ -43,28 +43,38 @@ class Interpreter(NamedTuple):
     Args:
         version: Major, minor and patch version.
         path: Its executable.
+        free_threaded: Whether it is a build without the global interpreter lock.
     """
 
     version: tuple[int, int, int]
     path: Path
+    free_threaded: bool = False
 
     @property
     def minor(self) -> str:
-        """Its version as ``3.11``."""
-        return f"{self.version[0]}.{self.version[1]}"
+        """Its version as ``3.11``, or ``3.14t`` where it is free-threaded."""
+        return f"{self.version[0]}.{self.version[1]}{'t' if self.free_threaded else ''}"
 
 
-def interpreters() -> list[Interpreter]:
+def interpreters(*, free_threaded: bool = False) -> list[Interpreter]:
     """
     One CPython of each minor version from 3.10 that this machine has, from PATH, pyenv and uv, oldest first.
 
-    Nothing is downloaded. Of several patch versions the newest counts; free-threaded builds are left out.
+    Nothing is downloaded. Of several patch versions the newest counts.
+
+    Args:
+        free_threaded: Whether to look for builds without the global interpreter lock, and not for the usual ones.
     """
-    listed = _uv("python", "list", "--only-installed", "--output-format", "json")
-    found = [(entry["version"], entry["path"]) for entry in json.loads(listed) if _is_plain_cpython(entry)]
+    variant = "freethreaded" if free_threaded else "default"
+    listed = json.loads(_uv("python", "list", "--only-installed", "--output-format", "json"))
+    found = [(entry["version"], entry["path"]) for entry in listed if _is_cpython(entry, variant)]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found += [(folder.name, str(folder / "bin" / "python")) for folder in pyenv.glob("versions/3.*")]
-    return newest_of_each(found)
+    found += [
+        (folder.name.removesuffix("t"), str(folder / "bin" / "python"))
+        for folder in pyenv.glob("versions/3.*")
+        if folder.name.endswith("t") is free_threaded
+    ]
+    return [one._replace(free_threaded=free_threaded) for one in newest_of_each(found)]
 
 
 def newest_of_each(found: Iterable[tuple[str, str]]) -> list[Interpreter]:
@@ -166,8 +176,8 @@ def _dependencies() -> str:
     return (ROOT / "pyproject.toml").read_text().partition("\n[tool.")[0]
 
 
-def _is_plain_cpython(entry: dict[str, object]) -> bool:
-    return entry.get("implementation") == "cpython" and entry.get("variant", "default") == "default"
+def _is_cpython(entry: dict[str, object], variant: str) -> bool:
+    return entry.get("implementation") == "cpython" and entry.get("variant", "default") == variant
 
 
 def _uv(*arguments: str) -> str:

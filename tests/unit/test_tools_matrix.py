@@ -36,7 +36,7 @@ class Runs:
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """A machine with three Pythons, on which a cell only notes that it would run."""
     made = Runs()
-    monkeypatch.setattr(matrix, "interpreters", lambda: PYTHONS)
+    monkeypatch.setattr(matrix, "interpreters", lambda *, free_threaded=False: [] if free_threaded else PYTHONS)
     monkeypatch.setattr(matrix, "_run", made)
     return made
 
@@ -79,6 +79,21 @@ def test_one_python_is_enough() -> None:
     """A machine with a single Python still runs every library's versions on it, and one without any has no cells."""
     assert {cell.python for cell in cells(PYTHONS[:1])} == {PYTHONS[0]}
     assert cells([]) == []
+
+
+def test_a_free_threaded_python_has_a_cell_of_its_own(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine has one, the whole matrix runs the core and the pools on SQLite on it."""
+    assert main([]) == 0
+    without = runs.cells
+    assert without == cells(PYTHONS)
+    build = Interpreter((3, 14, 1), Path("python3.14t"), free_threaded=True)
+    monkeypatch.setattr(matrix, "interpreters", lambda *, free_threaded=False: [build] if free_threaded else PYTHONS)
+    runs.cells.clear()
+    assert main([]) == 0
+    (added,) = [cell for cell in runs.cells if cell.python is build]
+    assert added.name == "Python 3.14t, free-threaded"
+    assert added.files
+    assert set(added.files) <= set(matrix.test_files())
 
 
 def test_oldest_is_one_end(runs: Runs) -> None:
@@ -180,5 +195,5 @@ def test_less_than_the_whole_notes_nothing(runs: Runs, capsys: pytest.CaptureFix
 
 def test_no_python_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a fitting Python runs nothing, also where a part is asked for, and that is a failure."""
-    monkeypatch.setattr(matrix, "interpreters", list)
+    monkeypatch.setattr(matrix, "interpreters", lambda **_: [])
     assert main([]) == main(["--oldest", "--part", "a"]) == 1

@@ -115,3 +115,21 @@ def test_the_moment_is_one() -> None:
     """The moment in the tool is of the form that the matrix prints, and not yet stale when it begins."""
     moment = datetime.strptime(f"{venvs.AS_OF}+0000", f"{venvs.MOMENT}%z")
     assert stale_as_of(moment) == ""
+
+
+def test_free_threaded_builds_are_found_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From uv and from pyenv; the usual builds are not among them, nor they among those."""
+    listed = [
+        {"implementation": "cpython", "version": "3.13.2", "path": "usual", "variant": "default"},
+        {"implementation": "cpython", "version": "3.14.1", "path": "free", "variant": "freethreaded"},
+        {"implementation": "pypy", "version": "3.11.1", "path": "other", "variant": "default"},
+    ]
+    monkeypatch.setattr(venvs, "_uv", lambda *_: json.dumps(listed))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    for name in ("3.12.1", "3.13.9t"):
+        (tmp_path / "versions" / name).mkdir(parents=True)
+    assert [one.minor for one in venvs.interpreters()] == ["3.12", "3.13"]
+    assert [(one.minor, one.version) for one in venvs.interpreters(free_threaded=True)] == [
+        ("3.13t", (3, 13, 9)),
+        ("3.14t", (3, 14, 1)),
+    ]
