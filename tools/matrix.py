@@ -56,7 +56,7 @@ PART = 1 / 4
 PROJECT = "-e.[test,cli]"
 # No drivers: most have no wheels there, and turn the lock on again where they have.
 FREE_THREADED_PROJECT = (
-    *("-e.[sdk,cli]", "aiosqlite", "django", "greenlet", "hypothesis", "peewee", "psutil", "pytest<9.2"),
+    *("-e.[sdk,cli]", "aiosqlite", "greenlet", "hypothesis", "jinja2", "peewee", "psutil", "pytest<9.2"),
     *("pytest-timeout", "pytest-xdist", "sqlalchemy[asyncio]"),
 )
 # It does nothing beside the newest SQLAlchemy, so only here is it seen whether we get along.

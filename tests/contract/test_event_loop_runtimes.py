@@ -41,6 +41,7 @@ SLOW = 30.0
 SHORT = 0.05
 #: Seconds that something blocks a loop.
 BLOCKED = 0.5
+NOTHING_TESTED = "no loop was made: the test tests nothing"
 RUNTIMES = ("uvloop", "debug")
 
 
@@ -62,8 +63,11 @@ def _in_debug_mode(make: Callable[[], asyncio.AbstractEventLoop]) -> Callable[[]
 @pytest.fixture(params=RUNTIMES)
 def runtime(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> Iterator[str]:
-    """Event loops are made by this runtime; what it complains of fails the test, as every warning does."""
+) -> Iterator[list[type]]:
+    """
+    Event loops are made by this runtime; what it complains of fails the test, as every warning does. The kinds of those
+    that were made.
+    """
     which: str = request.param
     if which == "uvloop":
         require(importlib.util.find_spec("uvloop") is not None, "uvloop missing: no wheel for this Python", "make env")
@@ -80,9 +84,8 @@ def runtime(
     monkeypatch.setattr(asyncio, "new_event_loop", new_event_loop)
     monkeypatch.setattr(asyncio.events, "new_event_loop", new_event_loop)
     caplog.set_level(logging.WARNING, "asyncio")
-    yield which
+    yield made
     gc.collect()  # "never awaited" and "unclosed" come with it
-    assert made, "no loop was made: the test tests nothing"
     assert all(kind.__module__.startswith("uvloop") is (which == "uvloop") for kind in made)
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
@@ -113,7 +116,7 @@ def _drawn(found: list[Any]) -> list[Any]:
 @pytest.mark.parametrize(("kind", "law"), _laws())
 def test_the_laws_of_exactness(
     *,
-    runtime: str,
+    runtime: list[type],
     telemetry: Telemetry,
     kind: type[Driver],
     law: Callable[..., None],
@@ -138,6 +141,7 @@ def test_the_laws_of_exactness(
         law(**{name: given[name]() for name in inspect.signature(law).parameters})
     finally:
         driver.stop()
+    assert runtime, NOTHING_TESTED
 
 
 def _cancellations() -> list[Any]:
@@ -158,7 +162,7 @@ def _cancellations() -> list[Any]:
 @pytest.mark.parametrize(("kind", "state"), _cancellations())
 def test_the_laws_of_cancellation(
     *,
-    runtime: str,
+    runtime: list[type],
     telemetry: Telemetry,
     kind: Any,
     state: Any,
@@ -172,9 +176,10 @@ def test_the_laws_of_cancellation(
     else:
         database: Postgres = request.getfixturevalue("database")
         cancellation.test_a_librarys_own_pool_cancelled_at_every_step(telemetry, kind, state, database, caplog)
+    assert runtime, NOTHING_TESTED
 
 
-def test_a_loop_that_is_blocked_is_seen(runtime: str, telemetry: Telemetry, tmp_path: Path) -> None:
+def test_a_loop_that_is_blocked_is_seen(runtime: list[type], telemetry: Telemetry, tmp_path: Path) -> None:
     """Heartbeats come back from the loop, and are late where something blocks it."""
     require(AsyncQueuePoolAiosqlite.missing() is None, str(AsyncQueuePoolAiosqlite.missing()), "make env")
     from sqlalchemy.ext.asyncio import create_async_engine
@@ -194,3 +199,4 @@ def test_a_loop_that_is_blocked_is_seen(runtime: str, telemetry: Telemetry, tmp_
         await engine.dispose()
 
     asyncio.run(run())
+    assert runtime, NOTHING_TESTED
