@@ -30,7 +30,7 @@ from tests.contract import test_framework_faults as faults
 from tests.support.pools import Source, identity
 from tests.support.scale import times
 from tests.support.seeds import seed_of_run
-from tests.support.striking import ExitError, Place, Striker, TimeLimitError, unreachable
+from tests.support.striking import ASYNC_INTERRUPTS, INTERRUPTS, Place, Striker, unreachable
 from tests.support.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from poolscope.core.pool import Pool
 
 #: One in so many places is interrupted in a run, another part for each commit.
-ONE_IN = int(os.environ.get("ONE_IN", times(12, whole=1)))
+ONE_IN = int(os.environ.get("ONE_IN", times(30, whole=1)))
 #: How often a run may come to one line until that is no other place any more.
 OFTEN = 3
 #: A file that gets the figures, where they are wanted.
@@ -232,7 +232,7 @@ class Trial:
         self._begun: list[UnitOfWork] = []
         is_async = name in ("asgi", "fastapi", "queues", "grpc", "asgiref", "django")
         # An event loop's own end by ``KeyboardInterrupt`` would end the test's.
-        self.errors = (ExitError if is_async else KeyboardInterrupt, TimeLimitError)
+        self.errors = ASYNC_INTERRUPTS if is_async else INTERRUPTS
 
     def query(self, number: int) -> None:
         """What an application does with a pool; it is not followed."""
@@ -399,11 +399,14 @@ def trial(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     trial.followed.end()
     gc.collect()
     gc.freeze()
+    # What interrupts leave half-made, such as an event loop, complains when it is collected.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     trial.start()
     with trial.striker.installed():
         yield trial
     telemetry.shutdown()
     gc.unfreeze()
+    gc.collect()
     guard.reset()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import logging
 import os
 import random
@@ -27,7 +28,7 @@ from tests.contract.stand_ins import STAND_INS
 from tests.support.scale import times
 from tests.support.seeds import seed_of_run
 from tests.support.skips import require
-from tests.support.striking import ExitError, Place, Spot, Striker, TimeLimitError, unreachable
+from tests.support.striking import ASYNC_INTERRUPTS, INTERRUPTS, ExitError, Place, Spot, Striker, unreachable
 from tests.support.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from examples.lab.postgres import Postgres
 
 #: One in so many places is interrupted in a run, another part for each commit.
-ONE_IN = int(os.environ.get("ONE_IN", times(400, whole=1)))
+ONE_IN = int(os.environ.get("ONE_IN", times(1500, whole=1)))
 #: How often a run may come to one line until that is no other place any more.
 OFTEN = 3
 #: The places that are meant, by the beginning of their module's path.
@@ -123,7 +124,7 @@ class Application:
     def _step(self, name: str, function: Callable[..., object], *args: object) -> Any:
         try:
             return function(*args)
-        except (KeyboardInterrupt, TimeLimitError, ExitError):
+        except INTERRUPTS:
             self.interrupted = name
             raise _Interrupted from None
         except BaseException as error:
@@ -186,7 +187,7 @@ class Trial:
     @property
     def errors(self) -> tuple[type[BaseException], ...]:
         """What interrupts an application: an event loop's own end by ``KeyboardInterrupt`` would end the test's."""
-        return (ExitError if self.is_async else KeyboardInterrupt, TimeLimitError)
+        return ASYNC_INTERRUPTS if self.is_async else INTERRUPTS
 
     def places(self) -> list[Place]:
         """All places that the story passes, each line up to its third time."""
@@ -226,6 +227,51 @@ class Trial:
                 self._fails("lost", f"{at} {outcome.lost}")
         if swallowed and all(one.step for one in bare):
             self._fails("swallowed", at)
+
+    def places_of_making(self) -> list[Place]:
+        """All places that the making of a pool passes."""
+        self.is_async = False
+        self.striker.target = None
+        for _ in range(2):
+            driver = self._kind()
+            self.striker.begin()
+            driver.start(self._where, self._folder, size=2, timeout=PATIENCE)
+            self.striker.end()
+            driver.stop()
+        return [one for one in self.striker.seen if one.nth <= OFTEN and one.line not in unreachable(one.file)]
+
+    def interrupt_making(self, place: Place, error: type[BaseException]) -> None:
+        """Interrupt the making of a pool at a place, and see whether the next one is all right."""
+        self.striker.target, self.striker.spot, self.striker.error = place, None, error
+        at = f"{place} {error.__name__}"
+        errors_of_ours = sum(guard.counts().values())
+        driver, has_reached = self._kind(), False
+        before, sys.unraisablehook = sys.unraisablehook, self._ignore
+        self.striker.begin()
+        try:
+            driver.start(self._where, self._folder, size=2, timeout=PATIENCE)
+        except INTERRUPTS:
+            has_reached = True
+        finally:
+            self.striker.end()
+            sys.unraisablehook = before
+        self.counts["tried"] += self.striker.struck
+        if not self.striker.was_collecting and self.striker.struck:
+            if sum(guard.counts().values()) != errors_of_ours:
+                self._fails("counted as an error of ours", at)
+            if not has_reached:
+                self._fails("swallowed", at)
+        with contextlib.suppress(Exception):  # it may not be there
+            driver.close()
+        driver = self._driver()
+        self.striker.target = None
+        application = Application(driver)
+        self._follow(driver, application)
+        application.clean_up()
+        self._check_account(at)
+        if lost := self._lost(driver, at, watched=True):
+            self._fails("lost", f"{at} {lost}")
+        driver.stop()
 
     def _outcome(self, at: str, *, watched: bool) -> Outcome | None:
         driver = self._driver()
@@ -273,6 +319,38 @@ class Trial:
             return [one for one in outcomes if one is not None]
         finally:
             self.striker.spot, self.striker.once_done = None, False
+            self._telemetry.start()
+
+    def run_deep(self, room: int) -> Outcome:
+        """
+        A run whose calls are near Python's limit of recursion.
+
+        Args:
+            room: The frames that are left.
+        """
+        driver = self._driver()
+        application = Application(driver)
+        watched = bool(open_pool_registries)
+        depth = len(inspect.stack(0))
+        try:
+            _deeper(sys.getrecursionlimit() - depth - room, application.run)
+        except RecursionError:
+            application.told.append("story: RecursionError")
+        application.clean_up()
+        gc.collect()
+        if watched:
+            self._check_account(f"{room} frames left")
+        lost = self._lost(driver, f"{room} frames left", watched=watched)
+        with contextlib.suppress(Exception):
+            driver.stop()
+        return Outcome(lost, "; ".join(application.told))
+
+    def run_deep_bare(self, room: int) -> Outcome:
+        """The same without poolscope."""
+        self._telemetry.stop()
+        try:
+            return self.run_deep(room)
+        finally:
             self._telemetry.start()
 
     def _ignore(self, unraisable: object) -> None:
@@ -356,6 +434,29 @@ async def _call(function: Callable[[], None]) -> None:
     function()
 
 
+def _deeper(frames: int, function: Callable[[], None]) -> None:
+    if frames > 0:
+        _deeper(frames - 1, function)
+    else:
+        function()
+
+
+def _label(kind: type[Driver]) -> str:
+    return kind.label
+
+
+#: Kinds of pools whose calls are tried near the limit of recursion, in the thread of the test.
+DEEP_LABELS = ("sqlalchemy-QueuePool-sqlite", "peewee-PooledSqliteDatabase", "dbutils-PooledDB-blocking")
+#: Kinds of pools that are made in the thread of the test, without an event loop.
+MADE_LABELS = (
+    *(*DEEP_LABELS, "psycopg2-ThreadedConnectionPool", "psycopg_pool-ConnectionPool"),
+    "mysql-connector-MySQLConnectionPool",
+)
+MAKINGS_ONE_IN = int(os.environ.get("ONE_IN", times(120, whole=1)))
+#: The most frames that are left, where everything works.
+DEEPEST = 200
+ROOMS_ONE_IN = int(os.environ.get("ONE_IN", times(40, whole=1)))
+
 KINDS: list[type[Driver]] = [*all_drivers(), *STAND_INS]
 
 
@@ -405,6 +506,52 @@ def test_an_interrupt_loses_nothing(trial: Trial, request: pytest.FixtureRequest
     for place in places:
         if draw.randrange(ONE_IN) == 0:
             trial.interrupt(place, draw.choice(trial.errors))
+    figures = f"{request.node.name}: {len(places)} places, {dict(trial.counts)}"
+    if FIGURES:
+        with Path(FIGURES).open("a", encoding="utf-8") as out:
+            out.write("\n    ".join([f"FIGURES {figures}", *trial.failures]) + "\n")
+    assert trial.failures == [], figures
+
+
+@pytest.mark.reliability(
+    fault="the limit of recursion is reached in or near poolscope's code",
+    application="``RecursionError``, some frames earlier; no connection is lost that is not lost without poolscope too",
+    lost="the figures of that checkout or call",
+)
+@pytest.mark.parametrize("trial", [kind for kind in KINDS if kind.label in DEEP_LABELS], ids=_label, indirect=True)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_stack_loses_nothing(trial: Trial, request: pytest.FixtureRequest) -> None:
+    """However few frames are left: as without poolscope, but for how many it takes."""
+    draw = random.Random(f"{seed_of_run()} {request.node.name}")
+    rooms = [room for room in range(4, DEEPEST) if draw.randrange(ROOMS_ONE_IN) == 0]
+    outcomes = {room: (trial.run_deep(room), trial.run_deep_bare(room)) for room in rooms}
+    assert trial.run_deep(DEEPEST).step == trial.run_deep_bare(DEEPEST).step
+    lost = {room: ours.lost for room, (ours, _) in outcomes.items() if ours.lost}
+    bare = {room: theirs.lost for room, (_, theirs) in outcomes.items() if theirs.lost}
+    if FIGURES:
+        with Path(FIGURES).open("a", encoding="utf-8") as out:
+            out.write(f"DEEP {request.node.name} {len(rooms)} lost {lost} bare {bare} {trial.failures}\n")
+    assert trial.failures == []
+    for room in lost:  # ours takes some frames: without it, it may be lost where fewer are left
+        assert any(trial.run_deep_bare(less).lost for less in range(4, room + 1)), lost
+
+
+@pytest.mark.reliability(
+    fault="an interrupt at any line of poolscope's while a pool is made or opened",
+    application="the interrupt; the next pool works",
+    lost="nothing of the next pool",
+)
+@pytest.mark.parametrize("trial", [kind for kind in KINDS if kind.label in MADE_LABELS], ids=_label, indirect=True)
+@pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupted_making_leaves_nothing(trial: Trial, request: pytest.FixtureRequest) -> None:
+    """It reaches the application, and of the pool that is made next every figure is right."""
+    places = trial.places_of_making()
+    assert places
+    draw = random.Random(f"{seed_of_run()} {request.node.name}")
+    for place in places:
+        if draw.randrange(MAKINGS_ONE_IN) == 0:
+            trial.interrupt_making(place, draw.choice(trial.errors))
     figures = f"{request.node.name}: {len(places)} places, {dict(trial.counts)}"
     if FIGURES:
         with Path(FIGURES).open("a", encoding="utf-8") as out:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import importlib
 import linecache
 import signal
 import sys
@@ -31,6 +32,25 @@ class TimeLimitError(Exception):
 
 class ExitError(BaseException):
     """What ends a greenlet or a task, such as ``GreenletExit``: no ``Exception``."""
+
+
+def _of_greenlets() -> Iterator[type[BaseException]]:
+    # What ends a greenlet from outside, where there are any.
+    for module, name in (("greenlet", "GreenletExit"), ("gevent", "Timeout")):
+        with contextlib.suppress(ImportError):
+            yield getattr(importlib.import_module(module), name)
+
+
+#: What may be raised anywhere in an application's code: by the handler of a signal, or into a greenlet.
+INTERRUPTS: Final[tuple[type[BaseException], ...]] = (
+    KeyboardInterrupt,
+    TimeLimitError,
+    ExitError,
+    MemoryError,
+    *_of_greenlets(),
+)
+#: The same in an event loop, which ``KeyboardInterrupt`` ends.
+ASYNC_INTERRUPTS: Final[tuple[type[BaseException], ...]] = (ExitError, TimeLimitError, MemoryError)
 
 
 class Place(NamedTuple):
@@ -165,9 +185,8 @@ class Striker:
         self.was_at_entry = (
             frame.f_lineno
             == min(
-                line
-                for _, _, line in frame.f_code.co_lines()
-                if line is not None and line > frame.f_code.co_firstlineno
+                (line for _, _, line in frame.f_code.co_lines() if line and line > frame.f_code.co_firstlineno),
+                default=frame.f_lineno,
             )
             or _calls_original(frame.f_code.co_filename, frame.f_lineno)
         ) and not (frame.f_back is not None and frame.f_back.f_code.co_filename.startswith(ROOT))
@@ -189,7 +208,7 @@ class Striker:
 
     def handler(self, _: int, __: FrameType | None) -> None:
         """The application's signal handler."""
-        self.raised = self.error("from a signal handler")
+        self.raised = self.error()
         raise self.raised
 
     @contextlib.contextmanager
