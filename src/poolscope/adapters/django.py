@@ -113,8 +113,8 @@ class RequestEnd(Checkin):
             state: WrapperState | None = self_.__dict__.get(CONNECTION_KEY)
             if state is None or state.alias is None or state.is_django or self_.in_atomic_block:
                 return original(self_)
-            state.is_django = True
             try:
+                state.is_django = True
                 if state.lease is not None:
                     end(self_)
                 return original(self_)

@@ -5,7 +5,6 @@ and never learns that one was dropped.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +13,7 @@ from poolscope.adapters.connects import limit_changed
 from poolscope.adapters.leases import ConnectionState, undo
 from poolscope.adapters.marks import ACCOUNT_KEY, CONNECTION_KEY, KEY
 from poolscope.adapters.stats import StatsSource
-from poolscope.core.guard import guard
+from poolscope.core.guard import guard, raised_by_a_signal
 from poolscope.types import override
 
 if TYPE_CHECKING:
@@ -116,8 +115,11 @@ class PooledConnection(ConnectionState):
         super().__init__(None)
         self.account = account
         self.pgconn = connection.pgconn
-        with contextlib.suppress(Exception):  # of one that is closed just now; no process id is no loss
+        try:
             self.backend_process_id = connection.pgconn.backend_pid
+        except Exception as error:
+            if raised_by_a_signal(error):
+                raise  # any other is of one that is closed just now: no process id is no loss
         #: When a worker of the pool began to connect it and when it was done, in seconds of the clock; None once
         #: a caller had it.
         self.connect: tuple[float, float] | None = None

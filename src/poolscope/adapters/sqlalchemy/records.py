@@ -7,7 +7,6 @@ has one, for the library too.
 
 from __future__ import annotations
 
-import contextlib
 import time
 import weakref
 from itertools import islice
@@ -17,6 +16,7 @@ from poolscope.adapters.leases import lease_below
 from poolscope.adapters.marks import BACKEND_KEY, KEY, RECORDS_KEY
 from poolscope.adapters.points.brackets import library_frames
 from poolscope.adapters.pools import Pools
+from poolscope.core.guard import raised_by_a_signal
 from poolscope.types import override
 
 if TYPE_CHECKING:
@@ -107,13 +107,16 @@ class RecordConnections(Pools):
         # Only drivers that are known to have it are asked: another one may answer any attribute, and notice (a mock, a
         # proxy that counts). ``__class__``, not type(): a proxy around a connection, as tracing libraries make, gives
         # that of the connection.
-        with contextlib.suppress(Exception):  # no process id is no loss
+        try:
             driver = connection.driver_connection
             libraries = {kind.__module__.partition(".")[0] for kind in driver.__class__.__mro__}
             if "asyncpg" in libraries:
                 return int(driver.get_server_pid())
             if not libraries.isdisjoint(_LIBPQ):
                 return int(driver.info.backend_pid)
+        except Exception as error:
+            if raised_by_a_signal(error):
+                raise  # any other: no process id is no loss
         return None
 
     @override
