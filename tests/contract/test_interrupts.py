@@ -480,11 +480,14 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     trial = Trial(kind, where, tmp_path, telemetry)
     gc.collect()
     gc.freeze()
+    # What interrupts leave half-done, such as a coroutine, complains when it is collected.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     telemetry.start()
     with trial.striker.installed():
         yield trial
     telemetry.shutdown()
     gc.unfreeze()
+    gc.collect()
     guard.reset()
 
 

@@ -108,8 +108,8 @@ class Striker:
         #: Who called the hook that was interrupted, and whether the garbage collector had called it.
         self.caller: Spot | None = None
         self.was_collecting = False
-        #: Whether it was the hook's first line, or where it calls what it hooks: directly before that, as without
-        #: poolscope.
+        #: Whether nothing of the hook had begun, or it was where it calls what it hooks: directly before that, as
+        #: without poolscope.
         self.was_at_entry = False
         self._counts: Counter[tuple[str, str, int]] = Counter()
         self._due: FrameType | None = None
@@ -183,11 +183,7 @@ class Striker:
     def _note(self, frame: FrameType) -> None:
         outer: FrameType | None = frame
         self.was_at_entry = (
-            frame.f_lineno
-            == min(
-                (line for _, _, line in frame.f_code.co_lines() if line and line > frame.f_code.co_firstlineno),
-                default=frame.f_lineno,
-            )
+            frame.f_lineno in _at_entry(frame.f_code.co_filename)
             or _calls_original(frame.f_code.co_filename, frame.f_lineno)
         ) and not (frame.f_back is not None and frame.f_back.f_code.co_filename.startswith(ROOT))
         self.was_collecting = False
@@ -251,6 +247,22 @@ def _first_lines(body: list[ast.stmt]) -> Iterator[int]:
 
 def _calls(node: ast.AST) -> bool:
     return any(isinstance(one, ast.Call) for one in ast.walk(node))
+
+
+@functools.cache
+def _at_entry(file: str) -> frozenset[int]:
+    # The lines of functions up to their first `try`, else the first one alone: nothing of ours has begun.
+    lines: set[int] = set()
+    for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = next((one for one in node.body if not _is_docstring(one)), node.body[0])
+            tries = [one.lineno for one in node.body if isinstance(one, ast.Try)]
+            lines.update(range(first.lineno, tries[0] if tries else first.lineno + 1))
+    return frozenset(lines)
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 @functools.cache

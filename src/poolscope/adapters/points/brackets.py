@@ -5,6 +5,7 @@ returns a coroutine.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -144,7 +145,9 @@ def _preceded(original: Function, do: Callable[[LibraryObject], None]) -> Functi
     def call(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         try:
             do(self_)
-        except BaseException:  # a signal handler's: what was begun is ended all the same
+        except BaseException:  # a signal handler's, perhaps before the first step: all is done, once, all the same
+            with contextlib.suppress(BaseException):
+                do(self_)
             original(self_, *args, **kwargs)
             raise
         return original(self_, *args, **kwargs) if args or kwargs else original(self_)
@@ -157,6 +160,8 @@ def _preceded_coroutine(original: Function, do: Callable[[LibraryObject], None])
         try:
             do(self_)
         except BaseException:
+            with contextlib.suppress(BaseException):
+                do(self_)
             await original(self_, *args, **kwargs)
             raise
         return await (original(self_, *args, **kwargs) if args or kwargs else original(self_))
