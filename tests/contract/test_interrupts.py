@@ -282,6 +282,7 @@ class Trial:
             self._follow(driver, application)
         finally:
             sys.unraisablehook = before
+        self.striker.raised = None  # its frames keep connections
         if not self.striker.struck:  # what is remembered from other runs took another way
             application.clean_up()
             driver.stop()
