@@ -59,9 +59,12 @@ def view() -> Callable[..., Any]:
 
 def _cannot_look_up() -> bool:
     try:
-        return hasattr(json, "no such name")
+        getattr(json, "no such name")  # not hasattr(), which makes no message
+    except AttributeError:
+        return False
     except SystemError:
         return True
+    return False
 
 
 @pytest.mark.reliability(
