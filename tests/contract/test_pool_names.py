@@ -327,3 +327,15 @@ def test_several_servers_of_one_pool(database: Postgres) -> None:
     with watched("psycopg_pool") as seen:
         psycopg_pool_of(f"host={hosts} port={port},{port} dbname={name} {login}")()
         assert servers_of(seen) == [(f"{hosts}:{port}/{name}", hosts, port, name)]
+
+
+@pytest.mark.parametrize("name", [7, b"bytes", object()], ids=["a number", "bytes", "an object"])
+def test_a_name_that_is_no_text_is_none(name: object) -> None:
+    """Libraries take anything for a name; the pool is watched under the name that it has without one."""
+    import sqlalchemy
+
+    with watched("sqlalchemy") as seen:
+        engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.pool.QueuePool, pool_logging_name=name)
+        engine.connect().close()
+        assert list(seen.pool_registry.pools) == ["sqlite"]
+        engine.dispose()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import logging
 import threading
 from collections import Counter
 from pathlib import Path
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 COLLECT_SECONDS = 0.2
 UNFIT = 9
 TEST_SPAN = "test"
+MOST_LINES = 10
 
 
 class CountingExporter(SpanExporter):
@@ -57,6 +59,20 @@ class CountingExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
+class Lines(logging.Handler):
+    """Keeps the first lines that poolscope logs about errors of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called in whichever thread logs."""
+        line = record.getMessage()
+        if "error of its own" in line and len(self.lines) < MOST_LINES:
+            self.lines.append(line)
+
+
 class Watch:
     """Poolscope with a real SDK, from the start of a session to its end."""
 
@@ -71,10 +87,12 @@ class Watch:
         self._quiet = threading.RLock()
         self._collector = threading.Thread(target=self._collect_for_ever, name="transparency-collector", daemon=True)
         self.tracer = self._tracers.get_tracer("transparency")
+        self.errors = Lines()
 
     def start(self) -> None:
         """Put the hooks in and collect from now on."""
-        Worker.run_once = self._without_garbage_collection(Worker.run_once)  # type: ignore[method-assign]
+        logging.getLogger("poolscope").addHandler(self.errors)
+        Worker._call = self._without_garbage_collection(Worker._call)  # type: ignore[method-assign]
         PoolscopeInstrumentor().instrument(
             tracer_provider=self._tracers, meter_provider=self._meters, checkout_spans="always"
         )
@@ -160,5 +178,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     session.config.getoption("--poolscope-report").write_text(json.dumps(seen))
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     terminal.write_line(f"\npoolscope: {seen['leases']} leases, spans {seen['spans']}, errors {seen['errors']}")
+    for line in session.config.poolscope_watch.errors.lines:
+        terminal.write_line(line)
     if not seen["leases"] or seen["errors"] or seen["exported_errors"] or seen["patches_left"]:
         session.exitstatus = UNFIT

@@ -37,7 +37,7 @@ _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "oracle.db"
 
 
 def identity(
-    system: str, *, name: str | None = None, namespace: object = None, address: object = None, port: object = None
+    system: str, *, name: object = None, namespace: object = None, address: object = None, port: object = None
 ) -> Identity:
     """
     A pool's identity; its name is made of the server and the database where the user gave none. Where one of the three
@@ -45,7 +45,7 @@ def identity(
 
     Args:
         system: As the semantic conventions name it.
-        name: What the user named it.
+        name: What the user named it; a text.
         namespace: The database.
         address: The server's address, or its socket's folder; several in a list or with commas between.
         port: The server's port as a number or text; the system's own where there is none.
@@ -54,23 +54,26 @@ def identity(
     number = where.port
     if number is None and where.address is not None and not where.address.startswith("/") and not port:
         number = _PORTS.get(system)
-    own = name if name and not may_hold_login(name) else None
-    chosen = own or _default_name(system, where.address, number, where.namespace)
+    chosen = _own(name) or _default_name(system, where.address, number, where.namespace)
     return Identity(chosen, system, where.namespace, where.address, number)
 
 
-def file_identity(system: str, path: object, *, name: str | None = None) -> Identity:
+def file_identity(system: str, path: object, *, name: object = None) -> Identity:
     """
     The identity of a pool to a database that is a file.
 
     Args:
         system: As the semantic conventions name it.
         path: The file, or its URI; nothing for a database in memory.
-        name: What the user named it.
+        name: What the user named it; a text.
     """
     file = file_of(path)
-    own = name if name and not may_hold_login(name) else None
-    return Identity(own or _default_name(system, None, None, file), system, file)
+    return Identity(_own(name) or _default_name(system, None, None, file), system, file)
+
+
+def _own(name: object) -> str | None:
+    # Libraries take anything for a name.
+    return name if isinstance(name, str) and name and not may_hold_login(name) else None
 
 
 def learn(pool: Pool, component: str, identify: Callable[[], Identity | None]) -> None:
