@@ -337,5 +337,5 @@ def test_a_name_that_is_no_text_is_none(name: object) -> None:
     with watched("sqlalchemy") as seen:
         engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.pool.QueuePool, pool_logging_name=name)
         engine.connect().close()
-        assert list(seen.pool_registry.pools) == ["sqlite"]
+        assert list(seen.pool_registry.pools) == ["sqlite/:memory:"]
         engine.dispose()
