@@ -27,6 +27,8 @@ SIZES: Final = (12, 20, 28, 36, 256, 2_048, 8_192)
 SUSPICIOUS: Final = 2.5e-7
 #: CPU seconds that are enough to compare.
 A_LOT: Final = 0.005
+#: CPU seconds for which no other process's turn accounts.
+CERTAIN: Final = 0.3
 #: CPU seconds after which a larger size is not tried.
 ENDLESS: Final = 0.5
 #: Below so many characters, what takes so many CPU seconds is exponential: more of it would never end.
@@ -94,8 +96,11 @@ def slow_inputs(
                     break
                 continue
             larger = size if taken > A_LOT else 4 * size
-            times = 1 if taken > ENDLESS else 3
-            found = {one: seconds(one, times) for one in (larger // 4, larger)}
+            found = {one: seconds(one, 1 if taken > ENDLESS else 3) for one in (larger // 4, larger)}
+            # What takes more than linear time does so at each larger size; another process's turn ends.
+            while found[larger] > RATIO * found[larger // 4] and found[larger] < CERTAIN:
+                larger *= 4
+                found[larger] = seconds(larger)
             if found[larger] > RATIO * found[larger // 4]:
                 yield Slow(before, pump, after, found)
                 break
