@@ -217,6 +217,7 @@ def _result(running: list[Process]) -> dict[str, Any]:
     return {
         "leases": sum(epoch["leases"] for epoch in epochs),
         "failed": sum(epoch["failed"] for epoch in epochs),
+        "dropped": sum(epoch["dropped"] for epoch in epochs),
         "interrupted": sum(epoch["interrupted"] for epoch in epochs),
         "epochs": len(epochs),
         "strikes": dict(strikes),
@@ -255,6 +256,7 @@ def _show(result: dict[str, Any]) -> None:
             "-" if one["ended_after"] is None else f"{one['ended_after']:.1f} s",
         )
     out.print(table)
+    out.print(f"telemetry beyond what is kept, as while exporters hang: {result['dropped']:,} items")
 
 
 def _mebibytes(size: float) -> str:
