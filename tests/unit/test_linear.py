@@ -42,7 +42,7 @@ KNOWN = (
     ("select ", "pg_advisory_lock(1) ", ""), ("insert into a values ", "(1, 2), ", ""), ("select a in (", "1, ", ")"),
     ("select * from a where b > ", "? , ", " order by c limit ?"), ("select ", "a.", ""), ("", "q'[", ""),
     ("with a as (select ", "with a as (select ", ""), ("", "--\r", ""), ("", "''", "'"), ("", '""', '"'),
-    ("alter role ", "password '", ""), ("", "/*! ", ""),
+    ("alter role ", "password '", ""), ("", "/*! ", ""), ("", "with limit ?", "x"),
 )  # fmt: skip
 
 

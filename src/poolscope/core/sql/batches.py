@@ -34,7 +34,10 @@ _COMPARISON: Final = r"(?<![-<>@#&|?!])(?P<{name}>[<>])=? ?"
 _BEYOND: Final = re.compile(_COMPARISON.format(name="sign") + r"\(?\?")
 _LIMITED: Final = re.compile(r"\b(?:limit|fetch (?:first|next)) \?")
 _ARRAYS: Final = re.compile(r"\b(?:any|unnest) ?\((?:cast ?\()?\?")
-_WORKED_OFF: Final = re.compile(r"^(?:delete|update)\b.*\blimit \?|^with\b.*\blimit \?.*\b(?:delete from|update)\b")
+_CHANGES: Final = re.compile(r"(?:delete|update)\b")
+_WITH: Final = re.compile(r"with\b")
+_LIMIT_OF_ROWS: Final = re.compile(r"\blimit \?")
+_CHANGES_BEHIND: Final = re.compile(r"\b(?:delete from|update)\b")
 
 # Before a value, which "\0" stands for; the values before it in the same row or call are passed over.
 _ROW: Final = r"(?:\0(?:::[\w.]+(?:\[\])?)? ?, ?)*"
@@ -184,11 +187,19 @@ def chunked_of(statement: str, shape: str, system: str) -> Chunked | None:
     """
     order = shape.rfind(" order by ")
     paged = order > 0 and _LIMITED.search(shape, order) is not None and _BEYOND.search(shape, 0, order) is not None
-    worked_off = _WORKED_OFF.search(shape) is not None
+    worked_off = _is_worked_off(shape)
     if not paged and not worked_off and _ARRAYS.search(shape) is None:
         return None
     slots = _slots(statement, system)
     return Chunked(slots, paged, worked_off) if len(slots) <= _MOST_VALUES else None
+
+
+def _is_worked_off(shape: str) -> bool:
+    if _CHANGES.match(shape) is not None:
+        return _LIMIT_OF_ROWS.search(shape) is not None
+    # With the first limit there is most behind it.
+    limit = _LIMIT_OF_ROWS.search(shape) if _WITH.match(shape) is not None else None
+    return limit is not None and _CHANGES_BEHIND.search(shape, limit.end()) is not None
 
 
 def _slots(statement: str, system: str) -> tuple[Slot, ...]:
