@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.support.handlers import handlers, put_back
 from tests.support.programs import (
     alertmanager,
     collector,
@@ -137,3 +138,12 @@ def _originals_are_back() -> Iterator[None]:
 def _patches() -> tuple[str, ...]:
     patching = sys.modules.get("poolscope.hooks.patching")
     return () if patching is None else tuple(patching.active_patches())
+
+
+@pytest.fixture(autouse=True)
+def _handlers_are_back() -> Iterator[None]:
+    """Every test leaves the handlers of signals as it found them."""
+    before = handlers()
+    yield
+    left = put_back(before)
+    assert not left, f"handlers of signals are left: {left}"

@@ -19,6 +19,7 @@ from rq import Queue, SimpleWorker, Worker
 
 from examples.lab.processes import wait_until
 from tests.integration import queue_jobs
+from tests.support.handlers import handlers_put_back
 from tests.support.redis import redis_server
 from tests.support.telemetry import Telemetry, instrumented
 from tests.support.units import Queries, queries_by_unit
@@ -57,7 +58,8 @@ def test_rq_in_the_workers_own_process(telemetry: Telemetry, redis: str) -> None
     for number in (2, 3):
         queue.enqueue(queue_jobs.send, number)
     queue.enqueue(queue_jobs.fails, 4)
-    SimpleWorker([queue], connection=connection).work(burst=True, logging_level="ERROR")
+    with handlers_put_back():
+        SimpleWorker([queue], connection=connection).work(burst=True, logging_level="ERROR")
     connection.close()
     module = queue_jobs.__name__
     assert queries_by_unit(telemetry.collect()) == {f"task {module}.send": (2, 5.0), f"task {module}.fails": (1, 4.0)}
@@ -74,7 +76,8 @@ def test_rq_in_a_work_horse(redis: str, tmp_path: Path, monkeypatch: pytest.Monk
     connection = Redis.from_url(redis)
     queue = Queue("forking", connection=connection)
     queue.enqueue(queue_jobs.send, 5)
-    Worker([queue], connection=connection).work(burst=True, logging_level="ERROR")
+    with handlers_put_back():
+        Worker([queue], connection=connection).work(burst=True, logging_level="ERROR")
     connection.close()
     assert [json.loads(line) for line in written.read_text().splitlines()] == [
         {f"task {queue_jobs.__name__}.send": [1, 5.0]}
