@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -43,6 +44,8 @@ def main() -> int:
         0 when all of it passed, which is noted; 1 when something failed, 130 after an interrupt.
     """
     os.environ["WHOLE"] = "1"  # see tests/support/scale.py
+    seed = os.environ.setdefault("SEED", datetime.now().astimezone().date().isoformat())  # see tests/support/seeds.py
+    print(f"seed {seed}")
     words = [word for step in plan() for word in (step.name, " ".join(step.after), step.command)]
     return steps.main(["--note", "nightly", *words])
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.contract.drivers.base import Driver
     from tests.support.telemetry import Telemetry
 
-#: One in so many laws is tried in a run on each kind of pool, another part for each commit.
+#: One in so many laws is tried in a run on each kind of pool.
 ONE_IN = times(16, whole=1)
 #: What asyncio's debug mode calls slow, in seconds: a stall of a busy machine is not, a wait without an end is.
 SLOW = 30.0

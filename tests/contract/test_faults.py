@@ -9,7 +9,6 @@ import contextlib
 import functools
 import gc
 import inspect
-import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +25,7 @@ from tests.contract.drivers.base import Driver, Feature, Handle, PendingCheckout
 from tests.contract.stand_ins import STAND_INS
 from tests.support.scale import times
 from tests.support.secrets import SECRET, Heard, SecretiveError, exported
-from tests.support.seeds import seed_of_run
+from tests.support.seeds import is_drawn
 from tests.support.skips import require
 from tests.support.telemetry import Telemetry
 
@@ -40,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = {"hook", "release"}
 #: What every checkout passes: a law that does not reach it proves nothing.
 ALWAYS = {"Pool.checkout", "Lease.acquired", "Lease.released"}
-#: One in so many places fails in a run, another part for each commit.
+#: One in so many places fails in a run.
 ONE_IN = times(4, whole=1)
 #: Seconds that a checkout waits for a connection that is not returned.
 PATIENCE = 0.02
@@ -291,9 +290,7 @@ KINDS: list[type[Driver]] = [*all_drivers(), *STAND_INS]
 
 
 def _drawn(places: list[Place], label: str) -> list[Place]:
-    seed = seed_of_run()
-    draw = random.Random(f"{seed} {label}")
-    return [place for place in places if place.label in ALWAYS or draw.randrange(ONE_IN) == 0]
+    return [place for place in places if place.label in ALWAYS or is_drawn(f"{label} {place.label}", ONE_IN)]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.label)

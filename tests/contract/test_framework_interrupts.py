@@ -29,7 +29,7 @@ from poolscope.hooks.patching import Patcher
 from tests.contract import test_framework_faults as faults
 from tests.support.pools import Source, identity
 from tests.support.scale import times
-from tests.support.seeds import seed_of_run
+from tests.support.seeds import is_drawn
 from tests.support.striking import ASYNC_INTERRUPTS, INTERRUPTS, Place, Striker, unreachable
 from tests.support.telemetry import Telemetry
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from poolscope.core.pool import Pool
 
-#: One in so many places is interrupted in a run, another part for each commit.
+#: One in so many places is interrupted in a run.
 ONE_IN = int(os.environ.get("ONE_IN", times(30, whole=1)))
 #: How often a run may come to one line until that is no other place any more.
 OFTEN = 3
@@ -425,10 +425,10 @@ def test_an_interrupt_ends_the_unit_of_work(trial: Trial, request: pytest.Fixtur
     """
     places = trial.places()
     assert places
-    draw = random.Random(f"{seed_of_run()} {request.node.name}")
     for place in places:
-        if draw.randrange(ONE_IN) == 0:
-            trial.interrupt(place, draw.choice(trial.errors))
+        name = f"{request.node.name} {place}"
+        if is_drawn(name, ONE_IN):
+            trial.interrupt(place, random.Random(name).choice(trial.errors))
     figures = f"{request.node.name}: {len(places)} places, {dict(trial.counts)}"
     if FIGURES:
         with Path(FIGURES).open("a", encoding="utf-8") as out:

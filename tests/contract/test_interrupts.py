@@ -26,7 +26,7 @@ from tests.contract.drivers import all_drivers
 from tests.contract.drivers.base import Driver, Feature, Handle, LoopThread
 from tests.contract.stand_ins import STAND_INS
 from tests.support.scale import times
-from tests.support.seeds import seed_of_run
+from tests.support.seeds import is_drawn
 from tests.support.skips import require
 from tests.support.striking import ASYNC_INTERRUPTS, INTERRUPTS, ExitError, Place, Spot, Striker, unreachable
 from tests.support.telemetry import Telemetry
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from examples.lab.postgres import Postgres
 
-#: One in so many places is interrupted in a run, another part for each commit.
+#: One in so many places is interrupted in a run.
 ONE_IN = int(os.environ.get("ONE_IN", times(1500, whole=1)))
 #: How often a run may come to one line until that is no other place any more.
 OFTEN = 3
@@ -507,10 +507,10 @@ def test_an_interrupt_loses_nothing(trial: Trial, request: pytest.FixtureRequest
     """
     places = trial.places()
     assert places
-    draw = random.Random(f"{seed_of_run()} {request.node.name}")
     for place in places:
-        if draw.randrange(ONE_IN) == 0:
-            trial.interrupt(place, draw.choice(trial.errors))
+        name = f"{request.node.name} {place}"
+        if is_drawn(name, ONE_IN):
+            trial.interrupt(place, random.Random(name).choice(trial.errors))
     figures = f"{request.node.name}: {len(places)} places, {dict(trial.counts)}"
     if FIGURES:
         with Path(FIGURES).open("a", encoding="utf-8") as out:
@@ -527,8 +527,7 @@ def test_an_interrupt_loses_nothing(trial: Trial, request: pytest.FixtureRequest
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_stack_loses_nothing(trial: Trial, request: pytest.FixtureRequest) -> None:
     """However few frames are left: as without poolscope, but for how many it takes."""
-    draw = random.Random(f"{seed_of_run()} {request.node.name}")
-    rooms = [room for room in range(4, DEEPEST) if draw.randrange(ROOMS_ONE_IN) == 0]
+    rooms = [room for room in range(4, DEEPEST) if is_drawn(f"{request.node.name} {room}", ROOMS_ONE_IN)]
     outcomes = {room: (trial.run_deep(room), trial.run_deep_bare(room)) for room in rooms}
     assert trial.run_deep(DEEPEST).step == trial.run_deep_bare(DEEPEST).step
     lost = {room: ours.lost for room, (ours, _) in outcomes.items() if ours.lost}
@@ -553,10 +552,10 @@ def test_an_interrupted_making_leaves_nothing(trial: Trial, request: pytest.Fixt
     """It reaches the application, and of the pool that is made next every figure is right."""
     places = trial.places_of_making()
     assert places
-    draw = random.Random(f"{seed_of_run()} {request.node.name}")
     for place in places:
-        if draw.randrange(MAKINGS_ONE_IN) == 0:
-            trial.interrupt_making(place, draw.choice(trial.errors))
+        name = f"{request.node.name} {place}"
+        if is_drawn(name, MAKINGS_ONE_IN):
+            trial.interrupt_making(place, random.Random(name).choice(trial.errors))
     figures = f"{request.node.name}: {len(places)} places, {dict(trial.counts)}"
     if FIGURES:
         with Path(FIGURES).open("a", encoding="utf-8") as out:

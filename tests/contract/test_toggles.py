@@ -29,7 +29,7 @@ from tests.contract.test_faults import Story, Told
 from tests.contract.test_lifecycle import marks
 from tests.support.moments import Elsewhere, Moments, Place
 from tests.support.scale import WHOLE, times
-from tests.support.seeds import seed_of_run
+from tests.support.seeds import is_drawn, seed_of_run
 from tests.support.skips import require
 from tests.support.telemetry import Telemetry
 
@@ -158,10 +158,9 @@ class Toggled:
 
 
 def _kinds() -> list[type[Driver]]:
-    # In CI half of them, another half for each commit; and always the two that most applications use.
+    # In CI half of them, and always the two that most applications use.
     kinds = all_drivers()
-    draw = random.Random(seed_of_run())
-    return [kind for kind in kinds if WHOLE or kind.label in ALWAYS or draw.randrange(2)]
+    return [kind for kind in kinds if WHOLE or kind.label in ALWAYS or is_drawn(kind.label, 2)]
 
 
 @pytest.fixture(params=_kinds(), ids=lambda kind: kind.label)
@@ -182,7 +181,7 @@ def toggled(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def drawn(places: list[Place], label: str) -> list[Place]:
-    """Some of the places, others for each commit; or all of them."""
+    """Some of the places, or all of them."""
     draw = random.Random(f"{seed_of_run()} {label}")
     return places if len(places) <= PLACES else draw.sample(places, PLACES)
 

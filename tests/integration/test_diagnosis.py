@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(300)
 
 def test_the_cause_is_the_one_that_was_planted(database: Postgres) -> None:
     """
-    A dozen services, drawn by the commit: one may be missed, no cause is named that is not there, and for healthy ones
+    A dozen services, drawn by the seed: one may be missed, no cause is named that is not there, and for healthy ones
     nothing is reported. A machine that stalls makes one of these wrong at most, and not when it is tried again, alone.
     """
     seed = seed_of_run()
