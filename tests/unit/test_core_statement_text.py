@@ -51,6 +51,7 @@ PG, MY, LITE, ORA, MS = "postgresql", "mysql", "sqlite", "oracle.db", "microsoft
         (LITE, 'update "t" set "a" = 1, "b" = max(1, "secret")', 'update "t" set "a" = ?, "b" = max(?)'),
         (LITE, 'select * from  "t" where a is distinct from "secret"', 'select * from "t" where a is distinct from ?'),
         (LITE, 'vacuum into "secret"', "vacuum into ?"),
+        (LITE, 'select --into\nlower("secret")', "select lower(?)"),
         (LITE, "select $a('), 'secret'", "select ?, ?"),
         (MS, "select $12.50, 0xAB\\\ncd12, [it's], N'secret'", "select ?, ?, [it's], ?"),
         (PG, "select a <@b, c->>'secret' from t", "select a <@b, c->>? from t"),

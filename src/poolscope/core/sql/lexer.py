@@ -249,9 +249,14 @@ class _DoubtfulNames:
             # IS DISTINCT FROM, VACUUM INTO: a value. Behind a comment that is not known.
             is_known = len(words) > 1 or not before or before[-1].kind != COMMENT
             return is_known and words[0] not in ("distinct", "vacuum")
-        if plain.endswith("(") and _COLUMNS_OF.search(self._text, max(0, start - _LOOK_BACK), start):
+        if plain.endswith("(") and self._begins_columns(start, before):
             self._lists_columns = True
         return self._lists_columns or (plain.endswith(",") and self._depth == 0)
+
+    def _begins_columns(self, start: int, before: list[Token]) -> bool:
+        found = _COLUMNS_OF.search(self._text, max(0, start - _LOOK_BACK), start)
+        # The word may be the last one of a comment.
+        return found is not None and not any(token.start < found.start() < token.end for token in before[-3:])
 
     def _follow(self, start: int, before: list[Token]) -> None:
         plains, at = [], start
