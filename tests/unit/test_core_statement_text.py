@@ -63,6 +63,8 @@ PG, MY, LITE, ORA, MS = "postgresql", "mysql", "sqlite", "oracle.db", "microsoft
         (PG, "select 'a\\'\\101, '), secret'", "select ?"),
         (PG, "select \xa00, 'secret'", "select \xa00, ?"),
         (PG, "select x, $q$secret", "select x, ?"),
+        (PG, "\\connect shop secret", "?"),
+        (PG, "select x \\gset secret", "select x ?"),
         (PG, "select x /* secret", "select x"),
         (MY, "select /*!50701 x*//*!50702 x*//*!50703 x*//*!50704 'a*/, secret'*/", "select ?"),
     ],

@@ -72,15 +72,16 @@ def tokens_of(statement: str, system: str, *, cut: bool = False) -> list[Token]:
         return [*tokens_of(statement[:start], system), Token(STRING, start, len(statement))]
     read = [_Read(statement, syntax) for syntax in syntaxes_of(system, statement)]
     # The default counts in any case: a statement may be cut by somebody else, or be one that the server refuses.
-    likely = [read[0], *(one for one in read[1:] if not one.has_backslash and (cut or not one.is_open))]
+    likely = [read[0], *(one for one in read[1:] if one.backslash is None and (cut or not one.is_open))]
     tokens = likely[0].tokens
     if any(one.tokens != tokens for one in likely[1:]):
         tokens = _agreed(statement, [one.tokens for one in likely])
-    if not cut and all(one.is_open or one.has_backslash for one in likely):
-        # A quote is missing or one too many, and what looks like text may be the inside of a string.
-        start = min(
-            (token.start for one in read for token in one.tokens if token.kind == STRING), default=len(statement)
-        )
+    if not cut and all(one.is_open or one.backslash is not None for one in likely):
+        # A quote is missing or one too many, and what looks like text may be the inside of a string; or a client's own
+        # command follows, such as psql's ``\connect``.
+        strings = (token.start for one in read for token in one.tokens if token.kind == STRING)
+        backslashes = (one.backslash for one in read if one.backslash is not None)
+        start = min((*strings, *backslashes), default=len(statement))
         if start < len(statement):
             tokens = [Token(kind, at, min(end, start)) for kind, at, end in tokens if at < start]
             tokens.append(Token(STRING, start, len(statement)))
@@ -119,8 +120,8 @@ class _Read:
         self.tokens: list[Token] = []
         #: Whether it ends within a string, a name or a comment.
         self.is_open = False
-        #: Whether a backslash stands outside of all of these.
-        self.has_backslash = False
+        #: Where the first backslash outside of all of these is; None where there is none.
+        self.backslash: int | None = None
         self._text, self._syntax = text, syntax
         self._names = _DoubtfulNames(text) if syntax.doubts_names else None
         # What began with the comment that is executed: its place among the tokens, and in the text.
@@ -137,7 +138,8 @@ class _Read:
             return len(self._text)
         end = found.end()
         if kind in _PLAIN:
-            self.has_backslash = self.has_backslash or kind == "backslash"
+            if kind == "backslash" and self.backslash is None:
+                self.backslash = found.start(kind)
             return end
         start = found.start(kind)
         if kind == "ends":
