@@ -595,8 +595,8 @@ class SQLServer(Maker):
         return self.form.choice((f"--{text}\n", f" /* it's {inner} */ ", f" /* {inner} /* ' {inner} */ \" */ "))
 
     def string(self) -> str:
-        """Plain and national."""
-        return self.form.choice(("", "N", "n")) + self.plain(self.noisy())
+        """Plain and national; in double quotes too, where QUOTED_IDENTIFIER is off."""
+        return self.form.choice(("", "N", "n")) + self.plain(self.noisy(), self.form.choice("''\""))
 
     def number(self) -> str:
         """Money and binary too."""

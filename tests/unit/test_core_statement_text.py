@@ -54,6 +54,7 @@ PG, MY, LITE, ORA, MS = "postgresql", "mysql", "sqlite", "oracle.db", "microsoft
         (LITE, 'select --into\nlower("secret")', "select lower(?)"),
         (LITE, "select $a('), 'secret'", "select ?, ?"),
         (MS, "select $12.50, 0xAB\\\ncd12, [it's], N'secret'", "select ?, ?, [it's], ?"),
+        (MS, 'select x from "t" where "t"."a" = "secret"', 'select x from "t" where "t"."a" = ?'),
         (PG, "select a <@b, c->>'secret' from t", "select a <@b, c->>? from t"),
         # What cannot be read.
         (PG, "select x from t where a = 'O'Brien secret'", "select x from t where a = ?"),

@@ -30,7 +30,7 @@ _BLOCK_ENDS: Final = re.compile(r"/\*|\*/")
 _PLAIN: Final = frozenset({"plain", "other", "null", "backslash"})
 _PAIRS: Final = {"[": "]", "{": "}", "(": ")", "<": ">"}
 
-# SQLite: behind these words stands a name, whatever the quotes.
+# SQLite and SQL Server: behind these words stands a name, whatever the quotes.
 _BEFORE_NAMES: Final = frozenset({
     "from", "join", "into", "update", "table", "as", "savepoint", "references", "exists", "index", "view", "set",
 })  # fmt: skip
@@ -223,7 +223,7 @@ def _agreed(text: str, ways: Iterable[list[Token]]) -> list[Token]:
 
 
 class _DoubtfulNames:
-    """Whether what stands in double quotes in SQLite can only be a name: elsewhere it may be a string."""
+    """Whether what stands in double quotes can only be a name: elsewhere it may be a string."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -27,6 +27,9 @@ _DOUBLE_ESCAPED: Final = r'"(?:[^"\\]+|""|\\(?:.|\Z))*'
 _GOES_ON: Final = r"'[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*"
 _GOING_ON: Final = rf"{_SINGLE_ESCAPED}(?:{_GOES_ON}{_SINGLE_ESCAPED})*"
 
+# A name, or a string where no column has that name (SQLite) or QUOTED_IDENTIFIER is off (SQL Server).
+_DOUBTFUL: Final = rf'(?P<doubtful>{_DOUBLE}(?P<closed_doubtful>")?)|'
+
 # A client's placeholders, which the server does not see. In quotes there is none.
 _FORMATTED: Final = r"%(?:\([^)'\"`]{0,63}\))?[sbt]\b"
 _COLON: Final = r"(?<![:\w?]):[^\W\d]\w*"
@@ -60,7 +63,7 @@ class Syntax(NamedTuple):
         nests: How deep a comment may lie in a comment.
         executes: The beginnings of comments, such as ``/*!50000``, in which a quote may hide the end of the comment,
             for the server executes what is in them.
-        doubts_names: Whether a text in double quotes is a string where no column has that name.
+        doubts_names: Whether a text in double quotes is a string where it is no name, or where a setting says so.
     """
 
     pattern: re.Pattern[str]
@@ -181,7 +184,7 @@ def _sqlite(end: str) -> Syntax:
     parameter = rf"{_FORMATTED}|(?<![:\w?]){variable}|\?"
     pattern = _pattern(
         "sqlite", rf"--[^{end}]*", rf"[xX]?{_SINGLE}", rf"{_BACKTICKS}|\[[^\]]*", parameter,
-        more=rf'(?P<doubtful>{_DOUBLE}(?P<closed_doubtful>")?)|',
+        more=_DOUBTFUL,
     )  # fmt: skip
     return Syntax(pattern, doubts_names=True)
 
@@ -199,10 +202,10 @@ def _sql_server(end: str) -> Syntax:
     # Money; and a backslash before the end of a line, which goes on with the number.
     parameter = rf"{_FORMATTED}|{_COLON}|@\w+|\$\d[\d.]*|\?"
     pattern = _pattern(
-        "microsoft.sql_server", rf"--[^{end}]*", rf"[nN]?{_SINGLE}", rf"{_DOUBLE}|\[(?:[^\]]+|\]\])*", parameter,
-        part="#", number=r"(?:[\w.]|\\\r?\n)",
+        "microsoft.sql_server", rf"--[^{end}]*", rf"[nN]?{_SINGLE}", r"\[(?:[^\]]+|\]\])*", parameter,
+        more=_DOUBTFUL, part="#", number=r"(?:[\w.]|\\\r?\n)",
     )  # fmt: skip
-    return Syntax(pattern, nests=_ANY_DEPTH)
+    return Syntax(pattern, nests=_ANY_DEPTH, doubts_names=True)
 
 
 _FAMILIES: Final = {
