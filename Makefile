@@ -77,6 +77,11 @@ HELP += 'fuzz' 'statements, DSNs and files of telemetry under atheris, 3 minutes
 fuzz: env
 	@$(PY) tools/fuzz.py $(ARGS)
 
+HELP += 'mutants' 'the share of small defects in core and detectors that the unit tests find (ARGS="--number 600 --only sql")'
+.PHONY: mutants
+mutants: env
+	@$(PY) -m tests.mutation.run $(ARGS)
+
 HELP += 'nightly' 'all of what CI runs in part, and when it last passed (hours)'
 .PHONY: nightly
 nightly: env

@@ -1,5 +1,6 @@
 """
-All of what CI runs in part, every transparency suite, matrix cell and way to be late, and a soak of half an hour.
+All of what CI runs in part, every transparency suite, matrix cell and way to be late, mutants, and a soak of half an
+hour.
 
 It takes hours. The first line says when it last passed on this machine, and on which commit.
 
@@ -31,6 +32,7 @@ def plan() -> list[steps.Step]:
     ]
     for way in WAYS:
         made.append(steps.Step(f"late-{way}", (made[-1].name,), f"make late ARGS='--way {way}'"))
+    made.append(steps.Step("mutants", (made[-1].name,), "make mutants ARGS='--number 600'"))
     made.append(steps.Step("soak", (made[-1].name,), "make soak"))
     made.append(steps.Step("fuzz", (made[-1].name,), "make fuzz ARGS='--minutes 20'"))
     return made
