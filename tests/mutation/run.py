@@ -103,6 +103,7 @@ def measure(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="poolscope-mutants-")))
         copies = [copied(folder / f"copy{place}") for place in range(jobs)]
+        unchanged = {mutant.path: (copies[0] / mutant.path).read_text(encoding="utf-8") for mutant, _ in mutants}
         reach = Reach(copies[0])
         tests = [reach.tests(mutant, draw) for mutant, _ in mutants]
         free: SimpleQueue[Worker] = SimpleQueue()
@@ -114,8 +115,7 @@ def measure(
             worker = free.get()
             try:
                 if place % CONTROL_EVERY == 0:
-                    unchanged = (ROOT / mutant.path).read_text(encoding="utf-8")
-                    outcome, by = worker.outcome(mutant.path, unchanged, tests[place])
+                    outcome, by = worker.outcome(mutant.path, unchanged[mutant.path], tests[place])
                     if outcome in {"killed", "timeout"}:
                         raise TestsFailError(f"{outcome} by {by} without a mutant, among the tests of {mutant}")
                 outcome, by = worker.outcome(mutant.path, code, tests[place])
