@@ -11,14 +11,14 @@ import pytest
 from poolscope.core.guard import guard
 from poolscope.core.pool_registry import PoolRegistry, open_pool_registries
 from poolscope.core.work import UNCLOSED_GRACE
-from poolscope.core.work_scope import Unclosed, WorkScope, current
+from poolscope.core.work_scope import Unclosed, WorkScope, async_stepping, begin, current, inside_async
 from poolscope.frameworks import asgi
 from poolscope.frameworks.wsgi import Middleware
 from tests.support.clocks import FakeClock
 from tests.support.units import Queries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 ENVIRON = {"REQUEST_METHOD": "GET"}
 NAME = "http GET <unmatched>"
@@ -255,10 +255,6 @@ def test_an_asynchronous_request_that_is_dropped_ends(server: Server) -> None:
         server.queries(2)
         await receive()
 
-    class Never:
-        def __await__(self) -> Iterator[None]:
-            yield
-
     async def receive() -> None:
         await Never()
 
@@ -269,6 +265,39 @@ def test_an_asynchronous_request_that_is_dropped_ends(server: Server) -> None:
     assert unit is not None
     unit.span = object()
     del request
+    assert server.ended() == (1, 2.0)
+    assert unit.span is None
+    assert current() is None
+
+
+class Never:
+    """What is awaited for ever."""
+
+    def __await__(self) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["coroutine", "generator"])
+def test_an_asynchronous_call_that_is_dropped_ends(server: Server, *, streaming: bool) -> None:
+    """As a job or a remote call is whose task is destroyed while it waits; the span around it is left alone then."""
+
+    async def answer() -> None:
+        server.queries(2)
+        await Never()
+
+    async def answers() -> AsyncIterator[None]:
+        await answer()
+        yield
+
+    def begins() -> WorkScope | None:
+        return begin(server.pool_registry, "rpc", "shop.Orders/List")
+
+    call: Any = anext(async_stepping(begins, answers)()) if streaming else inside_async(begins, answer)
+    call.send(None)
+    unit = current()
+    assert unit is not None
+    unit.span = object()
+    del call
     assert server.ended() == (1, 2.0)
     assert unit.span is None
     assert current() is None

@@ -222,12 +222,16 @@ def inside(begins: Begins, call: Callable[[], _Result]) -> _Result:
 
 
 async def inside_async(begins: Begins, call: Callable[[], Awaitable[_Result]]) -> _Result:
-    """The same for what is awaited."""
+    """The same for what is awaited; where that is dropped half-way, the garbage collector may be the caller."""
     work_scope = None
     try:
         try:
             work_scope = begins()
             return await call()
+        except GeneratorExit:
+            if work_scope is not None:
+                work_scope.end_in_collection()
+            raise
         finally:
             if work_scope is not None:
                 work_scope.end()
@@ -331,6 +335,9 @@ def async_stepping(begins: Begins, function: Callable[..., Any]) -> Callable[...
                     else:
                         step = generator.asend
                     way.enter()
+            except GeneratorExit:  # it is dropped while it waits, perhaps by the garbage collector
+                way.end_in_collection()
+                raise
             finally:
                 way.end()
         except BaseException:
