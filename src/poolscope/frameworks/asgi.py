@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
-from poolscope.core.work_scope import begin
+from poolscope.core.work import CURRENT_UNIT
+from poolscope.core.work_scope import begin, inside_async
 from poolscope.frameworks.naming import WEBSOCKET, unmatched
 
 if TYPE_CHECKING:
@@ -83,7 +84,14 @@ async def serve(
     """
     kind = scope["type"]
     if kind == _HTTP and MARK not in scope:
-        return await _request(pool_registry, scope, receive, call)
+
+        def answer() -> Awaitable[LibraryObject]:
+            if CURRENT_UNIT.get() is not None:
+                scope[MARK] = True
+            return call(receive)
+
+        name = unmatched(scope.get("method"))
+        return await inside_async(lambda: begin(pool_registry, "http", name, outermost=False), answer)
     if kind == _WEBSOCKET and MARK not in scope:
         scope[MARK] = True
         messages = _Messages(pool_registry, receive)
@@ -100,32 +108,6 @@ async def serve(
             messages.end()  # again, if that was interrupted
             raise
     return await call(receive)
-
-
-async def _request(
-    pool_registry: PoolRegistry,
-    scope: LibraryObject,
-    receive: LibraryObject,
-    call: Callable[[LibraryObject], Awaitable[LibraryObject]],
-) -> LibraryObject:
-    work_scope = None
-    try:
-        try:
-            work_scope = begin(pool_registry, "http", unmatched(scope.get("method")), outermost=False)
-            if work_scope is not None:
-                scope[MARK] = True
-            return await call(receive)
-        except GeneratorExit:  # it is dropped half-way, perhaps by the garbage collector
-            if work_scope is not None:
-                work_scope.end_in_collection()
-            raise
-        finally:
-            if work_scope is not None:
-                work_scope.end()
-    except BaseException:
-        if work_scope is not None:
-            work_scope.end()
-        raise
 
 
 class _Messages:
