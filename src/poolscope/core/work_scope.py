@@ -241,6 +241,26 @@ async def inside_async(begins: Begins, call: Callable[[], Awaitable[_Result]]) -
         raise
 
 
+def finish(work_scope: WorkScope, close: Callable[[], object] | None) -> None:
+    """
+    Close a response as the last part of its unit of work, which is over whatever interrupts it.
+
+    Args:
+        work_scope: The unit of work.
+        close: The application's or a library's; None where there is nothing to close.
+    """
+    try:
+        try:
+            work_scope.enter()
+            if close is not None:
+                close()
+        finally:
+            work_scope.end()
+    except BaseException:
+        work_scope.end()  # again, if that was interrupted
+        raise
+
+
 def reset(variable: ContextVar[Any], token: Token[Any] | None) -> None:
     """
     Give a context variable back the value that it had.

@@ -8,12 +8,12 @@ with its last chunk.
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
 from poolscope.core.origin import CALLED_FROM
-from poolscope.core.work_scope import Unclosed, begin, reset
+from poolscope.core.work_scope import Unclosed, begin, finish, reset
 from poolscope.frameworks import asgi, wsgi
 from poolscope.frameworks.naming import matched, unmatched
 
@@ -164,20 +164,7 @@ def _follow(work_scope: WorkScope, response: LibraryObject) -> None:
     work_scope.leave()
     chunks = _AsyncChunks if getattr(response, "is_async", False) else _Chunks
     response.streaming_content = chunks(work_scope, response.streaming_content)
-    close = response.close
-
-    def close_inside() -> None:
-        try:
-            try:
-                work_scope.enter()
-                close()
-            finally:
-                work_scope.end()
-        except BaseException:
-            work_scope.end()  # again, if that was interrupted
-            raise
-
-    response.close = close_inside  # of one that is not read to its end
+    response.close = partial(finish, work_scope, response.close)  # of one that is not read to its end
 
 
 class _Chunks(Unclosed):

@@ -11,7 +11,7 @@ from inspect import ismethod
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
-from poolscope.core.work_scope import Unclosed, begin
+from poolscope.core.work_scope import Unclosed, begin, finish
 from poolscope.frameworks.naming import unmatched
 
 if TYPE_CHECKING:
@@ -165,18 +165,7 @@ class _Closing(Unclosed):
         super().__init__(work_scope)  # last: what fails above leaves the unit of work alone
 
     def __call__(self) -> None:
-        work_scope = self._work_scope
-        try:
-            try:
-                work_scope.enter()
-                close = self._close()
-                if close is not None:
-                    close()
-            finally:
-                work_scope.end()
-        except BaseException:
-            work_scope.end()  # again, if that was interrupted
-            raise
+        finish(self._work_scope, self._close())
 
 
 class _Body(Unclosed):
@@ -219,17 +208,7 @@ class _Body(Unclosed):
             self._work_scope.read(sent=False)
 
     def close(self) -> None:
-        work_scope = self._work_scope
-        try:
-            try:
-                work_scope.enter()
-                if self._close is not None:
-                    self._close()
-            finally:
-                work_scope.end()
-        except BaseException:
-            work_scope.end()
-            raise
+        finish(self._work_scope, self._close)
 
     def __getattr__(self, name: str) -> LibraryObject:
         return getattr(self._body, name)
