@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from poolscope import semconv
 from poolscope.core.catalogue import KINDS
 from poolscope.report.model import NO_CALL_SITE, CallSite, FindingReport
+from poolscope.report.otlp import RESOLVED
 from poolscope.report.traces import Traces, call_site_of
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 # These concern the whole pool; the request in which one was found is not the cause.
 _OF_THE_POOL = frozenset(kind.id for kind in KINDS.values() if kind.of_pool)
-_RESOLVED = frozenset(kind.resolved_event.name for kind in KINDS.values() if kind.resolved_event is not None)
 # How often the same finding occurred since the last report without a report of its own.
 _REPEATED = f"{semconv.EVIDENCE_PREFIX}repeated"
 _SEVERITIES = ("critical", "warning", "info")
@@ -79,7 +79,7 @@ def _call_site(event: Event, traces: Traces) -> CallSite:
 
 def _finding(key: tuple[str, str, str, CallSite], events: Sequence[Event]) -> FindingReport:
     finding_id, service, pool, call_site = key
-    reports = [event for event in events if event.name not in _RESOLVED]
+    reports = [event for event in events if event.name not in RESOLVED]
     latest = (reports or events)[-1].attributes
     return FindingReport(
         id=finding_id,

@@ -29,7 +29,8 @@ _METRICS: Final = {metric.name: metric for metric in semconv.METRICS}
 _OF_RESOURCES: Final = frozenset({"service.name", "service.instance.id", "process.pid"})
 _OF_FOREIGN_SPANS: Final = frozenset({semconv.UNIT_OF_WORK_NAME, semconv.FINDINGS})
 _OF_OUR_SPANS: Final = frozenset(key for span in semconv.SPANS for key in span.attributes) | _OF_FOREIGN_SPANS
-_RESOLVED: Final = frozenset(kind.resolved_event.name for kind in KINDS.values() if kind.resolved_event is not None)
+#: The names of events that say that a finding is over.
+RESOLVED: Final = frozenset(kind.resolved_event.name for kind in KINDS.values() if kind.resolved_event is not None)
 
 
 class Temporality(Enum):
@@ -313,7 +314,7 @@ def _logs(batch: Batch, _: Recent, source: Source, resource: Json) -> None:
             except UNREADABLE as error:
                 batch.leave_out("log record", error)
             else:
-                if event.name in _RESOLVED or (event.name and semconv.FINDING_ID in event.attributes):
+                if event.name in RESOLVED or (event.name and semconv.FINDING_ID in event.attributes):
                     batch.events.append(event)
 
 
