@@ -10,6 +10,7 @@ import os
 import random
 import sys
 from collections import Counter
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,6 +49,9 @@ FIGURES = os.environ.get("FIGURES")
 PATIENCE = 0.02
 #: Seconds after which a checkout will not be served any more.
 GIVEN_UP = 5.0
+#: Whether the application runs, or what it awaits: a task that it starts has it from there. A worker that a library
+#: starts with a pool has not. Without that worker the library serves no request any more, with poolscope or not.
+IN_APPLICATION: ContextVar[bool] = ContextVar("in_application", default=False)
 
 
 class Application:
@@ -174,7 +178,7 @@ class Trial:
         self._where = where
         self._folder = folder
         self._telemetry = telemetry
-        self.striker = Striker()
+        self.striker = Striker(IN_APPLICATION.get)
         self.failures: list[str] = []
         self.counts: Counter[str] = Counter()
         self._unraisable = False
@@ -234,9 +238,10 @@ class Trial:
         self.striker.target = None
         for _ in range(2):
             driver = self._kind()
-            self.striker.begin()
-            driver.start(self._where, self._folder, size=2, timeout=PATIENCE)
-            self.striker.end()
+            with _in_application():
+                self.striker.begin()
+                driver.start(self._where, self._folder, size=2, timeout=PATIENCE)
+                self.striker.end()
             driver.stop()
         return [one for one in self.striker.seen if one.nth <= OFTEN and one.line not in unreachable(one.file)]
 
@@ -247,9 +252,10 @@ class Trial:
         errors_of_ours = sum(guard.counts().values())
         driver, has_reached = self._kind(), False
         before, sys.unraisablehook = sys.unraisablehook, self._ignore
-        self.striker.begin()
         try:
-            driver.start(self._where, self._folder, size=2, timeout=PATIENCE)
+            with _in_application():
+                self.striker.begin()
+                driver.start(self._where, self._folder, size=2, timeout=PATIENCE)
         except INTERRUPTS:
             has_reached = True
         finally:
@@ -416,20 +422,30 @@ class Trial:
         unit = units.begin("http", "GET /") if units is not None else None
         token = CURRENT_UNIT.set(unit)
         try:
-            if loop is None:
-                self.striker.begin(elsewhere=driver.holds_in_threads)
-                try:
+            with _in_application():
+                if loop is None:
+                    self.striker.begin(elsewhere=driver.holds_in_threads)
+                    try:
+                        application.run()
+                    finally:
+                        self.striker.end()
+                else:
+                    loop.run(_call(self.striker.begin))
                     application.run()
-                finally:
-                    self.striker.end()
-            else:
-                loop.run(_call(self.striker.begin))
-                application.run()
-                loop.run(_call(self.striker.end))
+                    loop.run(_call(self.striker.end))
         finally:
             CURRENT_UNIT.reset(token)
             if units is not None:
                 units.end(unit)
+
+
+@contextlib.contextmanager
+def _in_application() -> Iterator[None]:
+    token = IN_APPLICATION.set(True)
+    try:
+        yield
+    finally:
+        IN_APPLICATION.reset(token)
 
 
 async def _call(function: Callable[[], None]) -> None:

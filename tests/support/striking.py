@@ -6,7 +6,6 @@ import ast
 import contextlib
 import functools
 import importlib
-import itertools
 import linecache
 import signal
 import sys
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import poolscope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 ROOT: Final = str(Path(poolscope.__file__).parent)
 _SIGNAL: Final = signal.SIGUSR2
 # What the garbage collector calls: Python drops what is raised there.
-_COLLECTED: Final = frozenset({"collected", "_collected", "__del__"})
+_COLLECTED: Final = frozenset({"_collected", "__del__"})
 
 
 class TimeLimitError(Exception):
@@ -93,9 +92,16 @@ class Spot(NamedTuple):
 
 
 class Striker:
-    """Follows a thread, and raises at one moment of its run, once."""
+    """
+    Follows a thread, and raises at one moment of its run, once.
 
-    def __init__(self) -> None:
+    Args:
+        only: Says whether what the thread runs now is followed: in an event loop, a library's own tasks run beside the
+            application's. All of it when not given.
+    """
+
+    def __init__(self, only: Callable[[], bool] | None = None) -> None:
+        self._only = only
         self.seen: list[Place] = []
         #: Where in poolscope to raise; nowhere when None.
         self.target: Place | None = None
@@ -138,10 +144,12 @@ class Striker:
     def _enter(self, frame: FrameType, _: str, __: object) -> Any:
         code = frame.f_code
         if code.co_filename.startswith(ROOT):
-            return self._follow
-        if self.spot is not None and (code.co_filename, code.co_name) == self.spot[:2]:
-            return self._follow_other
-        return None
+            follow = self._follow
+        elif self.spot is not None and (code.co_filename, code.co_name) == self.spot[:2]:
+            follow = self._follow_other
+        else:
+            return None
+        return follow if self._only is None or self._only() else None
 
     def _follow(self, frame: FrameType, event: str, _: object) -> Any:
         if event == "line" and not self.struck:
@@ -223,8 +231,8 @@ def unreachable(file: str) -> frozenset[int]:
     """
     The lines of a module where no signal is handled. Python looks for signals where functions begin and after calls.
     None of these lies between an exception and its handler's first call; nor between the last call of a ``try`` block,
-    whose own handlers see what comes then, and the first line of its ``finally``; nor between an assignment without a
-    call and the return of a name. What ``try`` itself is made of is never interrupted, by CPython's rule.
+    whose own handlers see what comes then, and the first line of its ``finally``. What ``try`` itself is made of is
+    never interrupted, by CPython's rule.
 
     Args:
         file: Its path; within the package unless it is absolute.
@@ -235,30 +243,7 @@ def unreachable(file: str) -> frozenset[int]:
             lines.update((node.lineno, *_first_lines(node.body)))
         elif isinstance(node, ast.Try):
             lines.update((node.lineno, *_first_lines(node.finalbody)))
-        lines.update(_returns(getattr(node, "body", [])))
     return frozenset(lines)
-
-
-def _returns(body: list[ast.stmt] | ast.expr) -> Iterator[int]:
-    # Of a name, directly after an assignment without a call.
-    if isinstance(body, list):
-        for before, one in itertools.pairwise(body):
-            if (
-                isinstance(one, ast.Return)
-                and isinstance(one.value, (ast.Name, ast.Constant))
-                and _ends_plainly(before)
-            ):
-                yield one.lineno
-
-
-def _ends_plainly(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.If):
-        return (
-            not _calls(statement.test)
-            and _ends_plainly(statement.body[-1])
-            and (not statement.orelse or _ends_plainly(statement.orelse[-1]))
-        )
-    return isinstance(statement, ast.Assign) and not _calls(statement)
 
 
 def _first_lines(body: list[ast.stmt]) -> Iterator[int]:
@@ -270,7 +255,7 @@ def _first_lines(body: list[ast.stmt]) -> Iterator[int]:
 
 
 def _calls(node: ast.AST) -> bool:
-    return any(isinstance(one, (ast.Call, ast.Await, ast.Yield, ast.YieldFrom)) for one in ast.walk(node))
+    return any(isinstance(one, ast.Call) for one in ast.walk(node))
 
 
 @functools.cache
