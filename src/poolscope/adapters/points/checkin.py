@@ -99,6 +99,9 @@ def _checkin(original: Function, untie: Untie, lost: Untie, component: str) -> F
 
 def _checkin_async(original: Function, untie: Untie, lost: Untie, component: str) -> Function:
     async def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
+        is_alone = (
+            not kwargs and len(args) == 1
+        )  # before the bookkeeping: no interrupt comes between that and the return
         lease, connection = None, args[0] if args else next(iter(kwargs.values()), None)
         try:
             lease = untie(self_, connection)
@@ -110,9 +113,7 @@ def _checkin_async(original: Function, untie: Untie, lost: Untie, component: str
             except BaseException:
                 await original(self_, *args, **kwargs)
                 raise
-        if not kwargs and len(args) == 1:
-            return await original(self_, connection)
-        return await original(self_, *args, **kwargs)
+        return await (original(self_, connection) if is_alone else original(self_, *args, **kwargs))
 
     return checkin
 
