@@ -189,7 +189,7 @@ def _left(job: Any = None) -> list[str]:
         "job": running_thread().job not in (job, None, Trial.main),
         "place": CALLED_FROM.get() != (),
         "mount": MOUNTED_AT.get() != "",
-        "task": celery._WORK_SCOPES.get() != (),
+        "task": celery._ENTERED.get() != (),
     }
     return [f"{name} left" for name, is_kept in kept.items() if is_kept]
 
@@ -326,7 +326,7 @@ class Trial:
         left = [*_left(), *self.followed.elsewhere]
         self._fail_if(bool(left), f"{left} afterwards", at)
         CURRENT_UNIT.set(None)
-        celery._WORK_SCOPES.set(())
+        celery._ENTERED.set(())
         self._fail_if(told != self.expected, f"afterwards {told} {raised}", at)
         self._fail_if(self._names() != self.expected_units, f"afterwards {self._names()}", at)
         self._fail_if(bool({*map(id, before)} & {*map(id, self.units)} - {id(None)}), "counted to the one before", at)

@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import poolscope
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
     from types import FrameType, TracebackType
+
+_Answer = TypeVar("_Answer")
 
 SOURCE: Final = str(Path(poolscope.__file__).parent)
 #: Seconds that a thread is stopped at its line, where what happens meanwhile waits for that thread.
@@ -55,6 +57,10 @@ class Elsewhere:
             future.result(PATIENCE)
         except NotYetError:
             return
+
+    def asks(self, what: Callable[[], _Answer]) -> _Answer:
+        """What something returns there."""
+        return self._executor.submit(what).result(DEADLINE)
 
     def settle(self) -> None:
         """Wait until all of it has happened; raise what it raised."""

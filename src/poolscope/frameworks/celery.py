@@ -7,6 +7,7 @@ A wrap of ``Task.__call__`` would never be called: Celery's tracer calls ``run``
 from __future__ import annotations
 
 import sys
+import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,10 +28,29 @@ if TYPE_CHECKING:
 _TRACE: Final = "celery.app.trace"
 _SENDS: Final = ("send_prerun", "send_postrun")
 
-# Of the tasks that the running code is inside of, the innermost last; None for one that is part of another. Not by the
-# task's id: a retry has the same, and may begin in another thread before the attempt that asked for it has finished.
-# Each with the number of tasks that Celery was inside of: what has no fewer at the beginning of another is left over.
-_WORK_SCOPES: Final[ContextVar[tuple[tuple[int, WorkScope | None], ...]]] = ContextVar("poolscope_celery", default=())
+
+class _Entered:
+    """
+    A task that the running code is inside of.
+
+    Args:
+        depth: The number of tasks that Celery was inside of, with this one; 0 where it does not say.
+    """
+
+    __slots__ = ("__weakref__", "depth", "work_scope")
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        #: None for a task that is part of another.
+        self.work_scope: WorkScope | None = None
+
+
+# The innermost last. Not by the task's id: a retry has the same, and may begin in another thread before the attempt
+# that asked for it has finished. What has no fewer tasks around it at the beginning of another is left over.
+_ENTERED: Final[ContextVar[tuple[_Entered, ...]]] = ContextVar("poolscope_celery", default=())
+
+# The same of all threads: while there are any, their end is heard of, also once poolscope has stopped.
+_ALL: Final[weakref.WeakSet[_Entered]] = weakref.WeakSet()
 
 
 class CeleryFramework:
@@ -43,6 +63,7 @@ class CeleryFramework:
 
     def __init__(self) -> None:
         self._signals: Any = None
+        self._postrun: Any = None
         self._pool_registry: PoolRegistry | None = None
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:
@@ -59,46 +80,68 @@ class CeleryFramework:
         module.task_postrun.connect(self._end, weak=False)
 
     def release(self) -> None:
-        """Disconnect the receivers of signals."""
+        """Disconnect the receivers of signals; what hears of the ends of tasks, once the last has ended."""
         signals, self._signals = self._signals, None
         if signals is not None:
+            self._postrun = signals.task_postrun
             signals.task_prerun.disconnect(self._begin)
-            signals.task_postrun.disconnect(self._end)
+            self._disconnect()
+
+    def _is_released(self) -> bool:
+        return self._signals is None
+
+    def _disconnect(self) -> None:
+        postrun = self._postrun
+        if postrun is not None and self._is_released() and not len(_ALL):
+            postrun.disconnect(self._end)
+            if not self._is_released():  # it has started again meanwhile
+                postrun.connect(self._end, weak=False)
 
     def _begin(self, task: LibraryObject = None, **_: LibraryObject) -> None:
         pool_registry = self._pool_registry
-        if pool_registry is None:
+        if pool_registry is None or pool_registry.ended:
             return
         name = safe(str(getattr(task, "name", None) or "<unnamed>"))
-        depth = _depth()
-        while (outer := _WORK_SCOPES.get()) and outer[-1][0] >= depth > 0:
+        entered = _Entered(_depth())
+        while (outer := _ENTERED.get()) and outer[-1].depth >= entered.depth > 0:
             _leave(outer)  # its end was interrupted before it reached us
-        work_scope = None
         try:
-            work_scope = begin(pool_registry, "task", name)
-            _WORK_SCOPES.set((*outer, (depth, work_scope)))
+            entered.work_scope = begin(pool_registry, "task", name)
+            _enter(outer, entered)
+            if self._is_released():  # meanwhile
+                _leave((*outer, entered))
         except BaseException:
-            if work_scope is not None:
-                work_scope.end()
+            if entered.work_scope is not None:
+                entered.work_scope.end()
             raise
 
     def _end(self, **_: LibraryObject) -> None:
-        work_scopes = _WORK_SCOPES.get()
-        if work_scopes:
-            _leave(work_scopes)
+        inside = _ENTERED.get()
+        # One that began while poolscope was away has more tasks around it than what is known.
+        if inside and _depth() <= inside[-1].depth:
+            _leave(inside)
+        if self._is_released():
+            guard.run("celery.release", self._disconnect, None)
 
 
-def _leave(work_scopes: tuple[tuple[int, WorkScope | None], ...]) -> None:
-    work_scope = work_scopes[-1][1]
+def _enter(outer: tuple[_Entered, ...], entered: _Entered) -> None:
+    _ALL.add(entered)
+    _ENTERED.set((*outer, entered))
+
+
+def _leave(inside: tuple[_Entered, ...]) -> None:
+    entered = inside[-1]
     try:
-        if work_scope is not None:
-            work_scope.end()
+        if entered.work_scope is not None:
+            entered.work_scope.end()
     except BaseException:
-        if work_scope is not None:
-            work_scope.end()  # again: that was interrupted
-        _WORK_SCOPES.set(work_scopes[:-1])
+        if entered.work_scope is not None:
+            entered.work_scope.end()  # again: that was interrupted
+        _ENTERED.set(inside[:-1])
+        _ALL.discard(entered)
         raise
-    _WORK_SCOPES.set(work_scopes[:-1])
+    _ENTERED.set(inside[:-1])
+    _ALL.discard(entered)
 
 
 def _depth() -> int:
@@ -114,7 +157,7 @@ def _make_send(original: Callable[..., Any]) -> Callable[..., Any]:
     def send(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         outer: LibraryObject = None
         try:
-            outer = _WORK_SCOPES.get()
+            outer = _ENTERED.get()
             results = original(*args, **kwargs)
             for receiver, result in results:
                 if isinstance(getattr(receiver, "__self__", None), CeleryFramework) and raised_by_a_signal(result):
@@ -128,12 +171,12 @@ def _make_send(original: Callable[..., Any]) -> Callable[..., Any]:
     return send
 
 
-def _settle(outer: tuple[tuple[int, WorkScope | None], ...], *, begins: bool) -> None:
+def _settle(outer: tuple[_Entered, ...], *, begins: bool) -> None:
     # After an interrupt: Celery sends the end of a task in any case.
     if begins:
-        if len(_WORK_SCOPES.get()) <= len(outer):
-            _WORK_SCOPES.set((*outer, (_depth(), None)))
-    elif outer and _WORK_SCOPES.get() is outer:
+        if len(_ENTERED.get()) <= len(outer):
+            _enter(outer, _Entered(_depth()))
+    elif outer and _ENTERED.get() is outer:
         _leave(outer)
 
 

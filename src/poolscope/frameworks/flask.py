@@ -46,8 +46,9 @@ class FlaskFramework:
             flask.request_started.disconnect(self._request_started)
 
     def _request_started(self, _: LibraryObject, **__: LibraryObject) -> None:
+        flask = self._flask  # none, where poolscope stops amid the signal
         try:
-            rule = self._flask.request.url_rule
+            rule = flask.request.url_rule if flask is not None else None
             if rule is not None:
                 matched(rule.rule)
         except Exception:  # noqa: BLE001 - ours

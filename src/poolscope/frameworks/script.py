@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.core.execution import running_thread
+from poolscope.core.execution import NO_THREAD, running_thread
 from poolscope.core.guard import guard
 from poolscope.core.lazy_jobs import LazyJob
 from poolscope.core.libraries import KNOWN, is_within
@@ -21,6 +21,7 @@ from poolscope.frameworks.naming import name_of_runner
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
+    from poolscope.core.execution import ThreadReference
     from poolscope.core.pool_registry import PoolRegistry
     from poolscope.hooks.patching import Patcher
     from poolscope.hooks.registry import Hook
@@ -45,18 +46,21 @@ class ScriptFramework:
 
     def __init__(self) -> None:
         self._job: LazyJob | None = None
+        self._thread: ThreadReference = NO_THREAD
 
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:  # noqa: ARG002 - the interface
         """Let what the main thread does from here on be a job."""
         if threading.current_thread() is threading.main_thread():
             job = LazyJob(pool_registry.units, lambda: name_of_main(pool_registry, sys._getframe()))  # noqa: SLF001
+            self._thread = running_thread().reference
             self._job = pool_registry.units.main = running_thread().job = job
 
     def release(self) -> None:
-        """Let it be none any more."""
+        """Let it be none any more, whichever thread this is."""
         job, self._job = self._job, None
-        if job is not None and running_thread().job is job:
-            running_thread().job = None
+        main = self._thread()
+        if job is not None and main is not None and main.job is job:
+            main.job = None
 
 
 def name_of_main(pool_registry: PoolRegistry, frame: FrameType | None) -> str | None:

@@ -88,9 +88,8 @@ def _make_start(pool_registry: PoolRegistry) -> Callable[[Callable[..., Any]], C
             try:
                 marks.setdefault(KEY, started_by)  # a second start is the application's error, and changes nothing
                 return original(self)
-            except BaseException:
-                marks.pop(KEY, None)
-                raise
+            finally:
+                marks.pop(KEY, None)  # the thread, which has begun, took it; not where poolscope has stopped meanwhile
 
         return start
 
