@@ -107,9 +107,10 @@ class Mutators:
         for line in self._ask("list", sources):
             given = json.loads(line)
             path, start = given["path"], tuple(given["start"])
-            if not any(first <= start < end for first, end in dull[path]):
-                text = sources[path].splitlines()[start[0] - 1].strip()
-                found.append(Mutant(path, given["operator"], given["number"], start[0], text))
+            text = sources[path].splitlines()[start[0] - 1]
+            is_bare_star = text[start[1] :].replace(" ", "").startswith("*,")  # no operator: by keyword from here on
+            if not is_bare_star and not any(first <= start < end for first, end in dull[path]):
+                found.append(Mutant(path, given["operator"], given["number"], start[0], text.strip()))
         return found
 
     def code(self, mutants: Iterable[Mutant]) -> Iterator[tuple[Mutant, str]]:

@@ -180,14 +180,15 @@ def main(number: int, seed: str | None, only: str, jobs: int, *, as_json: bool) 
     columns = (TextColumn("mutants"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.description}"), console=console) as progress:
         task = progress.add_task("", total=len(drawn))
-        alive = 0
+        tried: Counter[bool] = Counter()
 
         def done(result: Result) -> None:
-            nonlocal alive
-            alive += result.alive and not result.why
-            progress.update(task, advance=1, description=f"{alive} survive")
-            if result.alive and not result.why and not as_json:
-                progress.console.print(f"{result.outcome}: {result.mutant}", markup=False)
+            survives = result.alive and not result.why
+            tried[survives] += 1
+            progress.update(task, advance=1, description=f"{tried[True]} survive")
+            if survives and not as_json:
+                place = f"{sum(tried.values())} of {number}"
+                progress.console.print(f"{place}, {result.outcome}: {result.mutant}", markup=False)
 
         try:
             results = measure(drawn, jobs, draw, done)

@@ -1,0 +1,272 @@
+"""What the figures of a pool, and the words of rules over them, are made of: each of them by itself."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from poolscope.core.catalogue.exhaustion import MIXED
+from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
+from poolscope.core.catalogue.leaks import LEAK
+from poolscope.core.finding_kind import FindingKind
+from poolscope.core.making import Making
+from poolscope.core.phases import HOLD_PHASES
+from poolscope.detectors.diagnosis import cause, load
+from poolscope.detectors.diagnosis.figures import Figures, figures_of
+from poolscope.detectors.diagnosis.load import MOMENT, Sample
+from poolscope.detectors.diagnosis.picture import Picture
+from poolscope.detectors.diagnosis.rules.blocked_loop import blocked_wait
+from poolscope.detectors.diagnosis.rules.fan_out import fan_out
+from poolscope.detectors.diagnosis.rules.long_holds import held_long
+from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
+from poolscope.detectors.diagnosis.rules.starvation import starvation
+from poolscope.detectors.diagnosis.workers import Crew
+from tests.support.likeness import Like
+from tests.support.pools import Source
+from tests.support.scene import Scene
+
+BLOCKED_LOOP = sys.modules[blocked_wait.__module__]  # the package has a function of that name
+FIGURES = Figures(
+    limit=10, used_before=0, leaked=0, deadlocked=0, rate=2.0, rate_now=6.0, rate_before=2.0, known_before=MOMENT,
+    mean_hold=1.0, typical_hold=1.0, saturated=0.0, needed_short=0.0, young_long=0.0, query_share=0.5,
+    in_transaction_share=0.25, idle_share=0.25,
+)  # fmt: skip
+
+
+def held(seconds: float = 1.0, *, unit: Any = None, stack: Any = (), **changes: Any) -> Any:
+    """What is like a lease in a picture that was held for so long, the half of it for queries."""
+    phases = {**dict.fromkeys(HOLD_PHASES, 0.0), "query": seconds / 2, "idle_in_transaction": seconds / 4}
+    phases["idle"] = seconds / 4
+    lease = Like(unit=unit, adopted=False, origin=(), listens=False)
+    given = {"lost": False, "nested": False, "acquired": True, "queues": (), "phase": "idle", "running_for": 0.0}
+    return Like(lease=lease, seconds=seconds, phases=phases, stack=stack, **{**given, **changes})
+
+
+def test_figures_are_of_the_minute_and_of_what_is_held() -> None:
+    """Each is the difference of the totals, and what the leases that are held add to it."""
+    first = Sample(10, checkouts=5, used=2, holds=3, held=4, squares=6, short=2, long_holds=1, querying=1,
+                   in_transaction=3, saturated=1)  # fmt: skip
+    recent = replace(first, moment=37, checkouts=50, saturated=3)
+    now = Sample(40, checkouts=80, used=4, holds=23, held=34, squares=106, short=12, long_holds=9, querying=16,
+                 in_transaction=8, saturated=5)  # fmt: skip
+    old = held(64.0)
+    old.lease.adopted = True
+    leases = (held(2.0), held(0.5, nested=True), held(50.0, lost=True), held(70.0, acquired=False), old)
+    picture: Any = Like(totals=now, held=leases, pool=Like(long_hold=2.0), capacity=7, lost=1)
+    record: Any = Like(span=lambda now: (first, recent))
+    figures = figures_of(picture, record)
+    expected = Figures(
+        limit=7, used_before=2, leaked=2, deadlocked=1,
+        rate=75 / 30, rate_now=30 / 3, rate_before=45 / 27, known_before=27,
+        mean_hold=32.5 / 22, typical_hold=104.25 / 32.5, saturated=2 / 3,
+        needed_short=10.5 / 30, young_long=9 / 30 * 2.0,
+        query_share=16.25 / 32.5, in_transaction_share=5.625 / 32.5, idle_share=(32.5 - 16.25 - 5.625) / 32.5,
+    )  # fmt: skip
+    assert vars(figures) == pytest.approx(vars(expected))
+
+
+def test_a_pool_that_was_not_used_needs_nothing() -> None:
+    """Every figure is 0, and nothing is divided by it; as every total is, of which nothing is known."""
+    assert [getattr(Sample(0.0), field.name) for field in fields(Sample)] == [0] * len(fields(Sample))
+    picture: Any = Like(totals=Sample(10.0), held=(), pool=Like(long_hold=2.0), capacity=0, lost=0)
+    figures = figures_of(picture, Like(span=lambda now: (Sample(10.0), Sample(10.0))))  # type: ignore[arg-type]
+    assert set(vars(figures).values()) == {0}
+    assert (figures.needed, figures.likely_long, figures.bursting) == (0.0, 0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "bursts"),
+    [
+        ({}, True),
+        ({"rate_now": 5.75}, False),
+        ({"rate_now": 60.0}, True),
+        ({"known_before": MOMENT - 0.5}, False),
+        ({"known_before": MOMENT * 9}, True),
+        ({"mean_hold": 3.5}, False),
+        ({"mean_hold": 3.25}, True),
+        ({"limit": 18}, False),
+        ({"rate_now": 0.0, "rate_before": 0.0}, False),
+    ],
+)
+def test_a_burst_is_a_multiple_of_what_the_pool_could_carry(changes: dict[str, Any], bursts: bool) -> None:
+    """At least three times what came before, known for long enough, which fits; and more than the pool at once."""
+    assert replace(FIGURES, **changes).bursting is bursts
+
+
+def test_the_sum_of_a_histogram_is_that_of_the_middles() -> None:
+    """What lies above the last bound counts as that."""
+    assert load._sum_of((1.0, 2.0), (1, 2, 4), 1) == 0.5 + 2 * 1.5 + 4 * 2.0
+    assert load._sum_of((1.0, 2.0), (1, 2, 4), 2) == 0.25 + 2 * 2.25 + 4 * 4.0
+
+
+@pytest.mark.parametrize(
+    ("lost", "limit", "used", "capacity"), [(1, 3, 2, 4), (1, 3, 5, 6), (0, None, 3, 3), (2, None, 3, 5)]
+)
+def test_a_pool_has_as_many_as_it_may_have_or_has(lost: int, limit: int | None, used: int, capacity: int) -> None:
+    """With those that it has lost."""
+    assert Picture.capacity.fget(Like(lost=lost, limit=limit, used=used)) == capacity  # type: ignore[attr-defined]
+
+
+def test_a_picture_says_for_how_long_a_statement_runs() -> None:
+    """Nothing where none runs."""
+    scene = Scene()
+    lease = scene.checkout()
+    scene.clock.advance(1.5)
+    assert Picture.take(scene.pool).held[0].running_for == 0.0
+    lease.statement_begins("select 1")
+    scene.clock.advance(0.5)
+    assert Picture.take(scene.pool).held[0].running_for == 0.5
+
+
+@pytest.mark.parametrize(
+    ("source", "connections"),
+    [(Source(idle=2, in_use=3), 5), (Source(idle=2, in_use=None), 2), (Source(idle=0, in_use=3), 3)],
+)
+def test_a_pool_has_its_idle_connections_and_those_in_use(source: Source, connections: int) -> None:
+    """None when it is gone."""
+    making: Any = Like(source=source)
+    assert Making.connections(making) == connections
+    source.lives = False
+    assert Making.connections(making) == 0
+
+
+@pytest.mark.parametrize(
+    ("units", "text"),
+    [
+        ([], "code outside of any unit of work"),
+        ([None], "code outside of any unit of work"),
+        (["a", "b", "b", None], "b, a"),
+        (["a", "b", "b", "c", "d"], "b, a and 2 more"),
+        (["a", "b", "c"], "a, b and 1 more"),
+    ],
+)
+def test_holders_are_named_the_most_frequent_first(units: list[str | None], text: str) -> None:
+    """Two of them, and how many more there are."""
+    assert names_of(held(unit=unit) for unit in units) == text
+
+
+@pytest.mark.parametrize(
+    ("holders", "waiting", "is_deadlock"), [(3, 2, True), (4, 3, True), (2, 2, False), (3, 1, False), (9, 9, True)]
+)
+def test_threads_are_in_a_deadlock_where_all_wait(holders: int, waiting: int, is_deadlock: bool) -> None:
+    """Every connection of the pool is held for a thread, and every thread waits for a connection."""
+    crew = Crew("pool", frozenset((1, 2)), tuple(Like(origin=()) for _ in range(waiting)))  # type: ignore[misc]
+    leases = [held(queues=(crew,)) for _ in range(holders)]
+    (explained,) = starvation(Like(capacity=3, pool=Like(identity=Like(name="shop"))), leases)  # type: ignore[arg-type]
+    assert ("deadlock" in explained.summary) is is_deadlock
+    assert f"{holders} of 3 connections" in explained.summary
+    assert f"{waiting} of 2 worker threads" in explained.summary
+
+
+@pytest.mark.parametrize(
+    ("capacity", "holds", "waits", "found"),
+    [
+        (12, 5, 0, False),
+        (12, 5, 1, True),  # half of the pool
+        (12, 9, 0, True),
+        (12, 1, 2, True),  # a quarter of it, and two queue
+        (12, 2, 1, False),
+        (12, 1, 4, True),
+        (16, 1, 2, False),
+        (16, 2, 2, True),
+        (4, 1, 1, False),  # at least three
+        (4, 2, 1, True),
+        (12, 0, 6, False),  # nothing is held
+    ],
+)
+def test_a_fan_out_wants_a_large_part_of_the_pool(capacity: int, holds: int, waits: int, found: bool) -> None:
+    """Half of it, or a quarter where two of its own wait; the root is what its first lease does."""
+    leases = [held(unit="mine", stack=(f"frame {number}",)) for number in range(holds)]
+    waiting = tuple(Like(unit="mine", origin=()) for _ in range(waits))
+    picture: Any = Like(capacity=capacity, waiting=waiting, held=tuple(leases), before=())
+    explained = list(fan_out(picture, [*leases, held(unit="other")]))
+    assert [(one.held, one.root) for one in explained] == [(tuple(leases), ("frame 0",))] * found
+
+
+@pytest.mark.parametrize(
+    ("holders", "is_checkout", "is_deadlock"), [(2, True, False), (3, True, True), (4, True, True), (3, False, False)]
+)
+def test_an_event_loop_is_in_a_deadlock_where_all_wait_for_its_checkout(
+    holders: int, is_checkout: bool, is_deadlock: bool
+) -> None:
+    """Every connection is held by its tasks; while others hold one, it comes back."""
+    overlap: Any = Like(is_checkout=is_checkout, seconds=2.0, stack=())
+    explained = BLOCKED_LOOP._blocked(Like(capacity=3), [held()] * holders, overlap)  # type: ignore[arg-type]
+    assert ("deadlock" in explained.summary) is is_deadlock
+
+
+@pytest.mark.parametrize("missing", ["event_loops", "waiter", "thread", "theirs", ""])
+def test_a_wait_is_for_a_loop_that_was_blocked_where_all_is_known(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loops, who waits, its thread, and the leases of that."""
+    overlap = Like(explains=True, is_checkout=False, seconds=2.0, stack=())
+    lease = held()
+    threads = {id(lease.lease): 2 if missing == "theirs" else 1}
+    monkeypatch.setattr(
+        BLOCKED_LOOP, "loop_of", lambda one: (threads.get(id(one), None if missing == "thread" else 1), None)
+    )
+    picture: Any = Like(
+        pool=Like(event_loops=None if missing == "event_loops" else Like(overlap=lambda *_: overlap)),
+        waiter=None if missing == "waiter" else Like(requested_at=1.0), waited=2.0, capacity=3,
+    )  # fmt: skip
+    found = [one.held for one in blocked_wait(picture, [lease])]
+    assert found == ([] if missing else [(lease,)])
+
+
+def test_a_group_of_long_holds_says_what_they_were_for() -> None:
+    """In the share of their time together."""
+    group = [held(2.0), held(1.0)]
+    explained = held_long(Like(capacity=4), "idle_in_transaction", group)  # type: ignore[arg-type]
+    assert explained.summary.startswith("held too long: 2 of 4 connections, for 2.0 s or less, 25% of the time ")
+    assert explained.cause == IDLE_IN_TRANSACTION
+
+
+def test_what_is_held_for_is_decided_to_the_point() -> None:
+    """A half is a majority, a hold of the threshold is long, and of two equal shares the transaction counts."""
+    picture: Any = Like(pool=Like(long_hold=1.0))
+    (queries,) = [cause._held_long(picture, replace(FIGURES, in_transaction_share=0.0), ())]
+    assert queries is not None
+    assert (queries.cause, "50% of the time running queries" in queries.summary) == (LONG_HOLD, True)
+    assert cause._held_long(picture, replace(FIGURES, in_transaction_share=0.0, typical_hold=0.75), ()) is None
+    assert cause._held_long(picture, replace(FIGURES, in_transaction_share=0.0, query_share=0.25), ()) is None
+    assert cause._held_idle(FIGURES, ()).cause == IDLE_IN_TRANSACTION
+    assert cause._held_idle(replace(FIGURES, idle_share=0.5), ()).cause == LONG_HOLD
+
+
+def blamed(kind: str, connections: int, words: str = "") -> Explained:
+    """So many connections that one cause explains."""
+    return Explained(kind, (), words or f"{kind} {connections}", count=connections)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "causes", "expected", "share"),
+    [
+        (10, [(LEAK, 2), (LEAK, 3), (LONG_HOLD, 4)], LEAK, 0.5),
+        (10, [(LEAK, 2), (LONG_HOLD, 1), (IDLE_IN_TRANSACTION, 1)], LEAK, 0.2),
+        (10, [(LEAK, 2), (LONG_HOLD, 2)], MIXED, 0.2),
+        (10, [(LEAK, 3), (LONG_HOLD, 2), (IDLE_IN_TRANSACTION, 2)], MIXED, 0.3),
+        (10, [(LEAK, 5), (LONG_HOLD, 1)], LEAK, 0.5),
+        (1, [(LEAK, 1)], LEAK, 1.0),
+        (0, [(LEAK, 1)], LEAK, 1.0),
+    ],
+)
+def test_the_cause_is_what_explains_half_of_what_is_explained(
+    capacity: int, causes: list[tuple[str, int]], expected: str, share: float
+) -> None:
+    """Its summary is that of its largest part; what reaches no half, or is as large as another, is mixed."""
+    parts = [blamed(*one) for one in causes]
+    found = cause._largest(Like(capacity=capacity), FIGURES, parts)  # type: ignore[arg-type]
+    assert (found.id, found.share) == (expected, share)
+    largest = max((one for one in parts if one.cause == expected), key=lambda one: one.connections, default=None)
+    assert largest is None or found.summary == largest.summary
+
+
+def test_a_kind_without_a_title_has_its_id_in_words() -> None:
+    """Its heading and page are texts."""
+    kind: Any = Like(title="", id="pool_per_request")
+    assert FindingKind.heading.fget(kind) == "pool per request"  # type: ignore[attr-defined]
+    assert FindingKind.page.fget(kind) == "docs/findings/pool_per_request.md"  # type: ignore[attr-defined]
