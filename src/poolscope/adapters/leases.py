@@ -9,7 +9,8 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.accounts import forget
-from poolscope.core.guard import guard, raised_by_a_signal
+from poolscope.core.failure import raised_by_a_signal
+from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

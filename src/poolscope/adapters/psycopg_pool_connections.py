@@ -13,7 +13,8 @@ from poolscope.adapters.connects import limit_changed
 from poolscope.adapters.leases import ConnectionState, undo
 from poolscope.adapters.marks import ACCOUNT_KEY, CONNECTION_KEY, KEY
 from poolscope.adapters.stats import StatsSource
-from poolscope.core.guard import guard, raised_by_a_signal
+from poolscope.core.failure import raised_by_a_signal
+from poolscope.core.guard import guard
 from poolscope.types import override
 
 if TYPE_CHECKING:

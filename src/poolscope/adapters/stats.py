@@ -5,7 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from poolscope.core.guard import guard, raised_by_a_signal
+from poolscope.core.failure import raised_by_a_signal
+from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,18 +7,16 @@ Celery task or an RQ job, and passes. So does what another greenlet throws into 
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from poolscope.core.failure import type_and_place
+from poolscope.core.failure import raised_by_a_signal, type_and_place
 from poolscope.core.log_lines import log_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
 _logger: Final = logging.getLogger("poolscope")
 _Result = TypeVar("_Result")
@@ -101,37 +99,6 @@ class Guard:
     def reset(self) -> None:
         """Forget all counts; a child process after a fork starts at none."""
         self._counts.clear()
-
-
-def raised_by_a_signal(error: BaseException | None) -> bool:
-    """Whether an exception, which was caught, is what a signal handler raised, or another greenlet threw in here."""
-    # A handler is called with the frame that it interrupts (Python's `signal.signal`): in the traceback it follows it.
-    step = error.__traceback__ if error is not None else None
-    interrupted = None
-    while step is not None:
-        if interrupted is not None and _was_given(step.tb_frame, interrupted):
-            return True
-        interrupted, step = step.tb_frame, step.tb_next
-    return interrupted is not None and _was_thrown(error, interrupted)
-
-
-def _was_thrown(error: BaseException | None, innermost: FrameType) -> bool:
-    # It comes out of the function in which its greenlet gave way: ``switch`` in eventlet's hub, ``_greenlet_switch`` in
-    # gevent's. Their timeouts raise whatever error the application wants; what is wrong with the switch itself is of
-    # their own types.
-    if not innermost.f_code.co_name.endswith("switch"):
-        return False
-    hub = str(innermost.f_globals.get("__name__", ""))
-    return type(error).__module__.partition(".")[0] != hub.partition(".")[0]
-
-
-def _was_given(frame: FrameType, interrupted: FrameType) -> bool:
-    code = frame.f_code
-    names = code.co_varnames[: code.co_argcount]
-    given = [frame.f_locals.get(name) for name in names]
-    if code.co_flags & inspect.CO_VARARGS:
-        given.extend(frame.f_locals.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ()))
-    return any(one is interrupted for one in given)
 
 
 #: The one guard of the process.

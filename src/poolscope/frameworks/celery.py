@@ -11,7 +11,8 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.core.guard import guard, raised_by_a_signal
+from poolscope.core.failure import raised_by_a_signal
+from poolscope.core.guard import guard
 from poolscope.core.work_scope import WorkScope, begin
 from poolscope.names import safe
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from poolscope.core.guard import guard, raised_by_a_signal
+from poolscope.core.failure import raised_by_a_signal
+from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

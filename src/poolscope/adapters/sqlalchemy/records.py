@@ -16,7 +16,7 @@ from poolscope.adapters.leases import lease_below
 from poolscope.adapters.marks import BACKEND_KEY, KEY, RECORDS_KEY
 from poolscope.adapters.points.brackets import library_frames
 from poolscope.adapters.pools import Pools
-from poolscope.core.guard import raised_by_a_signal
+from poolscope.core.failure import raised_by_a_signal
 from poolscope.types import override
 
 if TYPE_CHECKING:
