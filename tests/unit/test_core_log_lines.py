@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -116,3 +118,65 @@ def test_what_is_not_logged_is_not_kept(pipe: tuple[int, logging.StreamHandler[A
     lines.write(logger, logging.WARNING, "for no handler")
     assert not lines._kept
     read(reading)
+
+
+class _RaisingHandler(logging.Handler):
+    """A handler of an application that cannot write."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ConnectionError(record.name)
+
+
+class _StruckHandler(logging.Handler):
+    """A handler that a signal interrupts."""
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - the interface
+        signal.raise_signal(signal.SIGUSR1)
+
+
+class _OddStream(io.StringIO):
+    """A stream whose file is none, as that of a mock."""
+
+    def fileno(self) -> Any:
+        return None
+
+
+def test_what_a_handler_raises_comes_up_nowhere() -> None:
+    """The application did not write this line: an error of its handler is not passed on, and the line is lost."""
+    lines, handler = LogLines(), _RaisingHandler()
+    logger.addHandler(handler)
+    try:
+        lines.write(logger, logging.WARNING, "the line")
+        lines.tick()
+    finally:
+        logger.removeHandler(handler)
+    assert (lines.dropped, len(lines._kept)) == (1, 0)
+
+
+def test_a_time_limit_that_strikes_in_a_handler_passes() -> None:
+    """What a signal handler raises meanwhile is the application's."""
+    lines, handler = LogLines(), _StruckHandler()
+
+    def strike(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGUSR1, strike)
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(TimeoutError):
+            lines.write(logger, logging.WARNING, "the line")
+    finally:
+        logger.removeHandler(handler)
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_stream_whose_file_is_none_gets_its_lines() -> None:
+    """A stream in the place of the standard one may be anything: what is no file does not wait."""
+    lines, stream = LogLines(), _OddStream()
+    handler = logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    try:
+        lines.write(logger, logging.WARNING, "the line")
+    finally:
+        logger.removeHandler(handler)
+    assert stream.getvalue() == "the line\n"

@@ -16,6 +16,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from poolscope.core.failure import raised_by_a_signal
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -49,9 +51,9 @@ class LogLines:
             return
         if self._kept:
             self.tick()
-        if not self._kept and _takes(logger, level, text, values):
-            logger.log(level, text, *values, stacklevel=3)
-        elif len(self._kept) < _MOST_KEPT:
+        if not self._kept and self._written(logger, level, text, values):
+            return
+        if len(self._kept) < _MOST_KEPT:
             self._kept.append((logger, level, text % values if values else text))
         else:
             self.dropped += 1
@@ -63,10 +65,22 @@ class LogLines:
                 logger, level, text = kept = self._kept.popleft()
             except IndexError:  # another thread has written it
                 return
-            if not _takes(logger, level, text, ()):
+            if not self._written(logger, level, "%s", (text,)):
                 self._kept.appendleft(kept)
                 return
-            logger.log(level, "%s", text)
+
+    def _written(self, logger: logging.Logger, level: int, text: str, values: tuple[object, ...]) -> bool:
+        # Whether it is done with. What a handler, a filter or a stream of the application raises would have come up at
+        # no line of its own: it is not passed on.
+        try:
+            if not _takes(logger, level, text, values):
+                return False
+            logger.log(level, text, *values, stacklevel=4)
+        except Exception as error:
+            if raised_by_a_signal(error):
+                raise
+            self.dropped += 1
+        return True
 
     def forget(self) -> None:
         """In a child process after a fork: what was kept is the parent's to write."""
@@ -150,7 +164,7 @@ def _has_room(stream: Any, size: int) -> bool:  # noqa: ANN401 - whatever a hand
         waiting = select.poll()
         waiting.register(descriptor, select.POLLOUT)
         events = waiting.poll(0)
-    except (AttributeError, ValueError, OSError):  # no file, or closed: it does not wait
+    except (AttributeError, TypeError, ValueError, OSError):  # no file, or closed: it does not wait
         return True
     if not events:
         return False
