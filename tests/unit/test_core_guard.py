@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import poolscope
 from poolscope.core.guard import Guard
 
 if TYPE_CHECKING:
@@ -92,6 +95,18 @@ def test_what_a_signal_handler_raises_is_no_bug_of_ours(handler: Callable[..., N
 def fail_with(_: FrameType) -> None:
     """A bug in a function that was given a frame."""
     fail()
+
+
+def test_no_function_of_ours_is_given_the_frame_that_calls_it() -> None:
+    """What it raises would be taken for a signal handler's, and pass: each takes the frame of a caller further out."""
+    calls = [
+        (str(path), node.lineno, node.args)
+        for path in Path(poolscope.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "_getframe"
+    ]
+    assert len(calls) > 5
+    assert [(path, line) for path, line, given in calls if not given or ast.unparse(given[0]) == "0"] == []
 
 
 def test_something_lost_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -130,7 +130,7 @@ class _RaisingHandler(logging.Handler):
 class _StruckHandler(logging.Handler):
     """A handler that a signal interrupts."""
 
-    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - the interface
+    def emit(self, record: logging.LogRecord) -> None:
         signal.raise_signal(signal.SIGUSR1)
 
 

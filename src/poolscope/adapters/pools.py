@@ -197,7 +197,7 @@ class Pools(Connections):
         if pool_registry is None or pool_registry.still_dormant() or anchor is None or not self.keeps(library_pool):
             return
         what, login = self._named(anchor, self.identify(library_pool)), login_of(self.connects_with(library_pool))
-        pool_registry.listener.made(Making.now(pool_registry, sys._getframe(), what, login, self.source(anchor)))
+        pool_registry.listener.made(Making.now(pool_registry, sys._getframe(1), what, login, self.source(anchor)))
 
     def remember_name(self, library_pool: LibraryObject) -> None:
         """A pool was made, which becomes known later: keep the name that the application gives it. Cold."""

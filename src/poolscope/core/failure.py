@@ -63,6 +63,7 @@ def texts_of(error: BaseException) -> Iterator[str]:
 def raised_by_a_signal(error: BaseException | None) -> bool:
     """Whether an exception, which was caught, is what a signal handler raised, or another greenlet threw in here."""
     # A handler is called with the frame that it interrupts (Python's `signal.signal`): in the traceback it follows it.
+    # So no function of ours is given the frame that calls it.
     step = error.__traceback__ if error is not None else None
     interrupted = None
     while step is not None:

@@ -132,7 +132,7 @@ class LazyJob:
             return loop is None
         task = self._task() if self._task is not None else None
         if self._loop is None or self._loop() is not loop or (self._task is not None and (task is None or task.done())):
-            task = _task_that_is_run(sys._getframe())  # noqa: SLF001 - documented
+            task = _task_that_is_run(sys._getframe(1))  # noqa: SLF001 - documented
             self._loop = weakref.ref(loop)
             self._task = weakref.ref(task) if task is not None else None
         return self._task is lease.task

@@ -51,7 +51,7 @@ class ScriptFramework:
     def hook(self, module: ModuleType, patcher: Patcher, pool_registry: PoolRegistry) -> None:  # noqa: ARG002 - the interface
         """Let what the main thread does from here on be a job."""
         if threading.current_thread() is threading.main_thread():
-            job = LazyJob(pool_registry.units, lambda: name_of_main(pool_registry, sys._getframe()))  # noqa: SLF001
+            job = LazyJob(pool_registry.units, lambda: name_of_main(pool_registry, sys._getframe(1)))  # noqa: SLF001
             self._thread = running_thread().reference
             self._job = pool_registry.units.main = running_thread().job = job
 
