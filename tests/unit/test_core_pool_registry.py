@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from poolscope.core.dormancy import Dormancy
 from poolscope.core.guard import guard
 from poolscope.core.histogram import KeepingDistribution
 from poolscope.core.listener import Listeners, NullListener
 from poolscope.core.pool_registry import PoolRegistry
 from tests.support.clocks import FakeClock
+from tests.support.instructions import interrupt
 from tests.support.pools import Source, identity
 
 if TYPE_CHECKING:
@@ -114,6 +117,19 @@ def test_it_is_dormant_until_a_listener_comes(pool_registry: PoolRegistry, clock
     clock.advance(1.0)
     assert [pool_registry.still_dormant() for _ in range(3)] == [False] * 3
     assert asked == [1001.0, 1002.0, 1003.0]
+
+
+def test_an_interrupt_of_the_look_leaves_nobody_dormant_for_good(clock: FakeClock) -> None:
+    """Wherever an interrupt comes while a thread looks for listeners, the next look is made a second later."""
+    for nth in count(1):
+        dormancy = Dormancy(clock)
+        dormancy.sleep()
+        dormancy.has_listeners = lambda: True
+        if not interrupt(nth, dormancy.still_dormant, Dormancy.still_dormant, Dormancy._look):
+            break
+        clock.advance(1.0)
+        assert dormancy.still_dormant() is False, nth
+    assert nth > 20
 
 
 def test_it_turns_its_pools_once_a_second(pool_registry: PoolRegistry, clock: FakeClock) -> None:

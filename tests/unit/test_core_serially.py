@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from poolscope.core.guard import guard
 from poolscope.core.serially import Serially
 from poolscope.hooks.patching import active_patches, when_imported
 from poolscope.instrumentor import PoolscopeInstrumentor
+from tests.support.instructions import interrupt
 from tests.support.scale import times
 
 if TYPE_CHECKING:
@@ -52,6 +54,17 @@ def test_what_fails_does_not_keep_the_rest() -> None:
         one.do(fails)
     one.do(lambda: done.append("next"))
     assert done == ["next"]
+
+
+def test_an_interrupt_at_any_instruction_does_not_keep_the_rest() -> None:
+    """Wherever an interrupt comes, no thread is at it afterwards, and what is asked next is done."""
+    for nth in count(1):
+        one, done = Serially(), list[str]()
+        if not interrupt(nth, lambda one=one: one.do(lambda: None), Serially.do):  # type: ignore[misc]
+            break
+        one.do(lambda done=done: done.append("next"))  # type: ignore[misc]
+        assert done == ["next"], nth
+    assert nth > 20
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -40,11 +40,14 @@ class Dormancy:
         now = self.now()
         if self.dormant and now >= self._check_listeners_at:
             mine = object()
-            if self._looking.setdefault("thread", mine) is mine:  # atomic: of several threads one looks
-                try:
+            try:
+                if self._looking.setdefault("thread", mine) is mine:  # atomic: of several threads one looks
                     self._look(now)
-                finally:
-                    del self._looking["thread"]
+                    self._looking.clear()
+            except BaseException:  # an interrupt may come as soon as this thread is the one
+                if self._looking.get("thread") is mine:
+                    self._looking.clear()
+                raise
             if self.ended:  # just now
                 self.sleep()
         return self.is_dormant()

@@ -35,13 +35,16 @@ class Serially:
         """
         self._queue.append(what)
         mine = _Claim()
-        # Whoever has let go looks once more, so that nothing is left that was asked just before.
-        while self._queue and self._at_it.setdefault(_OWNER, mine) is mine:
-            try:
+        try:
+            # Whoever has let go looks once more, so that nothing is left that was asked just before.
+            while self._queue and self._at_it.setdefault(_OWNER, mine) is mine:
                 while self._queue:  # only who is at it takes from it
                     self._queue.popleft()()
-            finally:
                 del self._at_it[_OWNER]
+        except BaseException:  # an interrupt may come as soon as this thread is at it
+            if self._at_it.get(_OWNER) is mine:
+                del self._at_it[_OWNER]
+            raise
 
     def after_fork(self) -> None:
         """In the child: a thread that was at it did not come along."""
