@@ -18,7 +18,7 @@ from poolscope.core.worker import Worker
 from tests.support.clocks import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Task:
@@ -158,6 +158,74 @@ def test_a_thread_that_cannot_be_started_is_tried_again(
     assert worker.start()
     assert worker.run_once(60)
     assert set(task.calls) == {"poolscope"}
+
+
+def starting(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], after: Callable[[], object]) -> None:
+    """Do something before and after the next start of a background thread."""
+    original, todo = threading.Thread.start, [before, after]
+
+    def start(self: threading.Thread) -> None:
+        if self.name != "poolscope" or not todo:
+            original(self)
+            return
+        todo.pop(0)()
+        original(self)
+        todo.pop(0)()
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+def test_an_interrupted_start_leaves_no_second_thread(
+    worker: Worker, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt may come when the thread runs already: that one ends, and the next start makes the one there is."""
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    starting(monkeypatch, lambda: None, strike)
+    with pytest.raises(KeyboardInterrupt):
+        worker.start()
+    wait_until(lambda: not threads(), 60, "the thread that nobody knows of to end")
+    wait_until(worker.start, 60, "the next start")
+    assert worker.run_once(60)
+    assert len(threads()) == 1
+    assert set(task.calls) == {"poolscope"}
+
+
+def test_a_fork_waits_for_a_start_that_is_under_way(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that another one starts meanwhile has ended, too, when the process forks."""
+    monkeypatch.setattr("poolscope.core.worker.FORK_PATIENCE", 60.0)
+    across: list[list[threading.Thread]] = []
+
+    def fork() -> None:
+        worker.before_fork()
+        across.append(threads())
+
+    forking = threading.Thread(target=fork)
+
+    def begin_to_fork() -> None:
+        forking.start()
+        wait_until(lambda: worker._forks, 60, "the fork")
+
+    starting(monkeypatch, begin_to_fork, lambda: None)
+    worker.start()
+    forking.join(60)
+    assert across == [[]]
+    worker.after_fork_in_parent()
+
+
+def test_a_stop_during_a_start_leaves_no_thread(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is being started when it is stopped ends: nobody would stop it later."""
+
+    def stop() -> None:
+        stopping = threading.Thread(target=worker.stop, args=(0.01,))
+        stopping.start()
+        stopping.join(60)
+
+    starting(monkeypatch, stop, lambda: None)
+    assert not worker.start()
+    wait_until(lambda: not threads(), 60, "the thread to end")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -156,7 +156,7 @@ class Worker:
         return (runner is None or runner.end(FORK_PATIENCE if done else LITTLE_PATIENCE)) and done
 
     def stuck(self) -> tuple[Any, ...]:
-        """What the thread is inside of: the objects whose methods it executes, innermost first; none if it is idle."""
+        """What the thread is inside of: the objects whose methods it executes, innermost first; none if it has ended."""
         runner = self._runner or (self._left() if self._left is not None else None)
         if runner is None or not runner.thread.is_alive():
             return ()
@@ -215,17 +215,20 @@ class Worker:
         now = time.monotonic()
         if self._runner is not None:
             return True
-        if self._forks or now < self._try_at or not self._starting.acquire(blocking=False):
+        if now < self._try_at or not self._starting.acquire(blocking=False):
             return False  # or another thread starts it just now
+        runner = None
         try:
-            if self._runner is None:
+            if not self._forks and self._runner is None:
                 self._try_at = now + _RETRY_INTERVAL
                 runner = Runner(self)
                 runner.thread.start()
                 self._try_at = float("-inf")
                 self._runner = runner if runner.thread.is_alive() else None
                 self._idle_child = False
-                if self._requests:
+                if not self._wanted:  # it was stopped meanwhile
+                    self._runner = None
+                elif self._requests:
                     runner.wake()
         except RuntimeError as error:
             # No thread is to be had, or the interpreter ends.
@@ -235,8 +238,10 @@ class Worker:
                 log_lines.write(_logger, logging.WARNING, text, error)
             return False
         finally:
+            if runner is not None and self._runner is not runner:  # it was stopped, or an interrupt came
+                runner.leaving = True
             self._starting.release()
-        return True
+        return self._runner is not None
 
     def _missing(self) -> None:
         if self._on_missing is not None:
@@ -247,6 +252,8 @@ class Worker:
     def before_fork(self) -> None:
         """The thread ends, so that it has no lock. One that forks itself, or is stuck, stays."""
         self._forks += 1
+        if self._starting.acquire(timeout=FORK_PATIENCE):  # another thread may be starting it
+            self._starting.release()
         runner = self._runner
         if runner is not None and runner.thread is not threading.current_thread():
             timeout = runner.patience(FORK_PATIENCE)
