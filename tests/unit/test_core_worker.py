@@ -13,7 +13,7 @@ import pytest
 
 from examples.lab.processes import wait_until
 from poolscope.core.guard import guard
-from poolscope.core.runner import renew_locks
+from poolscope.core.runner import helpers, renew_locks
 from poolscope.core.worker import Worker
 from tests.support.clocks import FakeClock
 
@@ -286,6 +286,30 @@ def test_there_is_no_thread_across_a_fork(worker: Worker, task: Task) -> None:
     asking.join(60)
     assert not asking.is_alive()
     assert len(task.calls) > before
+
+
+def test_a_fork_waits_for_a_thread_that_the_thread_starts(capfd: pytest.CaptureFixture[str]) -> None:
+    """One that is made and not started when a fork comes is waited for once it is; nothing is written of it."""
+    made = threading.Event()
+    helper = threading.Thread(target=lambda: None, name="poolscope-probe")
+
+    def probe() -> None:
+        if not made.is_set():
+            helpers.add(helper)
+            made.set()
+            wait_until(worker.is_leaving, 60, "the fork")
+            helper.start()
+
+    worker = Worker(("tests.probe", probe))
+    worker.start()
+    assert made.wait(60)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert helper.ident is not None
+    os.waitpid(child, 0)
+    assert worker.stop(60)
+    assert (capfd.readouterr().err, guard.counts()) == ("", {})
 
 
 def test_locks_of_a_thread_that_is_not_there_are_made_anew() -> None:

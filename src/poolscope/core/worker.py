@@ -156,7 +156,7 @@ class Worker:
         return (runner is None or runner.end(FORK_PATIENCE if done else LITTLE_PATIENCE)) and done
 
     def stuck(self) -> tuple[Any, ...]:
-        """What the thread is inside of: the objects whose methods it executes, innermost first; none if it has ended."""
+        """What the thread is inside of: the objects whose methods it executes, innermost first; none if it ended."""
         runner = self._runner or (self._left() if self._left is not None else None)
         if runner is None or not runner.thread.is_alive():
             return ()
@@ -300,11 +300,11 @@ def _taken(requests: deque[Request]) -> list[Request]:
 
 def _each(method: Callable[[Worker], None]) -> Callable[[], None]:
     def call() -> None:
-        if method is Worker.before_fork:
-            for thread in list(helpers):
-                thread.join(_HELPERS_PATIENCE)
         for worker in list(_workers):
             guard.run("worker.fork", partial(method, worker), None)
+        if method is Worker.before_fork:  # last: the thread makes them, and waits for none
+            for thread in list(helpers):  # one that a stuck thread has not started yet cannot be waited for
+                guard.run("worker.fork", partial(thread.join, _HELPERS_PATIENCE), None)
 
     return call
 
