@@ -86,6 +86,25 @@ def test_what_moves_is_left_alone() -> None:
         lease.released()
 
 
+def test_what_a_caller_gets_meanwhile_is_left_alone() -> None:
+    """Another thread may check out after the library's list was read: its lease is not on that, and goes on."""
+    pool, library = _pool()
+    held, _ = _held(pool), _held(pool)
+    library.leases = [held]
+    accounts = Accounts()
+    accounts.look(pool)
+    got: list[Lease] = []
+
+    def then_check_out() -> list[Lease | None] | None:
+        got.append(_held(pool))
+        return [held]
+
+    library.held = then_check_out  # type: ignore[method-assign]
+    accounts.look(pool)
+    assert pool.leases == {held, *got}
+    assert len(got) == 1
+
+
 def test_without_a_list_nothing_is_guessed() -> None:
     """A library that counts connections and keeps no list of them tells not which lease is over."""
     pool, library = _pool()

@@ -94,12 +94,14 @@ def _difference(pool: Pool) -> _Seen | None:
 def _correct(pool: Pool) -> None:
     # By the library's list of what callers hold: leases that none of them has are over, and who has none gets one.
     sources = pool.live_sources()
+    # Read before their lists, which have each of these by then; one that a caller gets meanwhile is on none of them.
+    ours = [lease for lease in pool.leases.copy() if lease.acquired_at is not None]
     lists = [source.held() for source in sources]
     if None in lists:
         return
     theirs = {lease for held in lists for lease in held or ()}
-    for lease in pool.leases.copy():
-        if lease not in theirs and lease.acquired_at is not None:
+    for lease in ours:
+        if lease not in theirs:
             forget(lease)
             if pool.full_since:
                 pool.emptied()
