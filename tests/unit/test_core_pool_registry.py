@@ -119,7 +119,7 @@ def test_it_is_dormant_until_a_listener_comes(pool_registry: PoolRegistry, clock
     assert asked == [1001.0, 1002.0, 1003.0]
 
 
-def test_an_interrupt_of_the_look_leaves_nobody_dormant_for_good(clock: FakeClock) -> None:
+def test_an_interrupt_of_the_look_leaves_the_next_one_to_be_made(clock: FakeClock) -> None:
     """Wherever an interrupt comes while a thread looks for listeners, the next look is made a second later."""
     for nth in count(1):
         dormancy = Dormancy(clock)

@@ -186,7 +186,7 @@ def test_an_interrupted_start_leaves_no_second_thread(
     starting(monkeypatch, lambda: None, strike)
     with pytest.raises(KeyboardInterrupt):
         worker.start()
-    wait_until(lambda: not threads(), 60, "the thread that nobody knows of to end")
+    wait_until(lambda: not threads(), 60, "the thread of the interrupted start to end")
     wait_until(worker.start, 60, "the next start")
     assert worker.run_once(60)
     assert len(threads()) == 1
@@ -216,7 +216,7 @@ def test_a_fork_waits_for_a_start_that_is_under_way(worker: Worker, monkeypatch:
 
 
 def test_a_stop_during_a_start_leaves_no_thread(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that is being started when it is stopped ends: nobody would stop it later."""
+    """A thread that is being started when it is stopped ends: no caller would stop it later."""
 
     def stop() -> None:
         stopping = threading.Thread(target=worker.stop, args=(0.01,))
