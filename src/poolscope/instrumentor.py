@@ -33,12 +33,14 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """
 
     _session: Session | None = None
-    #: Whether it is to be there, by what was asked last; it may take until a start or stop that is under way has ended.
-    _is_wanted = False
+    # What was asked last, and what was done last: the settings, as they were given; None for no session. The second
+    # follows the first once a start or stop that is under way has ended.
+    _wanted: dict[str, Any] | None = None
+    _done: dict[str, Any] | None = None
 
     @property
     def _is_instrumented_by_opentelemetry(self) -> bool:
-        return self._is_wanted
+        return self._wanted is not None
 
     @_is_instrumented_by_opentelemetry.setter
     def _is_instrumented_by_opentelemetry(self, _: bool) -> None:
@@ -63,17 +65,25 @@ class PoolscopeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return dict(self._session.frameworks.statuses) if self._session is not None else {}
 
     def _instrument(self, **kwargs: LibraryObject) -> None:
-        # Whatever a provider does when it is called, the application starts.
-        self._is_wanted = True
-        toggling.do(lambda: guard.run("instrumentor.start", lambda: self._begin(kwargs), None))
+        self._wanted = kwargs
+        toggling.do(self._settle)
 
     def _uninstrument(self, **_: LibraryObject) -> None:
-        self._is_wanted = False
-        toggling.do(lambda: guard.run("instrumentor.stop", self._end, None))
+        self._wanted = None
+        toggling.do(self._settle)
+
+    def _settle(self) -> None:
+        # By then another thread may have asked for something else, and that may be done already.
+        wanted = self._wanted
+        if wanted is self._done:
+            return
+        self._done = wanted
+        guard.run("instrumentor.stop", self._end, None)
+        if wanted is not None:
+            # Whatever a provider does when it is called, the application starts.
+            guard.run("instrumentor.start", lambda: self._begin(dict(wanted)), None)
 
     def _begin(self, kwargs: dict[str, Any]) -> None:
-        if self._session is not None:  # two threads have asked for it
-            return
         if is_subinterpreter():
             # Its end ends the process where a daemon thread runs, and most pool libraries cannot be imported there.
             _logger.warning("poolscope does not work in a subinterpreter: nothing is instrumented in this one")

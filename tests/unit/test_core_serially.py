@@ -21,6 +21,7 @@ from tests.support.instructions import interrupt
 from tests.support.scale import times
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 #: Seconds.
@@ -120,6 +121,28 @@ def test_several_threads_start_and_stop_it_at_once() -> None:
     instrumentor.uninstrument()
     assert active_patches() == ()
     assert guard.counts() == {}
+
+
+def test_a_stop_between_the_wish_of_a_start_and_the_start_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked last holds, also where what was asked before is come to after it."""
+    instrumentor = PoolscopeInstrumentor()
+    original, stops = Serially.do, [threading.Thread(target=instrumentor.uninstrument)]
+
+    def do(self: Serially, what: Callable[[], object]) -> None:
+        if stops:
+            stop = stops.pop()
+            stop.start()
+            stop.join(DEADLINE)
+        original(self, what)
+
+    monkeypatch.setattr(Serially, "do", do)
+    instrumentor.instrument()
+    assert not instrumentor.is_instrumented_by_opentelemetry
+    assert active_patches() == ()
+    instrumentor.instrument()
+    assert active_patches()
+    instrumentor.uninstrument()
+    assert active_patches() == ()
 
 
 HALF = """
