@@ -1,0 +1,339 @@
+"""The edges of what core counts, keeps and passes on: the first moment, an odd number, one word further."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poolscope.core.blocks import SHORTEST
+from poolscope.core.dormancy import Dormancy
+from poolscope.core.execution import stack_of_task
+from poolscope.core.guard import Guard, SessionEndedError
+from poolscope.core.histogram import Distribution
+from poolscope.core.listener import Listeners, NullListener
+from poolscope.core.location import BEGINNING, locate
+from poolscope.core.origin import Origins, _compiled_from
+from poolscope.core.pool_registry import PoolRegistry
+from poolscope.core.sql.fingerprint import LONGEST_SHAPE, _shortened
+from poolscope.core.sql.locking import locks_of
+from poolscope.core.sql.locks import Mode
+from poolscope.core.sql.remembered import Remembered
+from poolscope.core.sql.syntax import _syntaxes
+from poolscope.core.watched_loop import Samples, loop_of
+from poolscope.core.work_scope import inside, inside_async
+from tests.support.clocks import FakeClock
+from tests.support.likeness import Like
+from tests.support.scene import Scene
+
+
+@pytest.mark.parametrize("places", range(1, 5))
+@pytest.mark.parametrize(
+    ("statement", "system"),
+    [
+        ("select * from a for update", "postgresql"),
+        ("select * from a as b join c d on b.i = d.i for share of d nowait", "postgresql"),
+        ("select * from generate_series(1, 3) g, t for update skip locked", "postgresql"),
+        ("with x as (update a set z = 1 returning i) select * from b, x for share", "postgresql"),
+        ("insert into a (x) values (1) on conflict (x) do update set y = 2", "postgresql"),
+        ("lock table a, s.b in share mode nowait", "postgresql"),
+        ("truncate table a, b cascade", "postgresql"),
+        ("create unique index i on t (a)", "postgresql"),
+        ("alter table if exists only s.t add column x int", "postgresql"),
+        ("vacuum full t", "postgresql"),
+        ("refresh materialized view m", "postgresql"),
+        ("select * from a lock in share mode", "mysql"),
+        ("select * from a as b, c lock in share mode", "mysql"),
+        ("lock tables a read, b as c write", "mysql"),
+    ],
+)
+def test_locks_are_the_same_wherever_a_statement_begins(statement: str, system: str, places: int) -> None:
+    """Some words further in the text, as behind another one."""
+    expected = locks_of(statement, system)
+    assert expected
+    assert locks_of(f"{';' * places} {statement}", system) == expected
+
+
+def test_a_lock_that_is_shared_is_so_behind_an_update() -> None:
+    """The strength of the rows' lock is what stands behind the FOR, and nothing before it."""
+    locks = locks_of("with x as (update a set z = 1 returning i) select * from b for share", "postgresql")
+    assert [lock.mode for lock in locks if "b" in lock.table] == [Mode.SHARED_ROWS]
+
+
+def test_what_was_stopped_is_no_error_of_ours() -> None:
+    """It is not counted; whatever else is."""
+
+    def ends(text: str) -> None:
+        raise SessionEndedError(text)
+
+    guard = Guard()
+    for function in (ends, int):
+        try:
+            function("no number")
+        except Exception:
+            guard.caught_quietly("tests.one")
+    assert guard.counts() == {"tests.one": 1}
+
+
+def test_every_event_is_passed_on() -> None:
+    """Whichever there are: to each listener, in order, with what it is about; leases inside a span to one alone."""
+    seen: list[tuple[object, ...]] = []
+    events = [name for name in vars(NullListener) if not name.startswith("_")]
+
+    def listener(mark: str) -> Any:
+        def keep(name: str) -> Any:
+            return lambda *given: seen.append((mark, name, *given))
+
+        return Like(**{name: keep(name) for name in events})
+
+    first, second, third = listener("first"), listener("second"), listener("third")
+    both = Listeners(first, second, traced=third)
+    for name in events:
+        given = [object() for _ in list(inspect.signature(getattr(NullListener, name)).parameters)[1:]]
+        getattr(both, name)(*given)
+        marks = ["third"] if name == "traced" else ["first", "second"]
+        assert seen == [(mark, name, *given) for mark in marks]
+        seen.clear()
+
+
+def test_it_stays_dormant_without_a_background_thread() -> None:
+    """Also where starting it fails; it tries again a second later, or at once where the thread has ended."""
+    clock = FakeClock()
+    dormancy = Dormancy(clock)
+    served: list[bool] = []
+
+    def fails() -> bool:
+        served.append(False)
+        raise ValueError("no thread")
+
+    dormancy.sleep()
+    dormancy.has_listeners, dormancy.is_served = lambda: True, fails
+    dormancy.still_dormant()
+    assert (dormancy.dormant, served) == (True, [False])
+    dormancy.still_dormant()
+    assert served == [False]
+    clock.advance(1)
+    dormancy.is_served = lambda: True
+    dormancy.still_dormant()
+    assert not dormancy.dormant
+    dormancy.unserved()
+    assert dormancy.dormant
+    dormancy.still_dormant()
+    assert not dormancy.dormant
+
+
+def test_a_hold_of_the_first_moment_has_its_phases() -> None:
+    """A clock may begin at nothing."""
+    scene = Scene()
+    scene.clock.now = 0.0
+    lease = scene.checkout()
+    scene.query(lease, seconds=2.0)
+    scene.clock.advance(1.0)
+    lease.released()
+    assert scene.pool.holds.read().phases == {"query": 2.0, "idle_in_transaction": 1.0, "idle": 0.0}
+
+
+def test_a_unit_of_work_has_waited_and_held_for_so_long() -> None:
+    """Spans of the clock, and the wait by its phases."""
+    scene = Scene()
+    scene.clock.now = 2.0
+    with scene.unit() as unit:
+        lease = scene.begin_checkout()
+        scene.clock.advance(1.5)
+        lease.handed_over()
+        scene.clock.advance(0.25)
+        lease.acquired()
+        scene.clock.advance(7.0)
+        lease.released()
+    (usage,) = unit.usages.values()
+    assert (usage.wait_time.read(), usage.hold_time.read()) == (1.75, 7.0)
+    assert sorted(scene.pool.waits.read().phases.values()) == [0.0, 0.25, 1.5]
+
+
+def test_a_statement_that_nothing_knew_before_counts_below() -> None:
+    """As one that is known does."""
+    scene = Scene()
+    lease = scene.checkout()
+    for _ in range(2):
+        lease.statement_begins_below("select forty_two from seen_nowhere_else")
+        lease.call_ends(in_transaction=False)
+    assert lease.queries == 2
+
+
+@pytest.mark.parametrize("bounds", [(), (1.0,), (1.0, 2.0), (1.0, 2.0, 3.0)])
+def test_what_is_above_every_bound_has_a_bucket(bounds: tuple[float, ...]) -> None:
+    """However many bounds there are."""
+    distribution: Distribution[Any] = Distribution(bounds)
+    for value in (0.5, 99.0):
+        distribution.record(value)
+    read = distribution.read()
+    assert len(read.counts) == len(bounds) + 1
+    assert (sum(read.counts), read.counts[-1]) == (2, 1 if bounds else 2)
+
+
+@pytest.mark.parametrize("depth", [3, 5, 7])
+@pytest.mark.parametrize("frames", range(1, 9))
+def test_a_stack_has_as_many_frames_as_there_are_and_are_kept(frames: int, depth: int) -> None:
+    """The innermost ones, each with its instruction."""
+    code = compile("", "/application/view.py", "exec")
+    frame = None
+    for number in reversed(range(frames)):
+        frame = Like(f_code=code, f_lasti=number, f_back=frame)
+    packed = Origins(depth).capture(frame)  # type: ignore[arg-type]
+    assert packed == tuple(part for number in range(min(frames, depth)) for part in (code, number))
+
+
+def test_a_library_and_an_event_loop_are_not_of_the_application() -> None:
+    """Only what is neither."""
+    origins = Origins()
+    files = ("/application/view.py", asyncio.events.__file__, pytest.__file__, os.__file__)
+    assert [origins.is_of_application(file) for file in files] == [True, False, False, False]
+
+
+def test_a_compiled_module_lies_where_its_package_does() -> None:
+    """Wherever it was compiled."""
+    folder = Path(asyncio.__file__).parent
+    for name in ("asyncio/a/b.pyx", "/build/x/asyncio/a/b.pyx", "build\\asyncio\\a\\b.pyx"):
+        assert _compiled_from(name) == str(folder / "a" / "b.pyx")
+    assert _compiled_from("nowhere_at_all/b.pyx") is None
+
+
+def test_a_function_without_an_instruction_is_at_its_first_line() -> None:
+    """An instruction that it does not have is at none."""
+    code = test_a_compiled_module_lies_where_its_package_does.__code__
+    assert (locate(code, -1).line, locate(code, 10**6).line) == (code.co_firstlineno, 0)
+    assert BEGINNING == -1
+    registry = PoolRegistry((1.0,), origins=Origins(application_paths=[str(Path(__file__).parent)]))
+    function = test_a_compiled_module_lies_where_its_package_does
+    assert registry.place_of(function) == (code, BEGINNING)
+    assert PoolRegistry((1.0,)).place_of(function) == ()
+
+
+def test_what_is_cut_off_a_shape_is_in_its_checksum() -> None:
+    """Eight letters, of which each is four bits."""
+    text = "x" * (LONGEST_SHAPE + 1)
+    digits = f"{zlib.crc32(text.encode()):08x}"
+    letters = "".join("abcdefghijklmnop"[int(digit, 16)] for digit in reversed(digits))
+    assert _shortened(text) == "x" * (LONGEST_SHAPE - 10) + f"…{letters}"
+    assert _shortened(text[:-1]) == text[:-1]
+
+
+def test_a_memory_starts_over_once_it_is_full() -> None:
+    """It holds what fits, and one more."""
+    memory: Remembered[str, int] = Remembered(most=10)
+    for place, key in enumerate("abcd"):
+        memory.add(key, place, 5)
+        assert list(memory.known) == [["a"], ["a", "b"], ["a", "b", "c"], ["d"]][place]
+    assert memory.size == 5
+
+
+@pytest.mark.parametrize(
+    ("family", "escapes", "returns", "versions", "ways"),
+    [
+        ("postgresql", False, True, (), 1),
+        ("postgresql", True, False, (), 2),
+        ("cockroachdb", True, False, (), 2),
+        ("mysql", False, True, (), 1),
+        ("mysql", True, False, (), 3),
+        ("mysql", False, False, ("/*!",), 2),
+        ("mysql", False, False, ("/*!99999",), 4),
+        ("mysql", True, False, ("/*!", "/*!99999"), 12),
+        ("oracle.db", True, False, (), 1),
+        ("oracle.db", False, True, (), 2),
+        ("sqlite", False, True, (), 1),
+    ],
+)
+def test_a_text_is_read_in_each_way_that_a_setting_allows(
+    family: str, escapes: bool, returns: bool, versions: tuple[str, ...], ways: int
+) -> None:
+    """As many as there are, each another one; and no more, since each takes its time."""
+    found = _syntaxes(family, escapes, returns, frozenset(versions))
+    assert (len(found), len(set(found))) == (ways, ways)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "seen", "usual", "certain"),
+    [(0, 3, True, True), (3, 3, True, True), (4, 3, False, False), (5, 3, False, False), (0, 2, True, False),
+     (2, 2, True, False), (1, 1, True, False), (3, 1, False, False)],
+)  # fmt: skip
+def test_a_block_is_by_what_is_seen_in_half_of_all_looks(waiting: int, seen: int, usual: bool, certain: bool) -> None:
+    """Also those that found the loop waiting; three times are certain."""
+    samples = Samples()
+    assert samples.usual() == ((), False)
+    stack = ((compile("", "/application/view.py", "exec"), 0),)
+    samples.waiting = waiting
+    for _ in range(seen):
+        samples.add(stack)
+    assert samples.usual() == ((stack, certain) if usual else ((), False))
+
+
+def test_a_thread_of_a_request_is_waited_for_in_the_requests_loop() -> None:
+    """One that checks out in the loop's own thread, outside of any task, holds it up by itself."""
+    task = object()
+    unit = Like(task=task, thread=int("1000000007"))
+    lease: Any = Like(task=None, unit=unit, thread=int("1000000009"))
+    assert loop_of(lease) == (unit.thread, task)
+    lease.thread = int("1000000007")
+    assert loop_of(lease) == (None, None)
+    lease.task = own = object()
+    assert loop_of(lease) == (lease.thread, own)
+
+
+@pytest.mark.parametrize(("late", "found"), [(SHORTEST / 2, False), (SHORTEST, True), (SHORTEST * 9, True)])
+def test_a_heartbeat_that_came_back_late_is_a_block(late: float, found: bool) -> None:
+    """From the shortest block on; while one is known already, it is that."""
+    scene = Scene()
+    watched: Any = Like(beat=Like(sent=0.0, ran=late), block=None, thread=1)
+    block = scene.event_loops._late_beat(watched)
+    assert (block is not None) is found
+    watched.block = object()
+    assert scene.event_loops._late_beat(watched) is None
+    watched.block = watched.beat = None
+    assert scene.event_loops._late_beat(watched) is None
+
+
+def test_what_is_no_coroutine_of_python_does_not_run() -> None:
+    """A task of something compiled is looked into as far as that goes; one that runs is on its thread's stack."""
+    task = Like(done=lambda: False, get_coro=Like)
+    assert stack_of_task(lambda: task, 5) == ()  # type: ignore[arg-type, return-value]
+    task.get_coro = lambda: Like(cr_running=True)
+    assert stack_of_task(lambda: task, 5) is None  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize("fails", ["", "beginning", "call"])
+def test_a_unit_of_work_ends_however_its_call_does(awaited: bool, fails: str) -> None:
+    """What began is ended; where nothing began, what was raised is passed on as it is."""
+    ended: list[int] = []
+
+    def begins() -> Any:
+        if fails == "beginning":
+            raise KeyboardInterrupt
+        return Like(end=lambda: ended.append(1))
+
+    def call() -> str:
+        if fails == "call":
+            raise KeyboardInterrupt
+        return "done"
+
+    async def call_async() -> str:
+        return call()
+
+    def run() -> str:
+        if not awaited:
+            return inside(begins, call)
+        with pytest.raises(StopIteration) as end:
+            inside_async(begins, call_async).send(None)
+        return str(end.value.value)
+
+    if fails:
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    else:
+        assert run() == "done"
+    assert bool(ended) is (fails != "beginning")
