@@ -20,7 +20,7 @@ from poolscope.core.listener import Listeners, NullListener
 from poolscope.core.location import BEGINNING, locate
 from poolscope.core.origin import Origins, _compiled_from
 from poolscope.core.pool_registry import PoolRegistry
-from poolscope.core.sql.fingerprint import LONGEST_SHAPE, _shortened
+from poolscope.core.sql.fingerprint import LONGEST_SHAPE, _shortened, shape_of
 from poolscope.core.sql.locking import locks_of
 from poolscope.core.sql.locks import Mode
 from poolscope.core.sql.remembered import Remembered
@@ -337,3 +337,11 @@ def test_a_unit_of_work_ends_however_its_call_does(awaited: bool, fails: str) ->
     else:
         assert run() == "done"
     assert bool(ended) is (fails != "beginning")
+
+
+@pytest.mark.parametrize("quotes", ["!!", "[]", "{}", "()", "<>", "qq", "''"])
+@pytest.mark.parametrize("prefix", ["q", "nq"])
+def test_a_string_of_oracle_ends_with_what_it_begins_with(prefix: str, quotes: str) -> None:
+    """Or with the other one of a pair; a quote within it does not end it."""
+    text = f"{prefix}'{quotes[0]}it's 7{quotes[1]}'"
+    assert shape_of(f"select {text}, a from t", "oracle.db") == "select ?, a from t"

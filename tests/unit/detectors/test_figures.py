@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.exhaustion import MIXED
-from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
+from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.finding_kind import FindingKind
 from poolscope.core.making import Making
 from poolscope.core.phases import HOLD_PHASES
-from poolscope.detectors.diagnosis import cause, load
+from poolscope.detectors.diagnosis import cause, census, load
+from poolscope.detectors.diagnosis.census import Share, Use
 from poolscope.detectors.diagnosis.figures import Figures, figures_of
 from poolscope.detectors.diagnosis.load import MOMENT, Sample
 from poolscope.detectors.diagnosis.picture import Picture
@@ -263,6 +265,28 @@ def test_the_cause_is_what_explains_half_of_what_is_explained(
     assert (found.id, found.share) == (expected, share)
     largest = max((one for one in parts if one.cause == expected), key=lambda one: one.connections, default=None)
     assert largest is None or found.summary == largest.summary
+
+
+def test_mixed_causes_are_named_the_largest_first() -> None:
+    """Three of them, and the fixes of two."""
+    parts = [blamed(*one) for one in ((LONG_HOLD, 2), (LEAK, 3), (IDLE_IN_TRANSACTION, 2), (FAN_OUT, 1))]
+    found = cause._largest(Like(capacity=10), FIGURES, parts)  # type: ignore[arg-type]
+    assert found.summary == "mixed causes: connection_leak 3; long_hold 2; idle_in_transaction 2"
+    assert found.fix == f"{KINDS[LEAK].fix}; {KINDS[LONG_HOLD].fix}"
+
+
+@pytest.mark.parametrize(
+    ("threads", "requests", "is_apart"), [(1, 1, True), (2, 1, True), (3, 0, True), (1, 2, False), (0, 2, False)]
+)
+def test_threads_have_the_connections_where_half_are_theirs(threads: int, requests: int, is_apart: bool) -> None:
+    """Then the advice is how they are closed, in the library's words."""
+    served: Any = Like(ended=False, kind="http", thread=1)
+    uses = [Use(Like(unit=None), "idle", 0.0)] * threads  # type: ignore[arg-type]
+    uses += [Use(Like(unit=served, thread=1), "idle", 0.0)] * requests  # type: ignore[arg-type]
+    pool: Any = Like(closed_by="call close_all()", identity=Like(namespace="shop", address="db"))
+    share = Share(pool, 0, tuple(uses))
+    fix = census._fix(Like(limit=""), [share], len(uses))  # type: ignore[arg-type]
+    assert fix.endswith(": call close_all()") is is_apart
 
 
 def test_a_kind_without_a_title_has_its_id_in_words() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from poolscope.core.blocks import SHORTEST
 from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.holds import LONG_HOLD
 from poolscope.core.catalogue.kept import LISTENER_HOLD, SESSION_LOCK_LEAK
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST
@@ -227,3 +228,12 @@ def test_a_thread_that_checks_out_for_another_request_serves_that(
     assert describe._serves_others(lease, other if where == "waiter" else None) is serves
     lease.task = weakref.ref(lease)
     assert not describe._serves_others(lease, other if where == "waiter" else None)
+
+
+def test_a_place_is_reported_again_after_the_interval() -> None:
+    """However long the process had run when it was reported first."""
+    scene = Scene(finding_interval=60)
+    for ends, found in ((11.0, 1), (22.0, 1), (70.75, 1), (88.0, 2)):
+        scene.clock.now = ends - 1.0
+        scene.request(query=1.0)
+        assert len(scene.found(LONG_HOLD)) == found
