@@ -14,8 +14,9 @@ import pytest
 from poolscope.core.blocks import SHORTEST
 from poolscope.core.dormancy import Dormancy
 from poolscope.core.execution import stack_of_task
-from poolscope.core.guard import Guard, SessionEndedError
+from poolscope.core.guard import Guard, SessionEndedError, guard
 from poolscope.core.histogram import Distribution
+from poolscope.core.lazy_jobs import LazyJob
 from poolscope.core.listener import Listeners, NullListener
 from poolscope.core.location import BEGINNING, locate
 from poolscope.core.origin import Origins, _compiled_from
@@ -71,13 +72,13 @@ def test_what_was_stopped_is_no_error_of_ours() -> None:
     def ends(text: str) -> None:
         raise SessionEndedError(text)
 
-    guard = Guard()
+    counting = Guard()
     for function in (ends, int):
         try:
             function("no number")
         except Exception:
-            guard.caught_quietly("tests.one")
-    assert guard.counts() == {"tests.one": 1}
+            counting.caught_quietly("tests.one")
+    assert counting.counts() == {"tests.one": 1}
 
 
 def test_every_event_is_passed_on() -> None:
@@ -345,3 +346,33 @@ def test_a_string_of_oracle_ends_with_what_it_begins_with(prefix: str, quotes: s
     """Or with the other one of a pair; a quote within it does not end it."""
     text = f"{prefix}'{quotes[0]}it's 7{quotes[1]}'"
     assert shape_of(f"select {text}, a from t", "oracle.db") == "select ?, a from t"
+
+
+def test_a_connection_that_failed_its_validation_counts_as_validation() -> None:
+    """And what came afterwards as the queue, though the next one needs none."""
+    scene = Scene()
+    lease = scene.begin_checkout()
+    scene.clock.advance(1.0)
+    lease.handed_over()
+    scene.clock.advance(0.5)
+    lease.invalid()
+    scene.clock.advance(2.0)
+    lease.acquired()
+    phases = scene.pool.waits.read().phases
+    assert sorted(phases.values()) == [0.0, 0.5, 3.0]
+    assert phases["queue"] == 3.0
+
+
+def test_what_cannot_begin_a_unit_of_work_checks_out_without_one() -> None:
+    """It is an error of ours, which is counted."""
+
+    def name() -> str:
+        raise KeyError("no name")
+
+    scene = Scene()
+    job = LazyJob(scene.pool_registry.units, name)
+    lease = scene.checkout()
+    before = guard.counts().get("job.begin", 0)
+    job.take(lease)
+    assert (lease.unit, job.unit) == (None, None)
+    assert guard.counts()["job.begin"] == before + 1

@@ -15,9 +15,19 @@ from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST
 from poolscope.core.lease import Outcome
 from poolscope.core.lock_wait import LockWait
-from poolscope.detectors import leak, lock_wait, nested_checkout, pool_exhausted, pool_per_request, session_lock_leak
+from poolscope.core.sql.locks import Lock, Mode
+from poolscope.detectors import (
+    leak,
+    lock_wait,
+    nested_checkout,
+    pool_exhausted,
+    pool_per_request,
+    server_probe,
+    session_lock_leak,
+)
 from poolscope.detectors.detector import Context
 from poolscope.detectors.diagnosis import describe
+from poolscope.detectors.diagnosis.lock_words import lock_in_words
 from poolscope.detectors.diagnosis.pace import Pace
 from tests.support.likeness import Like
 from tests.support.scene import Scene
@@ -237,3 +247,19 @@ def test_a_place_is_reported_again_after_the_interval() -> None:
         scene.clock.now = ends - 1.0
         scene.request(query=1.0)
         assert len(scene.found(LONG_HOLD)) == found
+
+
+@pytest.mark.parametrize("system", ["mysql", "mariadb", "oracle.db", "postgresql", "sqlite"])
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_server_lists_what_it_can(system: str, mode: Mode) -> None:
+    """PostgreSQL every lock, the others those of rows and the like."""
+    expected = system == "postgresql" or mode in server_probe._LISTED
+    assert server_probe.lists(system, Lock(mode, ("t",))) is expected
+
+
+def test_sqlite_has_one_lock() -> None:
+    """Of the whole database, whatever a statement names."""
+    wait = LockWait(1.0, 0.0, 1.0, Lock(Mode.ROWS, ("t",)), None, "")
+    assert lock_in_words(wait, "sqlite") == "the lock of the database"
+    for system in ("mysql", "postgresql", "teradata"):
+        assert lock_in_words(wait, system) == "a row lock of table t"
