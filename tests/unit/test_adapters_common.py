@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextvars
+import gc
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from poolscope.adapters.connects import PENDING_CHECKOUT, connect_begins, connect_ends, connect_fails
+from poolscope.adapters.points.checkout import Settling, _checkout_async, _plain_checkout_async
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
@@ -53,3 +56,57 @@ def test_a_connect_that_no_checkout_waits_for_has_no_lease() -> None:
             PENDING_CHECKOUT.reset(token)
         assert lease is None
     assert not acquired.connecting
+
+
+class _Waiting:
+    """What a coroutine waits for that nothing ends."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+async def _wait(*_: object) -> None:
+    await _Waiting()
+
+
+_SETTLING = Settling("tests.checkout", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda begin: _plain_checkout_async(_wait, begin, lambda *_: None, lambda *_: None, _SETTLING),
+        lambda begin: _checkout_async(_wait, begin, lambda *_: None, lambda *_: None, lambda *_: (_SETTLING, 0, 0)),
+    ],
+    ids=["plain", "any other"],
+)
+def test_a_checkout_that_is_collected_leaves_the_running_one_alone(hook: Callable[..., Callable[..., Any]]) -> None:
+    """The garbage collector closes a coroutine in whichever context runs just then, amid another checkout perhaps."""
+    scene = Scene()
+    left = hook(lambda *_: scene.begin_checkout())(scene.pool)
+    contextvars.copy_context().run(left.send, None)
+    cycle = [left]
+    cycle.append(cycle)
+    running = scene.begin_checkout()
+    token = PENDING_CHECKOUT.set(running)
+    try:
+        del left, cycle
+        gc.collect()
+        assert PENDING_CHECKOUT.get() is running
+    finally:
+        PENDING_CHECKOUT.reset(token)
+
+
+def test_a_checkout_that_fails_is_the_running_one_no_more() -> None:
+    """Where its own context goes on, the checkout around it is the running one again."""
+    scene = Scene()
+
+    async def fail(*_: object) -> None:
+        raise ConnectionError
+
+    checkout = _plain_checkout_async(
+        fail, lambda *_: scene.begin_checkout(), lambda *_: None, lambda *_: None, _SETTLING
+    )
+    with pytest.raises(ConnectionError):
+        checkout(scene.pool).send(None)
+    assert PENDING_CHECKOUT.get() is None

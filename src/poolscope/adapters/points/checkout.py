@@ -149,9 +149,10 @@ def _plain_checkout_async(original: Function, begin: Begin, tie: Tie, failed: Fa
             lease.acquired()
             return result
         except BaseException as error:
-            _enter(outer)
             if lease is None:
                 raise
+            if _current() is lease:  # else the garbage collector closes this, amid what another caller does
+                _enter(outer)
             if result is None:
                 failed(self_, args, kwargs, lease, error)
                 raise
@@ -205,9 +206,10 @@ def _checkout_async(original: Function, begin: Begin, finish: Finish, failed: Fa
             finish(self_, args, kwargs, result, lease)
             return result
         except BaseException as error:
-            _enter(outer)
             if lease is None:
                 raise
+            if _current() is lease:  # else the garbage collector closes this, amid what another caller does
+                _enter(outer)
             if result is _NOTHING_YET:
                 failed(self_, args, kwargs, lease, error)
                 raise
