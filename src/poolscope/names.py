@@ -15,6 +15,8 @@ HIDDEN: Final = "<hidden>"
 _SETTING: Final = re.compile(
     r"(?:user|username|uid|login|pass|password|passwd|passphrase|pwd|secret|token|key)\s*=", re.IGNORECASE
 )
+# Oracle's connect string with a login; such a password with a sign of its own is in quotes (SQL*Plus, CONNECT).
+_WITH_SLASH: Final = re.compile(r"""(?:^|\s)[^\s/@]+/(?:"[^"]*"|[^\s/@]+)@[\w/\[(]""")
 
 
 def safe(name: str, otherwise: str = HIDDEN) -> str:
@@ -29,7 +31,12 @@ def safe(name: str, otherwise: str = HIDDEN) -> str:
 
 
 def may_hold_login(text: str) -> bool:
-    """Whether a text has the form of a URL, of ``user:password@host``, or of a setting that is a login's."""
+    """
+    Whether a text has the form of a URL, of ``user:password@host``, of Oracle's ``user/password@host``, or of a setting
+    that is a login's.
+    """
     if "://" in text or ("=" in text and _SETTING.search(text) is not None):
         return True
-    return "@" in text and any(0 < word.find(":") < word.rfind("@") for word in text.split())
+    if "@" not in text:
+        return False
+    return any(0 < word.find(":") < word.rfind("@") for word in text.split()) or _WITH_SLASH.search(text) is not None
