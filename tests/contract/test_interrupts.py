@@ -370,9 +370,9 @@ class Trial:
         return [one for pool in self._pools() for one in pool.leases]
 
     def _check_account(self, at: str) -> None:
-        for _ in range(3):  # as the background thread does, once a second
+        for seconds in range(3):  # as the background thread does, once a second
             for pool in self._pools():
-                open_pool_registries[-1]._accounts.look(pool)
+                open_pool_registries[-1]._accounts.look(pool, float(seconds))
         for pool in self._pools():
             in_use = [source.in_use() for source in pool.live_sources()]
             # Else the library counts what it has lost, or was never told that it is returned.

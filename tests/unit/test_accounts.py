@@ -47,20 +47,37 @@ def test_a_checkout_that_no_hook_refers_to_is_forgotten() -> None:
     waits = pool.checkout()
     pool.checkout()
     assert len(pool.pending) == 2
-    Accounts().look(pool)
+    Accounts().look(pool, 0.0)
     assert pool.pending == {waits}
 
 
-def test_a_lease_whose_connection_is_back_ends_at_the_second_look() -> None:
-    """The library counts fewer than we do, in the same way for a second: the lease of no caller is forgotten."""
+def test_a_lease_whose_connection_is_back_ends_at_the_third_look() -> None:
+    """The library counts fewer than we do, in the same way for two seconds: the lease of no caller is forgotten."""
     pool, library = _pool()
     held, over = _held(pool), _held(pool)
     library.leases = [held]
     accounts = Accounts()
-    accounts.look(pool)
-    assert pool.leases == {held, over}
-    accounts.look(pool)
+    for seconds in range(2):
+        accounts.look(pool, float(seconds))
+        assert pool.leases == {held, over}
+    accounts.look(pool, 2.0)
     assert pool.leases == {held}
+
+
+def test_a_second_in_which_the_process_had_no_processor_does_not_count() -> None:
+    """A hook that is merely late, since nothing ran meanwhile, looks like one that was cut off: nothing is set right."""
+    pool, library = _pool()
+    library.leases = [None]
+    accounts = Accounts()
+    moment = 0.0
+    for _ in range(9):
+        accounts.look(pool, moment)
+        assert not pool.leases
+        moment += 3.0
+    for _ in range(3):
+        accounts.look(pool, moment)
+        moment += 1.0
+    assert len(pool.leases) == 1
 
 
 def test_a_connection_without_a_lease_gets_one() -> None:
@@ -68,8 +85,8 @@ def test_a_connection_without_a_lease_gets_one() -> None:
     pool, library = _pool()
     library.leases = [_held(pool), None]
     accounts = Accounts()
-    accounts.look(pool)
-    accounts.look(pool)
+    for seconds in range(3):
+        accounts.look(pool, float(seconds))
     assert pool.leases == set(library.leases)
     assert len(pool.leases) == 2
 
@@ -79,9 +96,9 @@ def test_what_moves_is_left_alone() -> None:
     pool, library = _pool()
     library.leases = []
     accounts = Accounts()
-    for _ in range(4):
+    for seconds in range(4):
         lease = _held(pool)
-        accounts.look(pool)
+        accounts.look(pool, float(seconds))
         assert lease in pool.leases
         lease.released()
 
@@ -111,6 +128,6 @@ def test_without_a_list_nothing_is_guessed() -> None:
     lease = _held(pool)
     library.leases = None
     accounts = Accounts()
-    accounts.look(pool)
-    accounts.look(pool)
+    for seconds in range(3):
+        accounts.look(pool, float(seconds))
     assert pool.leases == {lease}

@@ -3,8 +3,9 @@ Accounts that are wrong for good, and are set right.
 
 An interrupt (Ctrl-C, a time limit's signal) may come between any two steps of a hook. The hooks undo what they had
 begun; where one is cut off before it can, a checkout stays pending that no caller waits in, or a lease stays whose
-connection is back, or a caller holds a connection without a lease. Each is found by what it is, once nothing has
-changed for a second: by the references to a checkout, and by the library's own list of what callers hold.
+connection is back, or a caller holds a connection without a lease. Each is found by what it is: by the references to a
+checkout, and, once nothing has changed for two seconds, by the library's own list of what callers hold. Where a process
+gets no processor for so long, a hook may merely be late: those seconds do not count.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 # The references to a checkout that no caller waits in: the pool's, the list's, and the counting itself. No variable may
 # hold it meanwhile: from Python 3.14 on, what that adds to the count depends on the code around it.
 _OWN_REFERENCES: Final = 3
+#: Looks at which an account is wrong in the same way until it is set right.
+_LOOKS: Final = 3
+#: Seconds from one look to the next beyond which this process had no processor meanwhile.
+_LATE: Final = 1.5
 
 
 class _Seen(NamedTuple):
@@ -35,22 +40,47 @@ class _Seen(NamedTuple):
     leases: frozenset[int]
 
 
+class _Doubt(NamedTuple):
+    """
+    An account that is wrong in the same way at each look.
+
+    Args:
+        seen: What is wrong.
+        at: When it was last looked at, in seconds of the clock.
+        looks: How often.
+    """
+
+    seen: _Seen
+    at: float
+    looks: int = 1
+
+
 class Accounts:
-    """The accounts of pools, looked at about once a second; one that was wrong in the same way before is set right."""
+    """The accounts of pools, looked at about once a second; one that stays wrong in the same way is set right."""
 
     def __init__(self) -> None:
-        self._before: weakref.WeakKeyDictionary[Pool, _Seen] = weakref.WeakKeyDictionary()
+        self._doubts: weakref.WeakKeyDictionary[Pool, _Doubt] = weakref.WeakKeyDictionary()
 
-    def look(self, pool: Pool) -> None:
-        """Look at one pool's. From the background thread."""
+    def look(self, pool: Pool, now: float) -> None:
+        """
+        Look at one pool's. From the background thread.
+
+        Args:
+            pool: The pool.
+            now: Seconds of the clock.
+        """
         _forget_left(pool)
-        before, seen = self._before.pop(pool, None), _difference(pool)
+        before, seen = self._doubts.pop(pool, None), _difference(pool)
         if seen is None:
             return
-        if seen == before:
-            _correct(pool)
+        if before is None or before.seen != seen:
+            self._doubts[pool] = _Doubt(seen, now)
+        elif now - before.at > _LATE:
+            self._doubts[pool] = before._replace(at=now)
+        elif before.looks + 1 < _LOOKS:
+            self._doubts[pool] = _Doubt(seen, now, before.looks + 1)
         else:
-            self._before[pool] = seen
+            _correct(pool)
 
 
 def forget(lease: Lease) -> None:

@@ -230,7 +230,7 @@ class PoolRegistry(Dormancy):
             self._ticked_at = now
             for pool in tuple(self.pools.values()):
                 pool.tick(now)
-                self._accounts.look(pool)
+                self._accounts.look(pool, now)
 
     def loop_closed(self) -> None:
         """An event loop was closed, perhaps by the garbage collector: what was opened in it is foreign from now on."""
