@@ -141,6 +141,25 @@ def test_close_all_ends_the_leases_of_other_threads(seen: Watched, tmp_path: Pat
     assert seen.only().holds.read().count == 1
 
 
+def test_a_connection_that_is_closed_by_hand_is_in_use_no_more_than_the_pool_says(
+    seen: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool takes it out at first, and may make another one at once: one connection too many is never in use."""
+    database = sqlite_pool(tmp_path, max_connections=1)
+    database.connect()
+    found: list[tuple[int, int]] = []
+    close = database.close
+
+    def closes() -> None:
+        found.append((seen.only().used(), len(database._in_use)))
+        close()
+
+    monkeypatch.setattr(database, "close", closes)
+    database.manual_close()
+    assert found == [(0, 0)]
+    at_rest(seen.only())
+
+
 def test_a_connection_that_cannot_be_set_up_stays_with_its_thread(
     seen: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

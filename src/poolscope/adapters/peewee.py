@@ -16,10 +16,11 @@ from poolscope.adapters.address import TORN, is_cut_off
 from poolscope.adapters.base import PointAdapter
 from poolscope.adapters.connections import ConnectionsById
 from poolscope.adapters.identity import file_identity, first_of, identity
-from poolscope.adapters.leases import keep_handed_over
+from poolscope.adapters.leases import keep_handed_over, recover_return
 from poolscope.adapters.marks import LEASES_KEY
 from poolscope.adapters.peewee_calls import Autoconnected, AutoconnectingCall, AutoconnectingStatement
 from poolscope.adapters.points import Checkin, Checkout, Close, Connect, Created, Handover, Resize, Sweep
+from poolscope.adapters.points.brackets import precede
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.adapters.points.url import Parsed
 from poolscope.adapters.stats import Stats
@@ -82,6 +83,26 @@ class Discard(ColdPoint):
         return lambda library_pool, _, __: adapter.pool_of(library_pool), after
 
 
+class OwnReturn(Checkin):
+    """The running thread takes its own connection from the pool, which may make another one at once, and closes it."""
+
+    @override
+    def make(self, adapter: PointAdapter, original: Callable[..., Any]) -> Callable[..., Any]:
+        component, untie, lost = f"{adapter.name}.checkin", adapter.untie, adapter.lost
+
+        def end(library_pool: LibraryObject) -> None:
+            lease = connection = None
+            try:
+                connection = library_pool._state.conn
+                lease = untie(library_pool, connection)
+                if lease is not None:
+                    lease.released()
+            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+                recover_return(component, lease, lambda: lost(library_pool, connection))
+
+        return precede(original, end)
+
+
 class UrlParsed(Parsed):
     """A URL is taken apart, of which a database is made then."""
 
@@ -103,6 +124,7 @@ class PeeweeAdapter(ConnectionsById, PointAdapter):
         Checkout("PooledDatabase.connect", when=lambda pool, _, __: pool._state.closed and not pool.deferred),
         Handover("PooledDatabase._connect"),
         Checkin("PooledDatabase._close"),
+        OwnReturn("PooledDatabase.manual_close"),
         Sweep("PooledDatabase.close_stale", reason="closed"),
         *(Sweep(f"PooledDatabase.{name}") for name in ("close_all", "dispose")),
         *(Discard(f"{kind}._is_closed") for kind in _TRYING),
