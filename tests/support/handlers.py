@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 
 
 def handlers() -> dict[signal.Signals, Any]:
-    """What handles each signal; without those that Python did not install: they can neither be read nor put back."""
-    found = {one: signal.getsignal(one) for one in signal.valid_signals() if isinstance(one, signal.Signals)}
+    """
+    What handles each signal. Without those that Python did not install, which can neither be read nor put back, and
+    without the alarm: it is pytest-timeout's, and comes and goes as a test fails.
+    """
+    signals = [one for one in signal.valid_signals() if isinstance(one, signal.Signals) and one is not signal.SIGALRM]
+    found = {one: signal.getsignal(one) for one in signals}
     return {one: handler for one, handler in found.items() if handler is not None}
 
 

@@ -65,7 +65,7 @@ def test_a_lease_whose_connection_is_back_ends_at_the_third_look() -> None:
 
 
 def test_a_second_in_which_the_process_had_no_processor_does_not_count() -> None:
-    """A hook that is merely late, since nothing ran meanwhile, looks like one that was cut off: nothing is set right."""
+    """A hook that is late, since nothing ran meanwhile, looks like one that was cut off: nothing is set right."""
     pool, library = _pool()
     library.leases = [None]
     accounts = Accounts()
@@ -109,7 +109,8 @@ def test_what_a_caller_gets_meanwhile_is_left_alone() -> None:
     held, _ = _held(pool), _held(pool)
     library.leases = [held]
     accounts = Accounts()
-    accounts.look(pool)
+    for seconds in range(2):
+        accounts.look(pool, float(seconds))
     got: list[Lease] = []
 
     def then_check_out() -> list[Lease | None] | None:
@@ -117,7 +118,7 @@ def test_what_a_caller_gets_meanwhile_is_left_alone() -> None:
         return [held]
 
     library.held = then_check_out  # type: ignore[method-assign]
-    accounts.look(pool)
+    accounts.look(pool, 2.0)
     assert pool.leases == {held, *got}
     assert len(got) == 1
 

@@ -122,15 +122,18 @@ class DbutilsAdapter(PointAdapter):
 
     @override
     def open_ones(self, library_pool: LibraryObject) -> list[LibraryObject]:
-        pool = self.pool_of(library_pool)
-        known = [(one, one.__dict__.get(CONNECTION_KEY)) for one in living(self._marked)]
-        return [one for one, state in known if state is not None and state.pool is pool and not one._closed]
+        return [one for one, _ in self._open_states(library_pool)]
 
     @override
     def users(self, library_pool: LibraryObject) -> list[tuple[LibraryObject, Lease | None]]:
-        states = [(one, one.__dict__[CONNECTION_KEY]) for one in self.open_ones(library_pool)]
+        states = self._open_states(library_pool)
         shared = [(one, lease) for one, state in states for lease in list(state.sharers.values())]
         return [*((one, state.lease) for one, state in states), *shared]
+
+    def _open_states(self, library_pool: LibraryObject) -> list[tuple[LibraryObject, SteadyState]]:
+        pool = self.pool_of(library_pool)
+        known = [(one, one.__dict__.get(CONNECTION_KEY)) for one in living(self._marked)]
+        return [(one, state) for one, state in known if state is not None and state.pool is pool and not one._closed]
 
     @override
     def physical(self, connection: LibraryObject) -> LibraryObject:

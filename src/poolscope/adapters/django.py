@@ -19,7 +19,7 @@ from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.connects import PENDING_CHECKOUT
 from poolscope.adapters.django_chunks import BACKEND, make_chunked_cursor
 from poolscope.adapters.django_loaders import LOADERS
-from poolscope.adapters.django_state import Alias, WrapperState
+from poolscope.adapters.django_state import Alias, WrapperState, alias_of
 from poolscope.adapters.identity import NAMERS, file_identity, identity
 from poolscope.adapters.leases import recover
 from poolscope.adapters.marks import CONNECTION_KEY
@@ -68,27 +68,31 @@ class FirstUse(Checkout):
             # One that was closed inside of a transaction is not connected anew before that ends.
             if state is None or state.alias is None or (self_.closed_in_transaction and self_.connection is not None):
                 return original(self_)
-            lease, outer = begin(state.alias, (), {}), current()
-            if lease is None:
-                return original(self_)
-            enter(lease)
-            state.is_django = True
+            lease, outer = None, current()
+            is_connected = False
             try:
+                lease = begin(state.alias, (), {})
+                if lease is None:
+                    return original(self_)
+                enter(lease)
+                state.is_django = True
                 caller = frame().f_back  # None where the interpreter itself calls, as it does a thread's function
                 if caller is not None and caller.f_code.co_name == "get_autocommit":
                     guard.run("django.atomic", functools.partial(_place, lease, caller), None)
                 original(self_)  # which returns nothing
-            except BaseException as error:
-                enter(outer)
-                failed(state.alias, (), {}, lease, error)
-                raise
-            finally:
+                is_connected = True
                 state.is_django = False
-            enter(outer)
-            try:
+                enter(outer)
                 tie(state.alias, self_, lease)
                 lease.acquired()
-            except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            except BaseException as error:
+                state.is_django = False
+                enter(outer)
+                if lease is None:
+                    raise
+                if not is_connected:
+                    failed(state.alias, (), {}, lease, error)
+                    raise
                 recover("django.checkout", lease)
             return None
 
@@ -194,7 +198,7 @@ class DjangoAdapter(PointAdapter):
             patcher.replace(module.DatabaseWrapper, "chunked_cursor", make_chunked_cursor(self.lease_of))
             return
         super().hook(module, patcher, pool_registry)
-        NAMERS[self.name] = _alias_of
+        NAMERS[self.name] = alias_of
 
     @override
     def release(self) -> None:
@@ -334,13 +338,11 @@ class DjangoAdapter(PointAdapter):
         return False if connection.autocommit else None
 
     def _states_of(self, alias: Alias) -> list[WrapperState]:
-        return [state for state in self._states.copy() if state.alias is alias]
-
-
-def _alias_of(pool: LibraryObject) -> str | None:
-    backend = sys.modules.get("django.db.backends.postgresql.base")
-    pools: dict[str, Any] = getattr(getattr(backend, "DatabaseWrapper", None), "_connection_pools", {})
-    return next((alias for alias, known in list(pools.items()) if known is pool), None)
+        states = [state for state in self._states.copy() if state.alias is alias]
+        for state in states:
+            if state.reference() is None:
+                state.collected()
+        return states
 
 
 ADAPTER: Final = DjangoAdapter()

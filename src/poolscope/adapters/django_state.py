@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from poolscope.adapters.leases import ConnectionState, undo
+from poolscope.adapters.leases import ConnectionState, recover
 from poolscope.adapters.points.brackets import nothing
-from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
     from collections import deque
@@ -55,21 +55,33 @@ class WrapperState(ConnectionState):
         #: Whether Django itself uses it now: to connect, or at the end of a request.
         self.is_django = False
         self.states, self.reported = states, reported
-        self.reference: Callable[[], LibraryObject] = weakref.ref(wrapper, self._collected)
+        self.reference: Callable[[], LibraryObject] = weakref.ref(wrapper, self.collected)
         states.add(self)
 
-    def _collected(self, _: object) -> None:
-        # The garbage collector calls this wherever it happens to run: nothing here may log or wait for a lock.
-        self.states.discard(self)
-        self.reference = nothing  # it refers to this state, which refers to the alias
-        (lease, self.lease), (pool, self.pool) = (self.lease, None), (self.pool, None)
+    def collected(self, _: object = None) -> None:
+        """
+        The wrapper is gone. The garbage collector calls this wherever it happens to run, so nothing here may log or
+        wait for a lock; an interrupt may end it there at once, so whoever reads the states calls it again.
+        """
+        lease, pool = self.lease, self.pool
         try:
+            self.states.remove(self)
+        except KeyError:  # done, or another thread is at it
+            return
+        try:
+            self.reference = nothing  # it refers to this state, which refers to the alias
+            self.lease = self.pool = None
             if lease is not None:
                 lease.released(abandoned=True)
             if pool is not None and self.alias is not None:
                 pool.closed("abandoned")
                 self.reported.append(self.alias)
-        except Exception:  # noqa: BLE001 - ours
-            guard.caught_quietly("django.collected")
-            if lease is not None:
-                undo(lease)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            recover("django.collected", lease, quietly=True)
+
+
+def alias_of(pool: LibraryObject) -> str | None:
+    """The alias whose connections a pool of psycopg's makes for Django; None for a pool of the application's own."""
+    backend = sys.modules.get("django.db.backends.postgresql.base")
+    pools: dict[str, Any] = getattr(getattr(backend, "DatabaseWrapper", None), "_connection_pools", {})
+    return next((alias for alias, known in list(pools.items()) if known is pool), None)

@@ -289,6 +289,5 @@ def _collected(reference: LeaseReference) -> None:
     # Python prints what a callback raises to the application's standard error.
     try:
         reference.collected()
-    except Exception:  # noqa: BLE001 - ours
-        guard.caught_quietly(reference.component)
-        undo(reference.lease)
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover(reference.component, reference.lease, quietly=True)

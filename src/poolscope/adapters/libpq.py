@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.address import UNREADABLE, is_cut_off, is_torn
 from poolscope.adapters.identity import first_of, identity
+from poolscope.core.failure import raised_by_a_signal
 from poolscope.core.guard import guard
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def parse(conninfo: object) -> dict[str, Any]:
         return {}
     try:
         return dict(parser(conninfo))
-    except Exception:  # noqa: BLE001 - it is malformed, as the application will hear from its driver
+    except Exception as error:
+        if raised_by_a_signal(error):
+            raise  # any other is of one that is malformed, as the application will hear from its driver
         return dict(_UNREADABLE)
 
 

@@ -10,11 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.adapters.connects import limit_changed
-from poolscope.adapters.leases import ConnectionState, undo
+from poolscope.adapters.leases import ConnectionState, recover
 from poolscope.adapters.marks import ACCOUNT_KEY, CONNECTION_KEY, KEY
 from poolscope.adapters.stats import StatsSource
 from poolscope.core.failure import raised_by_a_signal
-from poolscope.core.guard import guard
 from poolscope.types import override
 
 if TYPE_CHECKING:
@@ -150,10 +149,8 @@ def _collected(state: PooledConnection, _: object) -> None:
             state.account.vanished(lost=lease is not None or state.pgconn.status == _OK)
         if lease is not None:
             lease.released(abandoned=True)
-    except Exception:  # noqa: BLE001 - ours
-        guard.caught_quietly("psycopg_pool.collected")
-        if lease is not None:
-            undo(lease)
+    except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+        recover("psycopg_pool.collected", lease, quietly=True)
 
 
 class PsycopgSource(StatsSource):

@@ -21,7 +21,6 @@ from poolscope.report.wire import UNREADABLE, Json, MalformedError, Repeated
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_TEMPORALITIES: Final = (None, "delta", "cumulative")
 _SPAN_KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _NUMBER_KINDS: Final = ("sum", "gauge")
 _DISTRIBUTION_KINDS: Final = ("histogram", "exponentialHistogram")

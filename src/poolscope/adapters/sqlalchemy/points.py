@@ -276,9 +276,8 @@ def _share(fairy: LibraryObject, lease: Lease) -> None:
     def collected(_: LibraryObject) -> None:
         try:
             lease.released(abandoned=True)
-        except Exception:  # noqa: BLE001 - ours; the garbage collector calls this: nothing may be logged
-            guard.caught_quietly(_CHECKIN)
-            undo(lease)
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's; the garbage collector calls this
+            recover(_CHECKIN, lease, quietly=True)
 
     lease.carrier = reference = weakref.ref(fairy, collected)
     original = type(fairy)._checkin

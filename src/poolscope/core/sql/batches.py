@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
+from poolscope.core.failure import raised_by_a_signal
 from poolscope.core.sql.lexer import COMMENT, NAME, NUMBER, PARAMETER, replaced
 
 if TYPE_CHECKING:
@@ -142,7 +143,9 @@ class Progress:
             if parameters is None and any(slot.parameter is not None for slot in chunked.slots):
                 return all(slot.role not in {_KEY, _ARRAY} for slot in chunked.slots)
             return self._moves_on(chunked.slots, values)
-        except Exception:  # noqa: BLE001 - a value's own comparison may fail
+        except Exception as error:
+            if raised_by_a_signal(error):
+                raise  # any other is of a value's own comparison
             return False
 
     def _is_worked_off(self, slots: tuple[Slot, ...], values: list[Any]) -> bool:
