@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WORKER: Final = Path(__file__).resolve().parent / "worker.py"
 #: Seconds that one test may take with a mutant; what takes longer hangs.
 EACH: Final = 20.0
+#: Seconds that the process has to end by itself.
+GRACE: Final = 20.0
 #: Seconds for all tests of a mutant, and besides for each of them.
 SECONDS: Final = 60.0
 PER_TEST: Final = 0.5
@@ -107,11 +109,19 @@ class Worker:
         said = json.loads(answer)
         return said["outcome"], said["by"]
 
+    def end(self) -> None:
+        """Ask it to end, and the mutant that it tries; who waits for an outcome gets an error."""
+        self._process.terminate()
+
     def stop(self) -> None:
         """End it, and what it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
+        self.end()
+        try:
+            self._process.communicate(timeout=GRACE)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
 
     def _line(self) -> str:
         assert self._process.stdout is not None

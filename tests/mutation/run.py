@@ -107,8 +107,9 @@ def measure(
         reach = Reach(copies[0])
         tests = [reach.tests(mutant, draw) for mutant, _ in mutants]
         free: SimpleQueue[Worker] = SimpleQueue()
-        for copy in copies:
-            free.put(stack.enter_context(Worker(copy, files_of_tests(copy))))
+        workers = [stack.enter_context(Worker(copy, files_of_tests(copy))) for copy in copies]
+        for worker in workers:
+            free.put(worker)
 
         def one(place: int) -> Result:
             mutant, code = mutants[place]
@@ -131,6 +132,8 @@ def measure(
             try:
                 return list(executor.map(one, range(len(mutants))))
             except BaseException:
+                for worker in workers:
+                    worker.end()
                 executor.shutdown(wait=False, cancel_futures=True)
                 raise
 

@@ -77,6 +77,7 @@ def _tried(tests: list[str], seconds: float, each: float) -> dict[str, str]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(reader)
         _run([*tests, f"--timeout={each}"], writer)
     os.close(writer)
@@ -158,8 +159,13 @@ def _is_ours(name: str) -> bool:
     return any(place and Path(place).is_relative_to(Path.cwd()) for place in places)
 
 
+def _ends(*_: object) -> None:
+    raise SystemExit  # what runs a mutant ends it then
+
+
 def main() -> None:
     """Answer until standard input ends."""
+    signal.signal(signal.SIGTERM, _ends)
     _load(sys.argv[1:])
     print("ready", flush=True)
     for line in sys.stdin:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from examples.lab.processes import wait_until
 from tests.mutation import run
-from tests.mutation.copies import EACH, Worker
+from tests.mutation.copies import EACH, Worker, WorkerEndedError
 from tests.mutation.mutants import Mutant, is_another, unnoticed
 from tests.mutation.reach import lines_of_statement
 from tests.mutation.run import Result
+from tests.unit.test_lab_processes import is_running
 from tools.venvs import ROOT
 
 if TYPE_CHECKING:
@@ -34,14 +37,18 @@ PATH: Final = "src/calculus.py"
 AS_ONE: Final = Mutant(PATH, "core/ReplaceComparisonOperator_Gt_GtE", 0, 2, "return one if one > other else other")
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """What tries mutants of a project with one function."""
-    folder = tmp_path_factory.mktemp("project")
+def project(folder: Path) -> Path:
+    """A project with one function."""
     for name, text in ((PATH, SOURCE), ("tests/test_calculus.py", TESTS), ("pytest.ini", "[pytest]\n")):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
-    with Worker(folder, ["tests"]) as made:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """What tries mutants of the project."""
+    with Worker(project(tmp_path_factory.mktemp("project")), ["tests"]) as made:
         yield made
 
 
@@ -73,6 +80,21 @@ def test_what_cannot_be_interrupted_is_ended(worker: Worker) -> None:
     deaf = "    import signal, time; signal.pthread_sigmask(0, range(1, 32)); time.sleep(600)\n    return"
     assert worker.outcome(PATH, SOURCE.replace("    return", deaf), IDS, seconds=0.5)[0] == "timeout"
     assert worker.outcome(PATH, SOURCE, IDS)[0] == "survived"
+
+
+def test_at_an_interrupt_the_mutant_ends_as_well(tmp_path: Path) -> None:
+    """Whoever waits for its outcome learns of it, its process is gone, and the source is as it was."""
+    writes = f"open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}} ')"
+    hangs = f"    import os, time; {writes}; time.sleep(600)\n    return"
+    with Worker(project(tmp_path), ["tests"]) as made, ThreadPoolExecutor(1) as executor:
+        outcome = executor.submit(made.outcome, PATH, SOURCE.replace("    return", hangs), IDS, each=600.0)
+        started = tmp_path / "pid"
+        wait_until(lambda: started.exists() and started.read_text().endswith(" "), 60)
+        made.end()
+        with pytest.raises(WorkerEndedError):
+            outcome.result(60)
+    assert not is_running(int(started.read_text()))
+    assert (tmp_path / PATH).read_text() == SOURCE
 
 
 def test_what_no_test_reaches_is_not_tried(worker: Worker) -> None:
