@@ -182,7 +182,7 @@ class Subject:
             self.toggle()
 
     def tell(self, moments: Moments | None = None) -> list[object]:
-        """What the application tells of its requests."""
+        """What the application answers its requests with."""
         self.queries = 0
         self._units.clear()
         self.followed.moments = moments
@@ -324,7 +324,7 @@ def drawn(places: list[Any], name: str) -> list[Any]:
 
 
 def _healthy(subject: Subject) -> tuple[list[object], list[str], list[Place]]:
-    # What is told without poolscope; the units of work with it; and the lines that are passed.
+    # The answers without poolscope; the units of work with it; and the lines that are passed.
     subject.set_on(on=False)
     bare = subject.tell()
     subject.followed.forget()
