@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import logging
 import os
 import random
+import signal
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -331,6 +333,48 @@ class Trial:
         self._fail_if(self._names() != self.expected_units, f"afterwards {self._names()}", at)
         self._fail_if(bool({*map(id, before)} & {*map(id, self.units)} - {id(None)}), "counted to the one before", at)
 
+    def run_deep(self, room: int) -> None:
+        """
+        A run near Python's limit of recursion.
+
+        Args:
+            room: The frames that are left.
+        """
+        at = f"{room} frames left"
+        told = self._deep(room)
+        left = [*_left(), *self.followed.elsewhere]
+        self._fail_if(bool(left), f"{left}", at)
+        gc.collect()
+        open_pool_registries[-1].units.end_unclosed(0.0)
+        units = [str(one) for one in self._begun if not one.ended]
+        self._fail_if(bool(units), f"units of work have not ended {units}", at)
+        CURRENT_UNIT.set(None)
+        celery._ENTERED.set(())
+        self.stop()
+        try:
+            bare = [self._deep(room)]
+            while told not in bare and len(bare) <= OURS:
+                bare.append(self._deep(room - len(bare)))
+        finally:
+            self.start()
+        self._fail_if(told not in bare, f"the application saw {told} in place of {bare[0]}", at)
+        after, raised = self._tell(watched=False)
+        self._fail_if(after != self.expected, f"afterwards {after} {raised}", at)
+        self._fail_if(self._names() != self.expected_units, f"afterwards {self._names()}", at)
+
+    def _deep(self, room: int) -> tuple[object, str]:
+        frames = sys.getrecursionlimit() - len(inspect.stack(0)) - room
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            told, raised = deeper(frames, lambda: self._tell(watched=False))
+        except RecursionError as error:
+            told, raised = None, error
+        finally:
+            signal.signal(signal.SIGINT, before)  # asyncio's runner leaves its own where its end has no frames left
+        gc.collect()
+        self._open = 0
+        return told, type(raised).__name__
+
     def _bare(self) -> list[tuple[object, bool, bool, int]]:
         # The same interrupt without poolscope, where the library called what was hooked: before that, and once it is
         # done.
@@ -380,6 +424,17 @@ class Trial:
         if fails:
             self.counts[what.split(maxsplit=1)[0]] += 1
             self.failures.append(f"{what}: {at}")
+
+
+def deeper(frames: int, function: Callable[[], Any]) -> Any:
+    """
+    Call a function with more frames below.
+
+    Args:
+        frames: How many.
+        function: It.
+    """
+    return deeper(frames - 1, function) if frames > 0 else function()
 
 
 @pytest.fixture(params=STORIES)
@@ -434,3 +489,39 @@ def test_an_interrupt_ends_the_unit_of_work(trial: Trial, request: pytest.Fixtur
         with Path(FIGURES).open("a", encoding="utf-8") as out:
             out.write("\n    ".join([f"FIGURES {figures}", *trial.failures]) + "\n")
     assert trial.failures == [], figures
+
+
+#: The most frames that are left, where everything works.
+DEEPEST = 400
+#: One in so many numbers of frames is tried in a run.
+ROOMS_ONE_IN = int(os.environ.get("ONE_IN", times(100, whole=1)))
+#: The frames of ours that are on the stack at once, at most.
+OURS = 30
+#: Stories that run in the thread of the test alone: those of others have a stack of their own.
+IN_ONE_THREAD = ("asgi", "flask", "django", "celery", "queues", "grpc", "asgiref")
+
+
+@pytest.mark.reliability(
+    fault="the limit of recursion is reached in or near poolscope's code, in a framework's request or job",
+    application="``RecursionError`` where it has that without poolscope with some frames fewer left; else the answer",
+    lost="the figures of that request or job; it is over, and the next one is a unit of work of its own",
+)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("trial", IN_ONE_THREAD, indirect=True)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_stack_ends_the_unit_of_work(trial: Trial, request: pytest.FixtureRequest) -> None:
+    """
+    However few frames are left: the application's answers are those without poolscope and some frames fewer, the unit
+    of work has ended, nothing of it is left in the thread, and the next request is a unit of work of its own.
+    """
+    trial.places()
+    rooms = [room for room in range(20, DEEPEST) if is_drawn(f"{request.node.name} {room}", ROOMS_ONE_IN)]
+    assert trial._deep(4)[1] == "RecursionError"
+    assert trial._deep(DEEPEST)[0] == trial.expected
+    for room in rooms:
+        trial.run_deep(room)
+    if FIGURES:
+        with Path(FIGURES).open("a", encoding="utf-8") as out:
+            out.write("\n    ".join([f"DEEP {request.node.name} {len(rooms)}", *trial.failures]) + "\n")
+    assert trial.failures == []
