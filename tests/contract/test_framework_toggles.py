@@ -60,24 +60,33 @@ class Followed(interrupts.Followed):
         self.moments: Moments | None = None
         super().__init__(SimpleNamespace(follow=self._follow))  # type: ignore[arg-type]
         self._hooks: list[tuple[Any, Any]] = []
+        self._changing = threading.Lock()  # of the test that starts and stops, and of what is hooked meanwhile
         #: What lives on until the story has been looked at.
         self.kept: list[object] = []
 
     def hook(self, framework: Any, module: Any) -> None:
         """Put hooks into a stand-in, now and whenever poolscope starts."""
-        self._hooks.append((framework, module))
-        super().hook(framework, module)
+        with self._changing:
+            self._hooks.append((framework, module))
+            super().hook(framework, module)
 
     def started(self) -> None:
         """Poolscope is there: put the hooks in."""
-        for framework, module in self._hooks:
-            super().hook(framework, module)
+        with self._changing:
+            for framework, module in self._hooks:
+                super().hook(framework, module)
+
+    def end(self) -> None:
+        """Take them out."""
+        with self._changing:
+            super().end()
 
     def forget(self) -> None:
         """The story is over."""
-        self.end()
-        self._hooks.clear()
-        self.kept.clear()
+        with self._changing:
+            super().end()
+            self._hooks.clear()
+            self.kept.clear()
 
     def _follow(self) -> None:
         if self.moments is not None:
@@ -448,6 +457,7 @@ def test_under_load(subject: Subject) -> None:
                 told = STORIES[subject.name][0](subject.followed)
             except BaseException as error:
                 told = [repr(error)]
+            subject.followed.forget()
             if told != bare:
                 wrong.append(told)
             done[0] += 1
