@@ -22,6 +22,7 @@ class OracleStandIn(Driver):
     label = "oracledb-ConnectionPool-stand-in"
     adapter = "oracledb"
     features = Feature.STATEMENTS | Feature.REJECTS | Feature.POOLED | Feature.ABANDON | Feature.MANY
+    tells_what_is_out = False
 
     @property
     def capabilities(self) -> Capability:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poolscope.adapters.pools import Pools
+    from poolscope.core.lease import Lease
     from poolscope.core.pool import Pool
     from poolscope.types import LibraryObject
 
@@ -44,7 +45,7 @@ def adopt_again(adapter: Pools, library_pool: LibraryObject, pool: Pool) -> None
     """
     for connection in list(adapter.held(library_pool)):
         known = adapter.lost(library_pool, connection)
-        if known is not None and (known.pool is not pool or known in pool.leases or known in pool.inherited):
+        if known is not None and _counts(known, pool):
             continue
         lease = None
         try:
@@ -55,6 +56,13 @@ def adopt_again(adapter: Pools, library_pool: LibraryObject, pool: Pool) -> None
                 undo(lease)
             _undo_halfway(pool)
             raise
+
+
+def _counts(lease: Lease, pool: Pool) -> bool:
+    # Here, or in another pool. One of a session that has ended was put there by a checkout that outlived it.
+    if lease.pool is not pool:
+        return not lease.pool.ended
+    return lease in pool.leases or lease in pool.inherited
 
 
 def _undo_halfway(pool: Pool) -> None:

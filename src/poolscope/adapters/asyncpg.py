@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.adapters.asyncpg_points import REASONS, Reset, TakeSlot, identify, parameters_of
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.connections import ConnectionsById
-from poolscope.adapters.leases import keep_handed_over, undo
+from poolscope.adapters.leases import end_earlier, keep_handed_over, undo
 from poolscope.adapters.marks import LEASES_KEY, LIBRARY_POOL_KEY
 from poolscope.adapters.points import Call, Checkin, Checkout, Close, Connect, Created, Statement
 from poolscope.adapters.stats import Stats
@@ -222,8 +222,8 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
         leases: dict[int, Lease] | None = library_pool._queue.__dict__.get(LEASES_KEY)
         if leases is not None:
             earlier = leases.pop(id(connection), None)
-            if earlier is not None:  # adopted while it was being returned, which was not seen
-                earlier.released()
+            if earlier is not None:
+                end_earlier(earlier)
             leases[id(connection)] = lease
             protocol = connection._con and connection._con._protocol
             lease.backend_process_id = protocol and protocol.backend_pid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poolscope.adapters.identity import learn
-from poolscope.adapters.leases import ConnectionState
+from poolscope.adapters.leases import ConnectionState, end_earlier
 from poolscope.adapters.marks import CONNECTION_KEY, KEY, LEASES_KEY
 from poolscope.types import override
 
@@ -119,8 +119,8 @@ class Connections:
         """A caller gets a connection by this lease, which is granted next. Hot."""
         state: ConnectionState = connection.__dict__.get(CONNECTION_KEY) or self.state(connection, lease.pool)
         earlier, state.lease = state.lease, lease
-        if earlier is not None:  # adopted while it was being returned, which was not seen
-            earlier.released()
+        if earlier is not None:
+            end_earlier(earlier)
         if state.backend_process_id is not None:
             lease.backend_process_id = state.backend_process_id
 
@@ -251,8 +251,8 @@ class ConnectionsById(Connections):
             return
         earlier = leases.get(id(connection))
         leases[id(connection)] = lease
-        if earlier is not None:  # adopted while it was being returned, which was not seen
-            earlier.released()
+        if earlier is not None:
+            end_earlier(earlier)
 
     @override
     def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:

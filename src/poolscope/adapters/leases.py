@@ -65,6 +65,18 @@ def undo(lease: Lease) -> None:
             guard.caught_quietly("adapters.undo")
 
 
+def end_earlier(lease: Lease) -> None:
+    """
+    A connection that is checked out has a lease already: it was adopted while it was being returned, which was not
+    seen. One of a session that has ended does not end any more.
+
+    Args:
+        lease: The earlier one.
+    """
+    if not lease.pool.ended:
+        lease.released()
+
+
 def keep_handed_over(leases: dict[int, Lease], lease: Lease) -> None:
     """
     A checkout failed. Should that have come after the handover, the library keeps the connection, which counts as held.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.adapters import libpq
 from poolscope.adapters.base import Capability, PointAdapter
 from poolscope.adapters.identity import first_of, learn, name_by_framework
+from poolscope.adapters.leases import end_earlier
 from poolscope.adapters.libpq import IN_TRANSACTION
 from poolscope.adapters.marks import ACCOUNT_KEY, CONNECTION_KEY
 from poolscope.adapters.points import Checkin, Checkout, Close, Created, Opened, Resize
@@ -145,6 +146,9 @@ class PsycopgPoolAdapter(PointAdapter):
 
     @override
     def entered(self, library_pool: LibraryObject, pool: Pool, held: list[LibraryObject]) -> None:
+        # The library keeps no list of what callers hold: what waits now may be held by a checkout that is under way.
+        for connection in library_pool._pool.copy():
+            self._state(library_pool, connection)
         # Some may have been returned meanwhile.
         super().entered(library_pool, pool, [connection for connection in held if connection._pool is library_pool])
 
@@ -190,8 +194,8 @@ class PsycopgPoolAdapter(PointAdapter):
             state.was_made_for(lease)
         lease.backend_process_id = state.backend_process_id
         earlier, state.lease = state.lease, lease
-        if earlier is not None:  # adopted while it was being returned, which was not seen
-            earlier.released()
+        if earlier is not None:
+            end_earlier(earlier)
 
     @override
     def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:

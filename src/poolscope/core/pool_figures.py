@@ -170,8 +170,12 @@ class PoolFigures:
         if self.has_adopted:
             self.settle()
         count = len(self.leases)
-        # One connection may have several callers; and one that was adopted may have come back just now.
-        return min(count, self.limit) if (self.shared or self.has_adopted) and self.limit is not None else count
+        if not (self.shared or self.has_adopted) or self.limit is None:
+            return count
+        # One connection may have several callers; and one that was adopted may have come back just now. What is out of
+        # a pool that another one has taken the place of is beyond the limit.
+        beyond = sum(source.in_use() or 0 for source in self.live_sources() if source.retired)
+        return min(count, self.limit + beyond)
 
     def oldest_lease_age(self) -> float:
         """The age of the oldest lease that is still held, in seconds; 0 when there is none."""

@@ -111,9 +111,38 @@ class SqlAlchemyAdapter(RecordConnections, PointAdapter):
     @override
     def found(self, library_pools: list[LibraryObject]) -> None:
         # Records first: those that callers hold are adopted when their pool is entered.
-        for thing in sorted(library_pools, key=lambda thing: hasattr(thing, "dispose")):
-            meet = self.made if hasattr(thing, "dispose") else self.connects_for
-            guard.run("sqlalchemy.find", functools.partial(unless_half_made, meet, thing), None)
+        in_use: dict[int, LibraryObject] = {}
+        for record in library_pools:
+            if not hasattr(record, "dispose"):
+                meet = functools.partial(unless_half_made, self._found_record, record)
+                library_pool = guard.run("sqlalchemy.find", meet, None)
+                if library_pool is not None:
+                    in_use[id(library_pool)] = library_pool
+        for engine in library_pools:
+            if hasattr(engine, "dispose"):
+                meet = functools.partial(unless_half_made, functools.partial(self._found_engine, in_use), engine)
+                guard.run("sqlalchemy.find", meet, None)
+        for library_pool in in_use.values():  # without an engine, or its engine is no more
+            self.know(library_pool)
+
+    def _found_record(self, record: LibraryObject) -> LibraryObject:
+        library_pool = self.connects_for(record)
+        return library_pool if record.fairy_ref is not None else None
+
+    def _found_engine(self, in_use: dict[int, LibraryObject], engine: LibraryObject) -> Pool | None:
+        # Pools that it has disposed of with connections out go by its name; they share its dialect.
+        known = None
+        for before in tuple(in_use.values()):
+            if before is not engine.pool and before._dialect is engine.dialect:
+                self._urls[before] = engine.url
+                if engine.pool in NAMES:
+                    NAMES[before] = NAMES[engine.pool]
+                if known is not None:
+                    self._continued[before] = known
+                known = self.know(before) or known
+        if known is not None:
+            self._continued[engine.pool] = known
+        return self.made(engine)
 
     @override
     def made(self, library_pool: LibraryObject) -> Pool | None:

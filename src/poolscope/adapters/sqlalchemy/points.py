@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from poolscope.adapters.base import Capability, Point
-from poolscope.adapters.leases import recover, recover_return, settle, undo
+from poolscope.adapters.leases import end_earlier, recover, recover_return, settle, undo
 from poolscope.adapters.marks import KEY
 from poolscope.adapters.points.brackets import nothing
 from poolscope.adapters.points.cold import ColdPoint
@@ -117,8 +117,8 @@ class Handover(Point):
                         _share(fairy, lease)
                     else:
                         record._poolscope = lease
-                    if earlier is not None:  # adopted while it was being returned, which was not seen
-                        earlier.released()
+                    if earlier is not None:
+                        end_earlier(earlier)
                     lease.handed_over()  # last: by then the mark is there, where the session ends
                 return fairy
             except BaseException:
