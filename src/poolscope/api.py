@@ -17,8 +17,9 @@ from poolscope.core.guard import guard
 from poolscope.core.pool_identity import POOL_NAME
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.sql.repetition import EXPECTED_REPETITION
+from poolscope.core.stepping import async_stepping, stepping
 from poolscope.core.work import EXPECTED_LONG_HOLD
-from poolscope.core.work_scope import async_stepping, begin, stepping
+from poolscope.core.work_scope import begin
 from poolscope.names import safe
 
 if TYPE_CHECKING:

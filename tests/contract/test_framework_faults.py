@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: What hooks call. Each is a guard around the work, which is done elsewhere: `_enter`, `_leave` and what they call.
 GUARDS: Final = {
-    *("begin", "enter", "leave", "read", "end", "end_in_collection", "stepping", "async_stepping"),
+    *("begin", "enter", "leave", "read", "end", "end_in_collection"),
     *("take", "_begun", "returns", "inside", "inside_async", "finish", "reset"),
 }
 

@@ -19,8 +19,9 @@ from examples.lab.processes import wait_until
 from poolscope.adapters.pools import Pools
 from poolscope.core.guard import guard
 from poolscope.core.pool_registry import OVERFLOW, PoolRegistry
+from poolscope.core.stepping import stepping
 from poolscope.core.work import CURRENT_UNIT
-from poolscope.core.work_scope import begin, stepping
+from poolscope.core.work_scope import begin
 from tests.support.pools import Source, identity
 
 if TYPE_CHECKING:

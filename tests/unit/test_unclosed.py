@@ -10,8 +10,9 @@ import pytest
 
 from poolscope.core.guard import guard
 from poolscope.core.pool_registry import PoolRegistry, open_pool_registries
+from poolscope.core.stepping import async_stepping
 from poolscope.core.work import UNCLOSED_GRACE
-from poolscope.core.work_scope import Unclosed, WorkScope, async_stepping, begin, current, inside_async
+from poolscope.core.work_scope import Unclosed, WorkScope, begin, current, inside_async
 from poolscope.frameworks import asgi
 from poolscope.frameworks.wsgi import Middleware
 from tests.support.clocks import FakeClock

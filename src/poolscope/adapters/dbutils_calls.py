@@ -16,6 +16,7 @@ from poolscope.adapters.identity import learn
 from poolscope.adapters.leases import ConnectionState, recover_return
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Checkin, Created, Statement
+from poolscope.adapters.points.calls import stop
 from poolscope.adapters.points.cold import ColdPoint
 from poolscope.core.guard import guard
 from poolscope.types import override
@@ -160,11 +161,15 @@ class ToughStatement(Statement):
             def tough_method(*args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
                 begun = None
                 try:
-                    begun = begin(steady, args, kwargs) if lease.ended_at is None else None
-                    return method(*args, **kwargs)
-                finally:
-                    if begun is not None:
-                        end(begun)
+                    try:
+                        begun = begin(steady, args, kwargs) if lease.ended_at is None else None
+                        return method(*args, **kwargs)
+                    finally:
+                        if begun is not None:
+                            end(begun)
+                except BaseException:
+                    stop(begun)
+                    raise
 
             return tough_method
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poolscope.adapters.leases import recover_call
 from poolscope.adapters.marks import CONNECTION_KEY
 from poolscope.adapters.points import Call, Statement
+from poolscope.adapters.points.calls import stop
 from poolscope.adapters.statements import begin_statement
 from poolscope.types import override
 
@@ -86,23 +87,27 @@ def _stream(original: Function, begin: BeginCall, end: EndCall, component: str) 
         rows = original(self_, *args, **kwargs)
         begun, runs = None, True
         try:
-            begun = begin(self_, args, kwargs)
-            if begun is None:
-                yield from rows
-                return
-            for row in rows:
-                if runs:
+            try:
+                begun = begin(self_, args, kwargs)
+                if begun is None:
+                    yield from rows
+                    return
+                for row in rows:
+                    if runs:
+                        end(begun)
+                        runs = False
+                    yield row
+                    runs = _fetch_begins(begun, component)
+            except BaseException:  # broken off: the cursor cancels what the server still does
+                runs = runs or _fetch_begins(begun, component)
+                rows.close()
+                raise
+            finally:
+                if runs and begun is not None:
                     end(begun)
-                    runs = False
-                yield row
-                runs = _fetch_begins(begun, component)
-        except BaseException:  # broken off: the cursor cancels what the server still does
-            runs = runs or _fetch_begins(begun, component)
-            rows.close()
+        except BaseException:
+            stop(begun)
             raise
-        finally:
-            if runs and begun is not None:
-                end(begun)
 
     return stream
 
@@ -114,20 +119,24 @@ def _stream_async(original: Function, begin: BeginCall, end: EndCall, component:
         rows = original(self_, *args, **kwargs)
         begun, runs = None, True
         try:
-            begun = begin(self_, args, kwargs)
-            async for row in rows:
+            try:
+                begun = begin(self_, args, kwargs)
+                async for row in rows:
+                    if runs and begun is not None:
+                        end(begun)
+                        runs = False
+                    yield row
+                    runs = _fetch_begins(begun, component)
+            except BaseException:
+                runs = runs or _fetch_begins(begun, component)
+                await rows.aclose()
+                raise
+            finally:
                 if runs and begun is not None:
                     end(begun)
-                    runs = False
-                yield row
-                runs = _fetch_begins(begun, component)
         except BaseException:
-            runs = runs or _fetch_begins(begun, component)
-            await rows.aclose()
+            stop(begun)
             raise
-        finally:
-            if runs and begun is not None:
-                end(begun)
 
     return stream
 
@@ -163,12 +172,16 @@ class Copy(CursorStatement):
 def _copying(block: LibraryObject, begin: Callable[[], Begun], end: EndCall) -> Iterator[LibraryObject]:
     begun = None
     try:
-        begun = begin()
-        with block as copy:
-            yield copy
-    finally:
-        if begun is not None:
-            end(begun)
+        try:
+            begun = begin()
+            with block as copy:
+                yield copy
+        finally:
+            if begun is not None:
+                end(begun)
+    except BaseException:
+        stop(begun)
+        raise
 
 
 @asynccontextmanager
@@ -177,12 +190,16 @@ async def _copying_async(
 ) -> AsyncIterator[LibraryObject]:
     begun = None
     try:
-        begun = begin()
-        async with block as copy:
-            yield copy
-    finally:
-        if begun is not None:
-            end(begun)
+        try:
+            begun = begin()
+            async with block as copy:
+                yield copy
+        finally:
+            if begun is not None:
+                end(begun)
+    except BaseException:
+        stop(begun)
+        raise
 
 
 class Fetch(Call):
@@ -200,11 +217,15 @@ class Fetch(Call):
         ) -> Generator[LibraryObject, LibraryObject, LibraryObject]:
             begun = None
             try:
-                begun = begin(self_, args, kwargs)
-                return (yield from original(self_, *args, **kwargs))
-            finally:
-                if begun is not None:
-                    end(begun)
+                try:
+                    begun = begin(self_, args, kwargs)
+                    return (yield from original(self_, *args, **kwargs))
+                finally:
+                    if begun is not None:
+                        end(begun)
+            except BaseException:
+                stop(begun)
+                raise
 
         return fetch
 

@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from poolscope.core.guard import guard
-from poolscope.core.work_scope import async_stepping, begin, inside, inside_async, stepping
+from poolscope.core.stepping import async_stepping, stepping
+from poolscope.core.work_scope import begin, inside, inside_async
 from poolscope.frameworks.naming import UNMATCHED
 
 if TYPE_CHECKING:
