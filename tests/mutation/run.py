@@ -77,7 +77,8 @@ class Result:
 def explanation(mutant: Mutant) -> str:
     """Why a mutant may survive; empty where that is not known."""
     for known in json.loads(EXPLAINED.read_text(encoding="utf-8")):
-        if (known["path"], known["text"]) == (mutant.path, mutant.text) and known["operator"] in {mutant.kind, "*"}:
+        places = known["path"] in {mutant.path, "*"} and known["text"] == mutant.text
+        if places and known["operator"] in {mutant.kind, "*"}:
             return str(known["why"])
     return ""
 

@@ -113,13 +113,15 @@ def test_the_score_is_of_those_that_should_die() -> None:
 
 
 def test_an_explanation_is_of_one_line_and_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Another file, another line or another operator is not explained by it; `*` is for all of them."""
+    """Another file, another line or another operator is not explained by it; `*` is for all."""
     known = {"path": PATH, "text": AS_ONE.text, "operator": AS_ONE.kind, "why": "the larger of two equal ones"}
     monkeypatch.setattr(run, "EXPLAINED", tmp_path / "explained.json")
     run.EXPLAINED.write_text(json.dumps([known]))
     assert run.explanation(AS_ONE) == known["why"]
     for field, value in (("path", "src/other.py"), ("text", "return other"), ("operator", "core/NumberReplacer")):
         assert not run.explanation(Mutant(**{**vars(AS_ONE), field: value}))
+    run.EXPLAINED.write_text(json.dumps([{**known, "path": "*"}]))
+    assert run.explanation(Mutant(**{**vars(AS_ONE), "path": "src/other.py"})) == known["why"]
     run.EXPLAINED.write_text(json.dumps([{**known, "operator": "*"}]))
     assert run.explanation(Mutant(**{**vars(AS_ONE), "operator": "core/NumberReplacer"})) == known["why"]
 
@@ -127,7 +129,8 @@ def test_an_explanation_is_of_one_line_and_change(monkeypatch: pytest.MonkeyPatc
 def test_what_is_explained_is_there() -> None:
     """Each explanation is of a line that the source still has."""
     for known in json.loads(run.EXPLAINED.read_text(encoding="utf-8")):
-        lines = [line.strip() for line in (ROOT / known["path"]).read_text(encoding="utf-8").splitlines()]
+        paths = (ROOT / "src").rglob("*.py") if known["path"] == "*" else [ROOT / known["path"]]
+        lines = {line.strip() for path in paths for line in path.read_text(encoding="utf-8").splitlines()}
         assert known["text"] in lines, known
         assert known["why"]
 

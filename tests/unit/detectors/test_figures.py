@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from poolscope.core import blocks
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.exhaustion import MIXED
 from poolscope.core.catalogue.holds import FAN_OUT, IDLE_IN_TRANSACTION, LONG_HOLD
@@ -49,10 +50,10 @@ def held(seconds: float = 1.0, *, unit: Any = None, stack: Any = (), **changes: 
 
 def test_figures_are_of_the_minute_and_of_what_is_held() -> None:
     """Each is the difference of the totals, and what the leases that are held add to it."""
-    first = Sample(10, checkouts=5, used=2, holds=3, held=4, squares=6, short=2, long_holds=1, querying=1,
+    first = Sample(1, checkouts=5, used=2, holds=3, held=4, squares=6, short=2, long_holds=1, querying=1,
                    in_transaction=3, saturated=1)  # fmt: skip
-    recent = replace(first, moment=37, checkouts=50, saturated=3)
-    now = Sample(40, checkouts=80, used=4, holds=23, held=34, squares=106, short=12, long_holds=9, querying=16,
+    recent = replace(first, moment=4, checkouts=50, saturated=3)
+    now = Sample(8, checkouts=80, used=4, holds=23, held=34, squares=106, short=12, long_holds=9, querying=16,
                  in_transaction=8, saturated=5)  # fmt: skip
     old = held(64.0)
     old.lease.adopted = True
@@ -62,9 +63,9 @@ def test_figures_are_of_the_minute_and_of_what_is_held() -> None:
     figures = figures_of(picture, record)
     expected = Figures(
         limit=7, used_before=2, leaked=2, deadlocked=1,
-        rate=75 / 30, rate_now=30 / 3, rate_before=45 / 27, known_before=27,
-        mean_hold=32.5 / 22, typical_hold=104.25 / 32.5, saturated=2 / 3,
-        needed_short=10.5 / 30, young_long=9 / 30 * 2.0,
+        rate=75 / 7, rate_now=30 / 4, rate_before=45 / 3, known_before=3,
+        mean_hold=32.5 / 22, typical_hold=104.25 / 32.5, saturated=2 / 4,
+        needed_short=10.5 / 7, young_long=9 / 7 * 2.0,
         query_share=16.25 / 32.5, in_transaction_share=5.625 / 32.5, idle_share=(32.5 - 16.25 - 5.625) / 32.5,
     )  # fmt: skip
     assert vars(figures) == pytest.approx(vars(expected))
@@ -294,3 +295,32 @@ def test_a_kind_without_a_title_has_its_id_in_words() -> None:
     kind: Any = Like(title="", id="pool_per_request")
     assert FindingKind.heading.fget(kind) == "pool per request"  # type: ignore[attr-defined]
     assert FindingKind.page.fget(kind) == "docs/findings/pool_per_request.md"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("", ""),
+        ("53300", " (SQLSTATE 53300)"),
+        ("1040", " (error 1040)"),
+        ("912516", " (error 912516)"),
+        ("ORA-12516", " (ORA-12516)"),
+        ("53xxx", " (53xxx)"),
+    ],
+)
+def test_the_code_of_a_refusal_is_called_what_it_is(code: str, text: str) -> None:
+    """Five digits are a SQLSTATE, another number is the server's own, and what has letters says it itself."""
+    assert census._code(code) == text
+
+
+def test_the_worst_line_is_that_of_the_most_time_together() -> None:
+    """Its longest block stands for it, whenever that was."""
+
+    def block(place: int) -> Any:
+        return Like(stack=((f"line {place}", 0), ("caller", place)))
+
+    often, longest, once = block(1), block(1), block(2)
+    spans: Any = [(90.0, 92.0, often), (1.0, 4.0, longest), (50.0, 54.5, once)]
+    for order in (spans, spans[::-1], spans[1:] + spans[:1]):
+        assert blocks._worst(order) is longest
+    assert blocks._worst(spans[1:]) is once
