@@ -324,3 +324,32 @@ def test_the_worst_line_is_that_of_the_most_time_together() -> None:
     for order in (spans, spans[::-1], spans[1:] + spans[:1]):
         assert blocks._worst(order) is longest
     assert blocks._worst(spans[1:]) is once
+
+
+def test_a_sample_is_what_the_pool_counted() -> None:
+    """Each hold counts for the middle of its bucket."""
+    scene = Scene(3, long_hold_threshold=1.0)
+    for query, idle in ((2.0, 0.25), (0.125, 0.0625)):
+        scene.request(query=query, idle=idle)
+    scene.timeout(waited=0.5)
+    scene.checkout()
+    scene.begin_checkout()
+    sample = Sample.of(scene.pool)
+    assert vars(sample) == pytest.approx(
+        {
+            "moment": scene.clock.now, "checkouts": 5, "used": 1, "holds": 2, "held": 2.4375,
+            "squares": 1.75**2 + 0.175**2, "short": 2.4375 * 0.175 / 1.925, "long_holds": 1,
+            "querying": 2.125, "in_transaction": 0.3125, "saturated": 0.0,
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("thread", "began", "ended", "ran"),
+    [(1, 1.0, 3.0, True), (1, 2.0, 3.0, False), (1, 1.0, 2.0, False), (1, 2.5, 3.0, False), (2, 1.0, 3.0, False)],
+)
+def test_a_loop_ran_where_a_heartbeat_did_within_a_span(thread: int, began: float, ended: float, ran: bool) -> None:
+    """Not at its ends: there it ends or begins to be blocked."""
+    known = Scene().event_loops._blocks
+    known.beat(1, 0.5, 2.0)
+    assert known.ran(thread, began, ended) is ran
