@@ -685,9 +685,9 @@ class Sequence:
 
     def _repair(self) -> None:
         registry = open_pool_registries[-1]
-        for _ in range(2):  # as once a second
+        for seconds in range(3):  # as the background thread does, once a second
             for pool in registry.pools.values():
-                registry._accounts.look(pool)
+                registry._accounts.look(pool, float(seconds))
 
     def _check(self) -> None:
         errors = {place: count for place, count in guard.counts().items() if not place.endswith(".dropped")}
