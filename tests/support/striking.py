@@ -6,6 +6,7 @@ import ast
 import contextlib
 import functools
 import importlib
+import itertools
 import linecache
 import signal
 import sys
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 ROOT: Final = str(Path(poolscope.__file__).parent)
 _SIGNAL: Final = signal.SIGUSR2
 # What the garbage collector calls: Python drops what is raised there.
-_COLLECTED: Final = frozenset({"_collected", "__del__"})
+_COLLECTED: Final = frozenset({"collected", "_collected", "__del__"})
 
 
 class TimeLimitError(Exception):
@@ -231,8 +232,8 @@ def unreachable(file: str) -> frozenset[int]:
     """
     The lines of a module where no signal is handled. Python looks for signals where functions begin and after calls.
     None of these lies between an exception and its handler's first call; nor between the last call of a ``try`` block,
-    whose own handlers see what comes then, and the first line of its ``finally``. What ``try`` itself is made of is
-    never interrupted, by CPython's rule.
+    whose own handlers see what comes then, and the first line of its ``finally``; nor between an assignment without a
+    call and the return of a name. What ``try`` itself is made of is never interrupted, by CPython's rule.
 
     Args:
         file: Its path; within the package unless it is absolute.
@@ -243,7 +244,30 @@ def unreachable(file: str) -> frozenset[int]:
             lines.update((node.lineno, *_first_lines(node.body)))
         elif isinstance(node, ast.Try):
             lines.update((node.lineno, *_first_lines(node.finalbody)))
+        lines.update(_returns(getattr(node, "body", [])))
     return frozenset(lines)
+
+
+def _returns(body: list[ast.stmt] | ast.expr) -> Iterator[int]:
+    # Of a name, directly after an assignment without a call.
+    if isinstance(body, list):
+        for before, one in itertools.pairwise(body):
+            if (
+                isinstance(one, ast.Return)
+                and isinstance(one.value, (ast.Name, ast.Constant))
+                and _ends_plainly(before)
+            ):
+                yield one.lineno
+
+
+def _ends_plainly(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.If):
+        return (
+            not _calls(statement.test)
+            and _ends_plainly(statement.body[-1])
+            and (not statement.orelse or _ends_plainly(statement.orelse[-1]))
+        )
+    return isinstance(statement, ast.Assign) and not _calls(statement)
 
 
 def _first_lines(body: list[ast.stmt]) -> Iterator[int]:
@@ -255,7 +279,7 @@ def _first_lines(body: list[ast.stmt]) -> Iterator[int]:
 
 
 def _calls(node: ast.AST) -> bool:
-    return any(isinstance(one, ast.Call) for one in ast.walk(node))
+    return any(isinstance(one, (ast.Call, ast.Await, ast.Yield, ast.YieldFrom)) for one in ast.walk(node))
 
 
 @functools.cache
