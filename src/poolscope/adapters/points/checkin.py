@@ -99,9 +99,22 @@ def _checkin(original: Function, untie: Untie, lost: Untie, component: str) -> F
 
 def _checkin_async(original: Function, untie: Untie, lost: Untie, component: str) -> Function:
     async def checkin(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
-        is_alone = (
-            not kwargs and len(args) == 1
-        )  # before the bookkeeping: no interrupt comes between that and the return
+        if kwargs or len(args) != 1:
+            return await other(self_, *args, **kwargs)
+        lease, connection = None, args[0]
+        try:
+            lease = untie(self_, connection)
+            if lease is not None:
+                lease.released()
+        except BaseException:  # noqa: BLE001 - ours, or a signal handler's
+            try:
+                recover_return(component, lease, lambda: lost(self_, connection))
+            except BaseException:
+                await original(self_, connection)
+                raise
+        return await original(self_, connection)
+
+    async def other(self_: LibraryObject, /, *args: LibraryObject, **kwargs: LibraryObject) -> LibraryObject:
         lease, connection = None, args[0] if args else next(iter(kwargs.values()), None)
         try:
             lease = untie(self_, connection)
@@ -113,7 +126,7 @@ def _checkin_async(original: Function, untie: Untie, lost: Untie, component: str
             except BaseException:
                 await original(self_, *args, **kwargs)
                 raise
-        return await (original(self_, connection) if is_alone else original(self_, *args, **kwargs))
+        return await original(self_, *args, **kwargs)
 
     return checkin
 
