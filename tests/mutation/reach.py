@@ -34,8 +34,8 @@ COSTLY: Final = (
     "not (time_grows or takes_long or longer_than or memory_is or garbage_may_be_due or hundred_thousand"
     " or everything_that_is_kept)"
 )
-#: Of a line that thousands of tests reach, so many are tried.
-MOST_TESTS: Final = 500
+#: Of a line that more tests reach, so many are tried: what runs at import is reached by all of them.
+MOST_TESTS: Final = 2_000
 #: Only the lines of one process: programs that tests start are no slower for it, and none reports to another folder.
 SETTINGS: Final = "[run]\nsource_pkgs = poolscope\n"
 
