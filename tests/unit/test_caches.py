@@ -45,7 +45,7 @@ BOUNDS: Final = {
         core/histogram.py: _Cell.exemplars,
         core/dormancy.py: Dormancy._looking, core/serially.py: Serially._at_it""",
     "weak references: it ends with what it is about": """
-        core/accounts.py: Accounts._before,
+        core/accounts.py: Accounts._doubts, frameworks/celery.py: _ALL,
         adapters/asyncpg.py: AsyncpgAdapter._connections,
         adapters/django.py: DjangoAdapter._aliases, adapters/foreign.py: INHERITED, adapters/foreign.py: HOOKED,
         adapters/identity.py: NAMES, adapters/pools.py: Pools._anchors,
