@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from examples import demo
+from tests.support.handlers import handlers_put_back
 
 PASSWORD = "hunter2-and-more"
 
@@ -59,7 +60,8 @@ def test_a_dsn_that_is_none_is_named_without_its_password(
     monkeypatch.setattr(sys, "argv", ["demo"])
     monkeypatch.setenv("DEMO_DSN", dsn)
 
-    assert demo.main() == 1
+    with handlers_put_back():
+        assert demo.main() == 1
 
     output = "".join(capsys.readouterr())
     assert "DEMO_DSN is not a DSN of PostgreSQL" in output

@@ -229,9 +229,10 @@ class PoolFigures:
         End the adopted leases whose connection its library does not list as held any more. A return that was under way
         when its connection was adopted is one that no hook has seen.
         """
+        self.has_adopted = False  # first: another thread may adopt one meanwhile
         adopted = [lease for lease in self.leases.copy() if lease.held_as is not None]
-        self.has_adopted = bool(adopted)
         if adopted:
+            self.has_adopted = True
             held = {one for source in self.live_sources() for one in source.held_ids()}
             for lease in adopted:
                 if lease.held_as not in held:
