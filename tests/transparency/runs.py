@@ -29,6 +29,8 @@ PLUGINS = Path(__file__).resolve().parent
 # A test that stands still for so long prints the stacks of all threads; the run is ended some time later.
 STUCK_SECONDS = 90
 RUN_SECONDS = 480.0
+# The longest test takes a tenth of this on a quiet machine; pytest reports the beginning and the end of each.
+STOPPED_SECONDS = 150.0
 # pytest's exit codes of a session that came to its end: all passed, some failed; and the plugin's own.
 CAME_TO_ITS_END = (0, 1)
 UNFIT = 9
@@ -46,6 +48,7 @@ class Run(NamedTuple):
         seconds: How long it took.
         evidence: What the hooks saw (the plugin's report); empty without them.
         log: What it printed.
+        is_stopped: Whether a test did not end, and the run was ended.
     """
 
     outcomes: dict[str, str]
@@ -53,6 +56,7 @@ class Run(NamedTuple):
     seconds: float
     evidence: dict[str, Any]
     log: str = ""
+    is_stopped: bool = False
 
 
 class NoPythonError(Exception):
@@ -150,18 +154,31 @@ def _run(command: Sequence[str | Path], variables: dict[str, str], work: Path, l
     began = time.monotonic()
     problem = ""
     with Child(command, log=log, env=variables, cwd=work) as child:
-        try:
-            code = child.wait(RUN_SECONDS)
-        except TimeoutError:
-            problem = f"it did not end within {RUN_SECONDS:g} s"
-        else:
-            if code not in (*CAME_TO_ITS_END, UNFIT):
-                problem = f"pytest ended with {code}"
+        code = _code_of(child, folder / "report.jsonl")
+        if code is None:
+            problem = f"it did not end within {RUN_SECONDS:g} s, or a test not within {STOPPED_SECONDS:g} s"
+        elif code not in (*CAME_TO_ITS_END, UNFIT):
+            problem = f"pytest ended with {code}"
         if problem:
             problem += f"; {log} ends:\n{child.log_tail(LOG_LINES)}"
     seen = folder / "seen.json"
     evidence = json.loads(seen.read_text()) if seen.exists() else {}
-    return Run(read(folder / "report.jsonl"), problem, time.monotonic() - began, evidence, str(log))
+    seconds = time.monotonic() - began
+    return Run(read(folder / "report.jsonl"), problem, seconds, evidence, str(log), code is None)
+
+
+def _code_of(child: Child, report: Path) -> int | None:
+    # Its exit code; None where no test ends any more, or all of it takes too long.
+    began = last = time.monotonic()
+    size = 0
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return child.wait(1.0)
+        now, before = time.monotonic(), size
+        size = report.stat().st_size if report.exists() else 0
+        last = now if size != before else last
+        if now - last > STOPPED_SECONDS or now - began > RUN_SECONDS:
+            return None
 
 
 def _selectable(test: str) -> str:

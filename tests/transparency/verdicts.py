@@ -117,10 +117,11 @@ def _judge(runner: Runner, suite: Suite, first: Future[Run], second: Future[Run]
 def _enough(runner: Runner, suite: Suite, run: Run, again: list[str], *, hooks: bool) -> Run:
     for _ in range(AGAIN):
         passed = tally(run.outcomes)[PASSED]
-        # What did not come to its end, after minutes, is not tried again.
-        if passed >= suite.least or run.problem:
+        is_stopped = run.is_stopped and not again  # one that does not end twice is no accident
+        if (passed >= suite.least or run.problem) and not is_stopped:
             break
-        again.append(f"{_which(hooks=hooks)}: {passed} tests passed, at least {suite.least} have to; see {run.log}")
+        what = f"{passed} tests passed, at least {suite.least} have to"
+        again.append(f"{_which(hooks=hooks)}: {run.problem or f'{what}; see {run.log}'}")
         run = runner.run(suite, hooks=hooks, first=False)
     return run
 

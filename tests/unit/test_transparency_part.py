@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from examples.lab.processes import Child
 from poolscope.semconv import HOLD_SPAN
-from tests.transparency import run
+from tests.transparency import run, runs
 from tests.transparency.outcomes import PASSED
 from tests.transparency.runs import Run
 from tests.transparency.suites import SUITES, draw
 from tests.transparency.verdicts import Verdict, judge_all
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.transparency.runs import Runner
     from tests.transparency.suites import Suite
 
@@ -155,8 +158,33 @@ def test_a_run_in_which_too_few_passed_is_done_again(hooks: bool) -> None:
             assert any("2 tests passed, at least 3 have to; see the.log" in told for told in verdict.problems)
 
 
-def test_a_run_that_does_not_end_is_not_done_again() -> None:
-    """It has taken its minutes once."""
-    runner = OneAfterTheOther({True: [3], False: [0, 3]}, problem="it did not end")
+def test_a_run_that_ends_badly_is_not_done_again() -> None:
+    """As where pytest crashed."""
+    runner = OneAfterTheOther({True: [3], False: [0, 3]}, problem="it crashed")
     (verdict,) = judge_all(cast("Runner", runner), [SUITES[0]._replace(least=3)], lambda _: None)
     assert (verdict.transparent, verdict.again) == (False, [])
+
+
+@pytest.mark.parametrize(("stops", "transparent"), [(1, True), (2, False)])
+def test_a_run_in_which_a_test_does_not_end_is_done_again_once(stops: int, transparent: bool) -> None:
+    """SQLAlchemy's tests do so now and then, without the hooks as well; twice is no accident."""
+
+    class Stops(OneAfterTheOther):
+        def run(self, suite: Suite, *, hooks: bool, tests: object = (), first: bool = True) -> Run:
+            run, left = super().run(suite, hooks=hooks, tests=tests, first=first), len(self._passes[True])
+            is_stopped = hooks and left >= 3 - stops
+            return run._replace(problem="it did not end" if is_stopped else "", is_stopped=is_stopped)
+
+    runner = Stops({True: [1, 3, 3] if stops == 1 else [1, 1, 3], False: [3]})
+    (verdict,) = judge_all(cast("Runner", runner), [SUITES[0]._replace(least=3)], lambda _: None)
+    assert (verdict.transparent, verdict.again) == (transparent, ["with the hooks: it did not end"])
+
+
+def test_a_test_that_does_not_end_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the report no longer gets, long before the run has taken its time."""
+    monkeypatch.setattr(runs, "STOPPED_SECONDS", 1.0)
+    report = tmp_path / "report.jsonl"
+    ends = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('{}'); time.sleep(float(sys.argv[2]))"
+    for seconds, code in (("0", 0), ("600", None)):
+        with Child([sys.executable, "-c", ends, report, seconds], log=tmp_path / "log") as child:
+            assert runs._code_of(child, report) == code
