@@ -181,10 +181,12 @@ def test_a_run_in_which_a_test_does_not_end_is_done_again_once(stops: int, trans
 
 
 def test_a_test_that_does_not_end_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By what the report no longer gets, long before the run has taken its time."""
-    monkeypatch.setattr(runs, "STOPPED_SECONDS", 1.0)
+    """By what the report no longer gets, long before the run has taken its time; one that ends has its exit code."""
     report = tmp_path / "report.jsonl"
-    ends = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('{}'); time.sleep(float(sys.argv[2]))"
-    for seconds, code in (("0", 0), ("600", None)):
-        with Child([sys.executable, "-c", ends, report, seconds], log=tmp_path / "log") as child:
-            assert runs._code_of(child, report) == code
+    ends = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('{}'); sys.exit(1)"
+    with Child([sys.executable, "-c", ends, report], log=tmp_path / "log") as child:
+        assert runs._code_of(child, report) == 1
+    monkeypatch.setattr(runs, "STOPPED_SECONDS", 1.0)
+    with Child([sys.executable, "-c", "import signal; signal.pause()"], log=tmp_path / "log") as child:
+        assert runs._code_of(child, report) is None
+        assert child.exit_code() is None
