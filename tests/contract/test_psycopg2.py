@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from poolscope.adapters.registry import Registry, load
+from poolscope.core.accounts import Accounts
 from poolscope.core.guard import guard
 from poolscope.core.pool_registry import PoolRegistry
 from tests.support.watched import BOUNDS, at_rest, closures, watched
@@ -376,6 +377,38 @@ def test_a_return_that_began_before_poolscope_ends_with_the_next_lease(database:
         assert again is connection
         assert len(seen.only().leases - {adopted}) == len(seen.only().leases) == 1
         pool.putconn(again)
+        at_rest(seen.only())
+    pool.closeall()
+
+
+def test_a_return_that_takes_the_library_long_leaves_nothing_in_use(database: Postgres) -> None:
+    """
+    While the library still lists what is being returned, for so long that the account is set right meanwhile, it
+    counts as in use; and no longer than that.
+    """
+    inside, go = threading.Event(), threading.Event()
+
+    class Slow(extensions.connection):  # type: ignore[misc] - it has no types
+        def rollback(self) -> None:
+            inside.set()
+            assert go.wait(60)
+            super().rollback()
+
+    pool = ThreadedConnectionPool(1, 2, database.dsn, connection_factory=Slow)
+    with watched("psycopg2_pool") as seen:
+        connection = pool.getconn()
+        connection.cursor().execute("select 1")
+        returning = threading.Thread(target=pool.putconn, args=(connection,))
+        returning.start()
+        assert inside.wait(60)
+        assert seen.only().used() == 0
+        looks = Accounts()
+        for seconds in range(3):
+            looks.look(seen.only(), float(seconds))
+        assert seen.only().used() == 1
+        go.set()
+        returning.join(60)
+        assert seen.only().used() == 0
         at_rest(seen.only())
     pool.closeall()
 

@@ -103,6 +103,21 @@ def test_what_moves_is_left_alone() -> None:
         lease.released()
 
 
+def test_a_lease_in_the_place_of_another_is_not_taken_for_it() -> None:
+    """
+    Python gives a new lease the place in memory, and so the id, of one that is gone: the account has moved all the
+    same. Here, one lease stands for both.
+    """
+    pool, library = _pool()
+    lease = _held(pool)
+    library.leases = []
+    accounts = Accounts()
+    for seconds in range(5):
+        lease.requested_at = float(seconds)
+        accounts.look(pool, float(seconds))
+        assert pool.leases == {lease}
+
+
 def test_what_a_caller_gets_meanwhile_is_left_alone() -> None:
     """Another thread may check out after the library's list was read: its lease is not on that, and goes on."""
     pool, library = _pool()

@@ -36,7 +36,8 @@ def adopt_held(adapter: Pools, library_pool: LibraryObject, pool: Pool, held: It
 
 def adopt_again(adapter: Pools, library_pool: LibraryObject, pool: Pool) -> None:
     """
-    Give connections that callers hold a lease where they have none, or one that does not count any more.
+    Give connections that callers hold a lease where they have none, or one that does not count any more. A return may
+    be under way in the library, whose hook is done: that lease ends once the library is done with it too.
 
     Args:
         adapter: Its adapter.
@@ -49,7 +50,7 @@ def adopt_again(adapter: Pools, library_pool: LibraryObject, pool: Pool) -> None
             continue
         lease = None
         try:
-            lease = pool.adopt(pool.now())
+            lease = pool.adopt(pool.now(), id(connection))
             adapter.tie(library_pool, connection, lease)
         except BaseException:
             if lease is not None:

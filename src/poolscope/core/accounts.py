@@ -33,11 +33,12 @@ class _Seen(NamedTuple):
 
     Args:
         in_use: How many connections callers hold by the library's account.
-        leases: Our leases then, by their ids.
+        leases: Our leases then: the id of each and when it was requested, as another one may have the id by the next
+            look.
     """
 
     in_use: int
-    leases: frozenset[int]
+    leases: frozenset[tuple[int, float]]
 
 
 class _Doubt(NamedTuple):
@@ -118,7 +119,7 @@ def _difference(pool: Pool) -> _Seen | None:
     leases = pool.leases | pool.inherited
     if len(known) < len(counts) or not counts or sum(known) == len(leases):
         return None
-    return _Seen(sum(known), frozenset(map(id, leases)))
+    return _Seen(sum(known), frozenset((id(lease), lease.requested_at) for lease in leases))
 
 
 def _correct(pool: Pool) -> None:

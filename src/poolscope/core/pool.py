@@ -246,13 +246,20 @@ class Pool(Suspicion, PoolFigures):
             return self.origins.nearest(frame)
         return (frame.f_code, frame.f_lasti) if frame is not None else None
 
-    def adopt(self, now: float) -> Lease:
+    def adopt(self, now: float, held: int | None = None) -> Lease:
         """
         Register a connection that was checked out before poolscope started. It counts as in use; who holds it, and
         since when, is not known.
+
+        Args:
+            now: Seconds of the clock.
+            held: The id of what the library lists as held: the lease ends once it does so no more. Without one, it ends
+                by its return alone.
         """
-        lease = Adopted(self, now)
+        lease = Adopted(self, now, held)
         lease.begins(now)
+        if held is not None:
+            self.has_adopted = True  # last: `settle` may just have found none
         return lease
 
     def adopt_held(self, now: float, held: int, claim: Callable[[Lease], bool]) -> None:
