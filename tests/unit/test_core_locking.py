@@ -32,6 +32,21 @@ def in_words(statement: str, system: str = "postgresql") -> list[str]:
         ('select * from app."Acc" as x join b on b.id = x.id for update of x', ["row lock: app.Acc", "reads: b"]),
         ("select * from a, b y where a.i = y.i for update", ["row lock: a", "row lock: b"]),
         ("select * from (select * from a for update) z", ["row lock: a"]),
+        ("select * from (select * from a for update) y, (select * from b) z", ["row lock: a", "reads: b"]),
+        ("select * from a for update; select * from b", ["row lock: a", "reads: b"]),
+        ("select * from a for share; update b set x = 1", ["shared row lock: a", "row lock: b"]),
+        ("select * from a where x = 1 order by y, z for update", ["row lock: a"]),
+        ("select * from a, b as y for update of a, y", ["row lock: a", "row lock: b"]),
+        ("select * from a, b as y for update of y nowait", ["reads: a", "row lock: b!"]),
+        ("select * from a where lock = 1", ["reads: a"]),
+        ("select state locked from a for update", ["row lock: a"]),
+        ("select * from a for json auto", ["reads: a"]),
+        ("select * from _a join __b on true", ["reads: _a", "reads: __b"]),
+        ("select * from {a}", []),
+        ("select a from t for update union select b from u", ["row lock: t", "reads: u"]),
+        ("select a from t for update union distinct select b from u", ["row lock: t", "reads: u"]),
+        ("select a from t for update except select b from u", ["row lock: t", "reads: u"]),
+        ("select a from t for update intersect select b from u", ["row lock: t", "reads: u"]),
         ("select a from t union all select b from u", ["reads: t", "reads: u"]),
         ("select * from generate_series(1, 3) g, t", ["reads: t"]),
         ("update only public.items set x = 1 from o where o.i = items.i", ["row lock: public.items", "reads: o"]),
@@ -52,11 +67,25 @@ def in_words(statement: str, system: str = "postgresql") -> list[str]:
         ("lock table a in share mode", ["shared table lock: a"]),
         ("lock table a in share row exclusive mode", ["lock against changes: a"]),
         ("lock table a in row exclusive mode", []),
+        (
+            "lock table a, b in share mode; select * from c",
+            ["shared table lock: a", "shared table lock: b", "reads: c"],
+        ),
         ("truncate table a, b cascade", ["table lock: a", "table lock: b"]),
+        ("truncate a restart identity", ["table lock: a"]),
         ("alter table if exists only s.t add column x int", ["table lock: s.t"]),
         ("drop table if exists t", ["table lock: t"]),
         ("create unique index i on t (a)", ["shared table lock: t"]),
         ("create index concurrently i on t (a)", []),
+        ("create or replace unique index i on s.t (a)", ["shared table lock: s.t"]),
+        ("create view v as select index from t join u on t.i = u.i", ["reads: t", "reads: u"]),
+        ("create table t (index (a), b timestamp on update now())", []),
+        ("create index", []),
+        ("drop index i", []),
+        ("drop view if exists v", ["table lock: v"]),
+        ("reindex table t", ["table lock: t"]),
+        ("reindex table concurrently t", []),
+        ("cluster t", ["table lock: t"]),
         ("select * from a join b on a.i = b.i; create index i", ["reads: a", "reads: b"]),
         ("refresh materialized view m", ["table lock: m"]),
         ("refresh materialized view concurrently m", []),
@@ -93,12 +122,58 @@ def test_the_locks_of_a_statement(statement: str, expected: list[str]) -> None:
         ("select * from t lock in share mode", ["shared row lock: t"]),
         ("select * from t where a = 'x' for update # note", ["row lock: t"]),
         ("lock tables a write, b read", ["table lock: a", "shared table lock: b"]),
+        ("lock tables a write, b low_priority write; select 1", ["table lock: a", "table lock: b"]),
+        ("lock tables a as x read local, s.b as y write", ["shared table lock: a", "table lock: s.b"]),
         ("select get_lock('job', 10)", ["session-level advisory lock: "]),
     ],
 )
 def test_the_locks_of_a_statement_of_mysql(statement: str, expected: list[str]) -> None:
     """Its quotes and its own words."""
     assert in_words(statement, "mysql") == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("select * from t", []),
+        ("update t set a = 1", ["lock against changes: "]),
+        ("insert into t select * from u", ["lock against changes: "]),
+        ("drop table t", ["lock against changes: "]),
+    ],
+)
+def test_the_locks_of_a_statement_of_sqlite(statement: str, expected: list[str]) -> None:
+    """What writes locks all of the database against others that write."""
+    assert in_words(statement, "sqlite") == expected
+
+
+@pytest.mark.parametrize("before", ["; ", "; ; ", "commit; ", "select 1; "])
+@pytest.mark.parametrize(
+    ("statement", "system"),
+    [
+        ("select * from a for no key update skip locked", "postgresql"),
+        ("select * from s.a as x, s.b y for share of x, y nowait", "postgresql"),
+        ("select * from t lock in share mode", "mysql"),
+        ("lock tables a write, low_priority b read", "mysql"),
+        ("lock table only a, s.b in share row exclusive mode", "postgresql"),
+        ("truncate table a, s.b, c cascade", "postgresql"),
+        ("create unique index i on s.t (a)", "postgresql"),
+        ("alter table if exists only s.t add column x int", "postgresql"),
+        ("refresh materialized view m", "postgresql"),
+        ("vacuum full t", "postgresql"),
+        ("insert into a (x) select y from b on conflict (x) do update set y = 2", "postgresql"),
+        ("delete from a using b where a.i = b.i", "postgresql"),
+    ],
+)
+def test_a_statement_takes_the_same_locks_behind_others(statement: str, system: str, before: str) -> None:
+    """However many words those have."""
+    assert in_words(before + statement, system) == in_words(statement, system) != []
+
+
+def test_a_name_is_found_behind_any_number_of_other_names() -> None:
+    """A query of hundreds of columns, and what follows it in the same text."""
+    columns = ", ".join(f"c.column_{number}" for number in range(300))
+    assert in_words(f"select {columns} from c for update") == ["row lock: c"]
+    assert in_words(f"lock table a in share mode; select {columns} from c") == ["shared table lock: a", "reads: c"]
 
 
 def waits(waiting: str, holding: str) -> bool:
@@ -134,6 +209,7 @@ UPDATE, SELECT = "update t set a = 1 where id = 1", "select * from t"
         ("select pg_advisory_lock(1)", "select pg_advisory_lock(2)", False),
         ("select pg_advisory_lock(1)", "select pg_advisory_lock($1)", True),
         ("select pg_advisory_lock(1)", UPDATE, False),
+        ("truncate t", "select pg_advisory_lock(1)", False),
         ("select pg_advisory_lock(1, 2)", "select pg_advisory_lock(1, 3)", False),
         ("select pg_advisory_lock(1, 2)", "select pg_advisory_lock(1, $1)", True),
         ("select pg_advisory_lock(hashtext('a'))", "select pg_advisory_lock(hashtext('a'))", True),
@@ -159,8 +235,11 @@ def test_locks_of_whole_tables_exclude_one_another_whatever_the_rows() -> None:
 
 
 def test_a_long_statement_is_cut() -> None:
-    """What is looked at has a bound."""
+    """What is looked at has a bound; up to there everything is, also where a string is open then."""
     assert in_words("select 1 " + "," * 2 * LONGEST + " from t for update") == []
+    locks = "delete from t where a = 'x' and exists (select 1 from u)"
+    assert in_words(" " * (LONGEST - len(locks)) + locks) == ["row lock: t", "reads: t", "reads: u"]
+    assert in_words(f"{locks} and b = '" + "x" * LONGEST) == ["row lock: t", "reads: t", "reads: u"]
 
 
 def test_no_more_of_statements_is_kept_than_is_looked_at() -> None:

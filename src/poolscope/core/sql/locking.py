@@ -12,7 +12,7 @@ import re
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from poolscope.core.sql.fingerprint import LONGEST, literal_free
+from poolscope.core.sql.fingerprint import KEPT, literal_free
 from poolscope.core.sql.locks import Lock, Mode
 from poolscope.core.sql.remembered import Remembered
 
@@ -25,7 +25,7 @@ _SLOT: Final = 200
 # A name in brackets is no longer than names are: each bracket that is not closed would have the whole rest looked at.
 _WORD: Final = re.compile(r'"(?:[^"]|"")*"|`[^`]*`|\[[^\]]{0,200}\]|[^\W\d][\w$#]*|\S')
 _ADVISORY_CALL: Final = re.compile(
-    r"\b(?:(?P<how>pg_try_advisory|pg_advisory)(?P<xact>_xact)?_lock|get_lock)"
+    r"\b(?:(?P<numbered>pg_(?P<tries>try_)?advisory(?P<xact>_xact)?_lock)|get_lock)"
     r"\s*\((?:(?P<arguments>(?:[^()]|\([^()]*\))*)\))?",
     re.IGNORECASE,
 )
@@ -50,6 +50,7 @@ _LONGEST_TAIL: Final = 16
 _SAYS_WHAT_FOR: Final = frozenset({"into", "from", "join", "on", "update"})
 _LOOKED_FOR: Final = frozenset({"duplicate", "conflict", "update", "mode", "nowait", "on", ",", ";"})
 _BETWEEN_SELECTS: Final = frozenset({"all", "distinct", "union", "except", "intersect"})
+_ROW_MODES: Final = {"update": Mode.ROWS, "share": Mode.SHARED_ROWS}
 # LOCK TABLE in PostgreSQL, IN ... MODE; in MySQL, one of the last two. What is missing excludes no change of rows.
 _TABLE_MODES: Final = {
     "": Mode.TABLE,
@@ -71,10 +72,10 @@ def locks_of(statement: str, system: str) -> tuple[Lock, ...]:
     The locks that a statement takes, each once.
 
     Args:
-        statement: SQL; what stands beyond `LONGEST` characters is not looked at.
+        statement: SQL; what stands beyond the first ten thousand characters is not looked at.
         system: The database, as the semantic conventions name it.
     """
-    key = (statement[: LONGEST + 1], system)  # one more says that it goes on
+    key = (statement[:KEPT], system)
     found = _remembered.known.get(key)
     if found is None:
         found = _found(*key)
@@ -104,31 +105,31 @@ def _advisory(raw: str, text: str) -> Iterator[Lock]:
         return
     for call in _ADVISORY_CALL.finditer(raw):
         given = call["arguments"] or ""
-        value = _NUMBERS.fullmatch(given) if call["how"] else _NAME.fullmatch(given)
+        value = (_NUMBERS if call["numbered"] else _NAME).fullmatch(given)
         mode = Mode.ADVISORY if call["xact"] else Mode.SESSION
-        waits = (call["how"] or "").lower() != "pg_try_advisory"
-        yield Lock(mode, (re.sub(r"\s", "", value[1]),) if value is not None else (), waits)
+        yield Lock(mode, (re.sub(r"\s", "", value[1]),) if value is not None else (), not call["tries"])
 
 
 class _Words(list[str]):
     """
-    The words of a statement. What is asked of all that precedes or follows one is known beforehand: asking that of each
-    word anew would take the square of the time.
+    The words of a statement, and a semicolon behind them. What is asked of all that precedes or follows one is known
+    beforehand: asking that of each word anew would take the square of the time.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
-        super().__init__(words)
-        #: Before each word, and at the end: what the last word was of those that say what a name is for.
+        super().__init__((*words, ";"))
+        #: Before each word: what the last word was of those that say what a name is for.
         self.verbs: list[str] = []
-        self._places: dict[str, list[int]] = {}
+        self._places: dict[str, list[int]] = {word: [] for word in _LOOKED_FOR}
         verb = ""
         for place, word in enumerate(self):
             self.verbs.append(verb)
             if word in _SAYS_WHAT_FOR:
                 verb = word
-            if word in _LOOKED_FOR:
-                self._places.setdefault(word, []).append(place)
-        self.verbs.append(verb)
+            if word in self._places:
+                self._places[word].append(place)
+        for places in self._places.values():
+            places.append(len(self))
 
     def has_from(self, word: str, place: int) -> bool:
         """Whether one of `_LOOKED_FOR` is at a place or behind it."""
@@ -136,9 +137,8 @@ class _Words(list[str]):
 
     def next_of(self, word: str, place: int) -> int:
         """Where one of `_LOOKED_FOR` is next, from a place on; the number of words where it does not."""
-        places = self._places.get(word, ())
-        at = bisect_left(places, place)
-        return places[at] if at < len(places) else len(self)
+        places = self._places[word]
+        return places[bisect_left(places, place)]
 
 
 def _of_words(words: _Words) -> Iterator[Lock]:
@@ -146,7 +146,7 @@ def _of_words(words: _Words) -> Iterator[Lock]:
     selects: dict[int, _Select] = {}
     for place, word in enumerate(words):
         # A verb begins a statement, or follows the list of a WITH.
-        begins = before in ("", "(", ";") or (before == ")" and depth == 0)
+        begins = before in ("", "(", ";") or (before == ")" and not depth)
         if word in (")", ";") or (word == "select" and (begins or before in _BETWEEN_SELECTS)):
             yield from _ended(selects.pop(depth, None))
         depth = max(0, depth + (word == "(") - (word == ")"))
@@ -186,9 +186,11 @@ class _Select:
             self._in_from = False
         elif word == "for":
             self._in_from = False
-            strength = [one for one in words[place + 1 : place + 4] if one in ("update", "share")]
-            self.mode = Mode.ROWS if "update" in strength else Mode.SHARED_ROWS if strength else self.mode
-        elif word == "lock" and tuple(words[place + 1 : place + 3]) == ("in", "share"):
+            place += 1
+            while words[place] in ("no", "key"):
+                place += 1
+            self.mode = _ROW_MODES.get(words[place], self.mode)
+        elif word == "lock" and words[place + 1 : place + 3] == ["in", "share"]:
             self.mode = Mode.SHARED_ROWS
         elif word == "of" and before in ("update", "share"):
             self.of = [name[0] for name in _names(words, place + 1)]
@@ -198,8 +200,8 @@ class _Select:
     def _reads(self, words: _Words, place: int) -> None:
         name, after = _name(words, place)
         if name:
-            after += words[after : after + 1] == ["as"]
-            alias = words[after] if after < len(words) and _is_name(words[after]) else name[0]
+            after += words[after] == "as"
+            alias = words[after] if _is_name(words[after]) else name[0]
             self.tables.append((name, alias.lstrip("\0")))
 
     def locks(self) -> Iterator[Lock]:
@@ -231,16 +233,18 @@ def _truncates(words: _Words, place: int) -> Iterator[Lock]:
 
 def _locked(words: _Words, place: int) -> Iterator[Lock]:
     names, modes, place = [], [], place + 1
-    while place < len(words):
+    while True:
         name, place = _name(words, place)
         if not name:
             break
         names.append(name)
+        if words[place] == "as":
+            _, place = _name(words, place + 1)
         end = min(words.next_of(",", place), words.next_of(";", place))
         tail = words[place : min(end, place + _LONGEST_TAIL)]
         mode = [one for one in tail if one not in ("in", "mode", "nowait", "local", "low_priority")]
         modes.append(_TABLE_MODES.get(" ".join(mode)))
-        if words[end : end + 1] != [","]:
+        if words[end] != ",":
             break
         place = end + 1
     waits = not words.has_from("nowait", 0)
@@ -253,8 +257,9 @@ def _locked(words: _Words, place: int) -> Iterator[Lock]:
 
 
 def _creates(words: _Words, place: int) -> Iterator[Lock]:
-    head = words[place : place + 8]
-    if "index" in head and "concurrently" not in head and words.has_from("on", place):
+    head = words[place : place + 5]
+    is_index = "index" in head and "table" not in head
+    if is_index and "concurrently" not in head and words.has_from("on", place):
         name, _ = _name(words, words.next_of("on", place) + 1)
         if name:
             yield Lock(Mode.SHARED_TABLE, name)
@@ -277,13 +282,13 @@ def _name(words: _Words, place: int) -> tuple[tuple[str, ...], int]:
     fillers = words[place : place + _MOST_FILLERS]
     place += next((at for at, word in enumerate(fillers) if word not in _FILLERS), len(fillers))
     parts: list[str] = []
-    while place < len(words) and _is_name(words[place]):
+    while _is_name(words[place]):
         parts.append(words[place].lstrip("\0"))
         place += 1
-        if words[place : place + 1] != ["."]:
+        if words[place] != ".":
             break
         place += 1
-    if words[place : place + 1] == ["("] and words.verbs[place] in ("from", "join"):
+    if words[place] == "(" and words.verbs[place] in ("from", "join"):
         return (), place  # a function; ``insert into t (a, b)`` has columns
     return tuple(reversed(parts)), place
 
@@ -293,7 +298,7 @@ def _names(words: _Words, place: int) -> Iterator[tuple[str, ...]]:
         name, place = _name(words, place)
         if name:
             yield name
-        if not name or words[place : place + 1] != [","]:
+        if not name or words[place] != ",":
             return
         place += 1
 

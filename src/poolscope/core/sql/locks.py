@@ -74,7 +74,7 @@ _CONFLICTS: Final = {
     Mode.NEW_ROWS: frozenset({Mode.NEW_ROWS, *_WHOLE_TABLE}),
     Mode.SHARED_TABLE: frozenset({*_WRITES, Mode.TABLE, Mode.CHANGES}),
     Mode.CHANGES: frozenset({*_WRITES, *_WHOLE_TABLE}),
-    Mode.TABLE: frozenset(Mode) - _ADVISORY,
+    Mode.TABLE: frozenset(Mode).difference(_ADVISORY),
     Mode.ADVISORY: _ADVISORY,
     Mode.SESSION: _ADVISORY,
 }
