@@ -227,6 +227,47 @@ def test_long_shapes_are_cut_and_stay_apart() -> None:
     assert shape_of(one) == one
 
 
+def test_a_shape_is_cut_at_one_length() -> None:
+    """
+    Nothing is cut of one that has it. What stands for the rest is the same in each process, and no name is cut within
+    its quotes.
+    """
+    longest = "select " + "a" * (LONGEST_SHAPE - 7)
+    assert shape_of(longest) == longest
+    assert shape_of(longest + "a") == longest[:-10] + "…fpaadaip"
+    assert shape_of(longest + "aa") == longest[:-10] + "…anllijfc"
+    names = ", ".join(['"ab"', "`c d`"] * 300)
+    for width in range(20):
+        shape = shape_of(f"select {'a' * width}, {names}", "other_sql")
+        assert shape.count('"') % 2 == shape.count("`") % 2 == 0
+        assert LONGEST_SHAPE - 20 < len(shape) < LONGEST_SHAPE
+
+
+@pytest.mark.parametrize(
+    ("statement", "loops"),
+    [
+        ("select * from t where a in (" + ", ".join(["%s"] * 99) + ")", False),
+        ("select * from t where a in (" + ", ".join(["%s"] * 100) + ")", True),
+        ("select * from t where a = any(array[" + ", ".join(["1"] * 99) + "])", False),
+        ("select * from t where a = any(array[" + ", ".join(["1"] * 100) + "])", True),
+        ("insert into t values (%s, now())", False),
+        ("insert into t values (%s, now()), (%s, now())", True),
+        ("select 1", True),
+        ("select 1 from t", False),
+        ("select * from t limit 5", False),
+        ("select * from t limit 5, 10", True),
+        ("select * from t limit 5 offset 10", True),
+        ("select * from t for update skip locked limit 1", True),
+        ("copy t from stdin", True),
+        ("insert into t select * from unnest(%s)", True),
+        ("insert into t select * from u", False),
+    ],
+)
+def test_what_is_meant_to_be_repeated(statement: str, loops: bool) -> None:
+    """A list of a hundred, several rows, a page by its number, the next job of a queue, a ping."""
+    assert analyse(statement, "postgresql").loops is loops
+
+
 def test_a_statement_cut_by_us_ends_with_what_is_whole() -> None:
     """So that the lengths of its literals make no difference."""
     shapes = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from poolscope.core.sql.fingerprint import LONGEST
-from poolscope.core.sql.lasting import KIND_OF_STATEMENT, Lasting, kind_of
+from poolscope.core.sql.lasting import KIND_OF_STATEMENT, Kept, Lasting, kind_of
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         ("select pg_advisory_unlock(id) from jobs where done", Lasting(query=True, unlocks_all=True)),
         ("select case when %s then pg_advisory_unlock(1) end", Lasting(query=True, unlocks_all=True)),
         ("select pg_advisory_unlock_all()", Lasting(query=True, unlocks_all=True)),
+        ("select pg_advisory_lock(id) from jobs; select pg_advisory_unlock_all()", Lasting(True, 0, 1, 0, True)),
+        ("with a as (select 1) select pg_advisory_lock(1), pg_try_advisory_lock(2)", Lasting(query=True, tries=2)),
         ("select release_all_locks()", Lasting(query=True, unlocks_all=True)),
         ("discard all", Lasting(query=False, unlocks_all=True, unlistens_all=True)),
         ('LISTEN "news"', Lasting(query=False, listens=1)),
@@ -101,6 +103,9 @@ UNLOCK_EACH = "select pg_advisory_unlock(key) from unnest(array[1, 2]) as key"
         (["select 1"], (0, 0, 0, 0)),
         ([LOCK], (1, 0, 0, 0)),
         ([LOCK, LOCK, UNLOCK], (1, 0, 0, 0)),
+        ([LOCK, TRY], (1, 1, 0, 0)),
+        ([LOCK, TRY, UNLOCK], (1, 0, 0, 0)),
+        ([LOCK, TRY, UNLOCK, UNLOCK, UNLOCK], (0, 0, 1, 0)),
         ([LOCK, "select 1", UNLOCK], (0, 0, 0, 0)),
         ([LOCK, "select pg_advisory_unlock_all()"], (0, 0, 0, 0)),
         ([TRY], (0, 1, 0, 0)),
@@ -117,6 +122,35 @@ UNLOCK_EACH = "select pg_advisory_unlock(key) from unnest(array[1, 2]) as key"
 def test_what_a_lease_keeps(statements: list[str], expected: tuple[int, ...]) -> None:
     """The sum of what its statements leave."""
     assert kept(*statements) == expected
+
+
+@pytest.mark.parametrize(
+    ("statements", "may_lock"),
+    [([LOCK], True), ([TRY], True), ([LOCK, TRY], True), ([LOCK, UNLOCK], False), (["listen a"], False)],
+)
+def test_a_lease_may_hold_a_lock_from_the_first_one_on(statements: list[str], may_lock: bool) -> None:
+    """That it has for certain, or that it tried for; until it releases as many."""
+    scene = Scene()
+    lease = scene.checkout()
+    for statement in statements:
+        scene.query(lease, statement)
+    assert lease.kept is not None
+    assert lease.kept.may_lock is may_lock
+
+
+def test_the_time_of_subscriptions_adds_up() -> None:
+    """While there is any channel; not between two of them, and never less than before, whatever the clock says."""
+    kept, listens, unlistens = Kept(), Lasting(query=False, listens=1), Lasting(query=False, unlistens=1)
+    assert kept.listening(5.0) == 0.0
+    kept.ran("listen a", listens, 10.0)
+    assert [kept.listening(now) for now in (9.0, 10.0, 13.0)] == [0.0, 0.0, 3.0]
+    kept.ran("listen b", listens, 14.0)
+    kept.ran("unlisten a", unlistens, 15.0)
+    assert kept.listening(17.0) == 7.0
+    kept.ran("unlisten b", unlistens, 18.0)
+    assert kept.listening(30.0) == 8.0
+    kept.ran("listen a", listens, 40.0)
+    assert kept.listening(41.0) == 9.0
 
 
 def fail(scene: Scene, lease: Lease, statement: str) -> None:

@@ -110,6 +110,42 @@ def test_beyond_the_budget_nothing_is_guessed(analysed: list[str]) -> None:
     }
 
 
+def test_a_line_of_which_nothing_is_known_counts_nothing(analysed: list[str]) -> None:
+    """Where the budget is spent before its first statement: none of its shapes is known."""
+    counted = Repetitions("postgresql", somewhere)
+    counted._budget = 0
+    for number in range(5):
+        assert counted.saw(f"select a from b where c = {number}", None) is None
+    assert analysed == []
+    assert counted.beyond == 5
+    assert list(counted.beyond_threshold(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("pauses", "count", "works_off"),
+    [(0, 9, False), (2, 9, False), (2, 100, False), (3, 9, True), (3, 150, True), (3, 151, False), (4, 200, True)],
+)
+def test_what_pauses_often_works_off_messages(pauses: int, count: int, works_off: bool) -> None:
+    """One run in fifty, and more than twice; in a unit of work that may run for as long as the process does."""
+    counted = Repetitions("postgresql", somewhere)
+    (group,) = {counted.saw("select a from b where c = %s", None, (number,)) for number in range(count)} - {None}
+    assert group is not None
+    group.pauses = pauses
+    assert list(counted.beyond_threshold(5)) == [group]
+    counted.may_last = True
+    assert list(counted.beyond_threshold(5)) == ([] if works_off else [group])
+
+
+def test_runs_after_a_pause_are_no_repetition() -> None:
+    """The others have to be more than the threshold."""
+    counted = Repetitions("postgresql", somewhere)
+    (group,) = {counted.saw("select a from b where c = %s", None, (number,)) for number in range(9)} - {None}
+    assert group is not None
+    group.pauses = 3
+    assert list(counted.beyond_threshold(5)) == [group]
+    assert list(counted.beyond_threshold(6)) == []
+
+
 # Space ----------------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ from poolscope.core.sql.syntax import SYSTEMS
 
 #: A longer statement is cut before it is looked at; what differs behind that is the data of a bulk statement.
 LONGEST: Final = 10_000
+#: As much of a statement as is kept: the last character says that it is longer.
+KEPT: Final = LONGEST + 1
 #: The longest shape that is kept and exported, in characters.
 LONGEST_SHAPE: Final = 2_000
 

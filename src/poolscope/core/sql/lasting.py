@@ -162,7 +162,7 @@ class Kept:
     @property
     def may_lock(self) -> bool:
         """Whether it holds locks of the connection, or may."""
-        return self.locks + self.tries > 0
+        return bool(self.locks or self.tries)
 
     def listening(self, now: float) -> float:
         """Seconds that it was subscribed to a channel, up to a moment of the clock."""

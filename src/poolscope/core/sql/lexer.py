@@ -10,6 +10,7 @@ server would refuse the statement.
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from poolscope.core.sql.syntax import EXECUTED, MOST_VERSIONS, syntaxes_of, versions_of
@@ -26,6 +27,8 @@ PARAMETER: Final = "parameter"
 NUMBER: Final = "number"
 
 _BLOCK_ENDS: Final = re.compile(r"/\*|\*/")
+# Where readings differ, the last one of these is what it is.
+_BY_RANK: Final = ("", COMMENT, NAME, NUMBER, PARAMETER, STRING)
 # What stays as it is: in MySQL, NULL has a notation with a backslash.
 _PLAIN: Final = frozenset({"plain", "other", "null", "backslash"})
 _PAIRS: Final = {"[": "]", "{": "}", "(": ")", "<": ">"}
@@ -34,7 +37,8 @@ _PAIRS: Final = {"[": "]", "{": "}", "(": ")", "<": ">"}
 _BEFORE_NAMES: Final = frozenset({
     "from", "join", "into", "update", "table", "as", "savepoint", "references", "exists", "index", "view", "set",
 })  # fmt: skip
-_STRUCTURE: Final = re.compile(r"\b(?:set|where|from|order|limit|returning|select)\b|[();]")
+_STRUCTURE: Final = re.compile(r"\b(?:set|where|from|order|limit|returning|select|vacuum)\b|[();]")
+_NESTING: Final = {"(": 1, ")": -1}
 _NEXT_PART: Final = re.compile(r"\s*\.(?!\d)")
 _COLUMNS_OF: Final = re.compile(
     r"""\binto\s{1,9}(?:(?:"[^"]*"|[\w$]{1,63})\s?\.\s?)?(?:"[^"]*"|[\w$]{1,63})\s?\(\s?\Z""", re.IGNORECASE
@@ -79,10 +83,10 @@ def tokens_of(statement: str, system: str, *, cut: bool = False) -> list[Token]:
     if not cut and all(one.is_open or one.backslash is not None for one in likely):
         # A quote is missing or one too many, and what looks like text may be the inside of a string; or a client's own
         # command follows, such as psql's ``\connect``.
-        strings = (token.start for one in read for token in one.tokens if token.kind == STRING)
-        backslashes = (one.backslash for one in read if one.backslash is not None)
-        start = min((*strings, *backslashes), default=len(statement))
-        if start < len(statement):
+        starts = [token.start for one in read for token in one.tokens if token.kind == STRING]
+        starts += [one.backslash for one in read if one.backslash is not None]
+        if starts:
+            start = min(starts)
             tokens = [Token(kind, at, min(end, start)) for kind, at, end in tokens if at < start]
             tokens.append(Token(STRING, start, len(statement)))
     return tokens
@@ -151,7 +155,7 @@ class _Read:
             self.is_open = found[f"closed_{kind}"] is None
         elif kind in ("dollars", "marked"):
             closing = _end_of_quoted(self._text, found[kind], end)
-            self.is_open, kind, end = closing < 0, STRING, closing if closing >= 0 else len(self._text)
+            self.is_open, kind, end = closing is None, STRING, closing or len(self._text)
         if kind == "doubtful" and self._names is not None:
             kind = NAME if self._names.is_name(found.start(), start, end, self.tokens) else STRING
         # A name that does not end may be a string that does not.
@@ -163,8 +167,8 @@ class _Read:
         if opening is not None and opening[0] in self._syntax.executes:
             self._executed = self._executed or (len(self.tokens), start)
             return opening.end()
-        end = _end_of_comment(self._text, start, self._syntax.nests)
-        self.is_open, end = end < 0, end if end >= 0 else len(self._text)
+        closing = _end_of_comment(self._text, start, self._syntax.nests)
+        self.is_open, end = closing is None, closing or len(self._text)
         self.tokens.append(Token(COMMENT, start, end))
         return end
 
@@ -178,7 +182,7 @@ class _Read:
         return True
 
 
-def _end_of_comment(text: str, start: int, nests: int) -> int:
+def _end_of_comment(text: str, start: int, nests: int) -> int | None:
     depth = 0
     for found in _BLOCK_ENDS.finditer(text, start):
         if found[0] == "*/":
@@ -187,18 +191,20 @@ def _end_of_comment(text: str, start: int, nests: int) -> int:
             depth += 1
         if not depth:
             return found.end()
-    return -1
+    return None
 
 
-def _end_of_quoted(text: str, opening: str, at: int) -> int:
-    closing = opening if opening[0] == "$" else _PAIRS.get(opening[-1], opening[-1]) + "'"
-    found = text.find(closing, at)
-    return found + len(closing) if found >= 0 else -1
+def _end_of_quoted(text: str, opening: str, at: int) -> int | None:
+    closing = opening if opening.startswith("$") else _PAIRS.get(opening[-1], opening[-1]) + "'"
+    try:
+        return text.index(closing, at) + len(closing)
+    except ValueError:
+        return None
 
 
 def _agreed(text: str, ways: Iterable[list[Token]]) -> list[Token]:
     # What is hidden in one way is hidden. A name is one only where all say so; a comment where none says literal.
-    rank = {COMMENT: 1, NAME: 2, NUMBER: 3, PARAMETER: 4, STRING: 5}
+    rank = {kind: number for number, kind in enumerate(_BY_RANK)}
     marks = bytearray(len(text))
     names: list[set[Token]] = []
     for tokens in ways:
@@ -211,14 +217,11 @@ def _agreed(text: str, ways: Iterable[list[Token]]) -> list[Token]:
         if not any(marks[token.start : token.end]):
             marks[token.start : token.end] = bytes([rank[NAME]]) * (token.end - token.start)
     agreed: list[Token] = []
-    kinds = {number: kind for kind, number in rank.items()}
-    at = 0
-    while at < len(text):
-        start, mark = at, marks[at]
-        while at < len(text) and marks[at] == mark:
-            at += 1
+    end = 0
+    for mark, places in groupby(marks):
+        start, end = end, end + len([*places])
         if mark:
-            agreed.append(Token(kinds[mark], start, at))
+            agreed.append(Token(_BY_RANK[mark], start, end))
     return agreed
 
 
@@ -227,10 +230,13 @@ class _DoubtfulNames:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._seen = 0
+        # How far it has been followed: in the text, and among the tokens.
+        self._seen = self._followed = 0
         # How many parentheses are open since the SET of an UPDATE; whether the columns of an INSERT are listed.
         self._depth: int | None = None
         self._lists_columns = False
+        # Whether it is a VACUUM, which has a file's name behind INTO.
+        self._vacuums = False
 
     def is_name(self, plain_start: int, start: int, end: int, before: list[Token]) -> bool:
         """
@@ -248,9 +254,9 @@ class _DoubtfulNames:
         if plain.endswith(".") or _NEXT_PART.match(self._text, end):
             return True
         if words and words[-1] in _BEFORE_NAMES:
-            # IS DISTINCT FROM, VACUUM INTO: a value. Behind a comment that is not known.
+            # IS DISTINCT FROM: a value. Behind a comment that is not known.
             is_known = len(words) > 1 or not before or before[-1].kind != COMMENT
-            return is_known and words[0] not in ("distinct", "vacuum")
+            return is_known and words[0] != "distinct" and not self._vacuums
         if plain.endswith("(") and self._begins_columns(start, before):
             self._lists_columns = True
         return self._lists_columns or (plain.endswith(",") and self._depth == 0)
@@ -261,20 +267,18 @@ class _DoubtfulNames:
         return found is not None and not any(token.start < found.start() < token.end for token in before[-3:])
 
     def _follow(self, start: int, before: list[Token]) -> None:
-        plains, at = [], start
-        for token in reversed(before):
-            plains.append(self._text[max(token.end, self._seen) : at])
-            at = token.start
-            if at <= self._seen:
-                break
-        else:
-            plains.append(self._text[self._seen : at])
-        self._seen = start
-        for word in _STRUCTURE.findall("\0".join(reversed(plains)).lower()):
+        plains, at = [], self._seen
+        for token in before[self._followed :]:
+            plains.append(self._text[at : token.start])
+            at = token.end
+        plains.append(self._text[at:start])
+        self._seen, self._followed = start, len(before)
+        for word in _STRUCTURE.findall("\0".join(plains).lower()):
             if word == "set":
                 self._depth = 0
-            elif word not in "()":
+            elif word not in _NESTING:
                 self._depth = None
             elif self._depth is not None:
-                self._depth += 1 if word == "(" else -1
+                self._depth += _NESTING[word]
             self._lists_columns = self._lists_columns and word != ")"
+            self._vacuums = word == "vacuum" or (self._vacuums and word != ";")

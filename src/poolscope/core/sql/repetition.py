@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from poolscope.core.libraries import KNOWN
 from poolscope.core.location import know_template
 from poolscope.core.sql.batches import Progress, plain_values
-from poolscope.core.sql.fingerprint import LONGEST, analyse, remembered
+from poolscope.core.sql.fingerprint import KEPT, LONGEST, analyse, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,7 +139,7 @@ class Repetitions:
         line = self._lines.get(call_site)
         if line is None:
             if len(self._lines) < self.MOST:
-                self._lines[call_site] = statement[: LONGEST + 1]
+                self._lines[call_site] = statement[:KEPT]
             else:
                 self.beyond += 1
             return None
@@ -199,7 +199,7 @@ class Repetitions:
             if progress.goes_on(shape.chunked, parameters):
                 return None
         else:
-            line.text, line.group = statement[: LONGEST + 1], group
+            line.text, line.group = statement[:KEPT], group
         group.count += 1
         if group.count == 2:  # noqa: PLR2004 - the second run: from here on it is a repetition
             group.loader = loader_of(frame, call_site)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from itertools import combinations
 from typing import Final, NamedTuple
 
 # A character above 127 is part of a name in each of them, also where Unicode calls it a sign or a space.
@@ -42,6 +41,8 @@ _IN_DOUBT: Final = 50_700
 _NO_VERSION: Final = 200_000
 _ANY_DEPTH: Final = 1_000_000
 
+# Before which a string has escapes, whatever the settings: bytes, too, in CockroachDB.
+_ESCAPED: Final = {"postgresql": "eE", "cockroachdb": "eEbB"}
 # The letters that make another string of the one that they stand before.
 _LETTERS: Final = {
     "postgresql": r"[eEbBnNxX]'|[uU]&['\"]",
@@ -88,7 +89,7 @@ def syntaxes_of(system: str, text: str) -> tuple[Syntax, ...]:
     families = [_FAMILIES[system]] if system in _FAMILIES else _EACH
     found: list[Syntax] = []
     for family in families:
-        found += _syntaxes(family, "\\" in text, "\r" in text, versions if family == "mysql" else frozenset())
+        found += _syntaxes(family, "\\" in text, "\r" in text, versions)
     return tuple(found)
 
 
@@ -96,20 +97,24 @@ def versions_of(text: str) -> frozenset[str]:
     """The beginnings of all comments that a server may execute."""
     if "/*!" not in text and "/*M!" not in text:
         return frozenset()
-    return frozenset(each for each in EXECUTED.findall(text) if int(each.partition("!")[2] or 0) < _NO_VERSION)
+    return frozenset(each for each in EXECUTED.findall(text) if _version(each) < _NO_VERSION)
+
+
+def _version(opening: str) -> int:
+    return int("0" + opening.partition("!")[2])
 
 
 def _is_executed(opening: str) -> bool:
     # https://mariadb.com/kb/en/comment-syntax/: MariaDB leaves out what is for MySQL from 5.7 on.
-    return opening.startswith("/*!") and int(opening[3:] or 0) < _IN_DOUBT
+    return opening.startswith("/*!") and _version(opening) < _IN_DOUBT
 
 
 @lru_cache(maxsize=64)
 def _syntaxes(family: str, escapes: bool, returns: bool, versions: frozenset[str]) -> tuple[Syntax, ...]:
-    if family in ("postgresql", "cockroachdb"):
-        # Bytes may have escapes in CockroachDB, and all strings where standard_conforming_strings is off.
-        escaped = "eE" if family == "postgresql" else "eEbB"
-        return tuple(_postgresql(escaped, standard=standard) for standard in ((True, False) if escapes else (True,)))
+    if family in _ESCAPED:
+        # All strings may have escapes where standard_conforming_strings is off.
+        settings = (True, False) if escapes else (True,)
+        return tuple(_postgresql(_ESCAPED[family], standard=standard) for standard in settings)
     if family == "mysql":
         # NO_BACKSLASH_ESCAPES, ANSI_QUOTES.
         quotes = [(_SINGLE_ESCAPED, _DOUBLE_ESCAPED)]
@@ -117,13 +122,15 @@ def _syntaxes(family: str, escapes: bool, returns: bool, versions: frozenset[str
             quotes += [(_SINGLE, _DOUBLE), (_SINGLE_ESCAPED, _DOUBLE)]
         # A server executes those of some versions; of the others, MariaDB lets one comment lie in another.
         sure = frozenset(each for each in versions if _is_executed(each))
-        some = sorted(versions - sure)[:MOST_VERSIONS]
-        subsets = [sure.union(each) for size in range(len(some) + 1) for each in combinations(some, size)]
+        subsets = [sure]
+        for each in versions.difference(sure):
+            subsets += [one.union((each,)) for one in subsets]
         ways = [(runs, nests) for runs in reversed(subsets) for nests in ((1, 2) if versions else (1,))]
         return tuple(_mysql(*pair, bool(versions), runs, nests) for pair in quotes for runs, nests in ways)
-    ends = ["\n", "\n\r"] if returns and family != "sqlite" else ["\n"]
-    make = {"sqlite": _sqlite, "oracle.db": _oracle, "microsoft.sql_server": _sql_server}[family]
-    return tuple(make(end) for end in ends)
+    if family == "sqlite":
+        return (_sqlite(),)
+    make = {"oracle.db": _oracle, "microsoft.sql_server": _sql_server}[family]
+    return tuple(make(end) for end in (["\n", "\n\r"] if returns else ["\n"]))
 
 
 def _pattern(
@@ -178,12 +185,12 @@ def _mysql(single: str, double: str, ends: bool, executes: frozenset[str], nests
     return Syntax(pattern, nests, executes)
 
 
-def _sqlite(end: str) -> Syntax:
+def _sqlite() -> Syntax:
     # https://www.sqlite.org/c3ref/bind_blob.html, and Tcl's variables.
     variable = rf"[$@#:](?:[{_PART}]|::)+(?:\([^ \t\n\r\f\v)]*\)?)?"
     parameter = rf"{_FORMATTED}|(?<![:\w?]){variable}|\?"
     pattern = _pattern(
-        "sqlite", rf"--[^{end}]*", rf"[xX]?{_SINGLE}", rf"{_BACKTICKS}|\[[^\]]*", parameter,
+        "sqlite", r"--[^\n]*", rf"[xX]?{_SINGLE}", rf"{_BACKTICKS}|\[[^\]]*", parameter,
         more=_DOUBTFUL,
     )  # fmt: skip
     return Syntax(pattern, doubts_names=True)
