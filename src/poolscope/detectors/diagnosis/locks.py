@@ -71,7 +71,7 @@ class _Candidate:
 
     Args:
         began: When it began.
-        seen: When a lock that it may wait for was last seen held.
+        seen: When it was last looked at.
         covered: Seconds of its time in which one was.
     """
 
@@ -161,7 +161,9 @@ class LockWatch:
         )
         holding, lock = next(found, (None, None))
         if holding is None or lock is None:
-            if candidate is None and now - began >= _LEAST:
+            if candidate is not None:
+                candidate.seen = now
+            elif now - began >= _LEAST:
                 self._remember_slow(shape, now)
             return False
         if candidate is None:
@@ -183,12 +185,12 @@ class LockWatch:
 
     def _in_the_way(self, shape: str, now: float, began: float, wanted: list[Lock], holding: Holding) -> Iterator[Lock]:
         for want in wanted:
-            for have in holding.locks:
-                if want.waits_for(have) and (
-                    want.excludes(have) or want.is_of_application or self._is_fast(shape, now, began, holding)
-                ):
-                    yield want
-                    break
+            if any(
+                want.waits_for(have)
+                and (want.excludes(have) or want.is_of_application or self._is_fast(shape, now, began, holding))
+                for have in holding.locks
+            ):
+                yield want
 
     def _is_fast(self, shape: str, now: float, began: float, holding: Holding) -> bool:
         if shape in holding.shapes:
