@@ -152,7 +152,7 @@ class Blocks:
             if one.thread == thread and start < end:
                 (own if task is not None and one.task is task else others).append((start, end, one))
         seconds = max(0.0, _union([*others, *own]) - _union(own))
-        if seconds <= 0.0:
+        if not seconds:
             return NO_OVERLAP
         share = seconds / (ended - began)
         known = [one for one in others if one[2].stack]

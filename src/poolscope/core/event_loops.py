@@ -153,8 +153,6 @@ class EventLoops:
             task: A task whose own blocks do not count.
             more: Blocks that are known otherwise, as by `by_checkout`.
         """
-        if ended <= began:
-            return NO_OVERLAP
         late = [block for block in map(self._late_beat, list(self._loops.values())) if block is not None]
         return self._blocks.overlap(thread, began, ended, task=task, more=(*late, *more))
 
@@ -250,10 +248,10 @@ class EventLoops:
     def _attend(self, watched: WatchedLoop, loop: LibraryObject) -> bool:
         # Whether its heartbeat is late.
         now, beat = self._now(), watched.beat
-        if beat is not None and beat.ran is None:
-            return now - beat.sent >= SHORTEST
         if beat is not None:
-            self._came_back(watched, beat, beat.ran or now)
+            if beat.ran is None:
+                return now - beat.sent >= SHORTEST
+            self._came_back(watched, beat, beat.ran)
         if now < watched.due_at:
             return False
         watched.beat = Beat(self._now)

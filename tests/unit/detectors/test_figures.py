@@ -208,7 +208,7 @@ def test_a_wait_is_for_a_loop_that_was_blocked_where_all_is_known(
     """The loops, who waits, its thread, and the leases of that."""
     overlap = Like(explains=True, is_checkout=False, seconds=2.0, stack=())
     lease = held()
-    threads = {id(lease.lease): 2 if missing == "theirs" else 1}
+    threads = {id(lease.lease): {"theirs": 2, "thread": None}.get(missing, 1)}
     monkeypatch.setattr(
         BLOCKED_LOOP, "loop_of", lambda one: (threads.get(id(one), None if missing == "thread" else 1), None)
     )
@@ -324,6 +324,8 @@ def test_the_worst_line_is_that_of_the_most_time_together() -> None:
     for order in (spans, spans[::-1], spans[1:] + spans[:1]):
         assert blocks._worst(order) is longest
     assert blocks._worst(spans[1:]) is once
+    assert blocks._worst([(1.0, 4.0, longest), (50.0, 52.0, once)]) is longest
+    assert blocks._worst([(1.0, 4.0, often), (50.0, 60.0, longest)]) is longest
 
 
 def test_a_sample_is_what_the_pool_counted() -> None:
@@ -353,3 +355,53 @@ def test_a_loop_ran_where_a_heartbeat_did_within_a_span(thread: int, began: floa
     known = Scene().event_loops._blocks
     known.beat(1, 0.5, 2.0)
     assert known.ran(thread, began, ended) is ran
+
+
+def test_the_evidence_has_every_figure_to_some_digits() -> None:
+    """Rates and shares to a thousandth, holds to a microsecond, connections to a hundredth."""
+    figures = replace(
+        FIGURES, used_before=3, leaked=4, deadlocked=5, rate=1.23456, rate_now=2.34567, rate_before=3.45678,
+        mean_hold=0.12345678, typical_hold=0.23456789, query_share=0.45678, in_transaction_share=0.56789,
+        idle_share=0.67891,
+    )  # fmt: skip
+    assert figures.evidence() == {
+        "arrival_rate": 1.235, "arrival_rate_now": 2.346, "arrival_rate_before": 3.457, "mean_hold": 0.123457,
+        "typical_hold": 0.234568, "connections_needed": 0.15, "limit": 10, "used_before": 3, "query_share": 0.457,
+        "idle_in_transaction_share": 0.568, "idle_share": 0.679, "leaked": 4, "deadlocked": 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_apart"),
+    [
+        ({}, False),
+        ({"ended": True}, True),
+        ({"kind": "job"}, True),
+        ({"thread": 2}, True),
+        ({"ended": True, "kind": "job", "thread": 2}, True),
+    ],
+)
+def test_a_connection_that_no_request_ends_with_is_apart(changes: dict[str, Any], is_apart: bool) -> None:
+    """Of a job, of a request that has finished, of another thread than the request's, or of none."""
+    unit = Like(**{"ended": False, "kind": "http", "thread": 1, **changes})
+    assert census._is_apart(Like(unit=unit, thread=1)) is is_apart  # type: ignore[arg-type]
+    assert census._is_apart(Like(unit=None, thread=1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("had", "kept"), [(5, 3), (6, 1), (4, 0)])
+def test_a_fan_out_that_is_over_counts_for_what_it_has_returned(had: int, kept: int) -> None:
+    """What it still holds is among its leases already."""
+    leases = [held(unit="mine") for _ in range(kept)]
+    others = [held(unit="other") for _ in range(2)]
+    before = [*(one.lease for one in (*leases, *others)), *(Like(unit="mine", origin=()) for _ in range(had - kept))]
+    picture: Any = Like(capacity=8, waiting=(), held=(*leases, *others), before=tuple(before))
+    assert [(one.count, one.held) for one in fan_out(picture, leases)] == [(had - kept, tuple(leases))]
+
+
+def test_it_is_quiet_since_the_last_checkout_began() -> None:
+    """Whether that waits or has a connection; where there is none, nothing is known of a silence."""
+    waiting = (Like(requested_at=3.0), Like(requested_at=7.0))
+    leases = (Like(lease=Like(requested_at=8.5)), Like(lease=Like(requested_at=5.0)))
+    for pending, kept, quiet in ((waiting, leases, 11.5), (waiting, (), 13.0), ((), leases, 11.5), ((), (), 0.0)):
+        picture: Any = Like(waiting=pending, held=kept, totals=Like(moment=20.0))
+        assert cause._quiet_since(picture) == quiet

@@ -59,9 +59,11 @@ def blocked_wait(picture: Picture, leases: Sequence[Held]) -> Iterable[Explained
     connections that waiters queue for are used again now, and the queue is what the block has left.
     """
     event_loops, waiter = picture.pool.event_loops, picture.waiter
-    thread, task = loop_of(waiter) if waiter is not None else (None, None)
-    theirs = [held for held in leases if thread is not None and loop_of(held.lease)[0] == thread]
-    if event_loops is None or waiter is None or thread is None or not theirs:
+    if event_loops is None or waiter is None:
+        return
+    thread, task = loop_of(waiter)
+    theirs = [held for held in leases if loop_of(held.lease)[0] == thread]
+    if thread is None or not theirs:
         return
     overlap = event_loops.overlap(thread, waiter.requested_at, waiter.requested_at + picture.waited, task)
     if overlap.explains:
