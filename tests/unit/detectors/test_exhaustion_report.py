@@ -23,6 +23,7 @@ from poolscope.core.catalogue.holds import NESTED_CHECKOUT
 from poolscope.core.finding_kind import Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.location import resolve
+from poolscope.detectors.diagnosis import exhaustion_report
 from poolscope.detectors.diagnosis.describe import current_stack
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, MOST_HOLDERS
 from poolscope.detectors.diagnosis.picture import Picture
@@ -355,6 +356,27 @@ def test_the_report_is_bounded_in_size() -> None:
     assert 0 < len(holders(finding)) < 30
     assert finding.evidence["holders_omitted"] == 30 - len(holders(finding))
     assert sum(map(len, holders(finding))) <= LONGEST_REPORT
+
+
+def test_holders_have_the_room_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the summary, the fix and the chain."""
+    rooms: list[int] = []
+    whole = exhaustion_report.described
+
+    def described(holders: Any, count: int, threads: Any, room: int) -> Any:
+        rooms.append(room)
+        return whole(holders, count, threads, room)
+
+    monkeypatch.setattr(exhaustion_report, "described", described)
+    scene = Scene(1, exhaustion_threshold=0)
+    with scene.unit("GET /cart"):
+        scene.query(scene.checkout("cart"))
+    scene.clock.advance(9.0)
+    scene.timeout()
+    (finding,) = scene.found(POOL_EXHAUSTED)
+    parts = [finding.summary, finding.fix, str(finding.evidence["chain"])]
+    assert all(parts)
+    assert rooms == [LONGEST_REPORT - sum(map(len, parts))]
 
 
 def test_known_leaks_are_marked(scene: Scene) -> None:

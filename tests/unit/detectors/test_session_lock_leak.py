@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from poolscope.core.catalogue.kept import SESSION_LOCK_LEAK
+from poolscope.detectors.session_lock_leak import _REMEMBERED, SessionLockLeakDetector
+from tests.support.likeness import Like
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -124,3 +126,21 @@ def test_a_lock_that_is_still_held_is_none_yet(scene: Scene) -> None:
     lease.released()
     scene.pass_time(3)
     assert SESSION_LOCK_LEAK not in scene.ids()
+
+
+@pytest.mark.parametrize(
+    ("ended", "is_before"),
+    [(None, True), (0.75, False), (1.0, True), (2.0, True), (_REMEMBERED + 1.0, True), (_REMEMBERED + 1.25, False)],
+)
+def test_a_lock_is_of_a_checkout_that_ended_before_it_was_unlocked(ended: float | None, is_before: bool) -> None:
+    """Of the same pool, and not longer ago than is remembered; it counts once."""
+    scene = Scene()
+    (detector,) = [one for one in scene.watchdog.detectors if SESSION_LOCK_LEAK in one.kinds]
+    assert isinstance(detector, SessionLockLeakDetector)
+    pool, other = Like(), Like()
+    tried: Any = Like(pool=pool, ended_at=ended, requested_at=1.5)
+    detector._tried += [tried, Like(pool=other, ended_at=1.5, requested_at=1.5)]  # type: ignore[list-item]
+    unlocked: Any = Like(pool=pool, ended_at=_REMEMBERED + 1.0, requested_at=_REMEMBERED + 1.0)
+    assert detector._tried_before(unlocked) is (tried if is_before else None)
+    assert len(detector._tried) == 2 - is_before
+    assert detector._tried_before(unlocked) is None

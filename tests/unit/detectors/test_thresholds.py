@@ -156,6 +156,14 @@ def test_a_statement_that_waits_has_waited_since_it_began() -> None:
     runs.last_used = 2.5
     assert not wait.concerns(runs)
     assert wait.seconds(runs) == 2.5
+    runs.query_time = 99.0  # the statement ran on without the lock: a moment longer than the wait was seen
+    assert wait.seconds(runs) == 3.5
+    later = LockWait(3.0, 2.0, 4.0, None, None, "")
+    assert later.seconds(runs) == 1.5
+    runs.query_time = 1.5
+    assert later.seconds(runs) == 0.0
+    runs.running, runs.last_used = False, 3.0
+    assert not later.concerns(runs)
 
 
 def test_a_leak_is_suspected_only_where_it_may_just_take_long() -> None:
