@@ -11,7 +11,7 @@ import pytest
 from poolscope.core import event_loops as module
 from poolscope.core.blocks import MOST_HELD_UP, NO_OVERLAP, SHORTEST, Block
 from poolscope.core.event_loops import EventLoops
-from poolscope.core.watched_loop import Samples
+from poolscope.core.watched_loop import Samples, running_in
 from poolscope.core.work import CURRENT_UNIT
 from tests.support.clocks import FakeClock
 from tests.support.likeness import Like
@@ -88,6 +88,44 @@ def test_a_wait_in_a_blocked_loop_counts_from_the_shortest_block_on(end: str, ti
         known.stop()
         known.waited(checkout)
         assert len(resumed) == counted
+
+
+@pytest.mark.parametrize("went_on", [True, False])
+def test_a_wait_that_gave_way_to_no_other_has_blocked_its_loop(went_on: bool) -> None:
+    """A synchronous one; where the loop ran a heartbeat meanwhile, it was not."""
+    known, clock = loops(3.0)
+    resumed: list[float] = []
+    task: Any = object()
+    checkout: Any = Like(
+        requested_at=1.0, acquired_at=2.0, ended_at=None, thread=THREAD, task=task, origin=STACK, resume_time=0.0,
+        wait_phases=lambda: {"queue": 1.0}, pool=Like(resumed=Like(add=resumed.append)),
+    )  # fmt: skip
+
+    def view() -> None:
+        known.waited(checkout)
+
+    checkout.packed_stack = (view.__code__, 0)
+    if went_on:
+        known._blocks.beat(THREAD, 1.0, 1.5)
+    view()
+    overlap = known.overlap(SAME, 0.0, clock.now)
+    assert overlap == (NO_OVERLAP if went_on else (1.0, 1 / 3, STACK, True, 1.0))
+    assert known.overlap(SAME, 0.0, clock.now, task) == NO_OVERLAP
+    assert len(resumed) == went_on
+
+
+def test_a_loop_knows_the_task_that_it_runs() -> None:
+    """Held weakly; none where it runs none."""
+
+    async def runs() -> None:
+        reference = running_in(asyncio.get_running_loop())
+        assert reference is not None
+        assert reference() is asyncio.current_task()
+
+    asyncio.run(runs())
+    loop = asyncio.new_event_loop()
+    assert running_in(loop) is None
+    loop.close()
 
 
 @pytest.mark.parametrize(
@@ -232,6 +270,7 @@ def test_a_loop_that_cannot_run_gets_no_heartbeat(way: str) -> None:
     """Closed or collected it is forgotten; one of the background thread itself, or that does not run, is kept."""
     known, clock = loops()
     calls: list[Any] = []
+    others = [loop_of_test() for _ in range(3)]
 
     def closes(call: Any) -> None:
         raise RuntimeError("Event loop is closed")
@@ -240,9 +279,10 @@ def test_a_loop_that_cannot_run_gets_no_heartbeat(way: str) -> None:
         is_closed=lambda: way == "closed", is_running=lambda: way != "stopped",
         call_soon_threadsafe=closes if way == "closes" else calls.append,
     )  # fmt: skip
-    other = loop_of_test()
+    watched_in(known, others[0], get_ident() - 1)
     watched = watched_in(known, loop, get_ident() if way == "own" else THREAD)
-    watched_in(known, other)
+    watched_in(known, others[1], get_ident() + 1)
+    watched_in(known, others[2])
     watched.beat = old = Like(sent=0.0, ran=None, thread=THREAD, outer=None)
     watched.block = block = Block(THREAD, 0.0)
     watched.looked_at = 1.0
@@ -256,7 +296,7 @@ def test_a_loop_that_cannot_run_gets_no_heartbeat(way: str) -> None:
     assert watched.beat is None is not old
     assert (block.ended == 1.0) is (way != "closes")
     assert (watched in known._loops.values()) is (way not in {"closed", "gone"})
-    assert len(other.calls) == 1
+    assert [len(other.calls) for other in others] == [1, 1, 1]
 
 
 def test_without_heartbeats_nothing_is_looked_at() -> None:
@@ -443,11 +483,14 @@ def samples_of(*stacks: Any, waiting: int = 0) -> Any:
 
 def test_what_was_seen_once_is_believed_when_it_is_seen_again_soon() -> None:
     """Within a minute; then it has to be seen twice again. What was seen three times is certain."""
-    known, clock = loops()
+    known, clock = loops(100.0)
     once = samples_of(STACK)
+    another: Any = ((compile("", "/application/other.py", "exec"), 0),)
     assert known._believed(samples_of(STACK, STACK, STACK)) == STACK
     assert known._believed(samples_of(waiting=1)) == ()
     assert [known._believed(once) for _ in range(4)] == [(), STACK, (), STACK]
+    assert known._believed(samples_of(another)) == known._believed(once) == ()
+    known._seen_once.clear()
     for passed, believed in ((module._AGAIN, STACK), (module._AGAIN + 0.5, ())):
         assert known._believed(once) == ()
         clock.advance(passed)
