@@ -11,6 +11,7 @@ import pytest
 from poolscope.core import event_loops as module
 from poolscope.core.blocks import MOST_HELD_UP, NO_OVERLAP, SHORTEST, Block
 from poolscope.core.event_loops import EventLoops
+from poolscope.core.guard import guard
 from poolscope.core.watched_loop import Samples, running_in
 from poolscope.core.work import CURRENT_UNIT
 from tests.support.clocks import FakeClock
@@ -299,6 +300,22 @@ def test_a_loop_that_cannot_run_gets_no_heartbeat(way: str) -> None:
     assert [len(other.calls) for other in others] == [1, 1, 1]
 
 
+def test_a_loop_that_raises_is_not_late() -> None:
+    """It is an error of ours, which is counted; no thread is looked at for it."""
+
+    def raises(call: Any) -> None:
+        raise LookupError("no loop of asyncio's")
+
+    known, clock = loops(1.0)
+    loop = loop_of_test(call_soon_threadsafe=raises)
+    watched_in(known, loop)
+    before = guard.counts().get("event_loops.beat", 0)
+    known.tick(())
+    assert guard.counts()["event_loops.beat"] == before + 1
+    assert clock.now == 1.0
+    assert known._blocks.overlap(THREAD, 0.0, 9.0) == NO_OVERLAP
+
+
 def test_without_heartbeats_nothing_is_looked_at() -> None:
     """No loop is looked for, and none is called."""
     known, _ = loops(heartbeat=False)
@@ -485,7 +502,7 @@ def test_what_was_seen_once_is_believed_when_it_is_seen_again_soon() -> None:
     """Within a minute; then it has to be seen twice again. What was seen three times is certain."""
     known, clock = loops(100.0)
     once = samples_of(STACK)
-    another: Any = ((compile("", "/application/other.py", "exec"), 0),)
+    another: Any = ((compile("x = 1", "/application/other.py", "exec"), 0),)
     assert known._believed(samples_of(STACK, STACK, STACK)) == STACK
     assert known._believed(samples_of(waiting=1)) == ()
     assert [known._believed(once) for _ in range(4)] == [(), STACK, (), STACK]

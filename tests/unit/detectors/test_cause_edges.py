@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -255,7 +256,7 @@ def test_mixed_causes_have_the_chains_of_the_largest() -> None:
 )
 def test_what_explains_as_much_as_the_load_is_no_tie(votes: dict[str, int], is_tie: bool) -> None:
     """Two other causes of the same number are."""
-    assert cause._is_tie(cause.Counter(votes)) is is_tie
+    assert cause._is_tie(Counter(votes)) is is_tie
 
 
 def test_shares_are_of_the_pool_and_never_more_than_all_of_it() -> None:

@@ -25,7 +25,7 @@ from poolscope.core.lease import Outcome
 from poolscope.core.location import resolve
 from poolscope.detectors.diagnosis import exhaustion_report
 from poolscope.detectors.diagnosis.describe import current_stack
-from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, MOST_HOLDERS
+from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, MOST_HOLDERS, described
 from poolscope.detectors.diagnosis.picture import Picture
 from poolscope.detectors.dump import holders_report
 from poolscope.detectors.pool_exhausted import PoolExhaustedDetector
@@ -361,13 +361,12 @@ def test_the_report_is_bounded_in_size() -> None:
 def test_holders_have_the_room_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the summary, the fix and the chain."""
     rooms: list[int] = []
-    whole = exhaustion_report.described
 
-    def described(holders: Any, count: int, threads: Any, room: int) -> Any:
+    def described_in(holders: Any, count: int, threads: Any, room: int) -> Any:
         rooms.append(room)
-        return whole(holders, count, threads, room)
+        return described(holders, count, threads, room)
 
-    monkeypatch.setattr(exhaustion_report, "described", described)
+    monkeypatch.setattr(exhaustion_report, "described", described_in)
     scene = Scene(1, exhaustion_threshold=0)
     with scene.unit("GET /cart"):
         scene.query(scene.checkout("cart"))
