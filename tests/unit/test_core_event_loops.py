@@ -165,6 +165,7 @@ def test_a_late_heartbeat_counts_as_a_block_of_its_loop_alone() -> None:
         (2, 2.5, False),
         (SAME, 2.0, False),
         (SAME, 3.0, False),
+        (SAME, 3.5, False),
         (SAME, 1.0, False),
         (SAME, None, False),
     ],

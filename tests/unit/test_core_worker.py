@@ -7,15 +7,16 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from examples.lab.processes import wait_until
 from poolscope.core.guard import guard
-from poolscope.core.runner import helpers, renew_locks
+from poolscope.core.runner import LITTLE_PATIENCE, Request, Runner, helpers, renew_locks
 from poolscope.core.worker import Worker
 from tests.support.clocks import FakeClock
+from tests.support.likeness import Like
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -339,3 +340,140 @@ def test_locks_of_a_thread_that_is_not_there_are_made_anew() -> None:
     assert anew == {"plain", "reentrant"}
     for name in anew:
         assert getattr(exporter, name).acquire(blocking=False)
+
+
+def test_a_thread_is_tried_again_a_second_later(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before, and from then on; what runs is not started again."""
+    clock = FakeClock(100.0)
+    monkeypatch.setattr(time, "monotonic", clock)
+    tried: list[float] = []
+
+    def refuse(self: threading.Thread) -> None:
+        tried.append(clock.now)
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(threading.Thread, "start", refuse)
+        for seconds in (0.0, 0.5, 0.5, 0.5, 0.75):
+            clock.advance(seconds)
+            assert not worker.start()
+    assert tried == [100.0, 101.0, 102.25]
+    clock.advance(1.0)
+    assert worker.start()
+    assert worker.start()
+    assert worker.stop(60)
+    assert worker.start()  # a start that succeeded keeps none from the next one
+
+
+def test_without_a_thread_the_caller_runs_the_tasks(task: Task) -> None:
+    """One at a time: who comes meanwhile waits for as long as it is given, and gets a run or none."""
+    ran: list[str] = []
+    worker = Worker(("tests.task", task))
+    assert worker.run_once(0, lambda: ran.append("then"))
+    assert (task.calls, ran) == ([threading.current_thread().name], ["then"])
+    outcomes: list[bool] = []
+    with worker._inline:
+        other = threading.Thread(target=lambda: outcomes.append(worker.run_once(0.01)))
+        other.start()
+        other.join(60)
+    assert outcomes == [False]
+    assert len(task.calls) == 1
+    assert worker.run_once(60)
+    assert len(task.calls) == 2
+
+
+def test_a_run_that_is_left_is_the_next_threads(task: Task) -> None:
+    """In order; a thread that is to end begins no further task."""
+    worker = Worker(("tests.task", task), ("tests.more", task))
+    order: list[int] = []
+    for number in range(3):
+        worker._requests.append(Request(lambda number=number: order.append(number)))  # type: ignore[misc]
+    requests = list(worker._requests)
+    leaving: Any = Like(leaving=True, runs=0)
+    worker.run(leaving)
+    assert (task.calls, order, list(worker._requests), leaving.runs) == ([], [], requests, 1)
+    staying: Any = Like(leaving=False, runs=5)
+    worker.run(staying)
+    assert (len(task.calls), order, list(worker._requests), staying.runs) == (2, [0, 1, 2], [], 6)
+    assert all(one.done.acquire(blocking=False) for one in requests)
+
+
+@pytest.mark.parametrize(("asked", "needed", "starts"), [(0, False, 0), (1, False, 1), (0, True, 1), (1, True, 1)])
+def test_after_a_fork_the_thread_starts_where_it_is_needed(
+    asked: int, needed: bool, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once where a caller waits for a run, or something is to be done; else whoever it is missing to starts it."""
+    missing: list[int] = []
+    started: list[int] = []
+    worker = Worker(on_missing=lambda: missing.append(1), is_needed=lambda: needed)
+    monkeypatch.setattr(worker, "start_aside", lambda: started.append(1))
+    worker._requests.extend([Request(None)] * asked)
+    for wanted in (False, True):
+        worker._wanted = wanted
+        worker.before_fork()
+        worker.before_fork()
+        worker.after_fork_in_parent()
+        assert len(missing) == 0
+        worker.after_fork_in_parent()
+        assert (len(missing), len(started)) == ((1, starts) if wanted else (0, 0))
+    worker.after_fork_in_parent()
+    assert worker._forks == 0
+    worker._wanted = False
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [({}, 1), ({"_wanted": False}, 0), ({"_forks": 1}, 0), ({"leaving": True}, 0), ({"_runner": None}, 0)],
+)
+def test_a_thread_that_ends_by_itself_is_missing(change: dict[str, Any], missed: int) -> None:
+    """Where it is wanted, no fork is under way, it was not to end and no other has its place."""
+    missing: list[int] = []
+    worker = Worker(on_missing=lambda: missing.append(1))
+    runner: Any = Like(leaving=change.pop("leaving", False))
+    worker._wanted, worker._runner = True, runner
+    for name, value in change.items():
+        setattr(worker, name, value)
+    worker.ended(runner)
+    assert (worker._runner, len(missing)) == (None, missed)
+    worker._wanted, worker._forks = False, 0
+
+
+@pytest.mark.parametrize(("sees", "looks"), [(0, 1), (3, 4), (10_000, 50)])
+def test_python_3_12_looks_whether_the_system_has_ended_the_thread(
+    sees: int, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a hundredth of a second at the most; on any other it is enough that the thread is joined."""
+    seen: list[str] = []
+    slept: list[float] = []
+    worker = Worker()
+    runner = Runner(worker)
+    joined: Any = Like(join=lambda timeout: None, is_alive=lambda: False, native_id=7)
+    runner.thread = joined
+
+    def exists(path: str) -> bool:
+        seen.append(path)
+        return len(seen) <= sees
+
+    monkeypatch.setattr(os.path, "exists", exists)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr("poolscope.core.runner._JOINED_EARLY", False)
+    assert runner.end(1.0)
+    assert seen == []
+    monkeypatch.setattr("poolscope.core.runner._JOINED_EARLY", True)
+    assert runner.end(1.0)
+    assert seen == ["/proc/self/task/7"] * looks
+    assert len(slept) == (looks - 1 if sees < looks else looks)
+    assert sum(slept) <= 0.011
+    joined.is_alive = lambda: True
+    assert not runner.end(1.0)
+    assert len(seen) == looks
+
+
+def test_who_waits_for_what_another_gave_up_on_hardly_waits() -> None:
+    """While it is the same run; and never longer than it would."""
+    runner = Runner(Worker())
+    assert runner.patience(9.0) == 9.0
+    runner.gave_up_in = runner.runs
+    assert (runner.patience(9.0), runner.patience(0.01)) == (LITTLE_PATIENCE, 0.01)
+    runner.runs += 1
+    assert runner.patience(9.0) == 9.0
