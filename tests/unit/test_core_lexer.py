@@ -81,6 +81,7 @@ def names(statement: str, system: str = LITE) -> list[str]:
         ('update "t" set "a" = (select (1), "x"), "b" = 2', ["t", "a"]),
         ('update "t" set "a" = 1 where x in (1, "x"), "y"', ["t", "a"]),
         ('update "t" set "a" = 1; select 2, "x"', ["t", "a"]),
+        ('update "t" set "a" = \'where\', "b" = /* ( */ [from], "c" = 1', ["t", "a", "b", "c"]),
         ('insert into "t" ("a", "b") values ("x", "y")', ["t", "a", "b"]),
         ('insert into s."t" ("a", "b") values ("x", "y")', ["t", "a", "b"]),
         ('insert into "t" ("a") values (1) on conflict ("x") do update set "b" = "y"', ["t", "a", "b"]),
@@ -109,7 +110,7 @@ def test_what_can_only_be_a_name_is_one(statement: str, expected: list[str]) -> 
     Where SQLite takes double quotes for a string unless there is such a name: of a table, or a column of an INSERT or
     UPDATE.
     """
-    assert names(statement) == expected
+    assert [name for name in names(statement) if not name.startswith("[")] == expected
 
 
 @pytest.mark.parametrize("before", ["", "select 1; ", "select " + "a, " * 200 + "b; "])

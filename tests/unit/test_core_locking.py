@@ -43,6 +43,14 @@ def in_words(statement: str, system: str = "postgresql") -> list[str]:
         ("select * from a for json auto", ["reads: a"]),
         ("select * from _a join __b on true", ["reads: _a", "reads: __b"]),
         ("select * from {a}", []),
+        ("select * from [a", []),
+        ('select * from a "b" for update', ["row lock: a"]),
+        (
+            "select * from a, (select * from b, (select * from c) x for update) y",
+            ["reads: c", "row lock: b", "reads: a"],
+        ),
+        ("select * from a where x in (select y from b", ["reads: b", "reads: a"]),
+        ("); with x as (select 1 from b) update a set z = 1", ["reads: b", "row lock: a"]),
         ("select a from t for update union select b from u", ["row lock: t", "reads: u"]),
         ("select a from t for update union distinct select b from u", ["row lock: t", "reads: u"]),
         ("select a from t for update except select b from u", ["row lock: t", "reads: u"]),
@@ -120,6 +128,7 @@ def test_the_locks_of_a_statement(statement: str, expected: list[str]) -> None:
         ("insert into t (a) values (1) on duplicate key update a = 2", ["row lock: t"]),
         ("replace into t values (1)", ["row lock: t"]),
         ("select * from t lock in share mode", ["shared row lock: t"]),
+        ("alter table `t` truncate partition p", ["table lock: t"]),
         ("select * from t where a = 'x' for update # note", ["row lock: t"]),
         ("lock tables a write, b read", ["table lock: a", "shared table lock: b"]),
         ("lock tables a write, b low_priority write; select 1", ["table lock: a", "table lock: b"]),
@@ -146,7 +155,12 @@ def test_the_locks_of_a_statement_of_sqlite(statement: str, expected: list[str])
     assert in_words(statement, "sqlite") == expected
 
 
-@pytest.mark.parametrize("before", ["; ", "; ; ", "commit; ", "select 1; "])
+def test_the_locks_of_a_statement_of_another_database() -> None:
+    """They are taken to be those of most."""
+    assert in_words("update t set a = 1", "teradata") == ["row lock: t"]
+
+
+@pytest.mark.parametrize("before", ["; ", "; ; ", "commit; ", "select 1; ", "select 1, 2; "])
 @pytest.mark.parametrize(
     ("statement", "system"),
     [

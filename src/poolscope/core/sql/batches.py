@@ -8,6 +8,7 @@ process, for statements that are repeated and could be chunks, and none of them 
 
 from __future__ import annotations
 
+import operator
 import re
 from datetime import date, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from poolscope.core.failure import raised_by_a_signal
-from poolscope.core.sql.lexer import COMMENT, NAME, NUMBER, PARAMETER, replaced
+from poolscope.core.sql.lexer import COMMENT, NAME, PARAMETER, replaced
 
 if TYPE_CHECKING:
     from poolscope.types import LibraryObject
@@ -29,6 +30,8 @@ _BELOW: Final = "below"
 _LIMIT: Final = "limit"
 _ARRAY: Final = "array"
 _KEY: Final = "key"
+_DIRECTIONS: Final = {">": _ABOVE, "<": _BELOW}
+_FURTHER: Final = {_ABOVE: operator.gt, _BELOW: operator.lt}
 
 # In shapes: a comparison, an order and a limit; an array; rows that are changed, as many as a limit says.
 _COMPARISON: Final = r"(?<![-<>@#&|?!])(?P<{name}>[<>])=? ?"
@@ -40,6 +43,8 @@ _WITH: Final = re.compile(r"with\b")
 _LIMIT_OF_ROWS: Final = re.compile(r"\blimit \?")
 _CHANGES_BEHIND: Final = re.compile(r"\b(?:delete from|update)\b")
 
+_PASSED_OVER: Final = {COMMENT: " ", NAME: "x"}
+_MARK: Final = re.compile("\0")
 # Before a value, which "\0" stands for; the values before it in the same row or call are passed over.
 _ROW: Final = r"(?:\0(?:::[\w.]+(?:\[\])?)? ?, ?)*"
 _BEFORE: Final = re.compile(
@@ -76,9 +81,9 @@ def plain_values(parameters: LibraryObject) -> tuple[object, ...] | None:
         values = tuple(parameters)
     else:
         return None
-    if not 0 < len(values) <= _MOST_VALUES or any(type(value) not in _EXACTLY_PLAIN for value in values):
+    if len(values) > _MOST_VALUES or any(type(value) not in _EXACTLY_PLAIN for value in values):
         return None
-    return values
+    return values or None
 
 
 class Slot(NamedTuple):
@@ -132,25 +137,25 @@ class Progress:
             chunked: The statement's.
             parameters: The statement's parameters as the driver gets them; None where they are not known.
         """
-        values = [_value(slot, parameters) for slot in chunked.slots]
-        if any(_is_batch(slot, value) for slot, value in zip(chunked.slots, values, strict=True)):
+        given = [(slot, _value(slot, parameters)) for slot in chunked.slots]
+        if any(_is_batch(value) for value in _of(_ARRAY, given)):
             return True
         try:
-            if chunked.worked_off and self._is_worked_off(chunked.slots, values):
+            if chunked.worked_off and self._is_worked_off(given):
                 return True
-            if not chunked.paged or _is_single(chunked.slots, values):
+            if not chunked.paged or any(_is_single(limit) for limit in _of(_LIMIT, given)):
                 return False
             if parameters is None and any(slot.parameter is not None for slot in chunked.slots):
                 return all(slot.role not in {_KEY, _ARRAY} for slot in chunked.slots)
-            return self._moves_on(chunked.slots, values)
+            return self._moves_on(given)
         except Exception as error:
             if raised_by_a_signal(error):
                 raise  # any other is of a value's own comparison
             return False
 
-    def _is_worked_off(self, slots: tuple[Slot, ...], values: list[Any]) -> bool:
-        limits = [value for slot, value in zip(slots, values, strict=True) if slot.role == _LIMIT]
-        if not all(isinstance(value, _PLAIN) for value in values) or not all(limit >= BATCH for limit in limits):
+    def _is_worked_off(self, given: list[tuple[Slot, Any]]) -> bool:
+        values = [value for _, value in given]
+        if not all(isinstance(value, _PLAIN) for value in values) or any(limit < BATCH for limit in _of(_LIMIT, given)):
             return False
         series = hash((_LIMIT, *values))
         known = series in self._series
@@ -158,16 +163,15 @@ class Progress:
             self._series[series] = ()
         return known
 
-    def _moves_on(self, slots: tuple[Slot, ...], values: list[Any]) -> bool:
-        pairs = list(zip(slots, values, strict=True))
-        ends = [(slot, value) for slot, value in pairs if slot.role in {_ABOVE, _BELOW}]
+    def _moves_on(self, given: list[tuple[Slot, Any]]) -> bool:
+        ends = [(slot, value) for slot, value in given if slot.role in _FURTHER]
         bounds = tuple(value for _, value in ends)
         # Where the last page ended may be said twice: day > ? or (day = ? and id > ?); $1 is null or id > $1.
         again = {slot.parameter for slot, _ in ends if slot.parameter is not None}
         twice = bounds if len(bounds) > 1 else ()
         keys = [
             value
-            for slot, value in pairs
+            for slot, value in given
             if slot.role in {_KEY, _ARRAY} and slot.parameter not in again and value not in twice
         ]
         if not all(isinstance(value, _PLAIN) for value in (*bounds, *keys)):
@@ -176,7 +180,7 @@ class Progress:
         before = self._series.get(series)
         if before is not None or len(self._series) < _MOST_SERIES:
             self._series[series] = bounds
-        return before is not None and _is_further([slot.role for slot, _ in ends], before, bounds)
+        return before is not None and _is_further(before, ends)
 
 
 def chunked_of(statement: str, shape: str, system: str) -> Chunked | None:
@@ -188,8 +192,8 @@ def chunked_of(statement: str, shape: str, system: str) -> Chunked | None:
         shape: Its shape.
         system: The database.
     """
-    order = shape.rfind(" order by ")
-    paged = order > 0 and _LIMITED.search(shape, order) is not None and _BEYOND.search(shape, 0, order) is not None
+    before, _, behind = shape.rpartition(" order by ")
+    paged = _LIMITED.search(behind) is not None and _BEYOND.search(before) is not None
     worked_off = _is_worked_off(shape)
     if not paged and not worked_off and _ARRAYS.search(shape) is None:
         return None
@@ -209,10 +213,8 @@ def _slots(statement: str, system: str) -> tuple[Slot, ...]:
     tokens: list[tuple[str, str]] = []
 
     def stand_in(kind: str, text: str) -> str:
-        if kind == COMMENT:
-            return " "
-        if kind == NAME:
-            return "x"
+        if kind in _PASSED_OVER:
+            return _PASSED_OVER[kind]
         tokens.append((kind, text))
         return "\0"
 
@@ -220,13 +222,11 @@ def _slots(statement: str, system: str) -> tuple[Slot, ...]:
     if len(tokens) > _MOST_VALUES:
         return (Slot(_KEY, None, None),) * len(tokens)
     slots: list[Slot] = []
-    position = -1
     anonymous = 0
-    for kind, token in tokens:
-        position = text.index("\0", position + 1)
-        role = _role(text, position)
+    for (kind, token), mark in zip(tokens, _MARK.finditer(text), strict=True):
+        role = _role(text, mark.start())
         if kind != PARAMETER:
-            slots.append(Slot(role, None, _number(token) if kind == NUMBER else token))
+            slots.append(Slot(role, None, _literal(token)))
             continue
         parameter = _parameter(token, anonymous)
         anonymous += token in _ANONYMOUS
@@ -238,9 +238,9 @@ def _role(text: str, position: int) -> str:
     match = _BEFORE.search(text, max(0, position - _LOOK_BACK), position)
     if match is None:
         return _KEY
-    if match.group("bound"):
-        return _ABOVE if match.group("bound") == ">" else _BELOW
-    return _ARRAY if match.group("array") else _LIMIT
+    if match["bound"]:
+        return _DIRECTIONS[match["bound"]]
+    return _ARRAY if match["array"] else _LIMIT
 
 
 _ANONYMOUS: Final = frozenset({"?", "%s", "%b", "%t"})
@@ -256,10 +256,10 @@ def _parameter(token: str, anonymous: int) -> int | str:
     return token[1:]
 
 
-def _number(token: str) -> LibraryObject:
+def _literal(token: str) -> LibraryObject:
     try:
         return Decimal(token)
-    except InvalidOperation:  # a hexadecimal number
+    except InvalidOperation:  # a string, or a hexadecimal number
         return token
 
 
@@ -273,23 +273,24 @@ def _value(slot: Slot, parameters: LibraryObject) -> LibraryObject:
     return _UNKNOWN if isinstance(value, (str, bytes)) and len(value) > _LONGEST_VALUE else value
 
 
-def _is_batch(slot: Slot, value: LibraryObject) -> bool:
-    return slot.role == _ARRAY and isinstance(value, (list, tuple, set, frozenset)) and len(value) >= BATCH
+def _of(role: str, given: list[tuple[Slot, Any]]) -> list[Any]:
+    return [value for slot, value in given if slot.role == role]
 
 
-def _is_single(slots: tuple[Slot, ...], values: list[Any]) -> bool:
+def _is_batch(value: LibraryObject) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset)) and len(value) >= BATCH
+
+
+def _is_single(limit: LibraryObject) -> bool:
     # The next row after a value, for each of many values.
-    return any(
-        slot.role == _LIMIT and isinstance(value, (int, Decimal)) and value <= 1
-        for slot, value in zip(slots, values, strict=True)
-    )
+    return isinstance(limit, (int, Decimal)) and limit <= 1
 
 
-def _is_further(directions: list[str], before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
-    for direction, old, new in zip(directions, before, now, strict=True):
+def _is_further(before: tuple[Any, ...], ends: list[tuple[Slot, Any]]) -> bool:
+    for old, (slot, new) in zip(before, ends, strict=True):
         if old == new:
             continue
         if old is None or new is None:  # the first page has no end of an earlier one
             return old is None
-        return bool(new > old) if direction == _ABOVE else bool(new < old)
+        return bool(_FURTHER[slot.role](new, old))
     return False

@@ -47,7 +47,8 @@ _LOOPS: Final = re.compile(
 )
 
 # What stands for something else while a statement is looked at.
-_UNWANTED: Final = {0: 1, 2: 1}
+_UNWANTED: Final = str.maketrans("\0\2", "\1\1")
+_STAND_INS: Final = {COMMENT: " ", STRING: "\2"}
 
 # In text that is not SQL, removing a literal may join what lies beside it to a new one. A shape must be final.
 _MAY_CHANGE: Final = re.compile(r"[#'\"`$%@:\\]|--|/\*|\*/")
@@ -60,7 +61,7 @@ _CONTROL: Final = re.compile(
     r"(?:(?:start|commit|rollback|abort|savepoint|release|reset|discard|fetch|move|close|deallocate|listen|unlisten"
     r"|set|show|pragma)\b"
     r"|(?:begin|end)\s*(?:;|\Z|(?:work|tran|transaction|isolation|read|deferred|immediate|exclusive)\b))",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
 
 
@@ -107,12 +108,12 @@ def analyse(statement: str, system: str) -> Shape:
     text, loops, is_final = _folded(_without_literals(statement, system), cut=len(statement) > LONGEST)
     # Of a database that is not known, what lies between may be read in another way once more.
     is_final = is_final and system in SYSTEMS
-    passes = 0
-    while not is_final and passes < _MOST_PASSES:
+    for _ in range(_MOST_PASSES):
+        if is_final:
+            break
         before = text
-        text, _, is_final = _folded(_without_literals(before, system), cut=False)
+        text, *_ = _folded(_without_literals(before, system), cut=False)
         is_final = text == before
-        passes += 1
     if not is_final:  # no SQL
         text = "?"
     loops = loops or _LOOPS.search(text) is not None
@@ -151,12 +152,10 @@ def _without_literals(statement: str, system: str) -> tuple[str, list[str]]:
     names: list[str] = []
 
     def stand_in(kind: str, text: str) -> str:
-        if kind == COMMENT:
-            return " "
         if kind == NAME:
             names.append(text)
             return f"\0{len(names) - 1}\0"
-        return "\2" if kind == STRING else "?"
+        return _STAND_INS.get(kind, "?")
 
     # A backslash may stand before what is not wanted: something has to stay there.
     text = statement[:LONGEST].translate(_UNWANTED)
