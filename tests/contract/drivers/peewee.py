@@ -9,6 +9,7 @@ import contextvars
 import importlib.util
 import queue
 import threading
+import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,14 +27,17 @@ if TYPE_CHECKING:
     from examples.lab.postgres import Postgres
     from poolscope.adapters.base import Capability
 
+    _Todo = queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
+
 
 class Holder:
-    """A thread that holds one connection."""
+    """A thread that holds one connection. It ends with `end`, or when no code has the holder any more."""
 
     def __init__(self) -> None:
-        self._todo: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="holder", daemon=True)
+        self._todo: _Todo = queue.SimpleQueue()
+        self._thread = threading.Thread(target=_work, args=(self._todo,), name="holder", daemon=True)
         self._thread.start()
+        weakref.finalize(self, self._todo.put, None).atexit = False
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function there, in the caller's context: what checks out belongs to the caller's unit of work."""
@@ -47,14 +51,15 @@ class Holder:
         self._todo.put(None)
         self._thread.join(DEADLINE)
 
-    def _work(self) -> None:
-        while (todo := self._todo.get()) is not None:
-            done, call = todo
-            try:
-                done.set_result(call())
-            except BaseException as error:
-                done.set_exception(error)
-            del todo, done, call  # what it returned is the caller's
+
+def _work(orders: _Todo) -> None:
+    while (todo := orders.get()) is not None:
+        done, call = todo
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+        del todo, done, call  # what it returned is the caller's
 
 
 class PeeweeDriver(Driver):
@@ -91,7 +96,7 @@ class PeeweeDriver(Driver):
         from playhouse import pool
 
         self._size = size
-        self._holders: list[Holder] = []
+        self._holders: weakref.WeakSet[Holder] = weakref.WeakSet()
         token = POOL_NAME.set(self.pool)
         try:
             self.library_pool = getattr(pool, self.pool_class)(
@@ -111,8 +116,8 @@ class PeeweeDriver(Driver):
 
     def close(self) -> None:
         self.library_pool.close_all()
-        while self._holders:
-            self._holders.pop().end()
+        for holder in list(self._holders):
+            holder.end()
 
     def library_objects(self) -> list[Any]:
         return [self.library_pool]
@@ -135,7 +140,7 @@ class PeeweeDriver(Driver):
         except BaseException:
             holder.end()
             raise
-        self._holders.append(holder)
+        self._holders.add(holder)
         return Handle(holder, holder.run)
 
     def begin(self) -> PendingCheckout:
