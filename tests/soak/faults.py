@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Seconds within which a child that forked off has to end.
 CHILD_SECONDS: Final = 20.0
+#: Seconds that a stop may take, whatever is stuck: one of its own, and the turns of some hundred threads.
+STOP_SECONDS: Final = 10.0
 #: An engine of a fault's own.
 SQLITE: Final[dict[str, Any]] = {
     "url": "sqlite://",
@@ -83,6 +85,15 @@ class Stage:
     def struck(self, fault: str) -> None:
         """Count a fault."""
         self.strikes[fault] = self.strikes.get(fault, 0) + 1
+
+    def restart(self) -> None:
+        """Stop poolscope, and start it again."""
+        began = time.monotonic()
+        self.telemetry.stop()
+        took = time.monotonic() - began
+        if took > STOP_SECONDS:
+            self.broken.append(f"a stop took {took:.1f} s")
+        self.telemetry.start()
 
 
 class Fault:
@@ -134,11 +145,7 @@ def _again(stage: Stage, name: str, pause: float, strike: Callable[[], object]) 
 
 
 def _toggles(stage: Stage) -> contextlib.AbstractContextManager[None]:
-    def toggle() -> None:
-        stage.telemetry.stop()
-        stage.telemetry.start()
-
-    return _again(stage, "start and stop", 0.3, toggle)
+    return _again(stage, "start and stop", 0.3, stage.restart)
 
 
 def _forks(stage: Stage) -> contextlib.AbstractContextManager[None]:
@@ -253,8 +260,7 @@ def _no_threads(stage: Stage) -> Iterator[None]:
 
     threading.Thread.start = start  # type: ignore[method-assign]
     try:
-        stage.telemetry.stop()
-        stage.telemetry.start()
+        stage.restart()
         yield
     finally:
         fails[0] = False

@@ -88,7 +88,8 @@ class Process:
         hung = [epoch for epoch in self.epochs if "exporters hang" in epoch["faults"]]
         for epoch in hung:
             if epoch["grown"] > STUCK:
-                yield f"epoch {epoch['epoch']}: {_mebibytes(epoch['grown'])} more while exporters hang"
+                faults = ", ".join(epoch["faults"])
+                yield f"epoch {epoch['epoch']} ({faults}): {_mebibytes(epoch['grown'])} more while exporters hang"
         for line in self.lines:
             if "died" in line:
                 yield f"it died: {line['died']}"

@@ -35,6 +35,7 @@ from examples.lab.postgres import Postgres
 from examples.lab.processes import wait_until
 from poolscope import semconv
 from poolscope.adapters.base import Capability
+from poolscope.core import worker
 from poolscope.core.guard import guard
 from poolscope.core.pool_registry import open_pool_registries
 from tests.contract.drivers import all_drivers
@@ -242,6 +243,7 @@ class Service:
 
 def _telemetry(backend: Backend) -> Telemetry:
     telemetry = Telemetry(long_hold_threshold=0.2, max_pools=50, max_units=20)
+    telemetry.patience = worker.PATIENCE  # an application's
     telemetry.meter_provider = MeterProvider(
         [
             reader := InMemoryMetricReader(),

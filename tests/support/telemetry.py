@@ -118,10 +118,12 @@ class Telemetry:
         self.tracer = self.tracer_provider.get_tracer("tests")
         self.settings = settings
         self.instrumentor = PoolscopeInstrumentor()
+        #: Seconds that a flush, and a stop, wait for exporters: for as long as a busy machine needs.
+        self.patience = 60.0
 
     def start(self) -> None:
-        """Instrument. A flush waits for as long as a busy machine needs."""
-        worker.PATIENCE = 60
+        """Instrument."""
+        worker.PATIENCE = self.patience
         self.instrumentor.instrument(
             meter_provider=self.meter_provider,
             tracer_provider=self.tracer_provider,
