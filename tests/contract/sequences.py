@@ -45,7 +45,7 @@ from tests.contract.drivers import all_drivers
 from tests.contract.drivers.base import DEADLINE, Driver, Feature, Handle, LoopThread
 from tests.contract.stand_ins import STAND_INS
 from tests.contract.subject import error_name
-from tests.contract.test_lifecycle import marks
+from tests.support.marks import marks
 from tests.support.moments import Elsewhere
 from tests.support.striking import INTERRUPTS, ROOT, Place, Spot, Striker, unreachable
 from tests.support.telemetry import Telemetry

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ from poolscope.core.guard import guard
 from poolscope.hooks.patching import active_patches
 from tests.contract.drivers.base import DEADLINE, Feature
 from tests.contract.subject import Subject, error_name
+from tests.support.marks import marks
 from tests.support.skips import require
 from tests.support.telemetry import Telemetry
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from tests.contract.drivers.base import Driver
 
-#: What our marks on a library's objects start with.
-MARK = "_poolscope"
-
 
 @pytest.fixture
 def later() -> Iterator[Telemetry]:
@@ -35,24 +32,6 @@ def later() -> Iterator[Telemetry]:
     made = Telemetry()
     yield made
     made.shutdown()
-
-
-def marks() -> list[str]:
-    """Marks of ours on any object of this process, by the kind of object; a dict that tests hold does not count."""
-    return [
-        type(thing).__qualname__
-        for thing in gc.get_objects()
-        if not isinstance(thing, (ModuleType, type))
-        and any(type(key) is str and key.startswith(MARK) for key in _attributes_of(thing))
-    ]
-
-
-def _attributes_of(thing: object) -> list[object]:
-    # Not by way of gc: from Python 3.13 on an object's dict may not be there until it is read.
-    try:
-        return list(object.__getattribute__(thing, "__dict__"))
-    except (AttributeError, TypeError):
-        return []
 
 
 def test_a_pool_from_before_is_watched(later: Telemetry, opened: Callable[..., Driver]) -> None:
