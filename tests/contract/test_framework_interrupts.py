@@ -8,12 +8,9 @@ import gc
 import inspect
 import logging
 import os
-import random
 import signal
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +31,7 @@ from tests.support.scale import times
 from tests.support.seeds import is_drawn
 from tests.support.striking import ASYNC_INTERRUPTS, INTERRUPTS, Place, Striker, unreachable
 from tests.support.telemetry import Telemetry
+from tests.support.trials import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
 ONE_IN = int(os.environ.get("ONE_IN", times(30, whole=1)))
 #: How often a run may come to one line until that is no other place any more.
 OFTEN = 3
-#: A file that gets the figures, where they are wanted.
-FIGURES = os.environ.get("FIGURES")
 
 SHOP: Final = faults.SHOP
 
@@ -210,7 +206,7 @@ STORIES: Final[dict[str, tuple[Callable[[Followed], list[object]], str]]] = {
 }
 
 
-class Trial:
+class Trial(Interrupts):
     """
     The requests of one framework.
 
@@ -222,12 +218,11 @@ class Trial:
     main: Any = None
 
     def __init__(self, name: str, telemetry: Telemetry) -> None:
+        super().__init__()
         self._requests = STORIES[name][0]
         self._telemetry = telemetry
         self.striker = Striker()
         self.followed = Followed(self.striker)
-        self.failures: list[str] = []
-        self.counts: Counter[str] = Counter()
         self.units: list[UnitOfWork | None] = []
         self.pool: Pool | None = None
         self._open = 0
@@ -422,8 +417,7 @@ class Trial:
 
     def _fail_if(self, fails: bool, what: str, at: str) -> None:
         if fails:
-            self.counts[what.split(maxsplit=1)[0]] += 1
-            self.failures.append(f"{what}: {at}")
+            self.fails(what, at)
 
 
 def deeper(frames: int, function: Callable[[], Any]) -> Any:
@@ -478,17 +472,7 @@ def test_an_interrupt_ends_the_unit_of_work(trial: Trial, request: pytest.Fixtur
     poolscope, the unit of work has ended, nothing of it is left in the thread, and later requests are units of their
     own.
     """
-    places = trial.places()
-    assert places
-    for place in places:
-        name = f"{request.node.name} {place}"
-        if is_drawn(name, ONE_IN):
-            trial.interrupt(place, random.Random(name).choice(trial.errors))
-    figures = f"{request.node.name}: {len(places)} places, {dict(trial.counts)}"
-    if FIGURES:
-        with Path(FIGURES).open("a", encoding="utf-8") as out:
-            out.write("\n    ".join([f"FIGURES {figures}", *trial.failures]) + "\n")
-    assert trial.failures == [], figures
+    trial.interrupt_some(trial.places(), trial.interrupt, name=request.node.name, one_in=ONE_IN)
 
 
 #: The most frames that are left, where everything works.
@@ -521,7 +505,4 @@ def test_a_full_stack_ends_the_unit_of_work(trial: Trial, request: pytest.Fixtur
     assert trial._deep(DEEPEST)[0] == trial.expected
     for room in rooms:
         trial.run_deep(room)
-    if FIGURES:
-        with Path(FIGURES).open("a", encoding="utf-8") as out:
-            out.write("\n    ".join([f"DEEP {request.node.name} {len(rooms)}", *trial.failures]) + "\n")
-    assert trial.failures == []
+    trial.report(f"{request.node.name}: {len(rooms)} numbers of frames")

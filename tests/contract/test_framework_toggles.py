@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import random
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -27,17 +26,15 @@ from poolscope.core.pool_registry import open_pool_registries
 from poolscope.core.work import CURRENT_UNIT, UnitOfWork, Units
 from poolscope.frameworks import celery, wsgi
 from poolscope.frameworks.naming import MOUNTED_AT
-from poolscope.hooks import patching
-from poolscope.hooks.patching import active_patches
 from tests.contract import test_framework_faults as faults
 from tests.contract import test_framework_interrupts as interrupts
 from tests.contract.drivers.base import DEADLINE
-from tests.contract.test_lifecycle import marks
 from tests.support.moments import Elsewhere, Moments, Place
 from tests.support.pools import Source, identity
 from tests.support.scale import times
-from tests.support.seeds import seed_of_run
 from tests.support.telemetry import Telemetry
+from tests.support.toggles import Toggles
+from tests.support.trials import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +112,7 @@ STORIES: Final[dict[str, tuple[Callable[[Any], list[object]], str]]] = {
 }
 
 
-class Subject:
+class Subject(Toggles):
     """
     The requests of one framework, and poolscope beside them.
 
@@ -127,16 +124,14 @@ class Subject:
     def __init__(self, name: str, elsewhere: Elsewhere) -> None:
         self.name = name
         self.elsewhere = elsewhere
-        self.telemetry = Telemetry(disabled_adapters=[one.name for one in load_adapters()])
+        super().__init__(Telemetry(disabled_adapters=[one.name for one in load_adapters()]))
         self.followed = Followed()
-        self.failures: list[str] = []
         #: What happens at which query of the application's, by its number.
         self.at_query: dict[int, Callable[[], object]] = {}
         self.queries = 0
         self.begun: list[UnitOfWork] = []
         self._pools: dict[Any, Pool] = {}
         self._units: list[UnitOfWork | None] = []
-        self._place = ""
 
     def query(self, number: int) -> None:
         """What an application does with a pool that is hooked as adapters do it; it is not followed."""
@@ -166,11 +161,6 @@ class Subject:
         self._units.append(lease.unit)
         lease.released()
 
-    @property
-    def is_on(self) -> bool:
-        """Whether poolscope is there."""
-        return bool(self.telemetry.instrumentor.is_instrumented_by_opentelemetry)
-
     def toggle(self) -> None:
         """Start or stop poolscope, whichever it is not."""
         if self.is_on:
@@ -179,11 +169,6 @@ class Subject:
         else:
             self.telemetry.start()
             self.followed.started()
-
-    def restart(self) -> None:
-        """Stop it, and start it again."""
-        self.toggle()
-        self.toggle()
 
     def set_on(self, *, on: bool) -> None:
         """Let poolscope be there, or not."""
@@ -225,39 +210,15 @@ class Subject:
         ):
             if left:
                 self.fails(f"{left} {where}")
-        gc.collect()
-        if marked := marks():
-            self.fails(f"left marks on {sorted(set(marked))}")
+        self.leaves_nothing()
         self.followed.forget()
         self.followed.elsewhere.clear()
-        if active_patches():
-            self.fails(f"left patches: {active_patches()}")
-            patching._active.clear()
         if receivers := _receivers():
             self.fails(f"left receivers: {receivers}")
         if open_ones := [str(one) for one in self.begun if not one.ended]:
             self.fails(f"units of work have not ended: {open_ones}")
         self.begun.clear()
         self._pools.clear()
-        if caught := {place: count for place, count in guard.counts().items() if not place.endswith(".dropped")}:
-            self.fails(f"caught {caught}")
-        guard.reset()
-
-    @contextlib.contextmanager
-    def at(self, place: object) -> Iterator[None]:
-        """Name the place in what fails."""
-        self._place = str(place)
-        yield
-        self._place = ""
-
-    def fails(self, text: str) -> None:
-        """Write down what went wrong."""
-        self.failures.append(f"{self._place}: {text}")
-
-    def report(self) -> None:
-        """Fail with what went wrong."""
-        if self.failures:
-            pytest.fail("\n".join(self.failures), pytrace=False)
 
 
 def _left() -> list[str]:
@@ -326,12 +287,6 @@ def _recorded(begin: Callable[..., UnitOfWork], begun: list[UnitOfWork]) -> Call
     return begins
 
 
-def drawn(places: list[Any], name: str) -> list[Any]:
-    """Some of the places, or all of them."""
-    draw = random.Random(f"{seed_of_run()} {name}")
-    return places if len(places) <= PLACES else draw.sample(places, PLACES)
-
-
 def _healthy(subject: Subject) -> tuple[list[object], list[str], list[Place]]:
     # The answers without poolscope; the units of work with it; and the lines that are passed.
     subject.set_on(on=False)
@@ -374,7 +329,7 @@ def test_at_any_line_of_a_hook(subject: Subject, how: str) -> None:
     """
     bare, units, places = _healthy(subject)
     happens: Callable[[], Any] = getattr(subject, how)
-    for place in drawn(places, f"{subject.name} {how}"):
+    for place in some_of(places, PLACES, f"{subject.name} {how}"):
         with subject.at(place):
             subject.set_on(on=True)
             moments = Moments({place: lambda: subject.elsewhere.happens(happens)})
@@ -397,7 +352,7 @@ def test_at_any_query(subject: Subject, how: str) -> None:
     subject.tell()
     subject.ends()
     happens = subject.restart if how == "restart" else subject.toggle
-    for number in drawn(list(range(1, subject.queries + 1)), f"{subject.name} {how}"):
+    for number in some_of(range(1, subject.queries + 1), PLACES, f"{subject.name} {how}"):
         with subject.at(f"query {number}"):
             subject.set_on(on=how != "start")
             subject.at_query[number] = lambda: subject.elsewhere.happens(happens)
@@ -422,7 +377,7 @@ def test_at_any_line_of_a_start_or_stop(subject: Subject, *, starts: bool) -> No
     with recorded:
         subject.toggle()
     subject.ends()
-    for place in drawn(list(recorded.places), f"{subject.name} {starts}"):
+    for place in some_of(list(recorded.places), PLACES, f"{subject.name} {starts}"):
         with subject.at(place):
             told: list[list[object]] = []
             subject.set_on(on=not starts)

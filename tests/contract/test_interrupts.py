@@ -7,9 +7,7 @@ import gc
 import inspect
 import logging
 import os
-import random
 import sys
-from collections import Counter
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +29,7 @@ from tests.support.seeds import is_drawn
 from tests.support.skips import require
 from tests.support.striking import ASYNC_INTERRUPTS, INTERRUPTS, ExitError, Place, Spot, Striker, unreachable
 from tests.support.telemetry import Telemetry
+from tests.support.trials import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,8 +42,6 @@ ONE_IN = int(os.environ.get("ONE_IN", times(1500, whole=1)))
 OFTEN = 3
 #: The places that are meant, by the beginning of their module's path.
 ONLY = os.environ.get("ONLY", "")
-#: A file that gets the figures, where they are wanted.
-FIGURES = os.environ.get("FIGURES")
 #: Seconds that a checkout waits for a connection that is not returned.
 PATIENCE = 0.02
 #: Seconds after which a checkout will not be served any more.
@@ -162,7 +159,7 @@ class Outcome(NamedTuple):
     step: str
 
 
-class Trial:
+class Trial(Interrupts):
     """
     One kind of pool.
 
@@ -174,13 +171,12 @@ class Trial:
     """
 
     def __init__(self, kind: type[Driver], where: Postgres | None, folder: Path, telemetry: Telemetry) -> None:
+        super().__init__()
         self._kind = kind
         self._where = where
         self._folder = folder
         self._telemetry = telemetry
         self.striker = Striker(IN_APPLICATION.get)
-        self.failures: list[str] = []
-        self.counts: Counter[str] = Counter()
         self._unraisable = False
 
     def _driver(self) -> Driver:
@@ -188,17 +184,13 @@ class Trial:
         driver.start(self._where, self._folder, size=2, timeout=PATIENCE)
         return driver
 
-    @property
-    def errors(self) -> tuple[type[BaseException], ...]:
-        """What interrupts an application: an event loop's own end by ``KeyboardInterrupt`` would end the test's."""
-        return ASYNC_INTERRUPTS if self.is_async else INTERRUPTS
-
     def places(self) -> list[Place]:
         """All places that the story passes, each line up to its third time."""
         self.striker.target = None
         for _ in range(3):  # at first, what is cached is not
             driver = self._driver()
-            self.is_async = _loop_of(driver) is not None
+            # An event loop's own end by ``KeyboardInterrupt`` would end the test's.
+            self.errors = INTERRUPTS if _loop_of(driver) is None else ASYNC_INTERRUPTS
             self._follow(driver, Application(driver))
             driver.stop()
         return [
@@ -217,7 +209,7 @@ class Trial:
         self.counts["tried"] += 1
         at = f"{place} {error.__name__}, {outcome.step or 'swallowed'}"
         if sum(guard.counts().values()) != errors_of_ours and not self.striker.was_collecting:
-            self._fails("counted as an error of ours", at)
+            self.fails("counted as an error of ours", at)
         swallowed = not outcome.step and not self.striker.was_collecting and not self._unraisable
         if not outcome.lost and not swallowed:
             return
@@ -228,13 +220,13 @@ class Trial:
             self.counts["lost"] += 1
             self.counts["lost bare"] += as_bare
             if not as_bare:
-                self._fails("lost", f"{at} {outcome.lost}")
+                self.fails("lost", f"{at} {outcome.lost}")
         if swallowed and all(one.step for one in bare):
-            self._fails("swallowed", at)
+            self.fails("swallowed", at)
 
     def places_of_making(self) -> list[Place]:
         """All places that the making of a pool passes."""
-        self.is_async = False
+        self.errors = INTERRUPTS
         self.striker.target = None
         for _ in range(2):
             driver = self._kind()
@@ -264,9 +256,9 @@ class Trial:
         self.counts["tried"] += self.striker.struck
         if not self.striker.was_collecting and self.striker.struck:
             if sum(guard.counts().values()) != errors_of_ours:
-                self._fails("counted as an error of ours", at)
+                self.fails("counted as an error of ours", at)
             if not has_reached:
-                self._fails("swallowed", at)
+                self.fails("swallowed", at)
         with contextlib.suppress(Exception):  # it may not be there
             driver.close()
         driver = self._driver()
@@ -276,7 +268,7 @@ class Trial:
         application.clean_up()
         self._check_account(at)
         if lost := self._lost(driver, at, watched=True):
-            self._fails("lost", f"{at} {lost}")
+            self.fails("lost", f"{at} {lost}")
         driver.stop()
 
     def _outcome(self, at: str, *, watched: bool) -> Outcome | None:
@@ -380,13 +372,13 @@ class Trial:
                 self._check("a lease is left", at, pool.leases)
             self._check("a checkout is pending for ever", at, pool.pending)
         if PENDING_CHECKOUT.get() is not None or running_thread().checkout is not None:
-            self._fails("a context is left", at)
+            self.fails("a context is left", at)
             PENDING_CHECKOUT.set(None)
             running_thread().checkout = None
 
     def _check(self, what: str, at: str, leases: Any) -> None:
         if leases:
-            self._fails(what, at)
+            self.fails(what, at)
             leases.clear()
 
     def _lost(self, driver: Driver, at: str, *, watched: bool) -> str:
@@ -401,19 +393,15 @@ class Trial:
         except Exception as error:
             lost = type(error).__name__
         if watched and not lost and sum(pool.used() for pool in self._pools()) != len(handles):
-            self._fails("a wrong number in use", f"{at} {[pool.used() for pool in self._pools()]}")
+            self.fails("a wrong number in use", f"{at} {[pool.used() for pool in self._pools()]}")
         for handle in handles:
             driver.release(handle)
         for pool in self._pools() if watched else ():
             in_use = [source.in_use() for source in pool.live_sources()]
             if len(pool.leases) != sum(one or 0 for one in in_use) and not lost:
-                self._fails("drift at rest", f"{at} {len(pool.leases)} {in_use}")
+                self.fails("drift at rest", f"{at} {len(pool.leases)} {in_use}")
                 pool.leases.clear()
         return lost
-
-    def _fails(self, what: str, at: str) -> None:
-        self.counts[what] += 1
-        self.failures.append(f"{what}: {at}")
 
     def _follow(self, driver: Driver, application: Application) -> None:
         # In a unit of work, as a request is one.
@@ -521,17 +509,7 @@ def test_an_interrupt_loses_nothing(trial: Trial, request: pytest.FixtureRequest
     afterwards unless the library itself loses it at that moment, no lease and no pending checkout is left, and at rest
     our account is the library's.
     """
-    places = trial.places()
-    assert places
-    for place in places:
-        name = f"{request.node.name} {place}"
-        if is_drawn(name, ONE_IN):
-            trial.interrupt(place, random.Random(name).choice(trial.errors))
-    figures = f"{request.node.name}: {len(places)} places, {dict(trial.counts)}"
-    if FIGURES:
-        with Path(FIGURES).open("a", encoding="utf-8") as out:
-            out.write("\n    ".join([f"FIGURES {figures}", *trial.failures]) + "\n")
-    assert trial.failures == [], figures
+    trial.interrupt_some(trial.places(), trial.interrupt, name=request.node.name, one_in=ONE_IN)
 
 
 @pytest.mark.reliability(
@@ -548,10 +526,7 @@ def test_a_full_stack_loses_nothing(trial: Trial, request: pytest.FixtureRequest
     assert trial.run_deep(DEEPEST).step == trial.run_deep_bare(DEEPEST).step
     lost = {room: ours.lost for room, (ours, _) in outcomes.items() if ours.lost}
     bare = {room: theirs.lost for room, (_, theirs) in outcomes.items() if theirs.lost}
-    if FIGURES:
-        with Path(FIGURES).open("a", encoding="utf-8") as out:
-            out.write(f"DEEP {request.node.name} {len(rooms)} lost {lost} bare {bare} {trial.failures}\n")
-    assert trial.failures == []
+    trial.report(f"{request.node.name}: {len(rooms)} numbers of frames, lost {lost} bare {bare}")
     for room in lost:  # ours takes some frames: without it, it may be lost where fewer are left
         assert any(trial.run_deep_bare(less).lost for less in range(4, room + 1)), lost
 
@@ -566,14 +541,6 @@ def test_a_full_stack_loses_nothing(trial: Trial, request: pytest.FixtureRequest
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupted_making_leaves_nothing(trial: Trial, request: pytest.FixtureRequest) -> None:
     """It reaches the application, and of the pool that is made next every figure is right."""
-    places = trial.places_of_making()
-    assert places
-    for place in places:
-        name = f"{request.node.name} {place}"
-        if is_drawn(name, MAKINGS_ONE_IN):
-            trial.interrupt_making(place, random.Random(name).choice(trial.errors))
-    figures = f"{request.node.name}: {len(places)} places, {dict(trial.counts)}"
-    if FIGURES:
-        with Path(FIGURES).open("a", encoding="utf-8") as out:
-            out.write("\n    ".join([f"FIGURES {figures}", *trial.failures]) + "\n")
-    assert trial.failures == [], figures
+    trial.interrupt_some(
+        trial.places_of_making(), trial.interrupt_making, name=request.node.name, one_in=MAKINGS_ONE_IN
+    )

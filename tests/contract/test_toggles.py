@@ -5,9 +5,7 @@ hook, and hooks while another thread is in the midst of those. The application n
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import random
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +18,17 @@ from poolscope.adapters.registry import load
 from poolscope.core.guard import guard
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.frameworks.registry import load as load_frameworks
-from poolscope.hooks import patching
-from poolscope.hooks.patching import active_patches
 from tests.contract.drivers import all_drivers
 from tests.contract.drivers.base import DEADLINE, Feature
 from tests.contract.subject import error_name
 from tests.contract.test_faults import Story, Told
-from tests.contract.test_lifecycle import marks
-from tests.support.moments import Elsewhere, Moments, Place
+from tests.support.moments import Elsewhere, Moments
 from tests.support.scale import WHOLE, times
-from tests.support.seeds import is_drawn, seed_of_run
+from tests.support.seeds import is_drawn
 from tests.support.skips import require
 from tests.support.telemetry import Telemetry
+from tests.support.toggles import Toggles
+from tests.support.trials import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +51,7 @@ PATIENCE = 0.02
 STARTING = ("session", "instrumentor", "hooks/", "adapters/", "core/pool", "core/lease", "core/guard")
 
 
-class Toggled:
+class Toggled(Toggles):
     """
     A kind of pool, and poolscope beside it.
 
@@ -73,9 +70,7 @@ class Toggled:
         # The other adapters and the frameworks would only cost time, at each place anew.
         others = [one.name for one in load() if one.name != kind.adapter]
         frameworks = [one.name for one in load_frameworks()]
-        self.telemetry = Telemetry(disabled_adapters=others, disabled_frameworks=frameworks)
-        self.failures: list[str] = []
-        self._place = ""
+        super().__init__(Telemetry(disabled_adapters=others, disabled_frameworks=frameworks))
 
     def opened(self) -> Driver:
         """A new pool of two connections."""
@@ -83,20 +78,10 @@ class Toggled:
         driver.start(self._where, self._folder, size=2, timeout=PATIENCE)
         return driver
 
-    @property
-    def is_on(self) -> bool:
-        """Whether poolscope is there."""
-        return bool(self.telemetry.instrumentor.is_instrumented_by_opentelemetry)
-
     def toggle(self) -> None:
         """Start or stop poolscope, whichever it is not."""
-        self.telemetry.stop() if self.is_on else self.telemetry.start()
+        super().toggle()
         self.within_bounds()
-
-    def restart(self) -> None:
-        """Stop it, and start it again."""
-        self.toggle()
-        self.toggle()
 
     def within_bounds(self) -> None:
         """No pool has more connections in use than it may have."""
@@ -123,32 +108,7 @@ class Toggled:
         """Poolscope goes for good, and leaves nothing."""
         if self.is_on:
             self.telemetry.stop()
-        if active_patches():
-            self.fails(f"left patches: {active_patches()}")
-            patching._active.clear()
-        gc.collect()
-        if left := marks():
-            self.fails(f"left marks on {sorted(set(left))}")
-        # What a machine under load has no time to report is dropped, and counted: that is no error.
-        if caught := {place: count for place, count in guard.counts().items() if not place.endswith(".dropped")}:
-            self.fails(f"caught {caught}")
-        guard.reset()
-
-    @contextlib.contextmanager
-    def at(self, place: object) -> Iterator[None]:
-        """Name the place in what fails."""
-        self._place = str(place)
-        yield
-        self._place = ""
-
-    def fails(self, text: str) -> None:
-        """Write down what went wrong."""
-        self.failures.append(f"{self._place}: {text}")
-
-    def report(self) -> None:
-        """Fail with what went wrong."""
-        if self.failures:
-            pytest.fail("\n".join(self.failures), pytrace=False)
+        self.leaves_nothing()
 
     def compare(self, told: list[Told], bare: list[Told]) -> None:
         """The application saw the same."""
@@ -178,12 +138,6 @@ def toggled(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     made.telemetry.shutdown()
     elsewhere.close()
     guard.reset()
-
-
-def drawn(places: list[Place], label: str) -> list[Place]:
-    """Some of the places, or all of them."""
-    draw = random.Random(f"{seed_of_run()} {label}")
-    return places if len(places) <= PLACES else draw.sample(places, PLACES)
 
 
 def _story(toggled: Toggled, moments: Moments) -> list[Told]:
@@ -217,7 +171,7 @@ def test_at_any_line_of_a_hook(toggled: Toggled, how: str) -> None:
     toggled.compare(_story(toggled, recorded), bare)
     toggled.ends()
     happens: Callable[[], Any] = getattr(toggled, how)
-    for place in drawn(list(recorded.places), f"{toggled.kind.label} {how}"):
+    for place in some_of(list(recorded.places), PLACES, f"{toggled.kind.label} {how}"):
         with toggled.at(place):
             toggled.telemetry.start()
             moments = Moments({place: lambda: toggled.elsewhere.happens(happens)})
@@ -274,7 +228,7 @@ def test_at_any_line_of_a_start_or_stop(toggled: Toggled, *, starts: bool) -> No
     """
     recorded = Moments(parts=STARTING)
     _changes(toggled, recorded, starts=starts)
-    for place in drawn(list(recorded.places), f"{toggled.kind.label} {starts}"):
+    for place in some_of(list(recorded.places), PLACES, f"{toggled.kind.label} {starts}"):
         with toggled.at(place):
             _changes(toggled, Moments(dict.fromkeys([place], lambda: None), parts=STARTING), starts=starts)
     toggled.report()
