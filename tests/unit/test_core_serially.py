@@ -8,16 +8,17 @@ import os
 import sys
 import threading
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from examples.lab.processes import wait_until
 from poolscope.core.guard import guard
-from poolscope.core.serially import Serially
+from poolscope.core.serially import _OWNER, Serially
 from poolscope.hooks.patching import active_patches, when_imported
 from poolscope.instrumentor import PoolscopeInstrumentor
 from tests.support.instructions import interrupt
+from tests.support.likeness import Like
 from tests.support.scale import times
 
 if TYPE_CHECKING:
@@ -186,3 +187,18 @@ def test_a_library_that_is_half_imported_is_hooked_when_it_is_complete(
     assert seen == [True]
     assert forgotten == []
     monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize(("away", "goes_on"), [(0, False), (1, True), (-1, True)])
+def test_a_child_lets_go_of_what_another_thread_was_at(away: int, goes_on: bool) -> None:
+    """One that forks amid its own is still at it in the child."""
+    one, done = Serially(), list[int]()
+    claim: Any = Like(thread=threading.get_ident() + away)
+    one._at_it[_OWNER] = claim
+    one._queue.append(lambda: done.append(0))
+    one.after_fork()
+    one.do(lambda: done.append(1))
+    assert done == [1] * goes_on
+    assert list(one._at_it.values()) == ([] if goes_on else [claim])
+    assert len(one._queue) == (0 if goes_on else 2)
+    one.after_fork()

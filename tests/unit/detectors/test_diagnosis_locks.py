@@ -24,9 +24,13 @@ from tests.unit.detectors.test_lock_wait import LOCKS, UNINDEXED, UPDATES, begin
 SHAPE = "update member set name = ? where id = ?"
 
 
+#: When a statement that is looked at begins, by the clock.
+START = 0.125
+
+
 class Watched:
     """
-    A holder and a waiter, from the beginning of a clock on.
+    A holder and a waiter.
 
     Args:
         holding: What the holder ran; nothing where that is None.
@@ -36,14 +40,14 @@ class Watched:
 
     def __init__(self, holding: str | None = LOCKS, waiting: str = UPDATES, server: Any = None) -> None:
         self.scene = Scene(4)
-        self.scene.clock.now = 0.0
+        self.scene.clock.now = START
         self.holder = holds(self.scene, holding, seconds=0.0) if holding is not None else None
         self.waiter = begins(self.scene, waiting)
         self.watch = LockWatch(server)
 
     def waits(self, moment: float) -> bool:
-        """Look at that moment: whether the waiter's statement waits."""
-        self.scene.clock.now = moment
+        """Look so many seconds after the beginning: whether the waiter's statement waits."""
+        self.scene.clock.now = START + moment
         found = list(self.watch.glance([self.scene.pool]))
         assert found in ([], [self.waiter])
         return bool(found)
@@ -62,7 +66,7 @@ def test_a_wait_is_one_from_a_quarter_of_a_second_on(moment: float, waits: bool)
     wait = watched.waiter.lock_wait
     assert (wait is not None) is waits
     if wait is not None:
-        assert (wait.began, wait.seen, wait.is_proven) == (0.0, moment, False)
+        assert (wait.began, wait.seen, wait.is_proven) == (START, START + moment, False)
         assert wait.holder is not None
         assert wait.holder() is watched.holder
         assert seconds_locked(watched.waiter) == moment
@@ -94,7 +98,7 @@ def test_a_lock_counts_since_it_is_held() -> None:
     """Where that was after the statement began: until then it waited for something else."""
     watched = Watched(None)
     for moment, taken, waits in ((0.09375, True, False), (0.375, False, False), (0.5, False, True)):
-        watched.scene.clock.now = moment
+        watched.scene.clock.now = START + moment
         if taken:
             holds(watched.scene, seconds=0.0)
         assert watched.waits(moment) is waits
@@ -110,8 +114,20 @@ def test_the_next_statement_of_a_lease_is_another_wait() -> None:
     assert watched.waits(1.5)
     wait = watched.waiter.lock_wait
     assert wait is not None
-    assert (wait.began, wait.queried, watched.waiter.locked_before) == (1.0, 1.0, 1.0)
+    assert (wait.began, wait.queried, watched.waiter.locked_before) == (START + 1.0, 1.0, 1.0)
     assert seconds_locked(watched.waiter) == 1.5
+
+
+def test_what_an_earlier_statement_waited_for_is_no_excuse_for_a_slow_one() -> None:
+    """The next one runs for long before a lock is in its way: it is slow by itself."""
+    watched = Watched()
+    assert watched.waits(1.0)
+    watched.waiter.call_ends(in_transaction=True)
+    watched.holds(False)
+    watched.waiter.statement_begins(UPDATES)
+    assert not watched.waits(1.5)
+    watched.holds(True)
+    assert not watched.waits(1.75)
 
 
 @pytest.mark.parametrize("fact", ["silent", "running", "acquired_at"])
@@ -211,7 +227,7 @@ def test_what_runs_for_long_with_no_lock_in_its_way_is_slow(moment: float, slow:
     """From a quarter of a second on; what has had one in its way is not, though that is gone."""
     watched = Watched(None)
     assert not watched.waits(moment)
-    assert watched.watch._slow == ({SHAPE: moment} if slow else {})
+    assert watched.watch._slow == ({SHAPE: START + moment} if slow else {})
     other = Watched()
     other.waits(0.125)
     other.holds(False)
@@ -276,8 +292,8 @@ OUTSIDE = Blocker(99, "active", 1.0, "nightly", False)
     [
         (NEXT, {}, "holder"),
         (OUTSIDE, {}, "another process (application nightly, backend 99), active for 1.0 s"),
-        (NEXT, {"sent_at": 0.0}, "holder"),  # of the moment at which it began
-        (NEXT, {"sent_at": -0.5}, None),
+        (NEXT, {"sent_at": START}, "holder"),  # of the moment at which it began
+        (NEXT, {"sent_at": START - 0.0625}, None),
         (NEXT, {"known": False}, None),
         (None, {}, None),
     ],
@@ -291,16 +307,16 @@ def test_the_servers_word_is_of_the_statement_that_ran_then(blocker: Any, change
     wait = watched.waiter.lock_wait
     assert (wait is not None) is (said is not None)
     if wait is not None:
-        assert (wait.is_proven, wait.began, wait.is_elsewhere) == (True, 0.0, said != "holder")
+        assert (wait.is_proven, wait.began, wait.is_elsewhere) == (True, START, said != "holder")
         assert (wait.holder() if wait.holder is not None else None) is (watched.holder if said == "holder" else None)
         assert wait.blocker == (said if said != "holder" else in_words(watched.holder))
         assert wait.wanted == Lock(Mode.ROWS, ("member",))
         assert watched.waits(2.0)
-        assert wait.seen == 2.0
+        assert wait.seen == START + 2.0
         watched.waiter.call_ends(in_transaction=True)
         watched.waiter.statement_begins(UNINDEXED)
         assert not watched.waits(3.0)
-        assert wait.seen == 2.0
+        assert wait.seen == START + 2.0
 
 
 def test_what_waits_for_none_by_the_servers_word_waits_for_none() -> None:
@@ -376,7 +392,9 @@ def test_the_server_knows_of_what_runs_for_a_quarter_of_a_second(moment: float, 
     begins(watched.scene, UPDATES)
     begins(watched.scene, "select * from member").backend_process_id = 6
     begins(watched.scene, UPDATES + " and x").backend_process_id = 7
-    watched.scene.clock.now = moment
+    idle = holds(watched.scene, UPDATES, seconds=0.0)
+    idle.backend_process_id = 8
+    watched.scene.clock.now = START + moment
     list(watched.watch.glance([watched.scene.pool]))
     assert sent == [(watched.scene.pool, ("postgresql", "db", 5432, "shop"), {5, 7})] * asked
 
@@ -525,6 +543,9 @@ def test_who_wants_a_lock_itself_is_no_holder_of_it(times: float, holds_it: bool
         lease.call_ends(in_transaction=True)
         lease.statement_begins("select * from reports")
         assert holding_of(lease, times * SHORTEST) is not None
+        lease.call_ends(in_transaction=True)
+        lease.statement_begins("".join(list(LOCKS)))
+        assert holding_of(lease, 9.0) is None  # all that it ran it runs now
 
 
 def test_a_session_keeps_its_lock_and_a_transaction_its_own() -> None:
@@ -631,17 +652,28 @@ def test_a_picture_shows_a_wait_where_the_statement_is_the_one_that_waited(
 
 def test_the_next_holder_of_a_lock_is_one_that_waited_for_the_same() -> None:
     """And is idle in its transaction; or the lease that holds it."""
-    want, other = Lock(Mode.ROWS, ("member",)), Lock(Mode.ROWS, ("news",))
+    before, want, same, other = (Lock(Mode.ROWS, (table,)) for table in ("a", "member", "member", "news"))
 
     def held(wanted: Lock | None, phase: str = "idle_in_transaction") -> Any:
         return Like(phase=phase, lease=Like(lock_wait=LockWait(1.0, 0.0, 1.0, wanted, None, "")))
 
     waits = [held(want, "query")]
-    assert rules._holds(held(want), None, waits)
-    for one in (held(other), held(want, "idle"), held(want, "query")):
+    assert rules._holds(held(same), None, waits)
+    for one in (held(other), held(before), held(want, "idle"), held(want, "query")):
         assert not rules._holds(one, None, waits)
         assert rules._holds(one, one.lease, waits)
     none = held(want)
     none.lease.lock_wait = None
     assert not rules._holds(none, None, waits)
     assert not rules._holds(held(want), None, [none])
+
+
+def test_those_that_wait_for_one_lock_are_of_one_group() -> None:
+    """By the lock; where only the server knows that, by who holds it."""
+    want = Lock(Mode.ROWS, ("member",))
+    lease: Any = Like(lock_wait=LockWait(1.0, 0.0, 1.0, want, None, "another process"))
+    assert rules._lock_of(lease) == want
+    lease.lock_wait.wanted = None
+    assert rules._lock_of(lease) == "another process"
+    lease.lock_wait = None
+    assert rules._lock_of(lease) == ""

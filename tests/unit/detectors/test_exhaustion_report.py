@@ -24,6 +24,7 @@ from poolscope.core.finding_kind import Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.location import resolve
 from poolscope.detectors.diagnosis import exhaustion_report
+from poolscope.detectors.diagnosis.cause import Cause
 from poolscope.detectors.diagnosis.describe import current_stack
 from poolscope.detectors.diagnosis.holders import LONGEST_REPORT, MOST_HOLDERS, described
 from poolscope.detectors.diagnosis.picture import Picture
@@ -376,6 +377,20 @@ def test_holders_have_the_room_that_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     parts = [finding.summary, finding.fix, str(finding.evidence["chain"])]
     assert all(parts)
     assert rooms == [LONGEST_REPORT - sum(map(len, parts))]
+
+
+def test_a_report_has_the_figures_of_its_cause() -> None:
+    """Its share to a thousandth; a pool without a limit has none among its figures."""
+    figures: Any = {"arrival_rate": 1.0, "limit": 3, "used_before": 2}
+    for limit in (3, None):
+        scene = Scene(limit)
+        picture = Picture.take(scene.pool)
+        cause = Cause("unknown", "the summary", "the fix", share=0.12345, shares=("unknown 12%",), evidence=figures)
+        waiter = scene.begin_checkout()
+        evidence = exhaustion_report.report(picture, waiter, cause).evidence
+        expected = figures if limit is not None else {"arrival_rate": 1.0, "used_before": 2}
+        assert {name: evidence[name] for name in figures if name in evidence} == expected
+        assert (evidence["share"], evidence["cause"]) == (0.123, "unknown")
 
 
 def test_known_leaks_are_marked(scene: Scene) -> None:
