@@ -565,13 +565,15 @@ def test_a_block_holds_up_what_other_tasks_of_its_loop_have_and_wait_for() -> No
 
     own = object()
     others = [lease(float(number)) for number in range(MOST_HELD_UP + 2)]
-    thread_alone, elsewhere = Like(task=None, thread=THREAD), lease(0.0, thread=2)
+    thread_alone = Like(task=None, thread=THREAD)
+    elsewhere = [lease(0.0, thread=THREAD - 1), lease(0.0, thread=THREAD + 1)]
     for waits in (True, False):
         mine = [lease(0.5, task=own), lease(0.75, task=own)]
         pending = lease(0.25, task=own, has=False)
         pools: Any = [
             Like(pending={thread_alone}, leases=set(others[1::2])),
-            Like(pending={elsewhere}, leases={mine[0]}),
+            Like(pending={elsewhere[0]}, leases={mine[0]}),
+            Like(pending={elsewhere[1]}, leases=set()),
             Like(pending={pending} if waits else set(), leases=set(others[::2])),
             Like(pending=set(), leases={mine[1]}),
         ]

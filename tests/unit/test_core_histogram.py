@@ -259,3 +259,14 @@ def test_a_peak_forgets() -> None:
     peak.reset()
     peak.tick(2.0, 1)
     assert peak.highest(0) == 1
+
+
+def test_a_value_without_phases_adds_to_none() -> None:
+    """Nor does one with some add to the others; in a distribution that keeps values as in any other."""
+    for kind in (Distribution, KeepingDistribution):
+        distribution: Distribution[Any] = kind(BOUNDS, ("a", "b", "c"))
+        distribution.record(1.0)
+        assert distribution.read().phases == {"a": 0.0, "b": 0.0, "c": 0.0}
+        distribution.record(1.0, None, 0.5)
+        distribution.record(1.0, None, 0.5, 0.25)
+        assert distribution.read().phases == {"a": 1.0, "b": 0.25, "c": 0.0}

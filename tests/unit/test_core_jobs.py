@@ -18,7 +18,7 @@ FUTURES, LOOP = "/lib/concurrent/futures/_base.py", "C:\\lib\\asyncio\\base_even
 EXECUTOR = "/lib/concurrent/futures/thread.py"
 
 
-def frame(name: str, file: str, back: Any = None, *, flags: int = 0, **local: Any) -> Any:
+def frame(name: str, file: str, back: Any = None, flags: Any = 0, **local: Any) -> Any:
     """What is like a frame of a function in a file, with local variables."""
     return Like(f_code=Like(co_name=name, co_filename=file, co_flags=flags), f_locals=local, f_back=back)
 

@@ -216,8 +216,8 @@ def test_a_line_takes_its_text_its_values_and_what_a_handler_adds(monkeypatch: p
         ([], True),
     ):
         given[:] = handlers
-        assert module._takes(logger, logging.WARNING, "ä: %s, %s", ("ö", 12)) is takes
-    assert {size for _, size in rooms} == {len(ascii("ä: %s, %s")) + len(ascii("ö")) + 2 + module._AROUND}
+        assert module._takes(logger, logging.WARNING, "ä" * 200, ("ö", 12)) is takes
+    assert {size for _, size in rooms} == {4 * 200 + 2 + 4 + 2 + 2 + module._AROUND}
 
 
 def test_a_line_goes_to_the_handlers_of_a_logger_and_of_those_above() -> None:

@@ -23,6 +23,7 @@ from poolscope.detectors.diagnosis.load import MOMENT, Sample
 from poolscope.detectors.diagnosis.picture import Picture
 from poolscope.detectors.diagnosis.rules.blocked_loop import blocked_wait
 from poolscope.detectors.diagnosis.rules.fan_out import fan_out
+from poolscope.detectors.diagnosis.rules.leaks import left_over
 from poolscope.detectors.diagnosis.rules.long_holds import held_long
 from poolscope.detectors.diagnosis.rules.rule import Explained, names_of
 from poolscope.detectors.diagnosis.rules.starvation import starvation
@@ -32,6 +33,7 @@ from tests.support.pools import Source
 from tests.support.scene import Scene
 
 BLOCKED_LOOP = sys.modules[blocked_wait.__module__]  # the package has a function of that name
+LEAKS = sys.modules[left_over.__module__]  # the same
 FIGURES = Figures(
     limit=10, used_before=0, leaked=0, deadlocked=0, rate=2.0, rate_now=6.0, rate_before=2.0, known_before=MOMENT,
     mean_hold=1.0, typical_hold=1.0, saturated=0.0, needed_short=0.0, young_long=0.0, query_share=0.5,
@@ -405,3 +407,75 @@ def test_it_is_quiet_since_the_last_checkout_began() -> None:
     for pending, kept, quiet in ((waiting, leases, 11.5), (waiting, (), 13.0), ((), leases, 11.5), ((), (), 0.0)):
         picture: Any = Like(waiting=pending, held=kept, totals=Like(moment=20.0))
         assert cause._quiet_since(picture) == quiet
+
+
+def test_figures_may_be_of_less_than_a_second() -> None:
+    """A rate is per second all the same."""
+    first, now = Sample(7.5), Sample(8.0, checkouts=3, holds=2, held=1.0, short=0.25, long_holds=1, saturated=0.125)
+    picture: Any = Like(totals=now, held=(held(0.5),), pool=Like(long_hold=1.0), capacity=7, lost=0)
+    figures = figures_of(picture, Like(span=lambda now: (first, first)))  # type: ignore[arg-type]
+    assert (figures.rate, figures.rate_now, figures.rate_before, figures.saturated) == (6.0, 6.0, 0.0, 0.25)
+    assert (figures.needed_short, figures.young_long, figures.known_before) == (1.5, 2.0, 0.0)
+    assert (figures.mean_hold, figures.query_share) == (0.5, 0.25 / 1.5)
+    small = replace(FIGURES, young_long=0.25, needed_short=0.25, rate_now=0.5, rate_before=0.0, limit=1)
+    assert (small.likely_long, small.bursting) == (0.5, True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "late"), [((0.5, 2.0, 3.0), 2 / 3), ((1.0, 1.5, 2.0), 1.0), ((1.0, 1.5, 2.25), 0.0), ((1.0, 2.0), 0.0)]
+)
+def test_of_heartbeats_within_a_span_some_are_late(sent: tuple[float, ...], late: float) -> None:
+    """Those that were sent from its beginning to its end; three are enough to estimate by. Others do not count."""
+    known = blocks.Blocks()
+    for moment in sent:
+        known.beat(1, moment, moment + (blocks.SHORTEST * 2 if moment >= 1.0 else 0.0))
+        known.beat(2, moment, moment)
+    span = (1.0, 2.0) if late != 2 / 3 else (0.5, 3.0)
+    assert known._late(1, *span) == pytest.approx(late)
+
+
+@pytest.mark.parametrize(("lost", "slots", "share"), [(2, 2, "4 of 5"), (0, 3, "3 of 5"), (1, 0, "1 of 5")])
+def test_a_leak_is_of_leases_and_of_slots(lost: int, slots: int, share: str) -> None:
+    """Together; where there is no lease, the slots themselves are lost."""
+    leases = tuple(held(unit="GET /a") for _ in range(lost))
+    for one in leases:
+        one.lease.origin = ("line",)
+    explained = LEAKS._leaked(Like(capacity=5), leases, slots)  # type: ignore[arg-type]
+    assert explained.summary.startswith(f"a leak: {share} connections were not returned")
+    assert (explained.held, explained.count, explained.connections) == (leases, slots, lost + slots)
+    assert explained.root == (("line",) if lost else ())
+    chain = "which GET /a did not return" if lost else f"{share} connections of which are lost"
+    assert explained.chain == (chain,)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_left"),
+    [
+        ({}, True),
+        ({"phase": "query"}, False),
+        ({"whole": ("frame",)}, False),
+        ({"unit": None}, False),
+        ({"ended": False}, False),
+        ({"hands_on": True}, False),
+        ({"excuse": "queue"}, False),
+        ({"last_used": 9.75}, False),
+        ({"last_used": 9.5}, True),
+        ({"last_used": 0.0}, True),
+        ({"phase": "idle_in_transaction"}, True),
+    ],
+)
+def test_what_an_ended_request_still_holds_is_left_over(change: dict[str, Any], is_left: bool) -> None:
+    """Where no code goes on with it, and it was not used for half a second."""
+    unit = Like(ended=change.get("ended", True), hands_on=change.get("hands_on", False))
+    lease = Like(unit=change.get("unit", unit), excuse=change.get("excuse"), last_used=change.get("last_used", 5.0))
+    one: Any = Like(lease=lease, phase=change.get("phase", "idle"), whole=change.get("whole", ()))
+    assert LEAKS._is_left_over(one, 10.0) is is_left
+
+
+@pytest.mark.parametrize(
+    ("stacks", "root", "shown"), [([(), ("a",), ("b",)], (), ("a",)), ([("a",)], ("root",), ("root",)), ([()], (), ())]
+)
+def test_what_stands_is_the_root_or_the_first_that_executes(stacks: list[Any], root: Any, shown: Any) -> None:
+    """Of the leases, the oldest first."""
+    explained = Explained(LEAK, tuple(held(stack=stack) for stack in stacks), "", root=root)
+    assert explained.stands_at == shown

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD
+from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP
 from poolscope.core.work import EXPECTED_LONG_HOLD
-from poolscope.detectors.long_hold import phase_of
+from poolscope.detectors import blocked_event_loop, long_hold
+from poolscope.detectors.long_hold import LongHoldDetector, kind_of, phase_of
+from poolscope.detectors.long_hold import _phases_of as phases_of
 from tests.support.scene import Scene
 
 
@@ -173,3 +176,85 @@ def test_one_place_is_reported_once_in_an_interval() -> None:
     scene.clock.advance(31)
     scene.request("GET /a", query=1.0, at="x")
     assert scene.found()[-1].evidence["repeated"] == 2
+
+
+@pytest.mark.parametrize(
+    ("locked", "is_long"),
+    [(0.0, True), (0.25, True), (0.49, True), (0.5, False), (0.51, False)],
+)
+def test_the_waits_for_locks_of_a_hold_are_none_of_it(locked: float, is_long: bool) -> None:
+    """From the threshold on: a shorter wait is no finding of its own."""
+    scene = Scene(long_hold_threshold=0.5)
+    (detector,) = [one for one in scene.watchdog.detectors if LONG_HOLD in one.kinds]
+    assert isinstance(detector, LongHoldDetector)
+    scene.clock.now = 0.0
+    lease = scene.checkout()
+    lease.locked_before = locked
+    scene.clock.now = 0.75
+    assert detector._is_long(lease) is is_long
+
+
+@pytest.mark.parametrize("way", ["", "leak", "abandoned", "excuse", "is_foreign", "blocked"])
+def test_a_hold_with_another_explanation_is_no_long_one(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leak, what was dropped, what is excused or foreign; of a blocked loop only that is marked."""
+    scene = Scene()
+    with scene.unit() as unit:
+        lease = scene.checkout()
+        scene.clock.advance(9.0)
+        if way in {"leak", "excuse"}:
+            setattr(lease, way, "reason")
+        if way == "is_foreign":
+            scene.pool.is_foreign = True
+        if way == "blocked":
+            monkeypatch.setattr(blocked_event_loop, "explains", lambda _: True)
+        lease.released(abandoned=way == "abandoned")
+    assert LONG_HOLD not in unit.findings or way == ""
+    assert (BLOCKED_EVENT_LOOP in unit.findings) is (way == "blocked")
+    assert (LONG_HOLD in scene.ids()) is (way == "")
+
+
+def test_a_unit_of_work_is_marked_for_what_it_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is no leak, by what it is due to."""
+    scene = Scene()
+    findings_of = scene.pool_registry.units.findings_of
+    with scene.unit() as unit:
+        lease = scene.checkout()
+        scene.clock.advance(9.0)
+        lease.leak = "reason"
+        assert findings_of(unit) == []
+        lease.leak = None
+        monkeypatch.setattr(blocked_event_loop, "explains", lambda _: True)
+        assert findings_of(unit) == [BLOCKED_EVENT_LOOP]
+        monkeypatch.undo()
+        assert findings_of(unit) == [BLOCKED_EVENT_LOOP, LONG_HOLD]
+        lease.released()
+
+
+@pytest.mark.parametrize(
+    ("queries", "longest", "words"),
+    [(1, 0.5, ""), (2, 0.5, ", up to 500 ms in one"), (2, 0.0, ""), (9, 1.5, ", up to 1.5 s in one")],
+)
+def test_the_longest_of_several_queries_is_said(queries: int, longest: float, words: str) -> None:
+    """Of one query that is all of it."""
+    scene = Scene()
+    lease = scene.checkout()
+    lease.queries, lease.slowest, lease.slowest_time, lease.query_time = queries, "select 1", longest, 2.0
+    lease.statement = "select 2"
+    scene.clock.advance(2.0)
+    finding = long_hold.found(lease, 3)
+    assert f"for 2.0 s, 2.0 s of it in queries{words}; checked out at " in finding.summary
+    assert (finding.evidence["queries"], finding.evidence["repeated"], finding.evidence["held"]) == (queries, 3, 2.0)
+
+
+def test_what_waited_for_a_lock_was_no_query() -> None:
+    """The hold is what was done besides; where it waited for longer than its queries ran, they are nothing."""
+    scene = Scene()
+    lease = scene.checkout()
+    lease.query_time, lease.idle_in_transaction_time = 4.0, 1.0
+    scene.clock.advance(5.0)
+    assert kind_of(lease) == LONG_HOLD
+    lease.locked_before = 3.5
+    assert kind_of(lease) == IDLE_IN_TRANSACTION
+    lease.locked_before = 99.0
+    assert kind_of(lease) == IDLE_IN_TRANSACTION
+    assert phases_of(lease)["query"] == 0.0

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from poolscope.core.catalogue.kept import SESSION_LOCK_LEAK
-from poolscope.detectors.session_lock_leak import _REMEMBERED, SessionLockLeakDetector
+from poolscope.detectors.detector import Released
+from poolscope.detectors.session_lock_leak import _REMEMBERED, _TO_CLOSE, SessionLockLeakDetector
 from tests.support.likeness import Like
 from tests.support.scene import Scene
 
@@ -144,3 +145,66 @@ def test_a_lock_is_of_a_checkout_that_ended_before_it_was_unlocked(ended: float 
     assert detector._tried_before(unlocked) is (tried if is_before else None)
     assert len(detector._tried) == 2 - is_before
     assert detector._tried_before(unlocked) is None
+
+
+@pytest.mark.parametrize(
+    ("after", "found"), [(-9.0, False), (0.0, False), (_TO_CLOSE / 2, False), (_TO_CLOSE, True), (60.0, True)]
+)
+def test_what_was_returned_is_looked_at_once_the_pool_had_time_to_close_it(after: float, found: bool) -> None:
+    """Each lease with its own pool; what is not due stays."""
+    scene = Scene()
+    (detector,) = [one for one in scene.watchdog.detectors if SESSION_LOCK_LEAK in one.kinds]
+    assert isinstance(detector, SessionLockLeakDetector)
+    pool: Any = Like(
+        now=lambda: 5.0 + after, clears_connections=lambda: False, closed_at=1.0, identity=scene.pool.identity
+    )
+    kept = Like(strange_unlocks=0, locks=1, tries=0)
+    mine: Any = Like(pool=pool, ended_at=5.0, kept=kept, origin=(), unit=None)
+    other: Any = Like(pool=object(), ended_at=0.0, kept=kept)
+    detector._returned = [other, mine]
+    assert len(list(detector.look(pool))) == found
+    assert detector._returned == ([other] if found else [other, mine])
+
+
+@pytest.mark.parametrize(
+    ("change", "clears", "found", "tried"),
+    [
+        ({}, False, 1, 0),
+        ({}, True, 0, 0),
+        ({"locks": 0}, False, 0, 1),
+        ({"locks": 3}, False, 1, 0),
+        ({"closed_at": 5.0}, False, 0, 0),  # the connection may be the one that was closed then
+        ({"closed_at": 6.0}, False, 0, 0),
+        ({"strange_unlocks": 1}, False, 0, 0),
+    ],
+)
+def test_a_lock_is_left_where_its_connection_was_not_closed(
+    change: dict[str, Any], clears: bool, found: int, tried: int
+) -> None:
+    """And the pool does not clear connections; one that was only tried for may have been taken."""
+    scene = Scene()
+    (detector,) = [one for one in scene.watchdog.detectors if SESSION_LOCK_LEAK in one.kinds]
+    assert isinstance(detector, SessionLockLeakDetector)
+    pool: Any = Like(
+        now=lambda: 60.0, clears_connections=lambda: clears, closed_at=change.pop("closed_at", 4.0),
+        identity=scene.pool.identity,
+    )  # fmt: skip
+    kept = Like(**{"strange_unlocks": 0, "locks": 1, "tries": 1, **change})
+    lease: Any = Like(pool=pool, ended_at=5.0, requested_at=2.0, kept=kept, origin=(), unit=None)
+    detector._returned = [lease]
+    assert len(list(detector.look(pool))) == found
+    assert len(detector._tried) == tried
+    assert detector._returned == []
+
+
+@pytest.mark.parametrize("kept", [None, "locks", "tries", "strange_unlocks", "none", "abandoned"])
+def test_a_return_is_observed_where_a_lock_was_taken_or_released(kept: str | None) -> None:
+    """Not of a connection that was dropped: its pool closes it."""
+    scene = Scene()
+    (detector,) = [one for one in scene.watchdog.detectors if SESSION_LOCK_LEAK in one.kinds]
+    counts = {name: int(name == kept) for name in ("locks", "tries", "strange_unlocks")}
+    if kept == "abandoned":
+        counts["locks"] = 1
+    lease: Any = Like(kept=Like(**counts) if kept is not None else None, abandoned=kept == "abandoned")
+    detector.observe(Released(lease))
+    assert len(detector.observations) == (kept in {"locks", "tries", "strange_unlocks"})

@@ -66,7 +66,7 @@ class Held:
     lost: bool
     nested: bool
     queues: tuple[Crew, ...]
-    listens: bool = False
+    listens: bool
 
     @property
     def seconds(self) -> float:
