@@ -440,7 +440,7 @@ def test_a_leak_is_of_leases_and_of_slots(lost: int, slots: int, share: str) -> 
     leases = tuple(held(unit="GET /a") for _ in range(lost))
     for one in leases:
         one.lease.origin = ("line",)
-    explained = LEAKS._leaked(Like(capacity=5), leases, slots)  # type: ignore[arg-type]
+    explained = LEAKS._leaked(Like(capacity=5), leases, slots)
     assert explained.summary.startswith(f"a leak: {share} connections were not returned")
     assert (explained.held, explained.count, explained.connections) == (leases, slots, lost + slots)
     assert explained.root == (("line",) if lost else ())
