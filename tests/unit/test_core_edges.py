@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from poolscope.core import libraries
 from poolscope.core.blocks import SHORTEST
 from poolscope.core.dormancy import Dormancy
 from poolscope.core.execution import stack_of_task
 from poolscope.core.guard import Guard, SessionEndedError, guard
 from poolscope.core.histogram import Distribution
-from poolscope.core.lazy_jobs import LazyJob
+from poolscope.core.lazy_jobs import LazyJob, excuses_here
 from poolscope.core.listener import Listeners, NullListener
 from poolscope.core.location import BEGINNING, locate
 from poolscope.core.origin import Origins, _compiled_from
@@ -25,8 +26,10 @@ from poolscope.core.sql.fingerprint import LONGEST_SHAPE, _shortened, shape_of
 from poolscope.core.sql.locking import locks_of
 from poolscope.core.sql.locks import Mode
 from poolscope.core.sql.remembered import Remembered
+from poolscope.core.sql.repetition import EXPECTED_REPETITION
 from poolscope.core.sql.syntax import _syntaxes
 from poolscope.core.watched_loop import Samples, loop_of
+from poolscope.core.work import EXPECTED_LONG_HOLD
 from poolscope.core.work_scope import inside, inside_async
 from tests.support.clocks import FakeClock
 from tests.support.likeness import Like
@@ -259,7 +262,8 @@ def test_a_text_is_read_in_each_way_that_a_setting_allows(
 
 @pytest.mark.parametrize(
     ("waiting", "seen", "usual", "certain"),
-    [(0, 3, True, True), (3, 3, True, True), (4, 3, False, False), (5, 3, False, False), (0, 2, True, False),
+    [(7, 5, False, False),
+     (0, 3, True, True), (3, 3, True, True), (4, 3, False, False), (5, 3, False, False), (0, 2, True, False),
      (2, 2, True, False), (1, 1, True, False), (3, 1, False, False)],
 )  # fmt: skip
 def test_a_block_is_by_what_is_seen_in_half_of_all_looks(waiting: int, seen: int, usual: bool, certain: bool) -> None:
@@ -376,3 +380,115 @@ def test_what_cannot_begin_a_unit_of_work_checks_out_without_one() -> None:
     job.take(lease)
     assert (lease.unit, job.unit) == (None, None)
     assert guard.counts()["job.begin"] == before + 1
+
+
+def test_what_carries_queries_is_remembered_for_so_many_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it begins anew; and whenever a library is declared."""
+    monkeypatch.setattr(libraries, "_MOST_MODULES", 2)
+    known = libraries.Libraries()
+    known.know(["orm"])
+    for module, carries, remembered in (
+        ("orm", True, ["orm"]),
+        ("orm.session", True, ["orm", "orm.session"]),
+        ("orm", True, ["orm", "orm.session"]),
+        ("ormolu", False, ["ormolu"]),
+    ):
+        assert known.carries(module) is carries
+        assert list(known._carries) == remembered
+    known.know(["ormolu"])
+    assert known.carries("ormolu")
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "found"),
+    [
+        ("/lib/orm/loading.py", "load", True),
+        ("C:\\lib\\orm\\loading.py", "load", True),
+        ("/lib/orm/loading.py", "other", False),
+        ("/lib/orm/saving.py", "load", False),
+        ("/lib/orm/lazy.py", "whatever", True),  # a whole file
+    ],
+)
+def test_a_function_is_part_of_a_loader_by_its_file_and_name(file: str, function: str, found: bool) -> None:
+    """Where the loader says which functions; else all of the file are."""
+    known = libraries.Libraries()
+    assert known.loader_of(Like(co_filename=file, co_name=function)) is None  # type: ignore[arg-type]
+    loaders: Any = [
+        Like(name="lazy load", file="/orm/loading.py", functions=("load",)),
+        Like(name="lazy file", file="/orm/lazy.py", functions=()),
+    ]
+    known.know(loaders=loaders)
+    assert (known.loader_of(Like(co_filename=file, co_name=function)) in loaders) is found  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("module", "packages", "within"),
+    [
+        ("orm", ["orm"], True),
+        ("orm.a", ["orm"], True),
+        ("orms", ["orm"], False),
+        ("a.orm", ["orm"], False),
+        ("", [""], True),
+        (".a", [""], False),
+        ("orm", [], False),
+        ("x", ["a", "x"], True),
+    ],
+)
+def test_a_module_is_within_its_package(module: str, packages: list[str], within: bool) -> None:
+    """By whole names; what has no name is within itself alone."""
+    assert libraries.is_within(module, packages) is within
+
+
+def test_what_is_declared_twice_is_known_once() -> None:
+    """In the order of the first time."""
+    known = libraries.Libraries()
+    waits = libraries.Waits()
+    for _ in range(2):
+        known.know(
+            loops=["/b.py", "/a.py"], templates=["t"], worker_queues=[("/q.py", "get")], servers=["s"], waits=waits
+        )
+    assert known.loops == ("/b.py", "/a.py")
+    assert (known.templates, known.worker_queues, known.servers) == (("t",), (("/q.py", "get"),), ("s",))
+    assert known.waits[1:] == (waits,)
+    before = known.switches
+    known.know()
+    assert (known.switches, len(known.waits)) == (before, 2)
+
+
+@pytest.mark.parametrize("hold", [None, "queue"])
+@pytest.mark.parametrize("repetition", [None, "by design"])
+def test_what_is_declared_here_is_passed_on(hold: str | None, repetition: str | None) -> None:
+    """A long hold, a repetition, or both; nothing where nothing is."""
+    tokens = (EXPECTED_LONG_HOLD.set(hold), EXPECTED_REPETITION.set(repetition))
+    try:
+        expected = (hold, repetition) if hold or repetition else None
+        assert excuses_here() == expected
+    finally:
+        EXPECTED_LONG_HOLD.reset(tokens[0])
+        EXPECTED_REPETITION.reset(tokens[1])
+
+
+def test_a_pool_that_adopted_what_is_listed_settles_that() -> None:
+    """What the library does not list ends by its return alone."""
+    scene = Scene(4)
+    scene.pool.adopt(scene.clock())
+    assert not scene.pool.has_adopted
+    scene.pool.adopt(scene.clock(), 7)
+    assert scene.pool.has_adopted
+    other = Scene(4)
+    for claimed in (False, True):
+        other.pool.adopt_held(other.clock(), 7, lambda lease, claimed=claimed: claimed)  # type: ignore[misc]
+        assert other.pool.has_adopted is claimed
+        assert len(other.pool.leases) == claimed
+
+
+def test_a_hold_is_never_idle_for_less_than_no_time() -> None:
+    """Calls of two tasks at once may add up to more than it lasted."""
+    scene = Scene()
+    lease = scene.checkout()
+    lease.query_time, lease.idle_in_transaction_time = 3.0, 2.0
+    scene.clock.advance(4.0)
+    assert lease.hold_phases() == {"query": 3.0, "idle_in_transaction": 2.0, "idle": 0.0}
+    lease._mark = scene.clock.now
+    lease.released()
+    assert scene.pool.holds.read().phases["idle"] == 0.0

@@ -256,12 +256,14 @@ def _answer_of(rows: list[Any], database: Hashable, sent_at: float) -> Answer:
 
 
 def _root_of(process: int, by_process: dict[int, list[Blocker]]) -> Blocker:
-    # Whom the others in front wait for, too; where all wait in a circle, one of them.
-    seen = {process}
+    # Whom the others in front wait for, too; where all wait in a circle, another one of it.
+    found, seen = None, {process}
     while True:
         blockers = by_process[process]
         first = next((one for one in blockers if not one.waits), blockers[0])
-        if first.process in seen or first.process not in by_process:
+        if first.process in seen:
+            return found or first
+        if first.process not in by_process:
             return first
-        seen.add(first.process)
-        process = first.process
+        found, process = first, first.process
+        seen.add(process)

@@ -11,6 +11,8 @@ import pytest
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.lock_wait import seconds_locked
+from poolscope.core.runner import helpers
+from poolscope.detectors import server_probe
 from poolscope.detectors.lock_wait import SAID_BY_SERVER, SEEN_HERE
 from poolscope.detectors.server_probe import ServerProbe
 from tests.support.pools import Source
@@ -303,3 +305,138 @@ def test_what_it_does_is_not_observed() -> None:
     (answer,) = probe.answers()
     assert not probe.is_pending
     assert (answer.processes, answer.blockers) == ({1}, {})
+
+
+class Probed:
+    """A probe of a pool on a clock that stands still; its questions end at once, and answer nothing."""
+
+    def __init__(self, interval: float = 10.0, system: str = "postgresql") -> None:
+        self.scene = Scene(4, system)
+        self.scene.clock.now = 100.0
+        self.server = Server([])
+        self.scene.source.server = self.server.connect
+        self.probe = ServerProbe(interval, self.scene.clock)
+
+    def asks(self, moment: float, *, database: str = "shop", processes: Any = (7,)) -> bool:
+        """Whether there is a question at that moment."""
+        self.scene.clock.now = moment
+        before = self.server.connects
+        self.probe.send(self.scene.pool, database, processes)
+        self.probe.wait(60)
+        return self.server.connects > before
+
+
+def test_a_question_comes_once_in_the_interval_for_each_database() -> None:
+    """At least a second apart, whatever the settings say; and none without a process."""
+    probed = Probed()
+    assert not probed.asks(100.0, processes=())
+    assert [probed.asks(moment) for moment in (100.0, 109.5, 110.0, 119.5, 121.0)] == [True, False, True, False, True]
+    assert probed.asks(121.0, database="other")
+    often = Probed(0.0)
+    assert [often.asks(moment) for moment in (100.0, 100.5, 101.0)] == [True, False, True]
+
+
+def test_a_server_that_had_none_left_is_left_alone_for_ten_intervals() -> None:
+    """From below three connections on; after an error, and after a refusal of the pool's."""
+    for free, moments in ((3, (110.0,)), (2, (199.5, 200.0)), (0, (199.5, 200.0))):
+        probed = Probed()
+        probed.server.free = free
+        assert probed.asks(100.0)
+        assert [probed.asks(moment) for moment in moments] == [False] * (len(moments) - 1) + [True]
+    failing = Probed()
+    failing.server.error = RuntimeError("no")
+    assert failing.asks(100.0)
+    failing.server.error = None
+    assert [failing.asks(moment) for moment in (199.5, 200.0)] == [False, True]
+    refused = Probed()
+    refused.scene.pool.refused("53300", "server")
+    assert [refused.asks(moment) for moment in (100.0, 199.5, 200.0)] == [False, False, True]
+
+
+def test_a_source_that_is_retired_or_gone_has_no_connections_to_open() -> None:
+    """The next one has; without one there is no question, and the interval counts all the same."""
+    probed = Probed()
+    first = probed.scene.source
+    second = Source(4)
+    probed.scene.pool.sources.append(second)
+    first.retired = True
+    assert not probed.asks(100.0)
+    second.server = probed.server.connect
+    assert not probed.asks(105.0)
+    assert probed.asks(110.0)
+    second.lives = False
+    assert not probed.asks(120.0)
+    first.retired = False
+    assert probed.asks(130.0)
+
+
+def test_an_answer_is_soon_to_come_for_some_seconds() -> None:
+    """While the question is under way; one that is there is to be taken."""
+    probed = Probed()
+    goes_on = threading.Event()
+    probed.scene.source.server = lambda: goes_on.wait(60) and probed.server.connect()
+    assert not probed.probe.is_pending
+    probed.probe.send(probed.scene.pool, "shop", [7])
+    (thread,) = [one for one in threading.enumerate() if one.name == "poolscope-probe"]
+    assert thread.daemon
+    assert thread in helpers
+    for moment, pending in ((100.0, True), (104.5, True), (105.0, False), (999.0, False)):
+        probed.scene.clock.now = moment
+        assert probed.probe.is_pending is pending
+    probed.probe.send(probed.scene.pool, "other", [7])  # one at a time
+    goes_on.set()
+    probed.probe.wait(60)
+    assert probed.server.connects == 1
+    assert probed.probe.is_pending
+    (answer,) = probed.probe.answers()
+    assert (answer.database, answer.sent_at, answer.processes, answer.blockers) == ("shop", 100.0, set(), {})
+    assert probed.probe.answers() == []
+    assert not probed.probe.is_pending
+
+
+def test_a_question_is_about_so_many_processes() -> None:
+    """Those with the lowest numbers; as one list, in order."""
+    probed = Probed()
+    assert probed.asks(100.0, processes=set(range(1_000)))
+    listed = ", ".join(map(str, range(server_probe._MOST_PROCESSES)))
+    assert f"array[{listed}]::int[]" in probed.server.ran[-1]
+
+
+@pytest.mark.parametrize(
+    ("version", "begins_with", "table"),
+    [
+        ("8.0.36", "select /*+ MAX_EXECUTION_TIME(1000) */", "performance_schema.data_lock_waits"),
+        ("10.11.6-MariaDB-1", "set statement max_statement_time=1 for select w.id", "information_schema.innodb_trx"),
+    ],
+)
+def test_mysql_and_mariadb_have_tables_of_their_own(version: str, begins_with: str, table: str) -> None:
+    """By the version; each query ends in a second."""
+    probed = Probed(system="mysql")
+    probed.server.fetchone = lambda: (version,)  # type: ignore[method-assign,assignment,return-value]
+    assert probed.asks(100.0, processes=(9, 7))
+    assert probed.server.ran[0] == "select version()"
+    assert probed.server.ran[-1].startswith(begins_with)
+    assert table in probed.server.ran[-1]
+    assert "in (7, 9)" in probed.server.ran[-1]
+
+
+def test_whom_a_process_waits_for_is_the_first_that_does_not_wait() -> None:
+    """Of several one that goes on; behind others who they wait for; in a circle another one of it."""
+
+    def row(process: int, blocker: int | None, *, waits: bool = False) -> tuple[Any, ...]:
+        return (process, blocker, "active", 1.5, "batch", waits, "more")
+
+    rows = [
+        row(1, 2, waits=True), row(1, 3), row(4, 5, waits=True), row(5, 6, waits=True), row(6, 7),
+        row(8, 9, waits=True), row(9, 8, waits=True), row(14, 14, waits=True), row(10, 11, waits=True), row(12, None),
+        (13, 0, None, None, None, None),
+    ]  # fmt: skip
+    answer = server_probe._answer_of(rows, "shop", 2.0)
+    assert {process: blocker.process for process, blocker in answer.blockers.items()} == {
+        1: 3, 4: 7, 5: 7, 6: 7, 8: 9, 9: 8, 10: 11, 13: 0, 14: 14,
+    }  # fmt: skip
+    assert answer.processes == {1, 4, 5, 6, 8, 9, 10, 12, 13, 14}
+    known = answer.blockers[1]
+    assert (known.state, known.seconds, known.application, known.waits) == ("active", 1.5, "batch", False)
+    assert answer.blockers[13] == (0, "", 0.0, "", False)
+    assert answer.blockers[10].waits

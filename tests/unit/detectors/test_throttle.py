@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.catalogue.queries import N_PLUS_ONE
+from poolscope.core.finding import Finding, FindingCounts
+from poolscope.core.finding_kind import Severity
 from poolscope.core.lease import Outcome
 from poolscope.core.pool_registry import open_pool_registries
 from poolscope.detectors import throttle
+from tests.support.clocks import FakeClock
 from tests.support.pools import Source, identity
 from tests.support.scene import Scene
 from tests.support.telemetry import Telemetry
@@ -27,7 +31,6 @@ from tests.support.telemetry import Telemetry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from poolscope.core.finding import Finding
 
 TIMES = 7
 INTERVAL = 30
@@ -187,3 +190,109 @@ def test_of_very_many_places_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     assert [set(finding.evidence) == {"repeated"} for finding in again] == [False, False, False, True, True, True]
     assert scene.watchdog._throttle._reported == {}
     assert scene.watchdog._throttle._held_back == {}
+
+
+class Kept:
+    """A throttle on a clock that stands still, and what it reported: how many each finding says were held back."""
+
+    def __init__(self, interval: float = 10.0) -> None:
+        self.clock, self.counts = FakeClock(0.0), FindingCounts()
+        self.findings: list[Finding] = []
+        sink = Scene().sink
+        sink.report = self.findings.append  # type: ignore[method-assign]
+        self.throttle = throttle.Throttle(sink, interval, self.clock, self.counts)
+        self.made: list[int] = []
+
+    def finds(self, key: str = "place", *, critical: bool = False, severity: Severity = Severity.WARNING) -> int:
+        """One more of a place; how many were reported by then."""
+
+        def make(held_back: int) -> Finding:
+            self.made.append(held_back)
+            return Finding(
+                KINDS[LEAK], severity, "s" * 1_000, "fix", evidence={"repeated": held_back}, trace=1, report="r"
+            )
+
+        self.throttle.report(key, make, critical=critical)
+        return len(self.findings)
+
+    @property
+    def counted(self) -> int:
+        """How many findings there were."""
+        return sum(self.counts.read().values())
+
+
+def test_a_place_is_reported_again_from_the_interval_on() -> None:
+    """With how many were held back meanwhile; each counts once."""
+    kept_by = Kept()
+    reported = []
+    for moment in (0.0, 0.5, 9.75, 10.0, 19.5, 20.0, 90.0):
+        kept_by.clock.now = moment
+        reported.append(kept_by.finds())
+    assert reported == [1, 1, 1, 2, 2, 3, 4]
+    assert kept_by.made == [0, 2, 1, 0]
+    assert kept_by.counted == 7
+
+
+def test_what_has_become_critical_is_reported_at_once() -> None:
+    """Where the last one of its place was not; and only where it is."""
+    kept_by = Kept()
+    assert kept_by.finds() == 1
+    assert kept_by.finds(critical=False, severity=Severity.CRITICAL) == 1
+    assert kept_by.finds(critical=True, severity=Severity.CRITICAL) == 2
+    assert kept_by.finds(critical=True, severity=Severity.CRITICAL) == 2
+    assert kept_by.made == [0, 1]
+    assert kept_by.counted == 4
+
+
+@pytest.mark.parametrize(("passed", "everything", "again"), [(9.75, False, 0), (10.0, False, 1), (0.0, True, 1)])
+def test_what_was_held_back_is_due_after_the_interval(passed: float, everything: bool, again: int) -> None:
+    """Or when the process ends; it says how many there were besides the one that it stands for."""
+    kept_by = Kept()
+    for _ in range(4):
+        kept_by.finds()
+    kept_by.finds("alone")
+    kept_by.finds("twice")
+    kept_by.finds("twice")
+    kept_by.clock.advance(passed)
+    kept_by.throttle.report_due(everything=everything)
+    late = kept_by.findings[3:]
+    assert [finding.evidence["repeated"] for finding in late] == [2, 0] * again
+    for finding, words in zip(late, ("3 more occurrences", "1 more occurrence"), strict=False):
+        assert finding.report.startswith(
+            f"{words} in the last {passed:.1f} s: " if passed >= 1 else f"{words} in the last 0 ms"
+        )
+    assert kept_by.counted == 7
+    assert len(kept_by.throttle._reported) == (0 if again else 3)
+    assert len(kept_by.throttle._held_back) == (0 if again else 2)
+
+
+def test_of_the_first_places_the_whole_finding_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the others the beginning of the summary; of none the span, nor the report."""
+    monkeypatch.setattr(throttle, "_MOST_WHOLE", 2)
+    kept_by = Kept()
+    for key in "abc":
+        kept_by.finds(key)
+    kept = [one.finding for one in kept_by.throttle._reported.values()]
+    assert [(len(one.summary), len(one.evidence)) for one in kept] == [(1_000, 1), (1_000, 1), (throttle._SHORT, 0)]
+    assert {(one.trace, one.report) for one in kept} == {(None, "")}
+
+
+def test_so_many_places_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it begins anew; of what is counted without being reported as many."""
+    monkeypatch.setattr(throttle, "_MOST_PLACES", 3)
+    kept_by = Kept()
+    for key in "abc":
+        kept_by.finds(key)
+    assert list(kept_by.throttle._reported) == ["a", "b", "c"]
+    kept_by.finds("d")
+    assert list(kept_by.throttle._reported) == ["d"]
+    for key in "xyzzx":
+        kept_by.throttle.count(key)
+    assert kept_by.throttle._held_back == {"x": 2, "y": 1, "z": 2}
+    kept_by.throttle.count("w")
+    assert kept_by.throttle._held_back == {"w": 1}
+    assert kept_by.counted == 4
+    kept_by.throttle.count("d")
+    assert kept_by.counted == 5
+    kept_by.finds("w")
+    assert (kept_by.made[-1], kept_by.counted) == (1, 7)
