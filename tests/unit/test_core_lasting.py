@@ -114,9 +114,11 @@ UNLOCK_EACH = "select pg_advisory_unlock(key) from unnest(array[1, 2]) as key"
         ([LOCK, LOCK, UNLOCK_EACH], (0, 0, 0, 0)),
         ([UNLOCK_EACH], (0, 0, 0, 0)),
         (["listen a", "listen b", "unlisten a"], (0, 0, 0, 1)),
+        (["listen a", "listen b", "listen c", "unlisten a"], (0, 0, 0, 2)),
         (["listen a", "listen b", "unlisten *"], (0, 0, 0, 0)),
         (["unlisten *", "unlisten a"], (0, 0, 0, 0)),
         (["listen a", "discard all"], (0, 0, 0, 0)),
+        (["listen a", "listen b", "unlisten *; listen c"], (0, 0, 0, 1)),
     ],
 )
 def test_what_a_lease_keeps(statements: list[str], expected: tuple[int, ...]) -> None:
@@ -136,6 +138,16 @@ def test_a_lease_may_hold_a_lock_from_the_first_one_on(statements: list[str], ma
         scene.query(lease, statement)
     assert lease.kept is not None
     assert lease.kept.may_lock is may_lock
+
+
+def test_what_took_a_lock_is_remembered() -> None:
+    """The last statement that did, or may have; not one that released it, nor one that subscribed."""
+    scene = Scene()
+    lease = scene.checkout()
+    for statement, last in ((LOCK, LOCK), (UNLOCK, LOCK), ("listen a", LOCK), (TRY, TRY), (UNLOCK, TRY), (LOCK, LOCK)):
+        scene.query(lease, statement)
+        assert lease.kept is not None
+        assert lease.kept.statement == last
 
 
 def test_the_time_of_subscriptions_adds_up() -> None:

@@ -209,6 +209,7 @@ UPDATE, SELECT = "update t set a = 1 where id = 1", "select * from t"
         (UPDATE, "select * from t for share", True),
         (UPDATE, SELECT, False),
         (UPDATE, "update u set a = 1", False),
+        ("update u set a = 1", UPDATE, False),
         ("select * from t for update skip locked", UPDATE, False),
         (SELECT, UPDATE, False),
         (SELECT, "truncate t", True),
@@ -221,6 +222,7 @@ UPDATE, SELECT = "update t set a = 1 where id = 1", "select * from t"
         ("select * from t for share", "select * from t for share", False),
         ("select pg_advisory_lock(1)", "select pg_advisory_xact_lock(1)", True),
         ("select pg_advisory_lock(1)", "select pg_advisory_lock(2)", False),
+        ("select pg_advisory_lock(2)", "select pg_advisory_lock(1)", False),
         ("select pg_advisory_lock(1)", "select pg_advisory_lock($1)", True),
         ("select pg_advisory_lock(1)", UPDATE, False),
         ("truncate t", "select pg_advisory_lock(1)", False),
@@ -246,6 +248,14 @@ def test_locks_of_whole_tables_exclude_one_another_whatever_the_rows() -> None:
     assert Lock(SHARED, ("t",)).excludes(rows)
     assert not rows.excludes(rows)
     assert not Lock(NEW, ("t",)).excludes(Lock(NEW, ("t",)))
+
+
+def test_a_lock_of_the_application_is_of_no_table() -> None:
+    """It has a number or a name of the application's own, which is no table's name."""
+    (lock,) = locks_of("select pg_advisory_xact_lock(42)", "postgresql")
+    assert (lock.is_of_application, lock.name, lock.table) == (True, "", ("42",))
+    (lock,) = locks_of("update s.t set a = 42", "postgresql")
+    assert (lock.is_of_application, lock.name, lock.table) == (False, "s.t", ("t", "s"))
 
 
 def test_a_long_statement_is_cut() -> None:

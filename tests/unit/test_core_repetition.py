@@ -123,7 +123,16 @@ def test_a_line_of_which_nothing_is_known_counts_nothing(analysed: list[str]) ->
 
 @pytest.mark.parametrize(
     ("pauses", "count", "works_off"),
-    [(0, 9, False), (2, 9, False), (2, 100, False), (3, 9, True), (3, 150, True), (3, 151, False), (4, 200, True)],
+    [
+        (0, 9, False),
+        (1, 9, False),
+        (2, 9, False),
+        (2, 100, False),
+        (3, 9, True),
+        (3, 150, True),
+        (3, 151, False),
+        (4, 200, True),
+    ],
 )
 def test_what_pauses_often_works_off_messages(pauses: int, count: int, works_off: bool) -> None:
     """One run in fifty, and more than twice; in a unit of work that may run for as long as the process does."""
@@ -144,6 +153,70 @@ def test_runs_after_a_pause_are_no_repetition() -> None:
     group.pauses = 3
     assert list(counted.beyond_threshold(5)) == [group]
     assert list(counted.beyond_threshold(6)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "texts", "same"),
+    [
+        ([1] * 9, ["x"] * 9, True),
+        ([1] * 8 + [0], ["x"] * 9, False),
+        ([1] * 8 + [2], ["x"] * 9, False),
+        ([1] * 9, ["x"] * 8 + ["y"], False),
+        ([1] * 9, ["x"] * 8 + ["w"], False),
+        ([1] * 9, ["x"] * 8 + ["v"], False),
+        ([1] * 9, ["x"] * 8 + ["u"], False),
+        ([1] * 9, ["x"] * 8 + ["t"], False),
+        ([2] + [1] * 8, ["y"] + ["x"] * 8, True),
+        ([2, 3] + [1] * 7, ["x"] * 9, False),
+    ],
+)
+@pytest.mark.parametrize("others", [False, True])
+def test_what_asks_for_the_same_each_time_is_no_repetition(
+    values: list[int], texts: list[str], same: bool, others: bool
+) -> None:
+    """From the second run on, in the text and in the parameters; whatever the same line runs in between."""
+    counted = Repetitions("postgresql", somewhere)
+    for value, text in zip(values, texts, strict=True):
+        counted.saw(f"update jobs set state = '{text}' where id = %s", None, (value,))
+        if others:
+            counted.saw("update others set state = %s", None, (1_000_000,))
+    assert len([*counted.beyond_threshold(5)]) == (0 if same else 1)
+
+
+def test_the_texts_are_those_of_all_lines() -> None:
+    """As it was sent, of a line that ran one; the shapes of one that ran more. The first line comes first."""
+    sites = [(code(name), 0) for name in ("one", "two", "three")]
+    now = iter(sites * 3)
+    counted = Repetitions("postgresql", lambda _: next(now))
+    for text in ("select 1 from a", "select 2 from b", "select 3 from c"):
+        counted.saw(text, None)
+    assert [*counted.texts()] == ["select 1 from a", "select 2 from b", "select 3 from c"]
+    counted.saw("select 4 from a", None)
+    counted.saw("delete from b", None)
+    assert [*counted.texts()] == ["select ? from a", "select ? from b", "delete from b", "select 3 from c"]
+
+
+def test_a_shape_that_has_run_once_has_nothing_to_say() -> None:
+    """No time, no pause and no values: they begin with the second run."""
+    counted = Repetitions("postgresql", somewhere)
+    counted.saw("select a from b", None, (1,))
+    group = counted.saw("delete from b", None, (1,))
+    assert group is not None
+    assert (group.count, group.seconds, group.queried, group.pauses, group.same) == (1, 0.0, 0.0, 0, None)
+
+
+def test_lines_are_bounded() -> None:
+    """What others run is not counted; what the known ones run still is."""
+    sites = [(code(f"line_{number}"), 0) for number in range(Repetitions.MOST + 3)]
+    now = iter([*sites, sites[0], sites[-1], sites[0]])
+    counted = Repetitions("postgresql", lambda _: next(now))
+    assert [counted.saw("select a from b where c = 1", None) for _ in sites] == [None] * len(sites)
+    assert counted.beyond == 3
+    assert counted.saw("select a from b where c = 2", None) is not None
+    assert counted.saw("select a from b where c = 2", None) is None
+    group = counted.saw("select a from b where c = 2", None)
+    assert group is not None
+    assert (group.count, counted.beyond) == (3, 4)
 
 
 # Space ----------------------------------------------------------------------------------------------------------------
@@ -274,6 +347,8 @@ def test_the_search_ends_at_the_application() -> None:
     assert inner is not None
     assert loader_of(frame, (next_code(frame, "view"), 0)) is None
     assert loader_of(frame, None) is QUERY_SET
+    frame = stacked(BASE, (STRATEGIES, "_emit_lazyload"), view, QUERY)
+    assert loader_of(frame, (next_code(frame, "view"), 0)) is LAZY
 
 
 def next_code(frame: FrameType | None, name: str) -> CodeType:
@@ -288,15 +363,16 @@ def test_the_stack_is_looked_at_once_for_each_repetition(monkeypatch: pytest.Mon
     """At the second run, not at the first and not later."""
     looked: list[object] = []
 
-    def looking(frame: object, site: object) -> Loader:
-        looked.append(site)
+    def looking(frame: object, _: object) -> Loader:
+        looked.append(frame)
         return LAZY
 
     monkeypatch.setattr(repetitions, "loader_of", looking)
     counted = Repetitions("postgresql", somewhere)
-    for number in range(1, 10):
-        counted.saw("select 1 from t", None)
-        assert len(looked) == (number > 1)
+    frames = [stacked(BASE) for _ in range(9)]
+    for frame in frames:
+        counted.saw("select 1 from t", frame)
+    assert looked == [frames[1]]
     (group,) = counted.beyond_threshold(5)
     assert group.loader is LAZY
 

@@ -95,7 +95,7 @@ def lasting_of(statement: str) -> Lasting | None:
     unlocks_all = _UNLOCK_ALL.search(shape) is not None
     if not _CALLS_ONCE.match(shape) or _DEPENDS.search(shape):
         locks, tries = 0, tries + locks
-        unlocks, unlocks_all = 0, unlocks_all or unlocks > 0
+        unlocks, unlocks_all = 0, unlocks_all or bool(unlocks)
     found = Lasting(
         is_query(statement) and not shape.startswith(_OF_REPLICATION),
         locks,
