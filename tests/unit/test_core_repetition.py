@@ -171,7 +171,7 @@ def test_runs_after_a_pause_are_no_repetition() -> None:
     ],
 )
 @pytest.mark.parametrize("others", [False, True])
-def test_what_asks_for_the_same_each_time_is_no_repetition(
+def test_what_wants_the_same_each_time_is_no_repetition(
     values: list[int], texts: list[str], same: bool, others: bool
 ) -> None:
     """From the second run on, in the text and in the parameters; whatever the same line runs in between."""
