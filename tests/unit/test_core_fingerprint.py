@@ -293,6 +293,22 @@ def test_a_statement_cut_by_us_ends_with_what_is_whole() -> None:
     assert shapes == {"select * from t where id in (?)"}
 
 
+def test_a_statement_of_the_greatest_length_is_whole() -> None:
+    """One sign more and it is cut: its last element is not whole, and it may end within a string."""
+    whole = "select a," + " " * (LONGEST - 10) + "b"
+    assert (len(whole), shape_of(whole), shape_of(whole + "b")) == (LONGEST, "select a, b", "select a")
+    whole = "select 'a', x, '" + "b" * (LONGEST - 16)
+    assert (len(whole), shape_of(whole), shape_of(whole + "b")) == (LONGEST, "select ?", "select ?, x")
+
+
+def test_what_may_be_chunks_is_looked_at_in_a_whole_statement_that_is_not_meant_to_be_repeated() -> None:
+    """For what is, or is cut, the values make no difference."""
+    page = "select a from t where b > %s order by b limit 5"
+    assert analyse(page, "postgresql").chunked is not None
+    assert analyse(page + " offset %s", "postgresql").chunked is None
+    assert analyse(page + " " * LONGEST, "postgresql").chunked is None
+
+
 @pytest.mark.parametrize(
     ("statement", "query"),
     [

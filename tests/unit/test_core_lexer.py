@@ -99,6 +99,8 @@ def names(statement: str, system: str = LITE) -> list[str]:
         ('select 1 as "a", b as "c" from "t" as "u"', ["a", "c", "t", "u"]),
         ('"x"', []),
         ('/* from */ "x"', []),
+        ('/* is distinct */ from "x"', []),
+        ("'b' /* is distinct */ from \"x\"", []),
         ('/* select from */ "x", from "t"', ["t"]),
         ('/* into t ( */ ("x")', []),
         ('select * from /* a */ "t"', []),

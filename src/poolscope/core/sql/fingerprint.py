@@ -173,7 +173,7 @@ def _folded(literal_free: tuple[str, list[str]], *, cut: bool) -> tuple[str, boo
     text = _TUPLES.sub("((?))", _LIST.sub(_one_element, text))
     text, batches = _ROWS.subn(r"\1", text)
     is_final = not _MAY_CHANGE.search(text)
-    return _shortened(_with_names(text.replace(",", ", "), names)), loops or batches > 0, is_final
+    return _shortened(_with_names(text.replace(",", ", "), names)), loops or bool(batches), is_final
 
 
 def _with_names(text: str, names: list[str]) -> str:

@@ -48,7 +48,7 @@ _MOST_FILLERS: Final = 8
 # Behind the name of a table that is locked: no mode has more words.
 _LONGEST_TAIL: Final = 16
 _SAYS_WHAT_FOR: Final = frozenset({"into", "from", "join", "on", "update"})
-_LOOKED_FOR: Final = frozenset({"duplicate", "conflict", "update", "mode", "nowait", "on", ",", ";"})
+_LOOKED_FOR: Final = frozenset({"duplicate", "conflict", "update", "on", ",", ";"})
 _BETWEEN_SELECTS: Final = frozenset({"all", "distinct", "union", "except", "intersect"})
 _ROW_MODES: Final = {"update": Mode.ROWS, "share": Mode.SHARED_ROWS}
 # LOCK TABLE in PostgreSQL, IN ... MODE; in MySQL, one of the last two. What is missing excludes no change of rows.
@@ -172,7 +172,8 @@ class _Select:
     def __init__(self) -> None:
         self.tables: list[tuple[tuple[str, ...], str]] = []
         self.mode = Mode.READ
-        self.of: list[str] = []
+        #: What the lock is said to be of: tables or, in Oracle, columns with the table before them.
+        self.of: set[str] = set()
         self.waits = True
         self._in_from = False
 
@@ -193,7 +194,7 @@ class _Select:
         elif word == "lock" and words[place + 1 : place + 3] == ["in", "share"]:
             self.mode = Mode.SHARED_ROWS
         elif word == "of" and before in ("update", "share"):
-            self.of = [name[0] for name in _names(words, place + 1)]
+            self.of.update(*_names(words, place + 1))
         elif word == "nowait" or (word == "locked" and before == "skip"):
             self.waits = False
 
@@ -206,9 +207,8 @@ class _Select:
 
     def locks(self) -> Iterator[Lock]:
         """Of each of its tables."""
-        of = frozenset(self.of)
         for table, alias in self.tables:
-            if of and alias not in of:
+            if self.of and alias not in self.of:
                 yield Lock(Mode.READ, table)
             else:
                 yield Lock(self.mode, table, self.waits)
@@ -233,6 +233,7 @@ def _truncates(words: _Words, place: int) -> Iterator[Lock]:
 
 def _locked(words: _Words, place: int) -> Iterator[Lock]:
     names, modes, place = [], [], place + 1
+    tail: list[str] = []
     while True:
         name, place = _name(words, place)
         if not name:
@@ -247,9 +248,9 @@ def _locked(words: _Words, place: int) -> Iterator[Lock]:
         if words[end] != ",":
             break
         place = end + 1
-    waits = not words.has_from("nowait", 0)
+    waits = "nowait" not in tail
     # In PostgreSQL the mode stands behind the last one, for all of them.
-    is_of_all = words.has_from("mode", 0)
+    is_of_all = "mode" in tail
     for name, own in zip(names, modes, strict=True):
         actual = modes[-1] if is_of_all else own
         if actual is not None:
@@ -266,15 +267,12 @@ def _creates(words: _Words, place: int) -> Iterator[Lock]:
 
 
 def _defines(words: _Words, place: int) -> Iterator[Lock]:
-    head = words[place : place + 5]
-    if "concurrently" in head or (head[0] == "vacuum" and "full" not in head):
-        return
-    kind = next((one for one in ("table", "view", "full") if one in head), head[0])
-    if kind == head[0] and kind != "cluster":
-        return
-    name, _ = _name(words, place + head.index(kind) + 1)
-    if name:
-        yield Lock(Mode.TABLE, name)
+    head = words[place : min(words.next_of(";", place), place + 6)]
+    kind = next((one for one in ("table", "view", "full", "cluster") if one in head), "")
+    if kind and "concurrently" not in head:
+        name, _ = _name(words, place + head.index(kind) + 1)
+        if name:
+            yield Lock(Mode.TABLE, name)
 
 
 def _name(words: _Words, place: int) -> tuple[tuple[str, ...], int]:
