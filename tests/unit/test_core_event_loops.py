@@ -12,7 +12,7 @@ from poolscope.core import event_loops as module
 from poolscope.core.blocks import MOST_HELD_UP, NO_OVERLAP, SHORTEST, Block
 from poolscope.core.event_loops import EventLoops
 from poolscope.core.guard import guard
-from poolscope.core.watched_loop import Samples, running_in
+from poolscope.core.watched_loop import Samples, WatchedLoop, is_waiting, running_in, runs_callbacks
 from poolscope.core.work import CURRENT_UNIT
 from tests.support.clocks import FakeClock
 from tests.support.likeness import Like
@@ -587,3 +587,45 @@ def test_a_block_holds_up_what_other_tasks_of_its_loop_have_and_wait_for() -> No
         assert {mine[0], mine[1]} < set(unknown.held_up)
         block.release()
         assert (block.by, block.held_up) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("function", "file", "runs"),
+    [
+        ("_run", asyncio.events.__file__, True),
+        ("__init__", asyncio.events.__file__, False),
+        ("run_forever", asyncio.events.__file__, False),
+        ("_run", "/application/view.py", False),
+    ],
+)
+def test_a_callback_is_run_by_one_function_of_asyncio(function: str, file: str, runs: bool) -> None:
+    """Wherever that is on the stack."""
+    one: Any = (Like(co_name=function, co_filename=file), 0)
+    other: Any = (Like(co_name="view", co_filename="/application/view.py"), 0)
+    assert runs_callbacks((other, one, other)) is runs
+    assert not runs_callbacks(())
+
+
+@pytest.mark.parametrize(
+    ("stack", "waits"),
+    [("selector", True), ("application", False), ("outer", True), ("outer further out", False), ("", True)],
+)
+def test_a_loop_waits_where_nothing_but_the_loop_is_executed(stack: str, waits: bool) -> None:
+    """In its selector, or in what runs its callbacks."""
+    selector: Any = (Like(co_name="select", co_filename="C:\\lib\\selectors.py"), 0)
+    view: Any = (Like(co_name="view", co_filename="/application/view.py"), 0)
+    outer: Any = (Like(co_name="run", co_filename="/application/main.py"), 0)
+    stacks = {"selector": (selector, view), "application": (view, selector), "outer": (outer, view), "": ()}
+    assert is_waiting(stacks.get(stack, (view, outer)), outer[0]) is waits
+
+
+def test_what_ends_a_watch_ends_its_block() -> None:
+    """When it was last seen to last; a block that has an end keeps that, and a heartbeat is forgotten in any case."""
+    for looked_at, ended, expected in ((3.0, None, 3.0), (1.0, None, 2.0), (9.0, 4.0, 4.0)):
+        watched = WatchedLoop(loop_of_test(), THREAD)
+        block = Block(THREAD, 2.0, ended, by=Like())  # type: ignore[arg-type]
+        watched.block, watched.looked_at, watched.samples.waiting = block, looked_at, 3
+        watched.beat = Like()  # type: ignore[assignment]
+        watched.end()
+        assert (block.ended, watched.block, watched.beat, watched.samples.waiting) == (expected, None, None, 0)
+        assert (block.by is None) is (ended is None)

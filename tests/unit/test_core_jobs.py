@@ -67,6 +67,8 @@ def test_a_thread_may_wait_for_several(kind: Any) -> None:
     for one in (first, second, third):
         assert jobs.stands(inner, (), {id(one)})
     assert not jobs.stands(inner, (), {id(object())})
+    for name in ("as_completed", "wait"):
+        assert jobs.stands(frame(name, FUTURES, fs=kind([first])), (), {id(first)})
 
 
 def test_a_thread_that_joins_another_waits_for_that_alone() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import tracemalloc
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from poolscope.core import lazy_jobs
 from poolscope.core.catalogue.queries import N_PLUS_ONE
 from poolscope.core.execution import running_thread
-from poolscope.core.lazy_jobs import LazyJob, LazyJobScope
+from poolscope.core.guard import guard
+from poolscope.core.lazy_jobs import LazyJob, LazyJobScope, excuses_here
 from poolscope.core.work import CURRENT_UNIT
 from tests.support.scene import Scene
 
@@ -138,3 +142,109 @@ def test_what_a_job_returns_is_looked_at_and_not_copied(
         tracemalloc.stop()
     assert job.unit.hands_on is hands_on
     assert most < 200_000
+
+
+@pytest.mark.parametrize("step", ["enter", "leave", "end", "returns"])
+def test_what_fails_in_a_scope_is_an_error_of_ours(
+    scene: Scene, job: LazyJob, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted, and not passed on; a unit of work ends all the same."""
+
+    def fails(*_: object) -> None:
+        raise LookupError(step)
+
+    scene.checkout()
+    unit = job.unit
+    assert unit is not None
+    scope = LazyJobScope(job, None)
+    before = guard.counts().get(f"job.{step}", 0)
+    with monkeypatch.context() as failing:
+        if step in {"enter", "leave"}:
+            failing.setattr(LazyJobScope, f"_{step}", fails)
+        elif step == "end":
+            failing.setattr(scene.pool_registry.units, "end", fails)
+        else:
+            failing.setattr(lazy_jobs, "_hand_on", fails)
+        if step == "returns":
+            scope.returns(None)
+        else:
+            scope.enter()
+            scope.leave()
+    assert guard.counts()[f"job.{step}"] == before + 1
+    assert unit.ended is (step != "returns")
+
+
+def test_a_scope_leaves_all_as_it_was(scene: Scene, job: LazyJob) -> None:
+    """The thread's job, the unit of work, and what is declared; leaving twice is leaving once."""
+    other = LazyJob(scene.pool_registry.units, lambda: "other")
+    with scene.unit() as unit, scene.unit() as outer:
+        scope = LazyJobScope(other, unit, ("queue", None))
+        scope.enter()
+        assert (running_thread().job, CURRENT_UNIT.get()) == (other, unit)
+        assert excuses_here() == ("queue", None)
+        for _ in range(2):
+            scope.leave()
+            assert (running_thread().job, CURRENT_UNIT.get(), excuses_here()) == (job, outer, None)
+        alone = LazyJobScope(other, None)
+        alone.enter()
+        assert (running_thread().job, CURRENT_UNIT.get(), excuses_here()) == (other, None, None)
+        alone.leave()
+        assert CURRENT_UNIT.get() is outer
+
+
+def test_only_what_holds_a_connection_hands_one_on(scene: Scene, job: LazyJob) -> None:
+    """Whatever it returns; and what holds one returns it with plain data at the most."""
+    LazyJobScope(job, None).returns(object())
+    assert job.unit is None
+    lease = scene.checkout()
+    assert job.unit is not None
+    for result, hands_on in (
+        (object(), True),
+        ({"a": (1, "b", None)}, False),
+        ({"a": object()}, True),
+        ({1: 2}, False),
+    ):
+        LazyJobScope(job, None).returns(result)
+        assert job.unit.hands_on is hands_on
+    lease.released()
+    LazyJobScope(job, None).returns(object())
+    assert not job.unit.hands_on
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_data"), [(1, True), (lazy_jobs._MOST_PARTS - 2, True), (lazy_jobs._MOST_PARTS + 2, False)]
+)
+def test_so_many_parts_are_looked_at(parts: int, is_data: bool) -> None:
+    """In what has more, a connection may be."""
+    assert lazy_jobs._is_data([0] * parts) is is_data
+    assert not lazy_jobs._is_data([0, object()])
+    assert not lazy_jobs._is_data([[0], {1: (object(),)}])
+    assert not lazy_jobs._is_data({object(): 0})
+    assert lazy_jobs._is_data([1.5, b"", True, {1, 2}, frozenset((None,)), 1j, Decimal(1), dt.timedelta(1)])
+
+
+def test_what_is_no_job_after_all_is_not_asked_again(scene: Scene) -> None:
+    """Its name says so, once."""
+    named: list[int] = []
+
+    def name() -> None:
+        named.append(1)
+
+    before = running_thread().job
+    running_thread().job = job = LazyJob(scene.pool_registry.units, name)
+    try:
+        assert [scene.checkout().unit for _ in range(2)] == [None, None]
+    finally:
+        running_thread().job = before
+    assert (len(named), job.unit, scene.pool.unattributed.read()) == (1, None, 2)
+
+
+def test_checkouts_of_a_job_may_be_nested(scene: Scene, job: LazyJob) -> None:
+    """As those of a request are; and its repetitions may last."""
+    first = scene.checkout()
+    assert scene.pool.nested_checkouts.read() == 0
+    second = scene.checkout()
+    assert scene.pool.nested_checkouts.read() == 1
+    assert first.usage is second.usage is not None
+    assert first.usage.repetitions.may_last
+    assert job.unit is second.unit

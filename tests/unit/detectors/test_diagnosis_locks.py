@@ -677,3 +677,23 @@ def test_those_that_wait_for_one_lock_are_of_one_group() -> None:
     assert rules._lock_of(lease) == "another process"
     lease.lock_wait = None
     assert rules._lock_of(lease) == ""
+
+
+def test_the_largest_group_of_waiters_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with those that run the same statement, and the holders of its lock; a lease counts once."""
+
+    def held(name: str, wanted: Lock | None, phase: str = "query") -> Any:
+        wait = LockWait(1.0, 0.0, 1.0, wanted, None, "") if wanted is not None else None
+        return Like(name=name, phase=phase, running_for=1.0, lease=Like(lock_wait=wait, name=name))
+
+    few, many = Lock(Mode.ROWS, ("few",)), Lock(Mode.ROWS, ("many",))
+    leases = [
+        held("a", few), held("b", many), held("b", many), held("b", None), held("a", None), held("c", None),
+        held("a", None, "idle"), held("d", many, "idle_in_transaction"), held("b", many, "idle_in_transaction"),
+    ]  # fmt: skip
+    monkeypatch.setattr(rules, "statement_of", lambda lease: lease.name)
+    monkeypatch.setattr(
+        rules, "_explained", lambda picture, waiting, held, holders: (len(waiting), list(held), list(holders))
+    )
+    found: Any = list(rules.lock_waits(Like(totals=Like(moment=2.0)), leases))  # type: ignore[arg-type]
+    assert found == [(2, leases[1:4], leases[7:9]), (1, [leases[0], leases[4]], [])]
