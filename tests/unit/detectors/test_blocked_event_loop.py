@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from poolscope.core import event_loops
-from poolscope.core.blocks import NO_OVERLAP, Block, Blocks
+from poolscope.core.blocks import MOST_HELD_UP, NO_OVERLAP, Block, Blocks
 from poolscope.core.catalogue import KINDS
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, SLOW_CONNECT
 from poolscope.core.catalogue.holds import LONG_HOLD
 from poolscope.core.catalogue.loops import BLOCKED_EVENT_LOOP, BY_CHECKOUT
 from poolscope.core.lease import Outcome
+from poolscope.detectors import blocked_event_loop
 from poolscope.detectors.blocked_event_loop import found
+from tests.support.likeness import Like
 from tests.support.loops import Loop, event_loop
 from tests.support.scene import Scene, line
 
@@ -503,3 +505,69 @@ def test_what_was_hardly_seen_at_a_line_explains_nothing() -> None:
     blocks.add(Block(1, 3.0, 4.0, ((cause.__code__, 0),)))
     overlap = blocks.overlap(1, 0.0, 4.0)
     assert (overlap.share, overlap.stack, overlap.explains) == (1.0, (), False)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "no other task of it had a connection or waited for one"),
+        (1, "it held up 1 lease or checkout of shop"),
+        (2, "it held up 2 leases and checkouts of shop"),
+        (MOST_HELD_UP - 1, f"it held up {MOST_HELD_UP - 1} leases and checkouts of shop"),
+        (MOST_HELD_UP, f"it held up {MOST_HELD_UP} or more leases and checkouts of shop"),
+    ],
+)
+def test_a_block_says_how_many_it_held_up(count: int, words: str) -> None:
+    """Each is named with what it waits for, or holds."""
+    scene = Scene(None)
+    held = [scene.begin_checkout() if number % 2 else scene.checkout() for number in range(count)]
+    block = Block(1, 0.0, 2.0, ((cause.__code__, 0),))
+    finding = found(block, 2.0, None, held, 3)
+    assert finding.summary.endswith(f"; {words}")
+    assert (finding.evidence["held_up"], finding.evidence["repeated"], finding.evidence["blocked"]) == (count, 3, 2.0)
+    assert [str(line).split(" of shop")[0].split(" ", 2)[2] for line in finding.evidence["holders"]] == [  # type: ignore[union-attr]
+        "waits for a connection" if number % 2 else "holds a connection" for number in range(count)
+    ]
+    assert finding.report.count("  held up: ") == count
+    assert finding.pool == (scene.pool.identity if count else None)
+    assert "was blocked for 2.0 s by synchronous work at " in finding.summary
+    assert "event loop of thread 1 " in finding.summary
+
+
+def test_a_block_by_a_lease_is_that_leases(scene: Scene) -> None:
+    """Its unit of work, its span and its pool; while it lasts it has no end."""
+    span = object()
+    with scene.unit("GET /a"):
+        by = scene.checkout()
+    by.trace = span
+    finding = found(Block(1, 0.0, None, ((cause.__code__, 0),)), 2.0, by, ())
+    assert "has been blocked for 2.0 s by synchronous work of http GET /a at " in finding.summary
+    assert (str(finding.unit), finding.trace, finding.pool) == ("http GET /a", span, scene.pool.identity)
+    by.unit = None
+    assert found(Block(1, 0.0, None, ((cause.__code__, 0),)), 2.0, by, ()).unit is None
+
+
+@pytest.mark.parametrize(
+    ("explained", "reported", "explains"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_blocks_explain_a_hold_where_they_are_reported(explained: bool, reported: bool, explains: bool) -> None:
+    """By the longest of them; a lease of a pool without loops, or that has no connection, has none."""
+    spans: list[tuple[float, float]] = []
+
+    def overlap_of(lease: Any, began: float, ended: float) -> Any:
+        spans.append((began, ended))
+        return Like(explains=explained, longest=2.0, seconds=3.0, stack=())
+
+    known = Like(overlap_of=overlap_of, reports=lambda seconds: reported and seconds == 2.0)
+    pool = Like(event_loops=known, now=lambda: 9.0)
+    lease: Any = Like(pool=pool, acquired_at=1.0, ended_at=None)
+    assert blocked_event_loop.explains(lease) is explains
+    lease.ended_at = 4.0
+    assert blocked_event_loop.evidence_of(lease) == {"event_loop_blocked": 3.0}
+    assert spans == [(1.0, 9.0), (1.0, 4.0)]
+    lease.acquired_at = None
+    assert not blocked_event_loop.explains(lease)
+    assert blocked_event_loop.evidence_of(lease) == {}
+    lease.acquired_at, pool.event_loops = 1.0, None
+    assert not blocked_event_loop.explains(lease)
+    assert len(spans) == 2

@@ -13,6 +13,9 @@ from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL
 from poolscope.core.lease import Outcome
 from poolscope.core.pool import Pool
 from poolscope.core.pool_identity import Foreign
+from poolscope.detectors.detector import Suspected
+from poolscope.detectors.foreign_pool import ForeignPoolDetector, Use, found
+from tests.support.likeness import Like
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -172,3 +175,98 @@ def test_whoever_shares_a_socket_waits_for_the_others_answers() -> None:
         scene.pass_time(1)
         scene.request(query=60)
         assert set(scene.ids()) == ids
+
+
+def lease_of(pool: Any, requested_at: float, process: int | None = None) -> Any:
+    """What is like a lease of a pool."""
+    return Like(
+        pool=pool, requested_at=requested_at, backend_process_id=process, silent=False, unit=None, origin=(),
+        trace=None, task=None, adopted=True,
+    )  # fmt: skip
+
+
+class Suspect:
+    """A pool of which it is known what is foreign in it."""
+
+    def __init__(self, foreign: Foreign | None, *, has: bool = True, known: bool = False) -> None:
+        self.identity = Scene().pool.identity
+        self.is_foreign = known
+        self.did: list[str] = []
+        self._foreign, self._has = foreign, has
+
+    def foreign(self, *_: Any) -> Foreign | None:
+        return self._foreign
+
+    def has_foreign(self) -> bool:
+        return self._has
+
+    def suspect(self) -> None:
+        self.did.append("suspect")
+
+    def trust(self) -> None:
+        self.did.append("trust")
+
+
+def detector() -> ForeignPoolDetector:
+    """A new one."""
+    return ForeignPoolDetector(Like())  # type: ignore[arg-type]
+
+
+def test_a_checkout_of_a_foreign_pool_is_enough() -> None:
+    """It is kept where it uses what is foreign, else another one that does; one that is not to be watched is not."""
+    other = lease_of(None, 1.0)
+    for uses, silent in ((True, False), (False, False), (True, True)):
+        pool = Suspect(None)
+        lease = lease_of(pool, 2.0)
+        lease.silent = silent
+        pool._foreign = Foreign("process", False, (other, lease) if uses else (other,))
+        made = detector()
+        made.observe(Suspected(lease))
+        assert [one.lease for one in made.observations] == ([] if silent else [lease if uses else other])
+        assert (pool.is_foreign, pool.did) == ((False, []) if silent else (True, ["trust"]))
+    made = detector()
+    made.observe(Suspected(lease_of(Suspect(None), 1.0)))
+    assert not made.observations
+
+
+@pytest.mark.parametrize(
+    ("foreign", "has", "known", "then", "does"),
+    [
+        (True, True, False, True, "trust"),
+        (True, False, False, False, "trust"),
+        (False, True, False, False, "suspect"),
+        (False, True, True, True, "trust"),
+        (False, False, True, False, "trust"),
+        (False, False, False, False, "trust"),
+    ],
+)
+def test_checkouts_are_suspected_while_something_foreign_is_not_used(
+    foreign: bool, has: bool, known: bool, then: bool, does: str
+) -> None:
+    """What is used is found at once, by its oldest use; what is gone is not foreign any more."""
+    pool: Any = Suspect(None, has=has, known=known)
+    leases = tuple(lease_of(pool, moment) for moment in (3.0, 1.0, 2.0))
+    pool._foreign = Foreign("process", False, leases) if foreign else None
+    occurrences = list(detector().look(pool))
+    assert len(occurrences) == foreign
+    assert (pool.is_foreign, pool.did) == (then, [does])
+    for one in occurrences:
+        assert one.place == (FORKED_POOL, "shop")
+        assert one.describe is not None
+        assert one.describe(4).evidence["repeated"] == 4
+
+
+def test_the_servers_processes_are_said_as_far_as_they_are_known() -> None:
+    """In order, each once, and not too many; of a pool there are none."""
+    pool = Suspect(None)
+    numbers = [*range(30, 5, -1), 30, None]
+    leases = tuple(lease_of(pool, 1.0, number) for number in numbers)
+    known = found(Use(leases[0], Foreign("process", False, leases)), 0)
+    listed = [str(number) for number in range(6, 26)]
+    assert known.evidence["backend_process_ids"] == listed
+    assert known.evidence["connections_used"] == len(leases)
+    assert known.summary.endswith(f" (the server's process {', '.join(listed)})")
+    whole = found(Use(leases[0], Foreign("process", True, leases)), 0)
+    unknown = found(Use(leases[0], Foreign("process", False, leases[-1:])), 0)
+    assert "the server's process" not in whole.summary
+    assert "the server's process" not in unknown.summary

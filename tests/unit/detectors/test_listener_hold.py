@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
+
+import pytest
 
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import LONG_HOLD
@@ -10,7 +13,9 @@ from poolscope.core.catalogue.kept import LISTENER_HOLD
 from poolscope.core.catalogue.leaks import LEAK
 from poolscope.core.finding_kind import Severity
 from poolscope.core.work import EXPECTED_LONG_HOLD
+from poolscope.detectors import listener_hold
 from poolscope.detectors.diagnosis.lost import is_lost
+from tests.support.likeness import Like
 from tests.support.scene import Scene
 
 
@@ -135,3 +140,60 @@ def test_without_a_threshold_of_leaks_it_is_found_at_its_end() -> None:
     assert scene.ids() == []
     lease.released()
     assert scene.ids() == [LISTENER_HOLD]
+
+
+@pytest.mark.parametrize(
+    ("listened", "held", "kept", "explains"),
+    [
+        (1.0, 2.0, True, True),
+        (0.99, 2.0, True, False),
+        (9.0, 2.0, True, True),
+        (0.0, 0.0, True, False),
+        (9.0, 2.0, False, False),
+    ],
+)
+def test_a_hold_is_for_listening_where_that_was_half_of_it(
+    listened: float, held: float, kept: bool, explains: bool
+) -> None:
+    """Of what never listened it is not."""
+    lease: Any = Like(kept=Like() if kept else None, listened=lambda: listened, held=lambda: held)
+    assert listener_hold.explains(lease) is explains
+    lease.excuse, lease.silent = None, False
+    assert listener_hold._listens(lease) is explains
+    lease.silent = True
+    assert not listener_hold._listens(lease)
+    lease.excuse, lease.silent = "queue", False
+    assert not listener_hold._listens(lease)
+
+
+@pytest.mark.parametrize(
+    ("setting", "passed", "found"), [(10.0, 9.5, False), (10.0, 10.0, True), (10.0, 99.0, True), (0.0, 99.0, False)]
+)
+def test_a_listener_is_overdue_from_the_threshold_on(setting: float, passed: float, found: bool) -> None:
+    """Once; without a threshold never while it is held."""
+    scene = Scene(leak_threshold=setting)
+    (detector,) = [one for one in scene.watchdog.detectors if LISTENER_HOLD in one.kinds]
+    with scene.unit() as unit:
+        lease = scene.checkout()
+        scene.query(lease, "listen news")
+        scene.clock.advance(passed)
+        assert len(list(detector.look(scene.pool))) == found
+        assert (LISTENER_HOLD in unit.findings) is found
+        assert list(detector.look(scene.pool)) == []
+        lease.released()
+    seen = detector.observations.popleft()
+    assert len(list(detector.diagnose(seen))) == (not found)
+    detector.forget()
+    assert len(list(detector.diagnose(seen))) == 1
+
+
+def test_what_was_dropped_while_it_listened_is_a_leak() -> None:
+    """And no hold of a listener."""
+    for abandoned in (True, False):
+        scene = Scene(leak_threshold=0)
+        (detector,) = [one for one in scene.watchdog.detectors if LISTENER_HOLD in one.kinds]
+        lease = scene.checkout()
+        scene.query(lease, "listen news")
+        scene.clock.advance(9.0)
+        lease.released(abandoned=abandoned)
+        assert len(detector.observations) == (not abandoned)

@@ -380,7 +380,7 @@ def test_an_answer_is_soon_to_come_for_some_seconds() -> None:
     (thread,) = [one for one in threading.enumerate() if one.name == "poolscope-probe"]
     assert thread.daemon
     assert thread in helpers
-    for moment, pending in ((100.0, True), (104.5, True), (105.0, False), (999.0, False)):
+    for moment, pending in ((100.0, True), (104.5, True), (105.0, False), (204.0, False)):
         probed.scene.clock.now = moment
         assert probed.probe.is_pending is pending
     probed.probe.send(probed.scene.pool, "other", [7])  # one at a time
