@@ -410,10 +410,11 @@ def test_after_a_fork_the_thread_starts_where_it_is_needed(
     worker._requests.extend([Request(None)] * asked)
     for wanted in (False, True):
         worker._wanted = wanted
-        worker.before_fork()
-        worker.before_fork()
-        worker.after_fork_in_parent()
-        assert len(missing) == 0
+        for _ in range(4):
+            worker.before_fork()
+        for _ in range(3):
+            worker.after_fork_in_parent()
+            assert len(missing) == 0
         worker.after_fork_in_parent()
         assert (len(missing), len(started)) == ((1, starts) if wanted else (0, 0))
     worker.after_fork_in_parent()

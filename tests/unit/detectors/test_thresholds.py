@@ -230,6 +230,7 @@ def test_snapshots_keep_the_interval_of_each_pool() -> None:
         ({}, True),
         ({"unit": "mine"}, False),
         ({"thread": 2}, False),
+        ({"thread": 0}, False),
         ({"task": weakref.ref(Like())}, False),
         ({"requested_at": 1.0}, False),
         ({"requested_at": 0.5}, False),
