@@ -223,7 +223,7 @@ def test_so_many_parts_are_looked_at(parts: int, is_data: bool) -> None:
     assert lazy_jobs._is_data([1.5, b"", True, {1, 2}, frozenset((None,)), 1j, Decimal(1), dt.timedelta(1)])
 
 
-def test_what_is_no_job_after_all_is_not_asked_again(scene: Scene) -> None:
+def test_what_is_no_job_after_all_stays_none(scene: Scene) -> None:
     """Its name says so, once."""
     named: list[int] = []
 
