@@ -221,12 +221,17 @@ class AsyncpgAdapter(ConnectionsById, PointAdapter):
     def tie(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> None:
         leases: dict[int, Lease] | None = library_pool._queue.__dict__.get(LEASES_KEY)
         if leases is not None:
-            earlier = leases.pop(id(connection), None)
-            if earlier is not None:
-                end_earlier(earlier)
-            leases[id(connection)] = lease
-            protocol = connection._con and connection._con._protocol
-            lease.backend_process_id = protocol and protocol.backend_pid
+            slot = id(connection)
+            if slot in leases:
+                earlier = leases.pop(slot, None)
+                if earlier is not None:  # else another thread was faster
+                    end_earlier(earlier)
+            leases[slot] = lease
+            physical = connection._con
+            if physical is not None:
+                protocol = physical._protocol
+                if protocol is not None:
+                    lease.backend_process_id = protocol.backend_pid
 
     @override
     def claim(self, library_pool: LibraryObject, connection: LibraryObject, lease: Lease) -> bool:
