@@ -49,6 +49,14 @@ def test_what_a_value_is_for(statement: str, roles: list[str]) -> None:
     assert [slot.role for slot in chunked(statement).slots] == roles
 
 
+def test_a_page_may_have_as_many_values_as_are_looked_at() -> None:
+    """Sixty-four; each has its role."""
+    roles = [
+        slot.role for slot in chunked("select a from t where c > ? " + "and b = ? " * 62 + "order by c limit ?").slots
+    ]
+    assert roles == ["above", *["key"] * 62, "limit"]
+
+
 @pytest.mark.parametrize(
     "statement",
     [

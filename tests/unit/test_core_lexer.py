@@ -52,6 +52,7 @@ def test_each_token_is_found_where_it_is(system: str, statement: str, expected: 
     [
         # One reading ends the string early, the other one late; what both agree about stays.
         (PG, "select \"N\", 'a\\'' from t", [(NAME, '"N"'), (STRING, "'a\\'' from t")]),
+        (PG, "'a\\', \"'\", \"x\", '\\' -- \"", [(STRING, "'a\\', \"'"), (STRING, "'\\'"), (COMMENT, '-- "')]),
         (ANY, "select 'a\\', 'b' -- c", [(STRING, "'a\\'"), (STRING, "'b'"), (COMMENT, "-- c")]),
         (ANY, "/* a */ select $1, 2, %s, 'b'", [
             (COMMENT, "/* a */"), (PARAMETER, "$1"), (NUMBER, "2"), (PARAMETER, "%s"), (STRING, "'b'"),
@@ -93,6 +94,8 @@ def names(statement: str, system: str = LITE) -> list[str]:
         ('vacuum "main" into "x"', []),
         ('vacuum main into "x"; insert into "t" values (1)', ["t"]),
         ("'b' from \"t\"", ["t"]),
+        ('/* a */into "t" ("b")', ["b"]),
+        ('delete from "t" where a in (select b from "u")', ["t", "u"]),
         ('/* a */ select * from "t"', ["t"]),
         ("/* a */ select 'b' from \"t\"", ["t"]),
         ('-- insert into\n"s"."t" ("x")', ["s", "t"]),

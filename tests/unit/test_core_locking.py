@@ -43,6 +43,7 @@ def in_words(statement: str, system: str = "postgresql") -> list[str]:
         ("select * from (select * from a, z for update of a) z", ["row lock: a", "reads: z"]),
         ("select distinct x from a for update", ["row lock: a"]),
         ("select skip, x from a for update", ["row lock: a"]),
+        ("select skip value from a for update", ["row lock: a"]),
         ("select * from a where lock = 1", ["reads: a"]),
         ("select state locked from a for update", ["row lock: a"]),
         ("select * from a for json auto", ["reads: a"]),
@@ -51,8 +52,8 @@ def in_words(statement: str, system: str = "postgresql") -> list[str]:
         ("select * from [a", []),
         ('select * from a "b" for update', ["row lock: a"]),
         (
-            "select * from a, (select * from b, (select * from c) x for update) y",
-            ["reads: c", "row lock: b", "reads: a"],
+            "select * from a, (select * from b, (select * from (select * from d) w, c) x for update) y",
+            ["reads: d", "reads: c", "row lock: b", "reads: a"],
         ),
         ("select * from a where x in (select y from b", ["reads: b", "reads: a"]),
         ("); with x as (select 1 from b) update a set z = 1", ["reads: b", "row lock: a"]),

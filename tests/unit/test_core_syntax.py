@@ -46,6 +46,8 @@ def test_of_some_comments_each_may_be_executed() -> None:
 def test_a_comment_may_lie_in_one_that_is_not_executed() -> None:
     """In MariaDB, one deep; MySQL ends both at the first end."""
     assert shape_of("select /*!50800 a /* b */ c */ x", MY) == "select x"
+    assert shape_of("select /*!50800 a /* b */ 'c', */ x", MY) == "select ? x"
+    assert shape_of("select /*!50800 a /* b /* c /* d */ e */ x, 'y' */ z */ w", MY) == "select ? z */ w"
     assert shape_of("select 'x', /* a /* b */ c", MY) == "select ?, c"
 
 
