@@ -521,8 +521,9 @@ def test_a_block_says_how_many_it_held_up(count: int, words: str) -> None:
     """Each is named with what it waits for, or holds."""
     scene = Scene(None)
     held = [scene.begin_checkout() if number % 2 else scene.checkout() for number in range(count)]
-    block = Block(1, 0.0, 2.0, ((cause.__code__, 0),))
+    block = Block(1, 0.0, 2.0, ((cause.__code__, 0), (lags.__code__, 0)))
     finding = found(block, 2.0, None, held, 3)
+    assert finding.origin == (cause.__code__, 0)
     assert finding.summary.endswith(f"; {words}")
     assert (finding.evidence["held_up"], finding.evidence["repeated"], finding.evidence["blocked"]) == (count, 3, 2.0)
     assert [str(line).split(" of shop")[0].split(" ", 2)[2] for line in finding.evidence["holders"]] == [  # type: ignore[union-attr]

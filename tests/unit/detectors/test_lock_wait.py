@@ -15,8 +15,10 @@ from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED
 from poolscope.core.catalogue.holds import IDLE_IN_TRANSACTION, LONG_HOLD, NESTED_CHECKOUT
 from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.lease import Outcome
-from poolscope.core.lock_wait import seconds_locked
-from poolscope.detectors.lock_wait import SEEN_HERE
+from poolscope.core.lock_wait import LockWait, seconds_locked
+from poolscope.detectors.lock_wait import SEEN_HERE, LockWaitDetector
+from poolscope.detectors.lock_wait import found as found_of
+from tests.support.likeness import Like
 from tests.support.pools import Source
 from tests.support.scene import Scene, line
 
@@ -443,3 +445,51 @@ def test_where_the_holder_of_the_lock_waits_for_the_pool_it_is_a_deadlock() -> N
             begins(scene, LOCKS)
         finding = exhausted(scene)
     assert (finding.evidence["cause"], finding.evidence["share"]) == (NESTED_CHECKOUT, 1.0)
+
+
+def test_each_wait_is_reported_once_when_it_has_taken_as_long_as_a_long_hold() -> None:
+    """Also behind one that is excused or a leak, whichever comes first; the next statement's is another wait."""
+    scene = Scene(9, long_hold_threshold=0.5)
+    (detector,) = [one for one in scene.watchdog.detectors if LOCK_WAIT in one.kinds]
+    assert isinstance(detector, LockWaitDetector)
+    scene.clock.now = 1.0
+    leases = [begins(scene, UPDATES) for _ in range(4)]
+    for lease in leases:
+        lease.lock_wait = LockWait(1.0, 0.0, 1.0, None, None, "another process (backend 7), active")
+    leases[0].excuse, leases[1].leak, leases[2].lock_wait = "queue", "overdue", None
+    detector._watch.glance = lambda pools: iter(leases)  # type: ignore[method-assign]
+    for moment, found in ((1.25, 0), (1.5, 1), (9.0, 0)):
+        scene.clock.now = moment
+        assert len(list(detector.glance([scene.pool]))) == found
+    assert leases[3].lock_wait is not None
+    leases[3].lock_wait.began = 8.5
+    assert len(list(detector.glance([scene.pool]))) == 1
+    detector.forget()
+    assert detector._reported.get(leases[3]) is None
+
+
+@pytest.mark.parametrize(("pending", "proven", "found"), [(True, False, 0), (True, True, 1), (False, False, 1)])
+def test_what_the_server_will_say_soon_is_waited_for(pending: bool, proven: bool, found: int) -> None:
+    """What it has said is not."""
+    scene = Scene(9)
+    (detector,) = [one for one in scene.watchdog.detectors if LOCK_WAIT in one.kinds]
+    assert isinstance(detector, LockWaitDetector)
+    lease = begins(scene, UPDATES)
+    lease.lock_wait = LockWait(scene.clock.now, 0.0, 1.0, None, None, "another", is_proven=proven)
+    scene.clock.advance(9.0)
+    detector._server = Like(is_pending=pending)  # type: ignore[assignment]
+    detector._watch.glance = lambda pools: iter([lease])  # type: ignore[method-assign]
+    assert len(list(detector.glance([scene.pool]))) == found
+
+
+@pytest.mark.parametrize(("waiters", "words"), [(1, " ms; it "), (2, " ms (2 of pool shop wait for it); it ")])
+def test_how_many_wait_is_said(waiters: int, words: str) -> None:
+    """Where there are several."""
+    scene = Scene(9)
+    lease = begins(scene, UPDATES)
+    wait = LockWait(scene.clock.now, 0.0, 1.0, None, None, "another")
+    lease.lock_wait = wait
+    scene.clock.advance(0.25)
+    finding = found_of(lease, wait, waiters, 3)
+    assert f"for 250{words}" in finding.summary
+    assert (finding.evidence["waiters"], finding.evidence["repeated"], finding.evidence["waited"]) == (waiters, 3, 0.25)

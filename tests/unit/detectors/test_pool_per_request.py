@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from poolscope.adapters.identity import login_of
 from poolscope.core.catalogue.pools import POOL_PER_REQUEST
+from poolscope.core.pool_identity import Identity
+from poolscope.detectors import pool_per_request
+from poolscope.detectors.detector import Made
+from tests.support.likeness import Like
+from tests.support.pools import Source
 from tests.support.scene import Scene
 
 if TYPE_CHECKING:
@@ -154,3 +159,111 @@ def test_a_login_is_a_number_without_the_password() -> None:
     assert login_of({"user": "a"}) != login_of({"user": "b"})
     assert login_of({"check": object()}) == login_of({"check": object()})
     assert isinstance(one, int)
+
+
+def runs() -> bool:
+    """What is like a reference to a thread that goes on."""
+    return True
+
+
+def making(**changes: Any) -> Any:
+    """What is like a pool that a thread which runs made at a line."""
+    usual: dict[str, Any] = {
+        "packed_stack": ("line", 1, "caller", 2), "login": 3, "thread": runs, "task": None, "unit": None, "moment": 1.0,
+        "identity": Identity("shop", "postgresql", "shop", "db", 5432), "source": Source(5),
+    }  # fmt: skip
+    return Like(**{**usual, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"packed_stack": ("line", 1, "another", 2)}, True),  # whoever calls it
+        ({"packed_stack": ("line", 2, "caller", 2)}, False),
+        ({"packed_stack": ("other", 1, "caller", 2)}, False),
+        ({"login": 4}, False),
+        ({"identity": Identity("else", "postgresql", "shop", "db", 5432)}, True),  # whatever it is called
+        ({"identity": Identity("shop", "mysql", "shop", "db", 5432)}, False),
+        ({"identity": Identity("shop", "postgresql", "other", "db", 5432)}, False),
+        ({"identity": Identity("shop", "postgresql", "shop", "elsewhere", 5432)}, False),
+        ({"identity": Identity("shop", "postgresql", "shop", "db", 5433)}, False),
+    ],
+)
+def test_pools_count_together_by_line_and_database(change: dict[str, Any], same: bool) -> None:
+    """And by who logs in."""
+    places = [pool_per_request.place_and_pool(making(**given)) for given in ({}, change)]
+    assert (places[0] == places[1]) is same
+
+
+def test_the_first_pool_of_a_thread_is_not_made_again() -> None:
+    """Where the thread goes on, and no task made it."""
+
+    def other() -> bool:
+        return True
+
+    def ended() -> None:
+        return None
+
+    first, second, of_other, of_task = making(), making(), making(thread=other), making(task=object())
+    of_ended = [making(thread=ended), making(thread=ended)]
+    assert pool_per_request.made_again([first, second, of_other]) == [second]
+    assert pool_per_request.made_again([of_task, first, second]) == [of_task, second]
+    assert pool_per_request.made_again(of_ended) == of_ended
+    assert pool_per_request.made_again([]) == []
+
+
+@pytest.mark.parametrize(
+    ("units", "kind", "open_ones", "closed", "unbounded"),
+    [
+        (5, "http", 0, 0, True),
+        (4, "http", 0, 0, False),
+        (5, "test", 0, 0, False),
+        (0, "http", 10, 0, True),
+        (0, "http", 9, 5, False),
+        (0, "http", 10, 5, True),
+        (4, "http", 5, 5, False),
+        (4, "http", 6, 0, True),  # ten that are open, whoever made them
+    ],
+)
+def test_pools_are_made_without_end(units: int, kind: str, open_ones: int, closed: int, unbounded: bool) -> None:
+    """In five units of work that are no tests, or ten that are open at once."""
+    alive, gone = Source(5), Source(5)
+    gone.lives = False
+    makings = [making(unit=Like(kind=kind), source=alive) for _ in range(units)]
+    makings += [making(source=alive) for _ in range(open_ones)] + [making(source=gone) for _ in range(closed)]
+    assert pool_per_request.is_unbounded(makings) is unbounded
+
+
+def test_makings_are_put_in_words() -> None:
+    """From the first to the last of them; without units of work none is named."""
+    stack = (making.__code__, 0)
+    many = [making(packed_stack=stack, moment=2.0 + number, connections=lambda: 2) for number in range(3)]
+    many[0].source = gone = Source(5)
+    gone.lives = False
+    finding = pool_per_request.found(many, 4)
+    assert finding.summary.endswith(" within 2.0 s; 2 of them are still open, with 6 connections")
+    assert finding.evidence["seconds"] == 2.0
+    assert finding.evidence["repeated"] == 4
+    assert (finding.unit, finding.origin) == (None, stack)
+
+
+def test_what_is_known_marks_the_units_of_work_at_once() -> None:
+    """Not those of files, nor what was made by no line of the application's."""
+    detector = pool_per_request.PoolPerRequestDetector(Like())  # type: ignore[arg-type]
+    for changes, kept in (
+        ({}, True),
+        ({"packed_stack": ()}, False),
+        ({"identity": Identity("f", "sqlite", "f", None, None)}, False),
+        ({"unit": None}, True),
+    ):
+        one = making(**{"unit": Like(findings=set(), kind="http"), **changes})
+        detector._known = {pool_per_request.place_and_pool(one)}
+        detector.observe(Made(one))
+        assert len(detector.observations) == kept
+        assert one.unit is None or bool(one.unit.findings) is kept
+        detector.observations.clear()
+    detector._known = set()
+    unknown = making(unit=Like(findings=set(), kind="http"))
+    detector.observe(Made(unknown))
+    assert not unknown.unit.findings
