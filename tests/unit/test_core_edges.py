@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from poolscope.core import libraries
+from poolscope.core import failure, libraries, origin
 from poolscope.core.blocks import SHORTEST
 from poolscope.core.dormancy import Dormancy
 from poolscope.core.execution import stack_of_task
@@ -492,3 +492,146 @@ def test_a_hold_is_never_idle_for_less_than_no_time() -> None:
     lease._mark = scene.clock.now
     lease.released()
     assert scene.pool.holds.read().phases["idle"] == 0.0
+
+
+def frames(*names: tuple[str, str, str], **local: Any) -> Any:
+    """What is like a stack: for each frame, the innermost first, its file, function and module."""
+    frame = None
+    for place, (file, function, module) in reversed(list(enumerate(names))):
+        code = compile("", file, "exec").replace(co_name=function)
+        frame = Like(f_code=code, f_lasti=place, f_back=frame, f_globals={"__name__": module}, f_locals=local)
+    return frame
+
+
+def lines_of(packed: Any) -> list[str]:
+    """The files of a packed stack."""
+    return [code.co_filename for code in packed[::2]]
+
+
+VIEW, LIBRARY_FILE, LOOP_FILE = "/application/view.py", pytest.__file__, asyncio.events.__file__
+
+
+@pytest.mark.parametrize(
+    ("files", "nearest"),
+    [
+        ((VIEW,), VIEW),
+        ((LIBRARY_FILE, VIEW), VIEW),
+        ((LIBRARY_FILE, LOOP_FILE, VIEW), None),  # what runs jobs of others wants nothing
+        ((LIBRARY_FILE,), None),
+        ((LIBRARY_FILE,) * 40 + (VIEW,), VIEW),
+        ((), None),
+    ],
+)
+def test_the_nearest_frame_of_the_application_is_found_at_the_first_look(
+    files: tuple[str, ...], nearest: str | None
+) -> None:
+    """Of files that were never seen before, and again of these."""
+    origins = Origins()
+    stack = frames(*((file, "f", "some.module") for file in files))
+    for _ in range(2):
+        assert lines_of(origins.of_application(stack)) == ([nearest] if nearest is not None else [])
+
+
+def test_so_many_files_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it begins anew, also where there are more by then."""
+    origins = Origins()
+    for number in range(3):
+        assert origins.is_of_application(f"/application/{number}.py")
+    monkeypatch.setattr(origin, "_MOST_FILES", 2)
+    assert origins.is_of_application("/application/more.py")
+    assert list(origins._classified) == ["/application/more.py"]
+    origins.is_of_application("/application/again.py")
+    assert len(origins._classified) == 2
+    origins.is_of_application("/application/last.py")
+    assert list(origins._classified) == ["/application/last.py"]
+
+
+@pytest.mark.parametrize(
+    ("function", "module", "found"),
+    [
+        ("inner", "contextlib", True),
+        ("__exit__", "contextlib", False),
+        ("wrapper", "contextlib", False),
+        ("inner", "other", False),
+    ],
+)
+def test_what_a_context_manager_decorates_is_where_it_begins(function: str, module: str, found: bool) -> None:
+    """As `contextlib` calls it; not in another of its functions, nor in one of that name elsewhere."""
+
+    def view() -> None:
+        """A function of the application."""
+
+    origins = Origins(application_paths=[str(Path(__file__).parent)])
+    inner = (os.__file__, function, module)
+    stack = frames((LIBRARY_FILE, "f", "pytest"), inner, (VIEW, "f", "application.view"), func=view)
+    decorated = origins.decorated(stack)
+    assert lines_of(decorated) == ([__file__, VIEW] if found else [])
+    assert origins.decorated(frames((VIEW, "f", "application.view"), inner, func=view)) == ()
+    assert origins.decorated(None) == ()
+    many = frames(inner, *[(VIEW, "f", "application.view")] * 9, func=view)
+    assert len(lines_of(origins.decorated(many))) == (5 if found else 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "given"),
+    [("first", True), ("second", True), ("rest", True), ("key", False), ("local", False), ("", False)],
+)
+def test_a_signal_handler_is_given_what_it_interrupts(place: str, given: bool) -> None:
+    """By position, or among the rest; a keyword or a variable of its own may be any frame."""
+
+    def handler(first: Any, second: Any, *rest: Any, key: Any = None) -> None:
+        local = key
+        del local
+
+    interrupted: Any = object()
+    values: dict[str, Any] = {"first": None, "second": 1, "rest": (2, 3), "key": None, "local": None}
+    if place:
+        values[place] = (2, interrupted) if place == "rest" else interrupted
+    assert failure._was_given(Like(f_code=handler.__code__, f_locals=values), interrupted) is given  # type: ignore[arg-type]
+
+    def plain(first: Any) -> Any:
+        return (first,)
+
+    values = {"first": None, "rest": (interrupted,)}
+    assert not failure._was_given(Like(f_code=plain.__code__, f_locals=values), interrupted)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("function", "module", "error", "thrown"),
+    [
+        ("switch", "eventlet.hubs.hub", ValueError, True),
+        ("_greenlet_switch", "gevent._greenlet", ValueError, True),
+        ("switch_to", "gevent._greenlet", ValueError, False),
+        ("run", "gevent._greenlet", ValueError, False),
+        ("switch", "builtins", ValueError, False),  # of its own
+        ("switch", "builtins.hub", ValueError, False),
+    ],
+)
+def test_another_greenlet_throws_where_one_gave_way(function: str, module: str, error: Any, thrown: bool) -> None:
+    """What is wrong with the switch itself is of the hub's own types."""
+    frame = frames(("hub.py", function, module))
+    assert failure._was_thrown(error(), frame) is thrown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (("a", 1, b"b", "c"), ["a", "c"]),
+        (({"M": "d", "C": 5, "E": "e"},), ["d", "e"]),
+        ((Like(message="f"), Like(message=6), Like(text="g")), ["f"]),
+        (("x",) * 20, ["x"] * 8),
+        (({str(number): "y" for number in range(20)},), ["y"] * 8),
+        ((), []),
+    ],
+)
+def test_texts_of_an_error_are_those_of_its_arguments(arguments: tuple[Any, ...], texts: list[str]) -> None:
+    """Not of too many."""
+    assert list(failure.texts_of(ValueError(*arguments))) == texts
+
+
+def test_an_instruction_without_a_line_is_at_none() -> None:
+    """Before a span's end it is in that, and at its beginning."""
+    code: Any = Like(
+        co_firstlineno=3, co_lines=lambda: [(0, 2, 4), (2, 4, None), (4, 6, 7)], co_name="f", co_filename="f.py"
+    )
+    assert [locate(code, place).line for place in (0, 1, 2, 3, 4, 5, 6, BEGINNING)] == [4, 4, 0, 0, 7, 7, 0, 3]
