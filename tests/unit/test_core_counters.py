@@ -51,6 +51,16 @@ def test_a_peak_is_of_its_window(passed: float, highest: int) -> None:
     assert peak.highest(2) == 2
 
 
+@pytest.mark.parametrize(("passed", "highest"), [(59.5, 9), (60.0, 9), (60.5, 0)])
+def test_a_peak_is_of_the_last_minute(passed: float, highest: int) -> None:
+    """Where nothing else is said."""
+    peak = Peak()
+    peak.seen.add(9)
+    peak.tick(100.0, 0)
+    peak.tick(100.0 + passed, 0)
+    assert peak.highest(0) == highest
+
+
 def test_a_peak_of_nothing_is_not_kept() -> None:
     """Each set is put away once."""
     peak = Peak(10.0)

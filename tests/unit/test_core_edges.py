@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import zlib
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from poolscope.core import failure, libraries, origin
-from poolscope.core.blocks import SHORTEST
+from poolscope.core.blocks import NO_OVERLAP, SHORTEST, Overlap
 from poolscope.core.dormancy import Dormancy
 from poolscope.core.execution import stack_of_task
 from poolscope.core.guard import Guard, SessionEndedError, guard
@@ -30,7 +31,7 @@ from poolscope.core.sql.repetition import EXPECTED_REPETITION
 from poolscope.core.sql.syntax import _syntaxes
 from poolscope.core.watched_loop import Samples, loop_of
 from poolscope.core.work import EXPECTED_LONG_HOLD
-from poolscope.core.work_scope import inside, inside_async
+from poolscope.core.work_scope import finish, inside, inside_async
 from tests.support.clocks import FakeClock
 from tests.support.likeness import Like
 from tests.support.scene import Scene
@@ -596,6 +597,12 @@ def test_a_signal_handler_is_given_what_it_interrupts(place: str, given: bool) -
     assert not failure._was_given(Like(f_code=plain.__code__, f_locals=values), interrupted)  # type: ignore[arg-type]
 
 
+class OfGevent(Exception):  # noqa: N818 - what is like one of gevent's
+    """What a switch of gevent's may raise."""
+
+    __module__ = "gevent.exceptions"
+
+
 @pytest.mark.parametrize(
     ("function", "module", "error", "thrown"),
     [
@@ -605,6 +612,8 @@ def test_a_signal_handler_is_given_what_it_interrupts(place: str, given: bool) -
         ("run", "gevent._greenlet", ValueError, False),
         ("switch", "builtins", ValueError, False),  # of its own
         ("switch", "builtins.hub", ValueError, False),
+        ("switch", "gevent.hub", OfGevent, False),
+        ("switch", "eventlet.hubs.hub", OfGevent, True),
     ],
 )
 def test_another_greenlet_throws_where_one_gave_way(function: str, module: str, error: Any, thrown: bool) -> None:
@@ -635,3 +644,152 @@ def test_an_instruction_without_a_line_is_at_none() -> None:
         co_firstlineno=3, co_lines=lambda: [(0, 2, 4), (2, 4, None), (4, 6, 7)], co_name="f", co_filename="f.py"
     )
     assert [locate(code, place).line for place in (0, 1, 2, 3, 4, 5, 6, BEGINNING)] == [4, 4, 0, 0, 7, 7, 0, 3]
+
+
+def test_a_function_of_a_library_is_at_no_place_of_the_application() -> None:
+    """Nor one that runs the jobs of others, or what is no function of Python's."""
+    origins = Origins(application_paths=[str(Path(__file__).parent)])
+    assert origins.of_function(lines_of) == (lines_of.__code__, BEGINNING)
+    for function in (pytest.fixture, asyncio.events.Handle._run, len, None):
+        assert origins.of_function(function) == ()
+
+
+@pytest.mark.parametrize(
+    ("stack", "found"),
+    [
+        ([("carrier.a", "f"), ("wants.b", "g"), ("carrier.c", "h")], ["1", "2"]),  # the first that does not carry
+        ([("wants.b", "g"), ("carrier.a", "f")], ["0", "1"]),
+        ([("carrier.a", "f"), ("carrier.b", "g")], ["0", "1"]),  # all of them carry
+        ([("carrier.a", "f"), ("threading", "run")], ["0"]),  # a thread runs it
+        ([("carrier.a", "f"), ("carrier.b", "g"), ("threading", "run")], ["1"]),
+        ([("threading", "run")], ["0"]),
+        ([("carrier.a", "f"), ("contextlib", "inner"), ("wants.b", "g")], ["here", "2"]),
+        ([("carrier.a", "f"), ("contextlib", "wrapper"), ("wants.b", "g")], ["2"]),
+        ([("carrier.a", "f"), ("contextlib", "__exit__"), ("wants.b", "g")], ["2"]),
+        ([("carrier.a", "f"), ("other", "inner"), ("wants.b", "g")], ["1", "2"]),
+        ([], []),
+    ],
+)
+def test_where_no_frame_of_the_application_is_near_a_library_wanted_something(
+    stack: list[tuple[str, str]], found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What carries queries for others does not; what it decorates does, and so does what a thread was started for."""
+
+    def view() -> None:
+        """A function of the application."""
+
+    carries = {"contextlib", *(module for module, _ in stack if module.startswith("carrier"))}
+    monkeypatch.setattr(origin.KNOWN, "carries", lambda module: module in carries)
+    folder = Path(pytest.__file__).parent
+    origins = Origins(application_paths=[str(Path(__file__).parent)])
+    here = frames(*((f"{folder}/{place}.py", name, module) for place, (module, name) in enumerate(stack)), func=view)
+    names = ["here" if file == __file__ else Path(file).stem for file in lines_of(origins.capture(here))]
+    assert names == found
+    nearest = origins.nearest(here)
+    assert (nearest[0].co_filename if nearest is not None else None) == (
+        None if not found else __file__ if found[0] == "here" else f"{folder}/{found[0]}.py"
+    )
+
+
+def test_what_waits_for_this_thread_is_where_a_library_wants_something() -> None:
+    """Where that is known."""
+    origins = Origins()
+    stack = frames((pytest.__file__, "f", "some.library"))
+    token = origin.CALLED_FROM.set(("code", 7))
+    try:
+        assert origins.capture(stack) == ("code", 7)
+        assert origins.nearest(stack) == ("code", 7)
+    finally:
+        origin.CALLED_FROM.reset(token)
+
+
+def test_a_stack_is_trimmed_to_the_application_and_shown_without_what_carries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it has no frame of that, what neither carries queries nor only waits; else the outermost that carries."""
+    monkeypatch.setattr(origin.KNOWN, "carries", lambda module: module.endswith("carrier"))
+    folder = Path(pytest.__file__).parent
+
+    def stack(*files: str) -> Any:
+        return tuple((compile(f"x = {file!r}", file, "exec"), place) for place, file in enumerate(files))
+
+    origins = Origins()
+    library, view = stack(pytest.__file__)[0], stack(VIEW)[0]
+    assert origins.trim((library, view, library)) == (view, library)
+    assert origins.trim((library, library)) == (library, library)
+    assert origins.shown((library, view, library, view)) == (view, view)
+    wants, carrier, waits, source = (
+        stack(file)[0]
+        for file in (f"{folder}/wants.py", f"{folder}/carrier.py", asyncio.locks.__file__, f"{folder}/fast.pyx")
+    )
+    assert origins.shown((waits, carrier, wants, source)) == (wants,)
+    assert origins.shown((carrier, waits)) == (carrier,)
+    assert origins.shown((waits,)) == (waits,)
+    assert origins.shown((source,)) == ()
+
+
+def test_nothing_is_blocked_where_no_loop_is() -> None:
+    """For no time, at no line."""
+    assert NO_OVERLAP == (0.0, 0.0, (), False, 0.0)
+    assert not NO_OVERLAP.explains
+    for share, stack, explains in ((0.5, ("line",), True), (0.49, ("line",), False), (1.0, (), False)):
+        assert Overlap(1.0, share, stack).explains is explains  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", ["call", "awaited", "response"])
+@pytest.mark.parametrize("interrupted", ["end", "call", "nothing"])
+def test_the_end_of_a_unit_of_work_that_is_interrupted_is_done_again(way: str, interrupted: str) -> None:
+    """Whatever it was that came; what was raised is passed on."""
+    ended: list[int] = []
+
+    def end() -> None:
+        ended.append(1)
+        if interrupted == "end" and len(ended) == 1:
+            raise KeyboardInterrupt
+
+    def call() -> None:
+        if interrupted == "call":
+            raise KeyboardInterrupt
+
+    async def call_async() -> None:
+        call()
+
+    scope: Any = Like(enter=lambda: None, end=end)
+
+    def run() -> None:
+        if way == "response":
+            finish(scope, call)
+        elif way == "call":
+            inside(lambda: scope, call)
+        else:
+            with contextlib.suppress(StopIteration):
+                inside_async(lambda: scope, call_async).send(None)
+
+    with pytest.raises(KeyboardInterrupt) if interrupted != "nothing" else contextlib.nullcontext():
+        run()
+    assert len(ended) == (1 if interrupted == "nothing" else 2)
+
+
+def test_a_response_without_anything_to_close_ends_its_unit_of_work() -> None:
+    """Which is entered again for it."""
+    done: list[str] = []
+    finish(Like(enter=lambda: done.append("enter"), end=lambda: done.append("end")), None)  # type: ignore[arg-type]
+    assert done == ["enter", "end"]
+
+
+def test_what_is_dropped_half_way_ends_in_a_collection() -> None:
+    """As such."""
+    done: list[str] = []
+    scope: Any = Like(end=lambda: done.append("end"), end_in_collection=lambda: done.append("end in collection"))
+
+    async def waits() -> None:
+        await asyncio.Future()
+
+    loop = asyncio.new_event_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        awaited = inside_async(lambda: scope, waits)
+        awaited.send(None)
+        awaited.close()
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+    assert done[:2] == ["end in collection", "end"]

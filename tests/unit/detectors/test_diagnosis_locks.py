@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from poolscope.core.catalogue.holds import NESTED_CHECKOUT, THREAD_STARVATION
+from poolscope.core.catalogue.locks import LOCK_WAIT
 from poolscope.core.lock_wait import LockWait, seconds_locked
 from poolscope.core.sql.locking import locks_of
 from poolscope.core.sql.locks import Lock, Mode
@@ -697,3 +699,40 @@ def test_the_largest_group_of_waiters_comes_first(monkeypatch: pytest.MonkeyPatc
     )
     found: Any = list(rules.lock_waits(Like(totals=Like(moment=2.0)), leases))  # type: ignore[arg-type]
     assert found == [(2, leases[1:4], leases[7:9]), (1, [leases[0], leases[4]], [])]
+
+
+def test_a_lock_is_described_by_the_first_that_waits_for_it() -> None:
+    """With what its holder executes, as the picture has it or as it was seen; the cause is what that waits for."""
+    waiting = [
+        Like(
+            lease=Like(lock_wait=LockWait(1.0, 0.0, 1.0, Lock(Mode.ROWS, (table,)), None, "request a, idle"), unit=None)
+        )
+        for table in ("first", "second")
+    ]
+    place: Any = ((compile("", "/application/view.py", "exec"), 0),)
+    picture: Any = Like(capacity=5, pool=Like(identity=Like(system="postgresql")))
+
+    def holder(stack: Any = (), *, nested: bool = False, queues: Any = ()) -> Any:
+        return Like(stack=stack, nested=nested, queues=queues)
+
+    def explained(*holders: Any) -> Any:
+        return rules._explained(picture, waiting, waiting, holders)  # type: ignore[arg-type]
+
+    found = explained()
+    assert found.summary == (
+        "2 of 5 connections likely wait for a row lock of table first, which is held by request a, idle"
+    )
+    assert found.chain[1] == "which request a holds"
+    assert (found.cause, found.root, found.held, found.case) == (LOCK_WAIT, (), tuple(waiting), "")
+    idle, executes = holder(), holder(place)
+    found = explained(idle, executes)
+    assert (found.root, found.held) == (place, (*waiting, idle, executes))
+    assert found.chain[1].startswith("which request a holds, and executes /application/view.py:")
+    waiting[0].lease.lock_wait.executing = place
+    assert explained(idle).root == place
+    assert explained(holder(nested=True), holder(queues=("crew",))).cause == NESTED_CHECKOUT
+    assert explained(holder(queues=("crew",))).cause == THREAD_STARVATION
+    waiting[0].lease.lock_wait.is_proven = True
+    found = explained()
+    assert "connections wait for a row lock" in found.summary
+    assert found.case == "elsewhere"
