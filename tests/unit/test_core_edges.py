@@ -8,6 +8,7 @@ import inspect
 import os
 import zlib
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from poolscope.core.sql.remembered import Remembered
 from poolscope.core.sql.repetition import EXPECTED_REPETITION
 from poolscope.core.sql.syntax import _syntaxes
 from poolscope.core.watched_loop import Samples, loop_of
-from poolscope.core.work import EXPECTED_LONG_HOLD
+from poolscope.core.work import EXPECTED_LONG_HOLD, OVERFLOW, Units
 from poolscope.core.work_scope import finish, inside, inside_async
 from tests.support.clocks import FakeClock
 from tests.support.likeness import Like
@@ -487,6 +488,7 @@ def test_a_hold_is_never_idle_for_less_than_no_time() -> None:
     """Calls of two tasks at once may add up to more than it lasted."""
     scene = Scene()
     lease = scene.checkout()
+    assert lease.listened() == 0.0
     lease.query_time, lease.idle_in_transaction_time = 3.0, 2.0
     scene.clock.advance(4.0)
     assert lease.hold_phases() == {"query": 3.0, "idle_in_transaction": 2.0, "idle": 0.0}
@@ -793,3 +795,86 @@ def test_what_is_dropped_half_way_ends_in_a_collection() -> None:
         asyncio.set_event_loop(None)
         loop.close()
     assert done[:2] == ["end in collection", "end"]
+
+
+def test_a_unit_of_work_is_measured_at_its_end_with_what_it_still_holds() -> None:
+    """One point for each pool, however often it is ended."""
+    scene = Scene(5)
+    scene.clock.now = 2.0
+    units = scene.pool_registry.units
+    with scene.unit("GET /a") as unit:
+        first = scene.begin_checkout()
+        scene.clock.advance(0.5)
+        first.acquired()
+        scene.query(first, "select 1 from a", seconds=1.0)
+        scene.clock.advance(1.0)
+        first.released()
+        held = [scene.checkout(), scene.checkout()]
+        scene.begin_checkout()
+        scene.clock.advance(4.0)
+    units.end(unit)
+    series = units.series_of("http", "GET /a", "shop")
+    figures = {name: getattr(series, name).read() for name in ("queries", "connections", "wait_time", "hold_time")}
+    assert {name: (read.count, read.total) for name, read in figures.items()} == {
+        "queries": (1, 1.0), "connections": (1, 2.0), "wait_time": (1, 0.5), "hold_time": (1, 10.0),
+    }  # fmt: skip
+    assert len(held) == 2
+    assert (unit.ended, str(unit)) == (True, "http GET /a")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_names_beyond_the_last_place_share_a_series(last: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Each kind by itself, and said once of each; a name that has a place keeps it, in whichever pool."""
+    units = Units((1.0,), (1.0,), most_names=2)
+    first, second = units.series_of("http", "a", "shop"), units.series_of("http", "b", "shop")
+    assert first is units.series_of("http", "a", "shop") is not second
+    beyond = units.series_of("http", "c", "shop")
+    assert beyond is units.series_of("http", "d", "shop")
+    assert beyond not in (first, second)
+    assert units.series_of("http", "a", "other") not in (first, beyond)
+    assert units.series_of("task", "c", "shop") is not beyond
+    assert set(units.series) == {
+        ("http", "a", "shop"), ("http", "b", "shop"), ("http", OVERFLOW, "shop"), ("http", "a", "other"),
+        ("task", OVERFLOW, "shop"),
+    }  # fmt: skip
+    assert len([one for one in caplog.messages if "more than 2 names" in one]) == 2
+    if last:
+        units.forget()
+        assert units.series == {}
+        units.series_of("http", "c", "shop")
+        assert list(units.series) == [("http", "c", "shop")]
+
+
+@pytest.mark.parametrize(
+    ("since", "sent", "held", "ends"),
+    [(8.0, True, True, True), (8.0, False, True, False), (8.0, False, False, True), (8.5, True, False, False)],
+)
+def test_a_response_that_was_read_to_its_end_is_ended_after_a_while(
+    since: float, sent: bool, held: bool, ends: bool
+) -> None:
+    """Where the server knows that it was all, or it holds nothing; at the end of the process in any case."""
+    units = Units((1.0,), (1.0,), now=lambda: 10.0)
+    ended: list[int] = []
+    unit = Like(usages={"pool": Like(leases={1} if held else set())}, thread=1, task=None)
+    response: Any = Like(unit=unit, end=lambda: ended.append(1))
+    units.unclosed[response] = (since, 1, sent)
+    units.end_unclosed(2.0)
+    assert bool(ended) is ends
+    ended.clear()
+    units.end_all()
+    assert ended == [1]
+
+
+@pytest.mark.parametrize(
+    ("reader", "began", "task", "ends"),
+    [(0, 0, None, True), (1, 0, None, False), (0, 1, None, False), (0, 0, "other", False), (-1, -1, None, False)],
+)
+def test_the_next_one_ends_what_this_thread_began_and_read(reader: int, began: int, task: Any, ends: bool) -> None:
+    """In the same task; what another thread has to do with it goes on."""
+    units = Units((1.0,), (1.0,))
+    ended: list[int] = []
+    unit = Like(thread=get_ident() + began, task=task)
+    response: Any = Like(unit=unit, end=lambda: ended.append(1))
+    units.unclosed[response] = (0.0, get_ident() + reader, True)
+    units.end_unclosed_here()
+    assert bool(ended) is ends
