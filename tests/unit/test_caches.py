@@ -72,7 +72,7 @@ BOUNDS: Final = {
         core/serially.py: Serially._queue, core/runner.py: Runner._wakes, core/counters.py: Sum._free,
         core/counters.py: Peak._past, core/histogram.py: Distribution._free""",
     "one call, or one block of an event loop, with as many looks as it has time for": """
-        core/awaiting.py: Dependents._visited, core/sql/locking.py: _Words._places,
+        core/awaiting.py: Dependents._visited, core/sql/locking.py: _Select.of,
         core/watched_loop.py: Samples._stacks""",
 }
 KNOWN: Final = {name.strip() for names in BOUNDS.values() for name in names.split(",")}

@@ -20,8 +20,9 @@ from poolscope.core.execution import stack_of_task
 from poolscope.core.guard import Guard, SessionEndedError, guard
 from poolscope.core.histogram import Distribution
 from poolscope.core.lazy_jobs import LazyJob, excuses_here
+from poolscope.core.lease import Outcome
 from poolscope.core.listener import Listeners, NullListener
-from poolscope.core.location import BEGINNING, locate
+from poolscope.core.location import BEGINNING, know_template, locate
 from poolscope.core.origin import Origins, _compiled_from
 from poolscope.core.pool_registry import PoolRegistry
 from poolscope.core.sql.fingerprint import LONGEST_SHAPE, _shortened, shape_of
@@ -810,15 +811,17 @@ def test_a_unit_of_work_is_measured_at_its_end_with_what_it_still_holds() -> Non
         scene.clock.advance(1.0)
         first.released()
         held = [scene.checkout(), scene.checkout()]
-        scene.begin_checkout()
+        waiting = scene.begin_checkout()
         scene.clock.advance(4.0)
+        waiting.failed(Outcome.TIMEOUT, "TimeoutError")
     units.end(unit)
     series = units.series_of("http", "GET /a", "shop")
     figures = {name: getattr(series, name).read() for name in ("queries", "connections", "wait_time", "hold_time")}
     assert {name: (read.count, read.total) for name, read in figures.items()} == {
-        "queries": (1, 1.0), "connections": (1, 2.0), "wait_time": (1, 0.5), "hold_time": (1, 10.0),
+        "queries": (1, 1.0), "connections": (1, 2.0), "wait_time": (1, 4.5), "hold_time": (1, 10.0),
     }  # fmt: skip
     assert len(held) == 2
+    assert unit.timeouts == 1
     assert (unit.ended, str(unit)) == (True, "http GET /a")
 
 
@@ -867,7 +870,14 @@ def test_a_response_that_was_read_to_its_end_is_ended_after_a_while(
 
 @pytest.mark.parametrize(
     ("reader", "began", "task", "ends"),
-    [(0, 0, None, True), (1, 0, None, False), (0, 1, None, False), (0, 0, "other", False), (-1, -1, None, False)],
+    [
+        (0, 0, None, True),
+        (1, 0, None, False),
+        (0, 1, None, False),
+        (0, -1, None, False),
+        (0, 0, "other", False),
+        (-1, -1, None, False),
+    ],
 )
 def test_the_next_one_ends_what_this_thread_began_and_read(reader: int, began: int, task: Any, ends: bool) -> None:
     """In the same task; what another thread has to do with it goes on."""
@@ -878,3 +888,20 @@ def test_the_next_one_ends_what_this_thread_began_and_read(reader: int, began: i
     units.unclosed[response] = (0.0, get_ident() + reader, True)
     units.end_unclosed_here()
     assert bool(ended) is ends
+
+
+@pytest.mark.parametrize(("line", "shown"), [(1, 1), (2, 10), (3, 10), (4, 20), (6, 20), (7, 30), (99, 30)])
+def test_a_line_of_a_template_is_that_of_the_code_before_it(line: int, shown: int) -> None:
+    """The last one that is not after it; before the first it is the code's own."""
+    code: Any = Like(co_firstlineno=line, co_lines=list, co_name="f", co_filename="f.html")
+    template = Like(debug_info=[(10, 2), (20, 4), (30, 7)])
+    frame: Any = Like(f_code=code, f_globals={"__template__": template})
+    before = origin.KNOWN.templates
+    origin.KNOWN.templates = ("__template__",)
+    try:
+        know_template(frame)
+        frame.f_globals["__template__"] = Like(debug_info=[])
+        know_template(frame)  # it is known
+    finally:
+        origin.KNOWN.templates = before
+    assert locate(code, BEGINNING).line == shown

@@ -53,6 +53,7 @@ def test_what_the_same_thread_or_task_holds_is_held_meanwhile(monkeypatch: pytes
         asked.clear()
         assert nesting.held_meanwhile(checkout, leases, {}, every=every) == found
         assert asked == [(None, 7)] * asks
+    assert nesting.held_meanwhile(checkout, [own, other], {}) == [own]
     over = lease(thread_reference=mine, task=lambda: None)
     asked.clear()
     assert nesting.held_meanwhile(over, [other], {}) == []

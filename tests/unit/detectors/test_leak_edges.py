@@ -60,6 +60,12 @@ def test_it_is_known_since_when_an_owner_is_over() -> None:
     for _ in range(2):
         assert leak._owner_is_over(lease, {})
         assert lease.over_since == 100.0
+    scene = Scene()
+    fresh = scene.checkout()
+    fresh.task = lambda: None  # type: ignore[assignment]
+    scene.clock.advance(2.0)
+    assert leak._owner_is_over(fresh, {})
+    assert fresh.over_since == scene.clock.now
     going_on = lease_of(thread_reference=lambda: 1)
     assert not leak._owner_is_over(going_on, {})
     assert going_on.over_since == 0.0
