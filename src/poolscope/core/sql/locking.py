@@ -105,7 +105,7 @@ def _advisory(raw: str, text: str) -> Iterator[Lock]:
         return
     for call in _ADVISORY_CALL.finditer(raw):
         given = call["arguments"] or ""
-        value = (_NUMBERS if call["numbered"] else _NAME).fullmatch(given)
+        value = _NUMBERS.fullmatch(given) if call["numbered"] else _NAME.fullmatch(given)
         mode = Mode.ADVISORY if call["xact"] else Mode.SESSION
         yield Lock(mode, (re.sub(r"\s", "", value[1]),) if value is not None else (), not call["tries"])
 
