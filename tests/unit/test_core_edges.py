@@ -32,7 +32,7 @@ from poolscope.core.sql.remembered import Remembered
 from poolscope.core.sql.repetition import EXPECTED_REPETITION
 from poolscope.core.sql.syntax import _syntaxes
 from poolscope.core.watched_loop import Samples, loop_of
-from poolscope.core.work import EXPECTED_LONG_HOLD, OVERFLOW, Units
+from poolscope.core.work import EXPECTED_LONG_HOLD, OVERFLOW, UnitOfWork, Units
 from poolscope.core.work_scope import finish, inside, inside_async
 from tests.support.clocks import FakeClock
 from tests.support.likeness import Like
@@ -905,3 +905,20 @@ def test_a_line_of_a_template_is_that_of_the_code_before_it(line: int, shown: in
     finally:
         origin.KNOWN.templates = before
     assert locate(code, BEGINNING).line == shown
+
+
+def test_of_several_that_end_a_unit_of_work_one_does() -> None:
+    """The first."""
+    unit = UnitOfWork("http", "GET /a")
+    assert [unit.claim_end() for _ in range(3)] == [True, False, False]
+
+
+@pytest.mark.parametrize(("exists", "is_of_application"), [("file", True), ("path", True), ("", False)])
+def test_a_source_that_is_there_is_where_it_says(
+    exists: str, is_of_application: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the folder of now, or that of the start; else its package says where it was compiled from."""
+    file = "asyncio/compiled.pyx"
+    there = {"file": file, "path": origin.absolute(file)}.get(exists)
+    monkeypatch.setattr(origin.os.path, "exists", lambda name: name == there)
+    assert Origins().is_of_application(file) is is_of_application

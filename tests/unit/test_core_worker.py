@@ -476,5 +476,6 @@ def test_who_waits_for_what_another_gave_up_on_hardly_waits() -> None:
     assert runner.patience(9.0) == 9.0
     runner.gave_up_in = runner.runs
     assert (runner.patience(9.0), runner.patience(0.01)) == (LITTLE_PATIENCE, 0.01)
+    assert 0.0 < LITTLE_PATIENCE <= 0.1
     runner.runs += 1
     assert runner.patience(9.0) == 9.0

@@ -14,6 +14,9 @@ from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
 from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, SLOW_CONNECT
 from poolscope.core.finding_kind import Severity
 from poolscope.core.lease import Outcome
+from poolscope.detectors import too_many_connections
+from poolscope.detectors.too_many_connections import TooManyConnectionsDetector
+from tests.support.likeness import Like
 from tests.support.pools import Source
 from tests.support.scene import Scene
 
@@ -295,3 +298,63 @@ def test_a_child_process_starts_anew() -> None:
     assert refusals(scene) == []
     refuse(scene)
     assert len(refusals(scene)) == 1
+
+
+def detector_of(scene: Scene) -> TooManyConnectionsDetector:
+    """The scene's."""
+    (detector,) = [one for one in scene.watchdog.detectors if TOO_MANY_CONNECTIONS in one.kinds]
+    assert isinstance(detector, TooManyConnectionsDetector)
+    return detector
+
+
+def test_refusals_in_the_background_count_once_each() -> None:
+    """Those since the last look; one is described, with the newest refusal and who has waited for longest."""
+    scene = Scene(4)
+    detector = detector_of(scene)
+    waiters = []
+    for name in ("GET /first", "GET /second"):
+        with scene.unit(name) as unit:
+            waiters.append(scene.begin_checkout())
+        unit.ended = False
+        scene.clock.advance(0.5)
+    refusals = scene.pool.refusals
+    refusals.clear()
+    refusals.extend(
+        Like(moment=moment, in_checkout=moment == 2.0, code=str(moment), limit="server")  # type: ignore[misc]
+        for moment in (1.0, 2.0, 3.0)
+    )
+    found = list(detector.look(scene.pool))
+    assert [one.describe is None for one in found] == [False, True]
+    assert found[0].describe is not None
+    finding = found[0].describe(0)
+    assert finding.evidence["code"] == "3.0"
+    assert "for http GET /first at" in finding.summary
+    assert list(detector.look(scene.pool)) == []
+    refusals.append(Like(moment=3.0, in_checkout=False, code="x", limit="server"))  # type: ignore[arg-type]
+    assert list(detector.look(scene.pool)) == []
+    refusals.append(Like(moment=4.0, in_checkout=False, code="x", limit="server"))  # type: ignore[arg-type]
+    assert [one.describe for one in detector.look(scene.pool)] == [None]
+    for waiter in waiters:
+        waiter.failed(Outcome.CANCELLED, "CancelledError")
+
+
+def test_a_census_is_taken_again_a_while_later() -> None:
+    """Of the two the later one counts, unless there were more connections before; at the end none is waited for."""
+    for connections, last, expected in ((3, False, 3), (1, False, 2), (2, True, 2)):
+        scene = Scene(9)
+        detector = detector_of(scene)
+        scene.source._idle = 2
+        refuse(scene)
+        (seen,) = detector.observations
+        assert list(detector.diagnose(seen)) == []
+        scene.source._idle = connections
+        assert list(detector.again(False)) == []
+        if not last:
+            scene.clock.advance(too_many_connections._LATER / 2)
+            assert list(detector.again(False)) == []
+            scene.clock.advance(too_many_connections._LATER / 2)
+        (occurrence,) = detector.again(last)
+        assert occurrence.at_once
+        assert occurrence.describe is not None
+        assert occurrence.describe(0).evidence["open_connections"] == expected
+        assert list(detector.again(True)) == []
