@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from poolscope.core import awaiting
 from poolscope.core.awaiting import Dependents, dependents_of
 from poolscope.core.guard import guard
 from poolscope.core.jobs import loop_that_submits
 from poolscope.core.origin import Origins
 from poolscope.hooks.registry import declare
+from tests.support.likeness import Like
 from tests.support.skips import is_installed, require
 
 if TYPE_CHECKING:
@@ -435,3 +437,124 @@ def test_a_circle_ends_and_so_does_a_long_chain() -> None:
         await asyncio.gather(holder, *tasks)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("stack", "origins", "exchanges"),
+    [
+        (["stream"], False, True),
+        (["lock", "stream"], False, True),
+        (["pause", "lock", "stream"], False, True),
+        (["lock", "view"], True, True),
+        (["lock", "view"], False, False),  # whose files are the application's is not known
+        (["lock", "library"], True, False),  # it may wait for a server
+        (["pause", "view"], True, False),
+        (["pause", "lock", "view"], True, True),
+        (["lock", "pause", "view"], True, False),
+        (["view", "lock"], True, False),
+        (["library", "stream"], True, False),
+        (["lock"], True, False),
+        ([], True, False),
+    ],
+)
+def test_a_task_stands_in_an_exchange_by_the_first_that_is_none_of_its_parts(
+    stack: list[str], origins: bool, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream in memory, or an event or queue that the application itself waits for."""
+    files = {
+        "stream": "/m/streams.py",
+        "lock": "/m/locks.py",
+        "pause": "/m/tasks.py",
+        "view": "/a.py",
+        "library": "/l.py",
+    }
+    codes = tuple((Like(co_filename=files[name]), 0) for name in stack)
+    monkeypatch.setattr(awaiting, "stack_of_task", lambda task, depth: codes)
+    waits = Like(exchanges=("/m/streams.py",), events=("/m/locks.py",), pauses=("/m/tasks.py",))
+    monkeypatch.setattr(awaiting.KNOWN, "waits", (waits,))
+    known: Any = Like(applications=lambda frames: {one for one, _ in frames if one.co_filename == "/a.py"})
+    assert awaiting._exchanges(Like(), known if origins else None) is exchanges
+    monkeypatch.setattr(awaiting, "stack_of_task", lambda task, depth: None)
+    assert not awaiting._exchanges(Like(), known)
+
+
+class FutureLike(Like):
+    """What is like a future, by its class."""
+
+    _asyncio_future_blocking = False
+
+
+class TaskLike(FutureLike):
+    """What is like a task."""
+
+    def get_coro(self) -> None:
+        """No coroutine of Python's."""
+
+
+def test_what_a_callback_of_asyncio_sets_is_found() -> None:
+    """In its arguments or its variables; not in those of another's."""
+    future, threads = FutureLike(), Like(_done_callbacks=[])
+
+    def closure() -> Any:
+        return future, threads
+
+    closure.__module__ = "asyncio.tasks"
+    assert set(awaiting._set_by(closure)) == {future, threads}
+    closure.__module__ = "application.asyncio"
+    assert list(awaiting._set_by(closure)) == []
+
+    def called(*_: Any) -> None:
+        """A function of asyncio's."""
+
+    called.__module__ = "asyncio.futures"
+    assert list(awaiting._set_by(functools.partial(called, future, object(), threads))) == [future, threads]
+    called.__module__ = "application"
+    assert list(awaiting._set_by(functools.partial(called, future))) == []
+    queue: Any = asyncio.Queue()
+    queue._getters.append(future)
+    called.__module__ = "asyncio.tasks"
+    assert list(awaiting._set_by(functools.partial(called, queue))) == [future]
+    assert list(awaiting._set_by(object())) == []
+
+
+def test_dependents_are_tasks_that_wait_and_parents_that_may_not() -> None:
+    """What is no task is followed to those; each is visited once, and not too many."""
+    found = Dependents()
+    task, future, parent = TaskLike(), FutureLike(), TaskLike()
+    for _ in range(2):
+        found._visit(task, waiting=True)
+        found._visit(future, waiting=True)
+        found._visit(parent, waiting=False)
+    assert (found.tasks, found.parents, len(found._visited)) == ([task], [parent], 3)
+    assert [found.waits(one, 1) for one in (task, parent)] == [True, False]
+    assert [found.is_parent(one) for one in (task, parent, TaskLike())] == [True, True, False]
+    found.threads.append(7)
+    assert [found.waits(None, thread) for thread in (7, 8)] == [True, False]
+    many = Dependents()
+    for _ in range(awaiting._MOST + 5):
+        many._visit(TaskLike(), waiting=True)
+    assert len(many.tasks) == awaiting._MOST
+
+
+@pytest.mark.parametrize(
+    ("end", "waits_at", "waiting", "exchanges", "waits"),
+    [
+        ("end", "end", True, False, True),
+        ("end", "else", True, False, False),
+        ("end", "else", True, True, True),
+        ("end", "end", False, True, False),
+        (None, None, True, False, False),
+        (None, "else", True, True, True),
+    ],
+)  # fmt: skip
+def test_the_parent_of_a_group_waits_at_its_end_or_in_an_exchange(
+    end: Any, waits_at: Any, waiting: bool, exchanges: bool, waits: bool
+) -> None:
+    """Else it may do something else meanwhile; what is no task is no parent."""
+    found = Dependents()
+    parent = TaskLike(_fut_waiter=waits_at)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(awaiting, "_exchanges", lambda *_: exchanges)
+        found._enclose(Like(parent=parent, end=end), waiting=waiting)  # type: ignore[arg-type]
+        found._enclose(Like(parent=FutureLike(), end=end), waiting=waiting)  # type: ignore[arg-type]
+    assert (found.tasks, found.parents) == (([parent], []) if waits else ([], [parent]))
