@@ -33,6 +33,7 @@ from tests.support.pools import Source
 from tests.support.scene import Scene
 
 BLOCKED_LOOP = sys.modules[blocked_wait.__module__]  # the package has a function of that name
+LONG_HOLDS = sys.modules[held_long.__module__]  # the same
 LEAKS = sys.modules[left_over.__module__]  # the same
 FIGURES = Figures(
     limit=10, used_before=0, leaked=0, deadlocked=0, rate=2.0, rate_now=6.0, rate_before=2.0, known_before=MOMENT,
@@ -228,6 +229,10 @@ def test_a_group_of_long_holds_says_what_they_were_for() -> None:
     explained = held_long(Like(capacity=4), "idle_in_transaction", group)  # type: ignore[arg-type]
     assert explained.summary.startswith("held too long: 2 of 4 connections, for 2.0 s or less, 25% of the time ")
     assert explained.cause == IDLE_IN_TRANSACTION
+    short = held_long(Like(capacity=4), "idle_in_transaction", [held(0.25)])  # type: ignore[arg-type]
+    assert short.summary.startswith("held too long: 1 of 4 connections, for 250 ms or less, 25% of the time ")
+    none = held_long(Like(capacity=4), "idle_in_transaction", [held(0.0)])  # type: ignore[arg-type]
+    assert ", 0% of the time " in none.summary
 
 
 def test_what_is_held_for_is_decided_to_the_point() -> None:
@@ -448,6 +453,17 @@ def test_a_leak_is_of_leases_and_of_slots(lost: int, slots: int, share: str) -> 
     assert explained.chain == (chain,)
 
 
+def test_what_is_left_over_is_one_leak() -> None:
+    """Of the leases alone; where nothing is, there is none."""
+    left, going_on = (held(unit=Like(ended=ended, hands_on=False), whole=()) for ended in (True, False))
+    for one in (left, going_on):
+        one.lease.excuse, one.lease.last_used, one.phase = None, 1.0, "idle"
+    picture: Any = Like(totals=Like(moment=9.0), capacity=5)
+    (explained,) = left_over(picture, [going_on, left])
+    assert (explained.held, explained.connections) == ((left,), 1)
+    assert list(left_over(picture, [going_on])) == []
+
+
 @pytest.mark.parametrize(
     ("change", "is_left"),
     [
@@ -479,3 +495,46 @@ def test_what_stands_is_the_root_or_the_first_that_executes(stacks: list[Any], r
     """Of the leases, the oldest first."""
     explained = Explained(LEAK, tuple(held(stack=stack) for stack in stacks), "", root=root)
     assert explained.stands_at == shown
+
+
+def test_long_holds_are_in_groups_by_what_they_were_for() -> None:
+    """From the threshold on; without those of which the beginning is not known, and those that are validated."""
+
+    def long(seconds: float, phase: str, **changes: Any) -> Any:
+        one = held(seconds, **changes)
+        one.phases = {**dict.fromkeys(HOLD_PHASES, 0.0), phase: seconds}
+        one.lease.slowest = one.lease.statement = None
+        one.lease.pool = Like(identity=Like(system="postgresql"))
+        return one
+
+    leases = [
+        long(2.0, "query"), long(1.0, "idle"), long(0.75, "idle"), long(9.0, "query"),
+        long(9.0, "idle", acquired=False), long(9.0, "idle"),
+    ]  # fmt: skip
+    leases[-1].lease.adopted = True
+    picture: Any = Like(capacity=6, pool=Like(long_hold=1.0))
+    queries, idle = LONG_HOLDS.long_holds(picture, leases)
+    assert (queries.held, queries.phase, queries.case) == ((leases[0], leases[3]), "query", "")
+    assert (idle.held, idle.phase, idle.case, idle.cause) == ((leases[1],), "idle", "idle", LONG_HOLD)
+    assert list(LONG_HOLDS.long_holds(picture, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "runs", "running_for", "words"),
+    [
+        ("query", "query", 3.0, "run select last"),
+        ("query", "query", 2.0, "run select last"),  # as long as the slowest by now
+        ("query", "query", 1.5, "ran select slow"),
+        ("query", "idle", 9.0, "ran select slow"),
+        ("idle", "query", 9.0, "execute unknown"),
+        ("idle_in_transaction", "idle", 0.0, "execute unknown"),
+    ],
+)
+def test_what_a_long_hold_does_is_the_statement_that_runs_or_was_slowest(
+    phase: str, runs: str, running_for: float, words: str
+) -> None:
+    """Of one that was held for something else it is where its holder is."""
+    one = held(phase=runs, running_for=running_for)
+    one.lease.slowest, one.lease.slowest_time, one.lease.statement = "select slow", 2.0, "select last"
+    one.lease.pool = Like(identity=Like(system="postgresql"))
+    assert LONG_HOLDS._does(one, phase) == words

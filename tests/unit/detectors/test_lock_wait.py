@@ -290,6 +290,7 @@ def test_a_hold_that_short_waits_made_long_has_a_finding(
         assert " likely waited for a row lock of table member, for " in finding.summary
         assert "; it was held by " in finding.summary
         assert finding.evidence["waited"] == pytest.approx(sum(waits), abs=0.01)
+        assert finding.evidence["waiters"] == 1
         assert "statement" not in finding.evidence, "which of them waited is not known any more"
     holder.released()
 

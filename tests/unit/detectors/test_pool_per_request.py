@@ -217,6 +217,7 @@ def test_the_first_pool_of_a_thread_is_not_made_again() -> None:
     ("units", "kind", "open_ones", "closed", "unbounded"),
     [
         (5, "http", 0, 0, True),
+        (6, "http", 0, 0, True),
         (4, "http", 0, 0, False),
         (5, "test", 0, 0, False),
         (0, "http", 10, 0, True),
