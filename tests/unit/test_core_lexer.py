@@ -58,6 +58,7 @@ def test_each_token_is_found_where_it_is(system: str, statement: str, expected: 
             (COMMENT, "/* a */"), (PARAMETER, "$1"), (NUMBER, "2"), (PARAMETER, "%s"), (STRING, "'b'"),
         ]),
         # A comment in one, and plain text or a number in another one.
+        (ANY, "/* a *//* b */", [(COMMENT, "/* a */"), (COMMENT, "/* b */")]),
         (ANY, "select a -- b\n# c", [(COMMENT, "-- b"), (COMMENT, "# c")]),
         (ANY, 'select [a], `b`, "c"', [(STRING, '"c"')]),
         (ANY, "select $a$b$a$", [(STRING, "$a$b$a$")]),
@@ -103,6 +104,7 @@ def names(statement: str, system: str = LITE) -> list[str]:
         ('"x"', []),
         ('/* from */ "x"', []),
         ('/* is distinct */ from "x"', []),
+        ('-- is distinct\nfrom "x"', []),
         ("'b' /* is distinct */ from \"x\"", []),
         ('/* select from */ "x", from "t"', ["t"]),
         ('/* into t ( */ ("x")', []),

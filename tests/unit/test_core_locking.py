@@ -45,6 +45,7 @@ def in_words(statement: str, system: str = "postgresql") -> list[str]:
         ("select skip, x from a for update", ["row lock: a"]),
         ("select skip value from a for update", ["row lock: a"]),
         ("select * from a where lock = 1", ["reads: a"]),
+        ("select * from a where lock is null", ["reads: a"]),
         ("select state locked from a for update", ["row lock: a"]),
         ("select * from a for json auto", ["reads: a"]),
         ("select * from _a join __b on true", ["reads: _a", "reads: __b"]),
@@ -166,12 +167,19 @@ def test_the_locks_of_a_statement_of_sqlite(statement: str, expected: list[str])
     assert in_words(statement, "sqlite") == expected
 
 
+def test_the_locks_of_a_statement_of_sql_server() -> None:
+    """Its brackets are quotes."""
+    assert in_words("update dbo.[Order Line] set a = 1", "microsoft.sql_server") == ["row lock: dbo.Order Line"]
+
+
 def test_the_locks_of_a_statement_of_another_database() -> None:
     """They are taken to be those of most."""
     assert in_words("update t set a = 1", "teradata") == ["row lock: t"]
 
 
-@pytest.mark.parametrize("before", ["; ", "; ; ", "commit; ", "select 1; ", "select 1, 2; "])
+@pytest.mark.parametrize(
+    "before", ["; ", "; ; ", "commit; ", "select 1; ", "select 1, 2; ", "select " + "1, " * 9 + "1; "]
+)
 @pytest.mark.parametrize(
     ("statement", "system"),
     [
