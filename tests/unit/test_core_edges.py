@@ -33,7 +33,7 @@ from poolscope.core.sql.repetition import EXPECTED_REPETITION
 from poolscope.core.sql.syntax import _syntaxes
 from poolscope.core.watched_loop import Samples, loop_of
 from poolscope.core.work import EXPECTED_LONG_HOLD, OVERFLOW, UnitOfWork, Units
-from poolscope.core.work_scope import finish, inside, inside_async
+from poolscope.core.work_scope import Unclosed, finish, inside, inside_async
 from tests.support.clocks import FakeClock
 from tests.support.likeness import Like
 from tests.support.scene import Scene
@@ -922,3 +922,21 @@ def test_a_source_that_is_there_is_where_it_says(
     there = {"file": file, "path": origin.absolute(file)}.get(exists)
     monkeypatch.setattr(origin.os.path, "exists", lambda name: name == there)
     assert Origins().is_of_application(file) is is_of_application
+
+
+@pytest.mark.parametrize(("interrupted", "ended", "times"), [(True, False, 2), (False, False, 1), (False, True, 0)])
+def test_a_response_that_is_left_open_ends_its_unit_of_work(interrupted: bool, ended: bool, times: int) -> None:
+    """When it is collected; again where that is interrupted. One that has ended is left alone."""
+    done: list[str] = []
+
+    def end_in_collection() -> None:
+        done.append("end")
+        if interrupted and len(done) == 2:
+            raise KeyboardInterrupt
+
+    scope: Any = Like(unit=Like(ended=ended), enter=lambda: done.append("enter"), end_in_collection=end_in_collection)
+    unclosed = Unclosed(scope)
+    with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext():
+        unclosed.__del__()
+    assert done == ["enter"] * bool(times) + ["end"] * times
+    scope.unit.ended = True

@@ -237,6 +237,16 @@ def test_what_runs_for_long_with_no_lock_in_its_way_is_slow(moment: float, slow:
     assert other.watch._slow == {}
 
 
+def test_a_statement_that_has_only_begun_is_not_looked_at() -> None:
+    """Whatever lock was in its way then: it is known to be slow where none is later."""
+    watched = Watched()
+    assert not watched.waits(SHORTEST / 2)
+    assert not watched.watch._candidates
+    watched.holds(False)
+    assert not watched.waits(0.5)
+    assert watched.watch._slow == {SHAPE: START + 0.5}
+
+
 def waiting(holder: Any, *, runs: bool = True, began: float = 1.0) -> Any:
     """What is like a lease that waits for a lock that another one holds; for one of another process where None."""
     reference = weakref.ref(holder) if holder is not None else None
