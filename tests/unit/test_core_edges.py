@@ -940,3 +940,14 @@ def test_a_response_that_is_left_open_ends_its_unit_of_work(interrupted: bool, e
         unclosed.__del__()
     assert done == ["enter"] * bool(times) + ["end"] * times
     scope.unit.ended = True
+
+
+def test_a_checkout_that_fails_has_waited_for_so_long() -> None:
+    """By its error; its parts are those of a wait."""
+    scene = Scene(1)
+    scene.clock.now = 2.0
+    lease = scene.begin_checkout()
+    scene.clock.advance(5.0)
+    lease.failed(Outcome.TIMEOUT, "TimeoutError")
+    (waits,) = scene.pool.failed_waits.values()
+    assert (waits.read().total, waits.read().phases["queue"]) == (5.0, 5.0)

@@ -544,6 +544,7 @@ def test_a_block_by_a_lease_is_that_leases(scene: Scene) -> None:
     finding = found(Block(1, 0.0, None, ((cause.__code__, 0),)), 2.0, by, ())
     assert "has been blocked for 2.0 s by synchronous work of http GET /a at " in finding.summary
     assert (str(finding.unit), finding.trace, finding.pool) == ("http GET /a", span, scene.pool.identity)
+    assert finding.evidence["repeated"] == 0
     by.unit = None
     assert found(Block(1, 0.0, None, ((cause.__code__, 0),)), 2.0, by, ()).unit is None
 

@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
-from poolscope.core.catalogue.exhaustion import SLOW_CONNECT
-from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL
+from poolscope.core.catalogue import KINDS
+from poolscope.core.catalogue.connects import TOO_MANY_CONNECTIONS
+from poolscope.core.catalogue.exhaustion import POOL_EXHAUSTED, SLOW_CONNECT
+from poolscope.core.catalogue.pools import FOREIGN_EVENT_LOOP, FORKED_POOL, STRANDED_CONNECTIONS
+from poolscope.core.finding_kind import Source
 from poolscope.core.lease import Outcome
 from poolscope.core.pool_identity import Foreign
+from poolscope.detectors.diagnosis.describe import place_of
+from poolscope.detectors.diagnosis.holders import blocked_part
 from poolscope.detectors.diagnosis.outcomes import AT_ONCE, ending_of, outcome_of
 from poolscope.detectors.diagnosis.rules.blocked_loop import blocked_wait
 from poolscope.detectors.diagnosis.rules.foreign import fix_of, foreign, kind_of, words_of
@@ -248,3 +253,38 @@ def test_how_a_checkout_ended_is_said(outcome: Outcome | None, waited: float, va
     """With how long it took."""
     checkout: Any = Like(outcome=outcome, error_type="OSError")
     assert (outcome_of(checkout), ending_of(checkout, waited)) == (value, words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "line", "words"),
+    [
+        (0.0, True, ""),
+        (0.25, True, "its event loop was blocked at {place} for 250 ms of it"),
+        (2.0, False, "its event loop was blocked for 2.0 s of it"),
+    ],
+)
+def test_of_a_hold_the_time_of_a_blocked_loop_is_said(seconds: float, line: bool, words: str) -> None:
+    """With the line, where that is known; of what has no connection yet it is nothing."""
+    spans: list[tuple[float, float]] = []
+
+    def overlap_of(lease: Any, began: float, ended: float) -> Any:
+        spans.append((began, ended))
+        return Like(seconds=seconds, stack=overlap(1.0).stack if line else ())
+
+    pool = Like(event_loops=Like(overlap_of=overlap_of))
+    one: Any = Like(lease=Like(pool=pool, acquired_at=1.0), age=4.0)
+    assert blocked_part(one) == words.format(place=place_of(overlap(1.0).stack))
+    assert spans == [(1.0, 5.0)]
+    one.lease.acquired_at = None
+    assert blocked_part(one) == ""
+    one.lease.acquired_at, pool.event_loops = 1.0, None
+    assert blocked_part(one) == ""
+
+
+def test_what_no_detector_finds_at_a_line_is_of_the_pool() -> None:
+    """And so is what one finds wherever it happens to look: who was there is not the cause."""
+    kinds = KINDS.values()
+    assert all(kind.of_pool for kind in kinds if kind.source is not Source.DETECTOR)
+    assert {kind.id for kind in kinds if kind.of_pool and kind.source is Source.DETECTOR} == {
+        FORKED_POOL, FOREIGN_EVENT_LOOP, STRANDED_CONNECTIONS, TOO_MANY_CONNECTIONS, POOL_EXHAUSTED,
+    }  # fmt: skip
