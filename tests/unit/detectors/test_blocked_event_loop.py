@@ -573,3 +573,19 @@ def test_blocks_explain_a_hold_where_they_are_reported(explained: bool, reported
     lease.acquired_at, pool.event_loops = 1.0, None
     assert not blocked_event_loop.explains(lease)
     assert len(spans) == 2
+
+
+def test_blocks_before_and_after_a_span_are_none_of_it() -> None:
+    """They do not count for their line, nor against it."""
+    line, other = ((cause.__code__, 0),), ((lags.__code__, 0),)
+    blocks = Blocks()
+    for began, ended, stack in (
+        (-9.0, 1.0, line),
+        (1.0, 2.0, line),
+        (2.25, 2.5, other),
+        (3.0, 4.0, line),
+        (10.0, 12.0, line),
+    ):
+        blocks.add(Block(1, began, ended, stack))
+    overlap = blocks.overlap(1, 1.0, 3.0)
+    assert (overlap.seconds, overlap.stack) == (1.25, line)
