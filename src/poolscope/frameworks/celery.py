@@ -165,8 +165,7 @@ def _make_send(original: Callable[..., Any]) -> Callable[..., Any]:
                     raise result  # noqa: TRY301 - it is what the signal handler raised
             return results  # noqa: TRY300 - an interrupt may come here, too
         except BaseException:
-            if outer is not None:
-                _settle(outer, begins=is_begin)
+            _settle(_ENTERED.get() if outer is None else outer, begins=is_begin)
             raise
 
     return send
