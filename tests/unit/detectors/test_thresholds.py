@@ -82,6 +82,9 @@ def test_a_caller_that_waited_goes_without_where_the_wait_was_one(times: float, 
     assert pool_exhausted._goes_without(lease) is goes_without
     lease.used_at_checkout = 0
     assert not pool_exhausted._goes_without(lease)
+    for limit, leases, full in ((2, 1, False), (2, 2, True), (2, 3, True), (None, 3, False)):
+        lease.pool = Like(limit=limit, leases=range(leases))
+        assert pool_exhausted._goes_without(lease) is (full and goes_without)
 
 
 def pending(scene: Scene, times: float, **changes: Any) -> Any:
