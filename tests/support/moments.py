@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import poolscope
+from tests.support.beside import Beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,13 +45,12 @@ class Elsewhere:
     """A thread in which something happens; it is not traced."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="elsewhere")
-        self._executor.submit(lambda: None).result(DEADLINE)  # before anything is traced
+        self._thread = Beside("elsewhere")  # before anything is traced
         self._begun: list[Future[Any]] = []
 
     def happens(self, what: Callable[[], Any]) -> None:
         """Let it happen, and come back when it has; or, where that waits for this thread, before."""
-        future = self._executor.submit(what)
+        future = self._thread.submit(what)
         self._begun.append(future)
         try:
             future.result(PATIENCE)
@@ -60,7 +59,7 @@ class Elsewhere:
 
     def asks(self, what: Callable[[], _Answer]) -> _Answer:
         """What something returns there."""
-        return self._executor.submit(what).result(DEADLINE)
+        return self._thread.submit(what).result(DEADLINE)
 
     def settle(self) -> None:
         """Wait until all of it has happened; raise what it raised."""
@@ -69,7 +68,7 @@ class Elsewhere:
 
     def close(self) -> None:
         """End the thread."""
-        self._executor.shutdown()
+        self._thread.end(DEADLINE)
 
 
 class Moments:

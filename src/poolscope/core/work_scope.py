@@ -98,9 +98,11 @@ class WorkScope:
             return
         try:
             CURRENT_UNIT.reset(token)
-        except (ValueError, RuntimeError):  # entered in another context, such as another thread's or task's; or done
+        except (ValueError, RuntimeError) as error:  # entered in another context, as a thread's or a task's; or done
             if CURRENT_UNIT.get() is self.unit:
                 CURRENT_UNIT.set(None)
+            if isinstance(error, ValueError):
+                return  # it is still to be left there
         self._token = None
 
     def end_in_collection(self) -> None:

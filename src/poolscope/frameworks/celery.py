@@ -77,8 +77,8 @@ class CeleryFramework:
         patcher.require(module, ("task_prerun", "task_postrun"))
         self._signals = module
         self._pool_registry = pool_registry
+        module.task_postrun.connect(self._end, weak=False)  # first: what begins is heard to end
         module.task_prerun.connect(self._begin, weak=False)
-        module.task_postrun.connect(self._end, weak=False)
 
     def release(self) -> None:
         """Disconnect the receivers of signals; what hears of the ends of tasks, once the last has ended."""

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import importlib.util
-import queue
-import threading
 import weakref
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from examples.lab import mariadb
@@ -19,6 +16,7 @@ from poolscope.adapters.peewee import ADAPTER
 from poolscope.core.pool_identity import POOL_NAME
 from tests.contract.drivers.base import DEADLINE, Driver, Feature, Handle, PendingCheckout, ThreadCheckout
 from tests.contract.drivers.mysql import server
+from tests.support.beside import Beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,39 +25,17 @@ if TYPE_CHECKING:
     from examples.lab.postgres import Postgres
     from poolscope.adapters.base import Capability
 
-    _Todo = queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 
-
-class Holder:
-    """A thread that holds one connection. It ends with `end`, or when no code has the holder any more."""
+class Holder(Beside):
+    """A thread that holds one connection."""
 
     def __init__(self) -> None:
-        self._todo: _Todo = queue.SimpleQueue()
-        self._thread = threading.Thread(target=_work, args=(self._todo,), name="holder", daemon=True)
-        self._thread.start()
-        weakref.finalize(self, self._todo.put, None).atexit = False
+        super().__init__("holder")
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function there, in the caller's context: what checks out belongs to the caller's unit of work."""
         context = contextvars.copy_context()
-        done: Future[Any] = Future()
-        self._todo.put((done, lambda: context.run(function, *args)))
-        return done.result(DEADLINE)
-
-    def end(self) -> None:
-        """End the thread."""
-        self._todo.put(None)
-        self._thread.join(DEADLINE)
-
-
-def _work(orders: _Todo) -> None:
-    while (todo := orders.get()) is not None:
-        done, call = todo
-        try:
-            done.set_result(call())
-        except BaseException as error:
-            done.set_exception(error)
-        del todo, done, call  # what it returned is the caller's
+        return self.submit(lambda: context.run(function, *args)).result(DEADLINE)
 
 
 class PeeweeDriver(Driver):
@@ -117,7 +93,7 @@ class PeeweeDriver(Driver):
     def close(self) -> None:
         self.library_pool.close_all()
         for holder in list(self._holders):
-            holder.end()
+            holder.end(DEADLINE)
 
     def library_objects(self) -> list[Any]:
         return [self.library_pool]
@@ -138,7 +114,7 @@ class PeeweeDriver(Driver):
         try:
             holder.run(self.library_pool.connect)
         except BaseException:
-            holder.end()
+            holder.end(DEADLINE)
             raise
         self._holders.add(holder)
         return Handle(holder, holder.run)
