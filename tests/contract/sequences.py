@@ -400,7 +400,7 @@ class Sequence:
         self._tell("query", int(thread), self.driver.query, held.handle)
         if self.session is not None and held.is_counted is None:  # Django checks out what is used
             self.session.unsure += 1
-            held.is_known = None
+            held.is_counted, held.is_known = self._is_told if self.session.is_watching else False, None
 
     def _return(self, place: str, thread: str = "0") -> None:
         self._give("return", self.driver.release, place, thread)
@@ -560,7 +560,7 @@ class Sequence:
         if self.telemetry is None:
             getattr(self, f"_{name}")(*arguments)
             return
-        begun, telemetry = self.session, self.telemetry
+        begun, telemetry, before = self.session, self.telemetry, len(self.hands)
         assert begun is not None
 
         def toggle() -> None:
@@ -580,6 +580,8 @@ class Sequence:
             self.session = Session(is_watching=True, patches=begun.patches, unsure=2)
             for held in self.hands:
                 held.is_counted, held.is_known = self._is_told, None
+            if name == "check_out" and len(self.hands) > before and Capability.DRIFT not in self.driver.capabilities:
+                self.hands[-1].is_counted = None  # no account repairs it: its next use does
 
     # A child
 

@@ -31,6 +31,7 @@ SEQUENCES = int(os.environ.get("SEQUENCES", times(8, whole=300)))
 FOUND = (
     ("sqlalchemy-QueuePool-sqlite", "check_out 0; dispose; start 0; query 0 0"),
     ("sqlalchemy-QueuePool-sqlite", "check_out 0; check_out 1; dispose; check_out 0; start 0; query 2 0"),
+    ("django-CONN_MAX_AGE=0", "open impatient; check_out 0; start 0; amid 36 restart check_out 0; query 1; return 1"),
     ("psycopg2-ThreadedConnectionPool", "start 0; amid 21 restart check_out 0; query 0 0"),
     (
         "psycopg_pool-ConnectionPool",

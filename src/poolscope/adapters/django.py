@@ -93,6 +93,7 @@ class FirstUse(Checkout):
                 if not is_connected:
                     failed(state.alias, (), {}, lease, error)
                     raise
+                adapter.lost(state.alias, self_)
                 recover("django.checkout", lease)
             return None
 
