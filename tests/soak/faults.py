@@ -300,15 +300,20 @@ def _ours_fails(stage: Stage) -> contextlib.AbstractContextManager[None]:
     return _again(stage, "an error of ours", 0.02, fail)
 
 
+#: What closes connections, in each process: it leaves the others of its kind alone.
+_ADMIN: Final = "soak admin"
+
+
 def _kills(stage: Stage) -> contextlib.AbstractContextManager[None]:
     @contextlib.contextmanager
     def during() -> Iterator[None]:
-        with psycopg.connect(stage.dsn, autocommit=True) as admin:
+        with psycopg.connect(stage.dsn, autocommit=True, application_name=_ADMIN) as admin:
 
             def kill() -> None:
                 admin.execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity"
-                    " where datname = current_database() and pid <> pg_backend_pid() order by random() limit 2"
+                    " where datname = current_database() and application_name <> %s order by random() limit 2",
+                    (_ADMIN,),
                 )
 
             with _again(stage, "server closes connections", 0.1, kill):
