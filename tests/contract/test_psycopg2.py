@@ -350,11 +350,8 @@ def test_a_pool_that_was_in_use_before_has_its_limit(database: Postgres) -> None
     pool.closeall()
 
 
-def test_a_return_that_began_before_poolscope_ends_with_the_next_lease(database: Postgres) -> None:
-    """
-    A connection that is being returned while poolscope starts counts as in use, for its return is not seen; handed over
-    again, it is one lease, and none when it is back.
-    """
+def _slow_to_roll_back() -> tuple[type[Any], threading.Event, threading.Event]:
+    # A kind of connection; when it is in its rollback; and what lets it go on.
     inside, go = threading.Event(), threading.Event()
 
     class Slow(extensions.connection):  # type: ignore[misc] - it has no types
@@ -363,7 +360,16 @@ def test_a_return_that_began_before_poolscope_ends_with_the_next_lease(database:
             assert go.wait(60)
             super().rollback()
 
-    pool = ThreadedConnectionPool(1, 2, database.dsn, connection_factory=Slow)
+    return Slow, inside, go
+
+
+def test_a_return_that_began_before_poolscope_ends_with_the_next_lease(database: Postgres) -> None:
+    """
+    A connection that is being returned while poolscope starts counts as in use, for its return is not seen; handed over
+    again, it is one lease, and none when it is back.
+    """
+    slow, inside, go = _slow_to_roll_back()
+    pool = ThreadedConnectionPool(1, 2, database.dsn, connection_factory=slow)
     connection = pool.getconn()
     connection.cursor().execute("select 1")
     returning = threading.Thread(target=pool.putconn, args=(connection,))
@@ -386,15 +392,8 @@ def test_a_return_that_takes_the_library_long_leaves_nothing_in_use(database: Po
     While the library still lists what is being returned, for so long that the account is set right meanwhile, it
     counts as in use; and no longer than that.
     """
-    inside, go = threading.Event(), threading.Event()
-
-    class Slow(extensions.connection):  # type: ignore[misc] - it has no types
-        def rollback(self) -> None:
-            inside.set()
-            assert go.wait(60)
-            super().rollback()
-
-    pool = ThreadedConnectionPool(1, 2, database.dsn, connection_factory=Slow)
+    slow, inside, go = _slow_to_roll_back()
+    pool = ThreadedConnectionPool(1, 2, database.dsn, connection_factory=slow)
     with watched("psycopg2_pool") as seen:
         connection = pool.getconn()
         connection.cursor().execute("select 1")
