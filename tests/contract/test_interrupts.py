@@ -177,6 +177,8 @@ class Trial(Interrupts):
         self._folder = folder
         self._telemetry = telemetry
         self.striker = Striker(IN_APPLICATION.get)
+        #: What the same interrupts do without poolscope: many lines of ours are called from one of a library's.
+        self._known_bare: dict[tuple[Spot | None, type[BaseException]], list[Outcome]] = {}
         self._unraisable = False
 
     def _driver(self) -> Driver:
@@ -271,7 +273,7 @@ class Trial(Interrupts):
             self.fails("lost", f"{at} {lost}")
         driver.stop()
 
-    def _outcome(self, at: str, *, watched: bool) -> Outcome | None:
+    def _outcome(self, at: str, *, watched: bool, looks: bool = True) -> Outcome | None:
         driver = self._driver()
         application = Application(driver)
         self._unraisable = False
@@ -291,7 +293,7 @@ class Trial(Interrupts):
         gc.collect()
         if watched:
             self._check_account(at)
-        lost = self._lost(driver, at, watched=watched)
+        lost = self._lost(driver, at, watched=watched) if looks else ""
         with contextlib.suppress(Exception, ExitError):  # also what a worker of the library's has ended with
             driver.stop()
         return Outcome(lost, application.interrupted)
@@ -306,16 +308,21 @@ class Trial(Interrupts):
         ):
             return []
         self.striker.spot = caller
-        self._outcome("again", watched=False)  # how often it had been there by then
+        self._outcome("again", watched=False, looks=False)  # how often it had been there by then
         caller = self.striker.caller
         self.striker.target = None
+        known = caller, self.striker.error
+        if known in self._known_bare:
+            self.striker.spot = None
+            return self._known_bare[known]
         self._telemetry.stop()
         try:
             outcomes = []
             for once_done in (False, True):
                 self.striker.spot, self.striker.once_done = caller, once_done
                 outcomes.append(self._outcome("bare", watched=False))
-            return [one for one in outcomes if one is not None]
+            self._known_bare[known] = [one for one in outcomes if one is not None]
+            return self._known_bare[known]
         finally:
             self.striker.spot, self.striker.once_done = None, False
             self._telemetry.start()
