@@ -32,7 +32,7 @@ HELP += 'test' 'unit, contract, integration and pipeline tests (ARGS="-k word" n
 test: env
 	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-HELP += 'trust' 'the tests of docs/reliability.md, each as often as it takes to be sure (an hour)'
+HELP += 'trust' 'the tests of docs/reliability.md, each as often as it takes to be sure (some hours)'
 .PHONY: trust
 trust: env
 	@WHOLE=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --timeout=3600 -m reliability $(ARGS)

@@ -1,4 +1,7 @@
-"""What a run that takes minutes is doing, twice a minute: how many tests are done, and which ones take long."""
+"""
+What a run that takes minutes is doing, twice a minute: how many tests are done, which ones take long, and what has
+failed, which pytest says at the end alone.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 #: Seconds between two lines.
 EVERY: Final = 30.0
 SHOWN: Final = 4  # tests in a line
+SAID: Final = 400  # characters of the reason of a failure
 
 
 class Progress:
@@ -31,6 +35,7 @@ class Progress:
         self._began = time.monotonic()
         self._running: dict[str, float] = {}
         self._done = 0
+        self._failed: list[str] = []
         self._total = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
@@ -57,6 +62,12 @@ class Progress:
         self._running.pop(nodeid, None)
         self._done += 1
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test has failed, or its set-up or end."""
+        if report.failed:
+            reason = " ".join(report.longreprtext.split())
+            self._failed.append(f"{_name(report.nodeid)}: {reason[-SAID:]}")
+
     def pytest_sessionfinish(self) -> None:
         """Say no more."""
         self._over.set()
@@ -68,13 +79,19 @@ class Progress:
             self._reporter.write(f"\n{self.line()}\n")
 
     def line(self) -> str:
-        """How far it is."""
+        """How far it is, and what has failed since the last line."""
         now = time.monotonic()
+        failed = "".join(f"\nfailed: {one}" for one in self._failed)
+        self._failed.clear()
         oldest = sorted(self._running.copy().items(), key=lambda item: item[1])[:SHOWN]
-        # The group that pytest-xdist puts behind a name says nothing to a person.
-        names = ", ".join(f"{nodeid.partition('@')[0]} ({now - since:.0f} s)" for nodeid, since in oldest)
+        names = ", ".join(f"{_name(nodeid)} ({now - since:.0f} s)" for nodeid, since in oldest)
         of = f" of {self._total}" if self._total else ""
-        return f"{now - self._began:.0f} s: {self._done}{of} tests are done; now: {names or 'none'}"
+        return f"{now - self._began:.0f} s: {self._done}{of} tests are done; now: {names or 'none'}{failed}"
+
+
+def _name(nodeid: str) -> str:
+    # The group that pytest-xdist puts behind a name says nothing to a person.
+    return nodeid.partition("@")[0]
 
 
 @pytest.hookimpl(trylast=True)  # once the reporter is there

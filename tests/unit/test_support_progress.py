@@ -8,12 +8,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 CONFTEST = """
 from tests.support import progress
@@ -53,6 +53,20 @@ def test_it_names_how_many_are_done_and_what_takes_longest() -> None:
 def test_nothing_runs() -> None:
     """Before the first test and after the last one that is said too."""
     assert re.fullmatch(r"\d+ s: 0 tests are done; now: none", Progress(Reporter()).line())  # type: ignore[arg-type]
+
+
+def test_what_has_failed_is_said_at_once() -> None:
+    """A failure is named with the end of its reason in the next line, once."""
+    progress = Progress(Reporter())  # type: ignore[arg-type]
+    for when, outcome in (("setup", "passed"), ("call", "failed")):
+        report = pytest.TestReport(
+            "tests/a.py::one@scene", ("", 0, ""), {}, outcome, "it\n  is " + 400 * "wrong ", when
+        )  # type: ignore[arg-type]
+        progress.pytest_runtest_logreport(report)
+    (line,) = re.findall(r"(?<=\n).*", progress.line())
+    assert re.fullmatch(r"failed: tests/a.py::one: \w* ?(wrong )+wrong", line)
+    assert len(line) < 450
+    assert "failed" not in progress.line()
 
 
 def test_a_run_in_several_processes_reports(tmp_path: Path, request: pytest.FixtureRequest) -> None:
