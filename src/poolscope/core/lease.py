@@ -335,6 +335,8 @@ class Adopted(Lease):
         """It counts from now on; unless it was returned meanwhile."""
         self.handed_over()
         self.acquired_at = now
+        if self.held_as is not None:
+            self.pool.has_adopted = True  # after it counts: `settle` may just have found none
         if self.silent:
             super().released()
 

@@ -258,8 +258,6 @@ class Pool(Suspicion, PoolFigures):
         """
         lease = Adopted(self, now, held)
         lease.begins(now)
-        if held is not None:
-            self.has_adopted = True  # last: `settle` may just have found none
         return lease
 
     def adopt_held(self, now: float, held: int, claim: Callable[[Lease], bool]) -> None:
@@ -274,7 +272,6 @@ class Pool(Suspicion, PoolFigures):
         lease = Adopted(self, now, held)
         if claim(lease):
             lease.begins(now)
-            self.has_adopted = True  # last: `settle` may just have found none
 
     def created(self, seconds: float, lease: Lease | None = None) -> None:
         """
