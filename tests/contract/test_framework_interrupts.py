@@ -31,7 +31,7 @@ from tests.support.scale import times
 from tests.support.seeds import is_drawn
 from tests.support.striking import ASYNC_INTERRUPTS, INTERRUPTS, Place, Striker, unreachable
 from tests.support.telemetry import Telemetry
-from tests.support.trials import Interrupts
+from tests.support.trials import Interrupts, deeper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -418,17 +418,6 @@ class Trial(Interrupts):
     def _fail_if(self, fails: bool, what: str, at: str) -> None:
         if fails:
             self.fails(what, at)
-
-
-def deeper(frames: int, function: Callable[[], Any]) -> Any:
-    """
-    Call a function with more frames below.
-
-    Args:
-        frames: How many.
-        function: It.
-    """
-    return deeper(frames - 1, function) if frames > 0 else function()
 
 
 @pytest.fixture(params=STORIES)

@@ -29,7 +29,7 @@ from tests.support.seeds import is_drawn
 from tests.support.skips import require
 from tests.support.striking import ASYNC_INTERRUPTS, INTERRUPTS, ExitError, Place, Spot, Striker, unreachable
 from tests.support.telemetry import Telemetry
-from tests.support.trials import Interrupts
+from tests.support.trials import Interrupts, deeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -339,7 +339,7 @@ class Trial(Interrupts):
         watched = bool(open_pool_registries)
         depth = len(inspect.stack(0))
         try:
-            _deeper(sys.getrecursionlimit() - depth - room, application.run)
+            deeper(sys.getrecursionlimit() - depth - room, application.run)
         except RecursionError:
             application.told.append("story: RecursionError")
         application.clean_up()
@@ -445,13 +445,6 @@ def _in_application() -> Iterator[None]:
 
 async def _call(function: Callable[[], None]) -> None:
     function()
-
-
-def _deeper(frames: int, function: Callable[[], None]) -> None:
-    if frames > 0:
-        _deeper(frames - 1, function)
-    else:
-        function()
 
 
 def _label(kind: type[Driver]) -> str:

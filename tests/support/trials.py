@@ -100,3 +100,14 @@ def some_of(places: Sequence[_One], most: int, name: str) -> list[_One]:
     """
     draw = random.Random(f"{seed_of_run()} {name}")
     return list(places) if len(places) <= most else draw.sample(places, most)
+
+
+def deeper(frames: int, function: Callable[[], _One]) -> _One:
+    """
+    Call a function with more frames below.
+
+    Args:
+        frames: How many.
+        function: It.
+    """
+    return deeper(frames - 1, function) if frames > 0 else function()
