@@ -103,6 +103,13 @@ class PoolMachine(RuleBasedStateMachine):
         return bool(self.sequence.hands)
 
     @property
+    def may_abandon(self) -> bool:
+        """The same, and not the last one while a checkout waits that cannot be cancelled: it may be the slot's end."""
+        sequence = self.sequence
+        waits = bool(sequence.waiting) and Feature.CANCEL not in self.kind.features
+        return len(sequence.hands) > waits
+
+    @property
     def is_waiting(self) -> bool:
         """Whether a checkout waits."""
         return bool(self.sequence.waiting)
@@ -166,7 +173,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     @can(Feature.ABANDON)
-    @when("has")
+    @when("may_abandon")
     def abandon(self, data: st.DataObject) -> None:
         self.do(f"abandon {self.place(data)}")
 
